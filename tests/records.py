@@ -1,12 +1,13 @@
 """Records for tests that need a run in a store and do not care what it is of."""
 
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 from runglass.server.services.run_content import whole_summary
 from runglass.store.base import Store
 from runglass.store.records import NewRecording, NewRun, OpenedTrace
 
+T = TypeVar("T")
 _ANYTHING: dict[str, Any] = {
     "id": "r",
     "version": 0,
@@ -42,3 +43,9 @@ async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
     """`flowRun` and the latest attempt of each step, as of one moment, as JSON."""
     found = await open_trace(store, run_id)
     return whole_summary(found), [data for _, data in found.steps]
+
+
+def there(found: T | None) -> T:
+    """What was looked for, which must be there."""
+    assert found is not None
+    return found

@@ -16,7 +16,7 @@ from runglass.log.trace import TERMINAL, RunSummary
 from runglass.runtime.runtime import push_flow
 from runglass.store.records import Append, RunNumbers
 from runglass.testing import ORG, PROJECT, RunningServer
-from tests.records import new_run
+from tests.records import new_run, there
 
 ENDED_OR_PAUSED = TERMINAL | {"paused"}
 
@@ -108,8 +108,7 @@ def append_events(server: RunningServer, log: Log) -> None:
 
     async def put() -> None:
         store = server.runtime.store
-        run = await store.run(log.run_id)
-        assert run is not None
+        run = there(await store.run(log.run_id))
         fold, changes, lines = _folded(log)
         await store.append(
             Append(

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Response, expect
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.browser.run_page import open_run, panel
 from tests.browser.visitor import Visitor, visiting
 from tests.contract.wire import execute, http_for
+from tests.servers import server_with
 
 BIG = """
 slug: big
@@ -21,12 +22,8 @@ steps:
 FIRST_BYTES = 65_536
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    """One that keeps large content whole."""
-    with running_server(capture="full", snapshot_limit_bytes=10_000_000) as running:
-        running.push(BIG)
-        yield running
+# One that keeps large content whole.
+server = server_with(BIG, capture="full", snapshot_limit_bytes=10_000_000)
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """A run that is watched while it goes on: it grows, survives a bad connection, and can be cancelled."""
 
 import re
-from collections.abc import Iterator
 
-import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from runglass.testing import RunningServer, running_server
@@ -12,6 +10,7 @@ from tests.browser.run_page import labels, lines, open_run, selected, toast
 from tests.browser.stored_runs import Log, append_events, store_runs
 from tests.browser.visitor import Visitor, visiting
 from tests.contract.wire import ENDLESS, cancel, http_for, start
+from tests.servers import server_with
 
 STEADY = """
 slug: steady
@@ -57,12 +56,7 @@ STREAMED = """() => {
 """Notes the number of each event that a stream of a run brings to the page."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(capture="full", log_level="error") as server:
-        server.push(STEADY)
-        server.push(ENDLESS)
-        yield server
+server = server_with(STEADY, ENDLESS, capture="full", log_level="error")
 
 
 def all_labels(visitor: Visitor) -> list[str]:

@@ -1,16 +1,16 @@
 """The page of a run whose rows take long to come: its beginning and its end first."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
 
 from runglass.runtime.runtime import FixedLimits
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.browser.run_page import open_run, panel, selected, toast
 from tests.browser.visitor import Visitor, held
 from tests.contract.wire import execute, http_for
+from tests.servers import server_with
 
 ITERATIONS = 1500
 LOOP = f"""
@@ -24,11 +24,7 @@ steps:
 ALL_ROWS = re.compile(r"/trace/outline\?limit=\d+$")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(FixedLimits(long_run_events=ITERATIONS, ends_bytes=4096)) as running:
-        running.push(LOOP)
-        yield running
+server = server_with(LOOP, limits=FixedLimits(long_run_events=ITERATIONS, ends_bytes=4096))
 
 
 @pytest.fixture

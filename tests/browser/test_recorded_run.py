@@ -1,26 +1,23 @@
 """The pages of a run that another program has sent: in the list, its tree, and what is kept of a span."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.browser.payloads import texts
 from tests.browser.run_page import FOREIGN_ELEMENTS, labels, lines, open_run, panel, selected, tab
 from tests.browser.sent_traces import TICKET, call, run_of, send, span
 from tests.browser.visitor import NARROW, Visitor
+from tests.servers import server_with
 
 SHOWN_WHOLE = 500
 PLAIN, GOING, DEEP = "11" * 16, "22" * 16, "33" * 16
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(recording_settle_s=0) as running:
-        yield running
+server = server_with(recording_settle_s=0)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from pathlib import Path
 import httpx2
 from playwright.sync_api import Browser, Page, expect
 
-from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
 from tests.browser.chromium import ARGUMENTS, chromium_path
 from tests.browser.demo_runs import Runs
 from tests.browser.visitor import Visitor, visiting
+from tests.contract.wire import known_key
 
 NO_MORE = "Your session has ended"
 
@@ -29,10 +29,9 @@ def ticket(server: RunningServer, page: str) -> str:
 
 
 def revoke(server: RunningServer, key: str) -> None:
-    found = server.call(server.runtime.store.find_key(digest_of(key)))
-    assert found is not None
     answer = httpx2.delete(
-        f"{server.base_url}/keys/{found.id}", headers={"Authorization": f"Bearer {server.key}"}
+        f"{server.base_url}/keys/{known_key(server, key).id}",
+        headers={"Authorization": f"Bearer {server.key}"},
     )
     assert answer.status_code == 200
 

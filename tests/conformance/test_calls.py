@@ -7,7 +7,7 @@ from runglass.errors import DuplicateIdempotencyKey
 from runglass.store.base import Store
 from runglass.store.records import IdempotencyKey, IdempotencyRecord
 from tests.conformance.stores import batch, make_run
-from tests.records import new_run
+from tests.records import new_run, there
 
 
 async def test_the_outcome_of_a_run_is_kept_for_its_caller(store: Store) -> None:
@@ -34,8 +34,7 @@ async def test_a_call_under_one_key_makes_one_run(store: Store) -> None:
     with pytest.raises(DuplicateIdempotencyKey):
         await store.begin_call(run.project_id, IdempotencyKey("key", b"other"), run)
     await store.answer_call(run.project_id, "key", status=200, answer=b"{}")
-    answered = await store.call(run.project_id, "key")
-    assert answered is not None
+    answered = there(await store.call(run.project_id, "key"))
     assert (answered.status, answered.answer) == (200, b"{}")
     assert await store.call(run.project_id + 1, "key") is None, "a key of another project"
     assert await store.forget_calls(before="2000-01-01") == 0
@@ -47,11 +46,9 @@ async def test_owed_content_is_kept_as_long_as_its_call(store: Store) -> None:
     run = await make_run(store)
     await store.append(msgspec.structs.replace(batch(run, 0, b"1", b"2"), owed=[(2, b"{}")]))
     assert (await store.owed(run.no, 1), await store.owed(run.no, 2)) == (None, b"{}")
-    paused = await store.run(run.id)
-    assert paused is not None
+    paused = there(await store.run(run.id))
     await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), paused)
-    begun = await store.call(run.project_id, "key")
-    assert begun is not None
+    begun = there(await store.call(run.project_id, "key"))
     assert begun.head == 2
     await store.forget_calls(before="2000")
     assert await store.owed(run.no, 2) == b"{}"
@@ -62,10 +59,8 @@ async def test_owed_content_is_kept_as_long_as_its_call(store: Store) -> None:
 @pytest.mark.parametrize("forgets", [False, True])
 async def test_answers_of_calls_count_as_data_of_the_project(store: Store, *, forgets: bool) -> None:
     async def taken() -> int:
-        project = await store.project(run.project_id)
-        assert project is not None
-        found = await store.run(run.id)
-        assert found is not None
+        project = there(await store.project(run.project_id))
+        found = there(await store.run(run.id))
         assert project.data_bytes - others == found.log_bytes + found.open_bytes
         return project.data_bytes - others
 

@@ -10,6 +10,7 @@ from runglass.store.base import Store
 from runglass.store.records import ApiKey, Retention, ViewerSession
 from runglass.wire.admin_api import SERVER, Actor
 from tests.conformance.stores import batch, make_run
+from tests.records import there
 
 JANE = Actor(kind="cli", name="jane")
 
@@ -19,8 +20,7 @@ async def test_a_project_is_created_once(store: Store) -> None:
     assert first == second
     assert await store.find_project("a", "c") is None
     await store.set_capture(first.id, "metadata_only", "redacted", 0.05)
-    changed = await store.project(first.id)
-    assert changed is not None
+    changed = there(await store.project(first.id))
     assert changed.capture == "metadata_only"
     assert (changed.capture_failed, changed.capture_sample) == ("redacted", 0.05)
     assert await store.projects() == [changed]
@@ -31,8 +31,7 @@ async def test_a_projects_list_of_models_is_kept_and_lifted(store: Store, patter
     project = await store.ensure_project("acme", "demo")
     assert project.allowed_models is None
     await store.set_allowed_models(project.id, patterns)
-    found = await store.project(project.id)
-    assert found is not None
+    found = there(await store.project(project.id))
     assert found.allowed_models == tuple(patterns)
     await store.set_allowed_models(project.id, None)
     assert await store.project(project.id) == project
@@ -46,8 +45,7 @@ async def test_a_revoked_key_is_still_known_but_marked(store: Store) -> None:
     assert await store.revoke_key(project.id + 1, key.id) is False, "a key of another project"
     assert await store.revoke_key(project.id, key.id) is True
     assert await store.revoke_key(project.id, key.id) is False
-    found = await store.find_key(b"digest")
-    assert found is not None
+    found = there(await store.find_key(b"digest"))
     assert found.revoked_at is not None
     assert await store.keys(project.id) == [found]
 
@@ -82,8 +80,7 @@ async def test_a_session_of_a_browser_is_found_with_its_key_until_it_is_ended(st
     assert found == ViewerSession(digest=b"one", key=key, began_at=began_at, used_at=began_at)
     await store.use_viewer_session(b"one", "2026-01-01T00:02:00.000Z")
     await store.revoke_key(project.id, key.id)
-    found = await store.viewer_session(b"one")
-    assert found is not None
+    found = there(await store.viewer_session(b"one"))
     assert (found.began_at, found.used_at) == (began_at, "2026-01-01T00:02:00.000Z")
     assert found.key.revoked_at is not None
     await store.end_viewer_session(b"one")
@@ -171,8 +168,7 @@ async def test_production_moves_to_published_versions_only(store: Store) -> None
     await store.publish(flow.id)
     assert [version.version for version in await store.versions(flow.id)] == [0, 1, 2]
     assert [await store.set_production(flow.id, version) for version in (1, 0, 3)] == [True, False, False]
-    rolled_back = await store.flow(flow.id)
-    assert rolled_back is not None
+    rolled_back = there(await store.flow(flow.id))
     assert rolled_back.production_version == 1
 
 
@@ -256,13 +252,11 @@ async def test_a_deleted_flow_frees_its_slug_and_its_runs_stay(store: Store) -> 
     assert await store.delete_flow(run.flow_id, by=JANE) == 0
     assert await store.delete_flow(run.flow_id, by=JANE) == 0, "once more"
     assert await store.flows(run.project_id) == []
-    flow = await store.flow(run.flow_id)
-    assert flow is not None
+    flow = there(await store.flow(run.flow_id))
     assert (flow.slug, flow.deleted, flow.production_version) == ("flow", True, None)
     for slug in ("flow", f"flow~{flow.id}"):
         assert await store.find_flow(run.project_id, slug) is None
-    found = await store.run(run.id)
-    assert found is not None
+    found = there(await store.run(run.id))
     assert found.status == "completed"
     # The run was of the draft.
     assert [each.version for each in await store.versions(flow.id)] == [0]

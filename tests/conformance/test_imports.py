@@ -13,6 +13,7 @@ from runglass.store.records import Retention, RunNumbers
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery, Term
 from tests.conformance.stores import row
+from tests.records import there
 
 RUN, FLOW = "run-from-afar", "flow-from-afar"
 EVENTS = [(1, b"one"), (2, b"two"), (3, b"three")]
@@ -54,8 +55,7 @@ async def test_an_imported_run_is_read_as_any_other(store: Store) -> None:
     await store.import_rows(no, EVENTS[2:], [row(1, attempt=2, status="completed")])
     summary = b'{"error":{"code":"X","message":"Sesame"}}'
     await store.finish_import(imported(no, project_id, summary=summary), by=SERVER)
-    run = await store.run(RUN)
-    assert run is not None
+    run = there(await store.run(RUN))
     assert (run.no, run.project_id, run.flow_id, run.version, run.head) == (no, project_id, FLOW, 3, 3)
     assert (run.status, run.trigger_type, run.capture, run.key_id) == ("failed", "job", "redacted", None)
     assert await store.events(no, after=0, limit_bytes=1000) == EVENTS
@@ -73,30 +73,25 @@ async def test_nobody_finds_a_run_before_it_is_whole(store: Store) -> None:
     assert await store.run(RUN) is None
     assert (await store.runs(project_id, RunQuery(), limit=10)).runs == []
     assert await store.flow(FLOW) is None
-    project = await store.project(project_id)
-    assert project is not None
+    project = there(await store.project(project_id))
     assert project.data_bytes == 0
 
 
 async def test_its_bytes_count_and_its_cost_does_not(store: Store) -> None:
     project_id = await project_id_of(store)
     await import_run(store, project_id)
-    project = await store.project(project_id)
-    assert project is not None
+    project = there(await store.project(project_id))
     assert (project.data_bytes, project.spent_usd) == (1234, Decimal(0))
-    run = await store.run(RUN)
-    assert run is not None
+    run = there(await store.run(RUN))
     assert await store.purge_runs([run.no])
-    project = await store.project(project_id)
-    assert project is not None
+    project = there(await store.project(project_id))
     assert project.data_bytes == 0
 
 
 async def test_its_flow_is_made_as_a_draft_with_a_version_that_is_read_and_does_not_run(store: Store) -> None:
     project_id = await project_id_of(store)
     await import_run(store, project_id)
-    flow = await store.find_flow(project_id, "far")
-    assert flow is not None
+    flow = there(await store.find_flow(project_id, "far"))
     assert (flow.id, flow.name, flow.production_version, flow.retention_days) == (FLOW, "Far", None, 7)
     assert [(each.version, each.imported) for each in await store.versions(FLOW)] == [(0, False), (3, True)]
     assert await store.flow_source(FLOW, 0) == await store.flow_source(FLOW, 3) == SOURCE
@@ -133,8 +128,7 @@ async def test_a_second_run_adds_its_version_and_leaves_the_draft(store: Store) 
     await import_run(store, project_id, id="another", flow=newer, version=4)
     assert await store.flow_source(FLOW, 4) == newer.source
     assert await store.flow_source(FLOW, 0) == SOURCE
-    flow = await store.flow(FLOW)
-    assert flow is not None
+    flow = there(await store.flow(FLOW))
     assert (flow.name, flow.production_version) == ("Far", None)
 
 
@@ -152,8 +146,7 @@ async def test_of_two_imports_of_one_run_the_second_to_end_is_refused(store: Sto
     await import_run(store, project_id)
     with pytest.raises(ImportConflict, match="already"):
         await store.finish_import(imported(late, project_id), by=SERVER)
-    run = await store.run(RUN)
-    assert run is not None
+    run = there(await store.run(RUN))
     assert run.no != late
 
 
@@ -183,8 +176,7 @@ async def test_an_import_that_is_given_up_leaves_nothing(store: Store) -> None:
         pass
     assert await store.steps(no) == []
     await import_run(store, project_id)
-    run = await store.run(RUN)
-    assert run is not None
+    run = there(await store.run(RUN))
     assert run.no > no, "no number is given twice"
 
 
@@ -218,8 +210,7 @@ async def test_an_import_that_was_given_up_cannot_go_on(store: Store) -> None:
 async def test_an_import_that_is_done_cannot_be_given_up(store: Store) -> None:
     project_id = await project_id_of(store)
     await import_run(store, project_id)
-    run = await store.run(RUN)
-    assert run is not None
+    run = there(await store.run(RUN))
     await store.abandon_imports(run.no)
     await store.abandon_imports()
     assert await store.purged_runs(limit=1000) == []

@@ -21,7 +21,7 @@ from tests.examples import examples
 from tests.laws.law import require
 from tests.laws.log import Log
 from tests.laws.stored import broken_as_a_whole, broken_by, broken_in_project, read_run, read_whole
-from tests.records import new_run
+from tests.records import new_run, there
 from tests.reference_fold import JsonObject
 from tests.run_logs import run_logs
 
@@ -95,8 +95,7 @@ def test_every_log_is_kept_with_all_that_follows_from_it(kind: str, tmp_path: Pa
             async with ALL_STORES[kind](tmp_path) as store:
                 run_id = f"run-{next(numbers):03d}"
                 logs[run_id] = await write(store, run_id, events, Random(seed))
-                project = await store.find_project("acme", "demo")
-                assert project is not None
+                project = there(await store.find_project("acme", "demo"))
                 require(await broken_in_project(store, project, logs))
 
         asyncio.run(written())

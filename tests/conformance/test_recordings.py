@@ -17,7 +17,7 @@ from runglass.wire.query import RunQuery, first_id
 from runglass.wire.query_parser import parse_run_query
 from tests.conformance.stores import make_run
 from tests.conformance.test_imports import FLOW, RUN, import_run
-from tests.records import new_recording
+from tests.records import new_recording, there
 
 NOON, LATER = "2026-11-29T12:00:00.000Z", "2026-11-29T13:00:00.000Z"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -42,8 +42,7 @@ def recording(
 
 
 async def record(store: Store, run_id: str = "run-1", **about: Any) -> RunRecord:
-    created = await store.create_recording(recording(await otel(store), run_id, **about))
-    assert created is not None
+    created = there(await store.create_recording(recording(await otel(store), run_id, **about)))
     return created
 
 
@@ -67,8 +66,7 @@ async def test_a_slug_is_executable_or_recorded(store: Store) -> None:
     project = await store.ensure_project("acme", "demo")
     await store.put_draft(project.id, "bot", name=None, capture=None, source=b"{}")
     assert (await store.recorded_flow(project.id, "bot", most=10)).slug == "otel-bot"
-    found = await store.find_flow(project.id, "bot")
-    assert found is not None
+    found = there(await store.find_flow(project.id, "bot"))
     assert not found.recorded
 
 
@@ -110,8 +108,7 @@ async def test_a_recorded_run_waits_for_no_process(store: Store) -> None:
     await store.end_lease(None)
     await assert_nobody_has_it()
     await store.append(events(run, head=1))
-    now = await store.run(run.id)
-    assert now is not None
+    now = there(await store.run(run.id))
     assert (now.status, now.head, now.claims) == ("running", 2, 0)
 
 
@@ -186,8 +183,7 @@ async def test_a_plain_run_is_shown_once_it_has_a_model_call(store: Store) -> No
     before = await store.last_change(run.project_id)
     await store.show_recording(run.no)
     await store.show_recording(run.no)
-    now = await store.run(run.id)
-    assert now is not None
+    now = there(await store.run(run.id))
     assert now.trigger_type == "recorded"
     assert await store.last_change(run.project_id) == before + 1
     await end(store, run)
@@ -221,8 +217,7 @@ async def three_kinds(store: Store) -> None:
         flow = await otel(store)
         about = {"id": id_of[name], "trigger_type": trigger, "session_id": session}
         new = new_recording(flow.project_id, flow.id, trace_id=name * 32, due_at=NOON, **about)
-        run = await store.create_recording(new)
-        assert run is not None
+        run = there(await store.create_recording(new))
         await store.append(
             Append(
                 run_no=run.no,
@@ -295,11 +290,9 @@ async def test_an_imported_run_has_its_trace(store: Store) -> None:
     project_id = (await store.ensure_project("acme", "demo")).id
     fields = {"flow": FAR, "version": 0, "trace_id": TRACE}
     await import_run(store, project_id, trigger_type="recorded", **fields)
-    flow = await store.flow(FLOW)
-    assert flow is not None
+    flow = there(await store.flow(FLOW))
     assert (flow.recorded, await store.versions(FLOW)) == (True, [])
-    found = await newest(store)
-    assert found is not None
+    found = there(await newest(store))
     assert found.run == await store.run(RUN)
     # What comes later goes behind it.
     await record(store, continues=RUN)
@@ -320,8 +313,7 @@ async def test_imported_runs_of_a_trace_are_in_the_order_of_time(store: Store, o
     fields = {"flow": FAR, "version": 0, "trigger_type": "recorded", "trace_id": TRACE}
     for run_id in order:
         await import_run(store, project_id, id=run_id, **fields)
-    found = await newest(store)
-    assert found is not None
+    found = there(await newest(store))
     assert found.run is not None
     assert found.run.id == "part-3"
     earlier = await store.earlier_parts(found.run.no)
@@ -333,8 +325,7 @@ async def test_a_trace_that_was_deleted_is_back_with_an_import(store: Store) -> 
     await store.purge_runs([run.no], by=SERVER)
     fields = {"flow": FAR, "version": 0, "trace_id": TRACE}
     await import_run(store, run.project_id, trigger_type="recorded", **fields)
-    found = await newest(store)
-    assert found is not None
+    found = there(await newest(store))
     assert found.run == await store.run(RUN)
 
 

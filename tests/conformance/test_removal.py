@@ -28,7 +28,7 @@ from runglass.store.records import (
 )
 from runglass.wire.query import RunQuery
 from tests.conformance.stores import ALL_STORES, batch, make_run, row, store_kinds
-from tests.records import new_run
+from tests.records import new_run, there
 
 SECRET = "sesame"
 RUN: dict[str, Any] = {"execution_id": "r", "at": "2026-01-01T00:00:00.000Z"}
@@ -52,8 +52,7 @@ async def ended_run(
     await store.append(
         batch(run, events, b"last", status="completed", steps=again, ended_at=ended_at, result=b"r")
     )
-    found = await store.run(run_id)
-    assert found is not None
+    found = there(await store.run(run_id))
     return found
 
 
@@ -94,8 +93,7 @@ async def test_a_run_that_has_not_ended_is_not_purged(store: Store) -> None:
             head = 0 if status == "running" else 1
             await store.append(batch(run, head, b"event", status=status))
         assert not await store.purge_runs([run.no])
-        found = await store.run("run-1")
-        assert found is not None
+        found = there(await store.run("run-1"))
         assert found.status == status
     assert await store.purge_rows([run.no], limit_rows=100, limit_bytes=100)
     assert len(await store.events(run.no, after=0, limit_bytes=100)) == 2
@@ -117,8 +115,7 @@ async def test_the_rows_of_a_purged_run_go_in_bites_and_no_others_go(
 
 
 async def data_bytes(store: Store, run: RunRecord) -> int:
-    project = await store.project(run.project_id)
-    assert project is not None
+    project = there(await store.project(run.project_id))
     return project.data_bytes
 
 
@@ -237,8 +234,7 @@ async def test_what_a_purged_run_spent_stays_spent(store: Store) -> None:
     await store.append(batch(run, 0, b"last", status="completed", spent_usd=Decimal(7)))
     assert await store.purge_runs([run.no])
     await purge_all(store)
-    project = await store.project(run.project_id)
-    assert project is not None
+    project = there(await store.project(run.project_id))
     assert project.spent_usd == 7
 
 
@@ -294,8 +290,7 @@ async def run_with_content(store: Store, run_id: str = "run-1") -> RunRecord:
             ended_at="2026-01-01T00:00:00.000Z",
         )
     )
-    found = await store.run(run_id)
-    assert found is not None
+    found = there(await store.run(run_id))
     return found
 
 
@@ -348,8 +343,7 @@ async def test_content_is_taken_out_of_many_runs_at_once_as_far_as_they_fit(stor
     for run in runs[:3]:
         assert SECRET.encode() not in b"".join(await all_of(store, run.no))
         assert await store.outcome(run.no) == (None, b'{"code":"X"}')
-        found = await store.run(run.id)
-        assert found is not None
+        found = there(await store.run(run.id))
         saved += run.log_bytes + run.open_bytes - found.log_bytes - found.open_bytes
     assert counted - await data_bytes(store, runs[0]) == saved > 0
     assert await all_of(store, numbers[3]) == before

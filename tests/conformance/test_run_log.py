@@ -10,7 +10,7 @@ from runglass.errors import PermanentStoreError, WrongExpectedVersion
 from runglass.store.base import Store
 from runglass.store.records import Append, Checkpoint
 from tests.conformance.stores import batch, make_run, row, whole_trace
-from tests.records import new_run
+from tests.records import new_run, there
 
 
 async def test_a_page_of_events_is_bounded_by_bytes_but_never_empty_while_there_are_more(
@@ -63,12 +63,10 @@ async def test_reservations_of_a_budget_change_with_appends(store: Store) -> Non
     await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1) + tiny))
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1)))
-    project = await store.project(run.project_id)
-    assert project is not None
+    project = there(await store.project(run.project_id))
     assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1) + tiny)
     await store.append(batch(run, 1, b"2", spent_usd=tiny, reserved_usd=-(Decimal(1) + tiny)))
-    project = await store.project(run.project_id)
-    assert project is not None
+    project = there(await store.project(run.project_id))
     assert (project.spent_usd, project.reserved_usd) == (tiny, Decimal(0))
 
 
@@ -80,16 +78,13 @@ async def test_what_a_run_spends_is_added_to_its_project_once(store: Store) -> N
     await store.append(batch(run, 0, b"1", spent_usd=Decimal(1)))
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1", spent_usd=Decimal(1)))
-    project = await store.project(run.project_id)
-    assert project is not None
+    project = there(await store.project(run.project_id))
     assert (project.budget_usd, project.spent_usd, project.is_spent) == (budget, Decimal(1), False)
     await store.append(batch(run, 1, b"2", spent_usd=tiny))
-    project = await store.project(run.project_id)
-    assert project is not None
+    project = there(await store.project(run.project_id))
     assert project.is_spent
     await store.set_budget(run.project_id, None)
-    project = await store.project(run.project_id)
-    assert project is not None
+    project = there(await store.project(run.project_id))
     assert not project.is_spent
 
 
@@ -99,8 +94,7 @@ async def test_no_append_gives_back_what_was_spent(store: Store) -> None:
     for usd in ("-0.01", "NaN"):
         with pytest.raises(PermanentStoreError):
             await store.append(batch(run, 1, b"two", spent_usd=Decimal(usd)))
-    project = await store.project(run.project_id)
-    assert project is not None
+    project = there(await store.project(run.project_id))
     assert project.spent_usd == 2
     # What is held back is given back.
     await store.append(batch(run, 1, b"two", reserved_usd=Decimal(-1)))
@@ -176,8 +170,7 @@ async def test_large_checkpoints_are_counted_after_the_end_of_their_run_until_th
 
 
 async def open_bytes_of(store: Store, run_id: str) -> int:
-    run = await store.run(run_id)
-    assert run is not None
+    run = there(await store.run(run_id))
     return run.open_bytes
 
 

@@ -11,6 +11,7 @@ from runglass.store.base import Store
 from runglass.store.leases import ProcessFacts
 from runglass.store.records import Checkpoint, RunRecord
 from tests.conformance.stores import batch, make_run
+from tests.records import there
 
 
 async def test_runs_without_a_lease_are_claimed_oldest_first(store: Store) -> None:
@@ -101,10 +102,8 @@ async def test_claims_are_counted_until_the_log_grows(store: Store) -> None:
 async def test_only_one_process_resumes_a_paused_run(store: Store) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", status="paused"))
-    paused = await store.run(run.id)
-    assert paused is not None
-    taken = await store.claim_waiting(paused)
-    assert taken is not None
+    paused = there(await store.run(run.id))
+    taken = there(await store.claim_waiting(paused))
     assert await store.claim_waiting(paused) is None
     assert await store.claim_waiting(run) is None
     await store.append(batch(taken, 1, b"2"))
@@ -113,8 +112,7 @@ async def test_only_one_process_resumes_a_paused_run(store: Store) -> None:
 async def paused_run(store: Store, run_id: str = "run") -> RunRecord:
     run = await make_run(store, run_id)
     await store.append(batch(run, 0, b"1", status="paused"))
-    paused = await store.run(run_id)
-    assert paused is not None
+    paused = there(await store.run(run_id))
     return paused
 
 
@@ -124,8 +122,7 @@ NEXT_SEGMENT = Checkpoint("", "stretch", b"next")
 async def test_a_stored_segment_makes_a_paused_run_one_that_can_be_claimed(store: Store) -> None:
     assert await store.hold_lease("me", until="2030-01-01", renew=False)
     paused, other = await paused_run(store), await paused_run(store, "other")
-    resumed = await store.resume_run(paused, NEXT_SEGMENT, owner=None)
-    assert resumed is not None
+    resumed = there(await store.resume_run(paused, NEXT_SEGMENT, owner=None))
     assert (resumed.status, resumed.is_resuming, paused.is_resuming) == ("paused", True, False)
     assert await store.checkpoints(paused.no) == [NEXT_SEGMENT]
     assert (await store.queued_runs(paused.project_id, most=9)).waiting == 1
@@ -135,8 +132,7 @@ async def test_a_stored_segment_makes_a_paused_run_one_that_can_be_claimed(store
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(resumed, 1, b"2"))
     await store.append(batch(claimed, 1, b"2", status="paused"))
-    again = await store.run(paused.id)
-    assert again is not None
+    again = there(await store.run(paused.id))
     assert not again.is_resuming, "it waits for another call now"
     assert await store.claim_runs("you", now="2026-01-01", limit=10) == []
     assert await store.resume_run(again, NEXT_SEGMENT, owner=None) is not None
@@ -148,8 +144,7 @@ async def test_of_two_that_resume_a_paused_run_one_does(store: Store) -> None:
     paused = await paused_run(store)
     assert await store.resume_run(paused, NEXT_SEGMENT, owner="one") is not None
     assert await store.resume_run(paused, NEXT_SEGMENT, owner="two") is None
-    seen_later = await store.run(paused.id)
-    assert seen_later is not None
+    seen_later = there(await store.run(paused.id))
     assert await store.resume_run(seen_later, NEXT_SEGMENT, owner="two") is None
 
 
@@ -162,10 +157,8 @@ async def test_a_run_that_is_resumed_by_a_process_that_dies_is_claimed_by_anothe
 
 
 async def test_a_run_that_ends_before_its_next_segment_is_not_claimed(store: Store) -> None:
-    resumed = await store.resume_run(await paused_run(store), NEXT_SEGMENT, owner=None)
-    assert resumed is not None
-    taken = await store.claim_waiting(resumed)
-    assert taken is not None
+    resumed = there(await store.resume_run(await paused_run(store), NEXT_SEGMENT, owner=None))
+    taken = there(await store.claim_waiting(resumed))
     await store.append(batch(taken, 1, b"2", status="cancelled"))
     assert (await store.queued_runs(resumed.project_id, most=9)).waiting == 0
     assert await store.claim_runs("me", now="2026-01-01", limit=10) == []
@@ -190,8 +183,7 @@ async def test_a_request_to_cancel_is_told_to_who_has_the_run(store: Store) -> N
 
 async def test_only_one_process_takes_a_waiting_run(store: Store) -> None:
     run, other = await make_run(store, "run-1"), await make_run(store, "run-2")
-    taken = await store.claim_waiting(run)
-    assert taken is not None
+    taken = there(await store.claim_waiting(run))
     assert await store.claim_waiting(run) is None
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1"))
@@ -230,8 +222,7 @@ async def test_no_project_gets_more_runs_than_it_may_have_in_all_processes(store
     )
     assert len(await claim("two")) == 1
     assert await claim("one") == await claim("two") == []
-    ended = await store.run("few-0")
-    assert ended is not None
+    ended = there(await store.run("few-0"))
     await store.append(batch(ended, 0, b"1", status="completed", ended_at="2026"))
     assert await claim("one") == ["few-2"]
     assert len(await claim("later", at="2031-01-01")) == 4, "what others have left off has its place already"
@@ -254,8 +245,7 @@ async def test_no_flow_gets_more_runs_than_it_may_have_in_all_processes(store: S
     assert await claim("one", limit=2) == ["free-0", "slow-0"]
     assert await claim("two", limit=10) == ["free-1", "free-2", "free-3", "slow-1"]
     assert await claim("one", limit=10) == []
-    ended = await store.run("slow-0")
-    assert ended is not None
+    ended = there(await store.run("slow-0"))
     await store.append(batch(ended, 0, b"1", status="completed", ended_at="2026"))
     assert await claim("one", limit=10, most_each=5) == []
     assert await claim("one", limit=10, most_each=6) == ["slow-2"]

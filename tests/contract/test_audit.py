@@ -6,9 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
-from tests.contract.wire import ANYTHING, http_for, refusal
+from tests.contract.wire import ANYTHING, http_for, known_key, refusal
 
 SECRET = "nothing of a flow or a run is told"
 
@@ -18,8 +17,7 @@ class Admin:
 
     def __init__(self, server: RunningServer, project: str) -> None:
         key = server.make_key("acme", project)
-        found = server.call(server.runtime.store.find_key(digest_of(key)))
-        assert found is not None
+        found = known_key(server, key)
         self.key_id, self.hint = found.id, found.hint
         self.project = project
         self.http = http_for(server, key)

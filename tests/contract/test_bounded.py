@@ -14,6 +14,7 @@ import pytest
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import http_for, refusal
 from tests.flows import doubling
+from tests.servers import server_with
 from tests.waiting import eventually
 
 FLOW = """
@@ -37,11 +38,7 @@ def override(step: str, **fields: Any) -> dict[str, Any]:
     return {"message": "x", "blockOverrides": {step: fields}}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(capture="full", check_time_limit_ms=LIMIT_MS) as running:
-        running.push(FLOW)
-        yield running
+server = server_with(FLOW, capture="full", check_time_limit_ms=LIMIT_MS)
 
 
 @pytest.fixture(scope="module")

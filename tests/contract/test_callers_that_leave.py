@@ -4,7 +4,6 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
@@ -13,39 +12,35 @@ import httpx2
 import pytest
 
 from runglass.server.http.connections import Connection
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.wire import (
     ANYTHING,
     ENDLESS,
     LONGEST_S,
     detail,
+    head_of,
     raw_connection,
     read_answer,
     refusal,
     requests_in,
 )
 from tests.faulty_store import FaultyStore
+from tests.servers import server_with
 from tests.waiting import eventually
 
 PLACES = 2
 numbers = count()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(capture="full", max_streams_per_project=PLACES) as running:
-        for flow in (ANYTHING, ENDLESS):
-            running.push(flow)
-        yield running
+server = server_with(ANYTHING, ENDLESS, capture="full", max_streams_per_project=PLACES)
 
 
-def call(server: RunningServer, headers: str = "") -> bytes:
+def call(server: RunningServer, *headers: str) -> bytes:
     """A blocking call whose run goes on until it is cancelled."""
     # No body is that of a call that has failed: its first repeat would be answered with the same failure.
-    body = json.dumps({"parameters": {"n": next(numbers)}})
-    head = "POST /api/v1/seq/acme/demo/endless/execute HTTP/1.1\r\nHost: a\r\n"
-    head += f"Authorization: Bearer {server.key}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
-    return (head + body).encode()
+    body = json.dumps({"parameters": {"n": next(numbers)}}).encode()
+    more = [*headers, f"Content-Length: {len(body)}"]
+    return head_of(server, "POST", "/api/v1/seq/acme/demo/endless/execute", *more) + body
 
 
 def is_full(http: httpx2.Client) -> bool:
@@ -91,7 +86,7 @@ def test_a_blocking_call_whose_caller_left_is_not_counted(
 def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
     server: RunningServer, http: httpx2.Client
 ) -> None:
-    asked = call(server, "Idempotency-Key: once\r\n")
+    asked = call(server, "Idempotency-Key: once")
     with raw_connection(server) as first:
         first.sendall(asked)
         eventually(lambda: len(running(http)) == 1)
@@ -107,7 +102,7 @@ def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
 
 
 def test_a_caller_that_left_gets_its_answer_under_its_key(server: RunningServer, http: httpx2.Client) -> None:
-    asked = call(server, "Idempotency-Key: later\r\n")
+    asked = call(server, "Idempotency-Key: later")
     with raw_connection(server) as connection:
         connection.sendall(asked)
         eventually(lambda: len(running(http)) == 1)
@@ -144,8 +139,7 @@ def test_for_a_caller_who_left_nothing_is_searched(
         with ExitStack() as opened:
             for limit in (1, 2, 3):
                 connection = opened.enter_context(raw_connection(server))
-                head = f"GET /api/v1/flow-runs?limit={limit} HTTP/1.1\r\nHost: a\r\n"
-                connection.sendall(f"{head}Authorization: Bearer {server.key}\r\n\r\n".encode())
+                connection.sendall(head_of(server, "GET", f"/api/v1/flow-runs?limit={limit}"))
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 eventually(lambda: bool(searched))
         eventually(lambda: len(left) == 3)

@@ -173,8 +173,7 @@ def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
                 assert sick["status"] == "unavailable"
                 assert sick["reasons"] == ["the store takes no writes: disk I/O error"]
                 assert sick["detail"]["code"] == "UNAVAILABLE"
-                answer = http.post("/seq/acme/demo/anything/execute", json={})
-                assert refusal(answer) == (503, "UNAVAILABLE")
+                assert refusal(http.post("/seq/acme/demo/anything/execute", json={})) == (503, "UNAVAILABLE")
                 assert http.get(f"/flow-runs/{done}/trace").json()["flowRun"]["status"] == "completed"
                 process.line_of_stderr_with(job)
             eventually(lambda: http.delete(f"/flow-runs/{job}").status_code in (202, 409))

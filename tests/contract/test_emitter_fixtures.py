@@ -11,12 +11,13 @@ from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from runglass.testing import ORG, PROJECT, RunningServer, running_server
+from runglass.testing import ORG, PROJECT, RunningServer
 from tests.emitters import fixtures
 from tests.emitters.capture import FLOW, Export, flow_of, send
 from tests.emitters.comparison import Shortfall, compare, shortfalls
 from tests.emitters.readback import Api
 from tests.emitters.table import ROWS
+from tests.servers import server_with
 
 KNOWN = shortfalls()
 REQUESTS: dict[str, tuple[Any, str, str, str]] = {
@@ -25,11 +26,8 @@ REQUESTS: dict[str, tuple[Any, str, str, str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    """One of its own, which keeps all content."""
-    with running_server(capture="full") as running:
-        yield running
+# One of its own, which keeps all content.
+server = server_with(capture="full")
 
 
 def test_every_row_and_every_shortfall_has_fixtures() -> None:

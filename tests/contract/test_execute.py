@@ -82,9 +82,7 @@ def test_a_failed_run_is_step_failed_with_both_ids_and_a_readable_trace(http: ht
 def test_wrong_inputs_are_refused_by_the_fields_name(
     http: httpx2.Client, body: dict[str, Any], named: str
 ) -> None:
-    answer = http.post(PATH, json=body)
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert f"`{named}" in detail(answer)["message"]
+    assert refusal(http.post(PATH, json=body), f"`{named}") == (422, "INVALID_REQUEST")
 
 
 def test_fields_of_the_callers_own_are_ignored(http: httpx2.Client) -> None:
@@ -128,9 +126,7 @@ def test_a_field_of_the_wrong_type_is_refused_by_its_name(http: httpx2.Client, n
     ],
 )
 def test_a_body_that_is_no_json_object_is_refused(http: httpx2.Client, body: bytes) -> None:
-    answer = http.post(PATH, content=body)
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert "body" in detail(answer)["message"]
+    assert refusal(http.post(PATH, content=body), "body") == (422, "INVALID_REQUEST")
 
 
 def test_numbers_of_any_size_come_back_as_they_went_in(http: httpx2.Client) -> None:

@@ -8,7 +8,16 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, detail, execute, http_for, raw_connection, read_answer, refusal
+from tests.contract.wire import (
+    ANYTHING,
+    detail,
+    execute,
+    head_of,
+    http_for,
+    raw_connection,
+    read_answer,
+    refusal,
+)
 from tests.faulty_store import FaultyStore
 
 EXECUTE = "/api/v1/seq/acme/demo/anything/execute"
@@ -68,14 +77,9 @@ def test_head_answers_like_get_without_the_body(http: httpx2.Client) -> None:
         assert head.content == b""
 
 
-def head_of_post(server: RunningServer, *headers: str) -> bytes:
-    lines = [f"POST {EXECUTE} HTTP/1.1", "Host: x", f"Authorization: Bearer {server.key}", *headers, "", ""]
-    return "\r\n".join(lines).encode()
-
-
 def test_a_body_over_the_limit_is_refused_before_it_is_sent(server: RunningServer) -> None:
     with raw_connection(server) as connection:
-        connection.sendall(head_of_post(server, "Content-Length: 50000000"))
+        connection.sendall(head_of(server, "POST", EXECUTE, "Content-Length: 50000000"))
         status, headers, body = read_answer(connection)
     assert status == 413
     assert b'"REQUEST_TOO_LARGE"' in body
@@ -91,7 +95,7 @@ def test_a_whole_50_mb_body_gets_its_413(http: httpx2.Client) -> None:
 def test_a_chunked_body_is_refused_where_it_crosses_the_limit() -> None:
     with running_server(body_limit_bytes=100_000) as server, raw_connection(server) as connection:
         server.push(ANYTHING)
-        connection.sendall(head_of_post(server, "Transfer-Encoding: chunked"))
+        connection.sendall(head_of(server, "POST", EXECUTE, "Transfer-Encoding: chunked"))
         chunk = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
         for _ in range(11):
             connection.sendall(chunk)
@@ -100,7 +104,7 @@ def test_a_chunked_body_is_refused_where_it_crosses_the_limit() -> None:
         assert status == 413
         assert b"100,000 bytes" in body
         connection.sendall(chunk + b"0\r\n\r\n")
-        connection.sendall(head_of_post(server, "Content-Length: 2") + b"{}")
+        connection.sendall(head_of(server, "POST", EXECUTE, "Content-Length: 2") + b"{}")
         assert read_answer(connection)[0] == 200
 
 
@@ -114,7 +118,7 @@ def test_a_chunked_body_within_the_limit_is_taken(http: httpx2.Client) -> None:
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
     with running_server() as server:
         with raw_connection(server) as connection:
-            connection.sendall(head_of_post(server, "Content-Length: 100") + b'{"para')
+            connection.sendall(head_of(server, "POST", EXECUTE, "Content-Length: 100") + b'{"para')
             connection.shutdown(socket.SHUT_RDWR)
         with http_for(server, server.key) as http:
             assert http.get("/flow-runs").status_code == 200

@@ -22,9 +22,11 @@ from tests.contract.wire import (
     read_answer,
     refusal,
     requests_in,
+    rest_of,
     start,
 )
 from tests.faulty_store import FaultyStore
+from tests.servers import server_with
 from tests.waiting import eventually
 
 HOST = b"Host: a\r\n"
@@ -38,15 +40,8 @@ steps: [{id: rows, type: loop, over: 'initial["rows"]', as: row, steps: [{id: ro
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    """Room for three requests and a few connections more."""
-    with running_server(
-        head_limit_bytes=8192,
-        max_connections=3,
-    ) as running:
-        running.push(ANYTHING)
-        yield running
+# Room for three requests and a few connections more.
+server = server_with(ANYTHING, head_limit_bytes=8192, max_connections=3)
 
 
 class Hourglass:
@@ -101,15 +96,6 @@ def post(server: RunningServer, headers: bytes) -> bytes:
     """The head of a call, with these headers."""
     key = f"Authorization: Bearer {server.key}\r\n".encode()
     return b"POST /api/v1/seq/acme/demo/anything/execute HTTP/1.1\r\n" + HOST + key + headers + b"\r\n"
-
-
-def rest_of(connection: socket.socket) -> bytes:
-    """All bytes until the server has closed the connection."""
-    received = b""
-    with contextlib.suppress(ConnectionResetError):
-        while data := connection.recv(65_536):
-            received += data
-    return received
 
 
 @pytest.mark.parametrize(

@@ -180,8 +180,7 @@ def test_a_call_whose_run_another_one_has_resumed_is_refused_again(
 
 def test_a_call_refused_before_its_run_may_be_sent_again(http: httpx2.Client) -> None:
     key = str(uuid4())
-    refused = http.post(PATH, json={}, headers={"Idempotency-Key": key})
-    assert refusal(refused) == (400, "MISSING_MESSAGE")
+    assert refusal(http.post(PATH, json={}, headers={"Idempotency-Key": key})) == (400, "MISSING_MESSAGE")
     assert post(http, key).status_code == 200
 
 

@@ -19,25 +19,21 @@ from tests.contract.wire import (
     WORDS,
     as_listed,
     cancel,
-    detail,
     execute,
+    head_of,
     http_for,
     raw_connection,
     refusal,
     start,
 )
+from tests.servers import server_with
 from tests.waiting import eventually
 
 IMPORT = "/flow-runs/import"
 READS = ("trace", "trace/stream", "trace/outline", "export?format=json", "export?format=jsonl")
 
 
-@pytest.fixture(scope="module")
-def source() -> Iterator[RunningServer]:
-    with running_server(capture="full") as running:
-        for flow in (WORDS, GRID, BROKEN, ENDLESS):
-            running.push(flow)
-        yield running
+source = server_with(WORDS, GRID, BROKEN, ENDLESS, capture="full")
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +42,11 @@ def there(source: RunningServer) -> Iterator[httpx2.Client]:
         yield client
 
 
-@pytest.fixture
-def target() -> Iterator[RunningServer]:
-    with running_server(import_limit_bytes=2_000_000) as running:
-        yield running
+target = server_with(scope="function", import_limit_bytes=2_000_000)
 
 
-@pytest.fixture(scope="module")
-def empty() -> Iterator[RunningServer]:
-    """A server that never keeps a run."""
-    with running_server(import_limit_bytes=2_000_000) as running:
-        yield running
+# A server that never keeps a run.
+empty = server_with(import_limit_bytes=2_000_000)
 
 
 @pytest.fixture
@@ -171,8 +161,7 @@ def test_a_flow_of_the_same_slug_is_refused_and_what_to_do_is_told(
 ) -> None:
     target.push(WORDS)
     answer = here.post(IMPORT, content=file)
-    assert refusal(answer) == (409, "FLOW_CONFLICT")
-    assert "import the file into another project" in detail(answer)["message"]
+    assert refusal(answer, "import the file into another project") == (409, "FLOW_CONFLICT")
     assert here.get("/flow-runs").json()["runs"] == []
 
 
@@ -186,9 +175,7 @@ def test_a_run_that_goes_on_is_refused(
         file = there.get(f"/flow-runs/{run_id}/export").content
     finally:
         cancel(source, run_id)
-    answer = here.post(IMPORT, content=file)
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert "has not ended in this file" in detail(answer)["message"]
+    assert refusal(here.post(IMPORT, content=file), "has not ended in this file") == (422, "INVALID_REQUEST")
     assert nothing_is_kept(target, here)
 
 
@@ -225,17 +212,14 @@ def test_a_file_that_is_no_run_is_refused_and_nothing_is_kept(
     empty: RunningServer, file: bytes, change: Callable[[bytes], bytes], told: str
 ) -> None:
     with http_for(empty, empty.key) as here:
-        answer = here.post(IMPORT, content=change(file))
-        assert refusal(answer) == (422, "INVALID_REQUEST")
-        assert told in detail(answer)["message"]
+        assert refusal(here.post(IMPORT, content=change(file)), told) == (422, "INVALID_REQUEST")
         assert nothing_is_kept(empty, here)
 
 
 def test_a_compressed_body_is_refused(empty: RunningServer, file: bytes) -> None:
     with http_for(empty, empty.key) as here:
         answer = here.post(IMPORT, content=gzip.compress(file), headers={"Content-Encoding": "gzip"})
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert "encoded as 'gzip'" in detail(answer)["message"]
+    assert refusal(answer, "encoded as 'gzip'") == (422, "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -244,16 +228,13 @@ def test_a_file_over_the_limit_is_refused(empty: RunningServer, file: bytes, chu
     large = header + b"\n" + rest.splitlines(keepends=True)[0] + b" " * 3_000_000
     with http_for(empty, empty.key) as here:
         answer = here.post(IMPORT, content=iter([large]) if chunked else large)
-        assert refusal(answer) == (413, "REQUEST_TOO_LARGE")
-        assert "import_limit_bytes" in detail(answer)["message"]
+        assert refusal(answer, "import_limit_bytes") == (413, "REQUEST_TOO_LARGE")
         assert nothing_is_kept(empty, here)
 
 
 def test_a_project_without_room_takes_none(source: RunningServer, file: bytes) -> None:
     with running_server(project_data_bytes=1024) as target, http_for(target, target.key) as here:
-        answer = here.post(IMPORT, content=file)
-        assert refusal(answer) == (503, "UNAVAILABLE")
-        assert "project_data_bytes" in detail(answer)["message"]
+        assert refusal(here.post(IMPORT, content=file), "project_data_bytes") == (503, "UNAVAILABLE")
         assert nothing_is_kept(target, here)
 
 
@@ -261,11 +242,8 @@ def test_a_project_without_room_takes_none(source: RunningServer, file: bytes) -
 def sending(target: RunningServer, file: bytes, held_back: int) -> Iterator[socket.socket]:
     """A connection on which all of the file but its end has been sent."""
     with raw_connection(target) as connection:
-        head = (
-            f"POST /api/v1{IMPORT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {target.key}\r\n"
-            f"Content-Length: {len(file)}\r\n\r\n"
-        )
-        connection.sendall(head.encode() + file[: len(file) - held_back])
+        head = head_of(target, "POST", f"/api/v1{IMPORT}", f"Content-Length: {len(file)}")
+        connection.sendall(head + file[: len(file) - held_back])
         yield connection
 
 
@@ -328,8 +306,7 @@ def test_an_imported_version_is_told_and_does_not_run(here: httpx2.Client, file:
     calls.append(here.post(f"/flow-runs/{run_id}/rerun", json={}))
     calls.append(here.put("/flows/acme/demo/words/production", json={"version": 1}))
     for answer in calls:
-        assert refusal(answer) == (404, "VERSION_NOT_FOUND"), answer.url
-        assert "came with an imported run" in detail(answer)["message"]
+        assert refusal(answer, "came with an imported run") == (404, "VERSION_NOT_FOUND"), answer.url
     assert len(here.get("/flow-runs").json()["runs"]) == 1
     versions = here.get("/flows/acme/demo/words").json()["versions"]
     assert [(each["version"], each.get("imported")) for each in versions] == [(0, None), (1, True)]

@@ -1,7 +1,6 @@
 """A rate limit per key and a project's budget, as callers meet them."""
 
 from collections.abc import Iterator
-from decimal import Decimal
 from functools import partial
 
 import httpx2
@@ -10,7 +9,7 @@ import pytest
 from runglass.limits.limits import Rates
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_viewer import signed_in
-from tests.contract.wire import ANYTHING, detail, frames, http_for, refusal
+from tests.contract.wire import ANYTHING, detail, frames, http_for, refusal, set_budget
 
 PER_MINUTE = 6
 
@@ -85,17 +84,13 @@ def test_more_keys_do_not_raise_the_limit_of_the_project(monkeypatch: pytest.Mon
 def test_a_paused_run_outlives_a_spent_budget(server: RunningServer) -> None:
     server.push("slug: two\nsteps: [{id: a, type: passthrough}, {id: b, type: passthrough}]", project="low")
 
-    async def set_budget(budget_usd: Decimal | None) -> None:
-        project = await server.runtime.store.ensure_project("acme", "low")
-        await server.runtime.store.set_budget(project.id, budget_usd)
-
     with http_for(server, server.make_key("acme", "low")) as http:
         path = "/seq/acme/low/two/step"
         run = frames(http.post(path, json={}).text)[0].data["executionId"]
-        server.call(set_budget(Decimal(0)))
+        set_budget(server, "0", project="low")
         body = {"executionId": run, "stepIndex": 1}
         assert refusal(http.post(path, json=body)) == (402, "INSUFFICIENT_CREDITS")
-        server.call(set_budget(None))
+        set_budget(server, None, project="low")
         assert frames(http.post(path, json=body).text)[-1].event == "flow_completed"
 
 

@@ -66,8 +66,7 @@ def test_since_includes_its_moment_and_until_excludes_it(http: httpx2.Client, id
 )
 def test_a_time_that_is_none_is_refused_by_name(http: httpx2.Client, name: str, time: str) -> None:
     answer = http.get("/flow-runs", params={name: time})
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert f"`{name}` must be an ISO 8601 time" in detail(answer)["message"]
+    assert refusal(answer, f"`{name}` must be an ISO 8601 time") == (422, "INVALID_REQUEST")
 
 
 def test_a_flow_is_named_by_its_slug_or_its_id(
@@ -145,5 +144,4 @@ def test_jobs_are_filtered_by_the_status_that_they_read(server: RunningServer, h
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "status=paused", "cursor=x", "stauts=failed"])
 def test_a_bad_query_of_the_list_of_jobs_is_refused_by_name(http: httpx2.Client, query: str) -> None:
     answer = http.get(f"{JOBS.format('anything')}?{query}")
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert f"`{query.partition('=')[0]}`" in detail(answer)["message"]
+    assert refusal(answer, f"`{query.partition('=')[0]}`") == (422, "INVALID_REQUEST")

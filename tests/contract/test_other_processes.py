@@ -14,7 +14,6 @@ import pytest
 
 from runglass.config.settings import SettingsError
 from runglass.runtime.runtime import FixedLimits
-from runglass.store.keys import digest_of
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption
@@ -28,6 +27,7 @@ from tests.contract.wire import (
     detail,
     frames,
     http_for,
+    known_key,
     refusal,
     start,
 )
@@ -275,20 +275,14 @@ def test_a_call_whose_key_is_revoked_ends_and_its_run_goes_on(
     machines: Machines, http: httpx2.Client
 ) -> None:
     key = machines.one.make_key("acme", "demo", "run")
-
-    async def revoke() -> None:
-        store = machines.other.runtime.store
-        found = await store.find_key(digest_of(key))
-        assert found is not None
-        await store.revoke_key(found.project_id, found.id)
-
+    found = known_key(machines.one, key)
     with http_for(machines.one, key) as client, ThreadPoolExecutor(1) as pool:
         session = str(uuid4())
         called = pool.submit(
             client.post, "/seq/acme/demo/endless/execute", json={}, headers={"X-Session-Id": session}
         )
         until_running(http, session)
-        machines.other.call(revoke())
+        machines.other.call(machines.other.runtime.store.revoke_key(found.project_id, found.id))
         refused = detail(called.result(LONGEST_S))
     assert refused["code"] == "UNAUTHENTICATED"
     assert http.get(f"/flow-runs/{refused['executionId']}").json()["status"] == "running"

@@ -13,7 +13,6 @@ from runglass.config.settings import Price
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     FLOWS,
-    detail,
     execute,
     refusal,
     start,
@@ -209,8 +208,7 @@ def test_an_answer_is_compressed_for_who_can_read_it(
 @pytest.mark.parametrize("query", ["after=-1", "after=x", "limit=0", "limit=200001", "seq=-1", "seq=none"])
 def test_a_page_that_is_none_is_refused(http: httpx2.Client, long_run: str, query: str) -> None:
     answer = http.get(f"/flow-runs/{long_run}/trace/outline?{query}")
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert query.partition("=")[0] in detail(answer)["message"]
+    assert refusal(answer, query.partition("=")[0]) == (422, "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize("form", ["/flow-runs/{}", "/seq/acme/demo/sides/runs/{}"])
@@ -250,5 +248,4 @@ def test_a_timeline_has_a_lane_for_each_step_at_the_top(http: httpx2.Client, for
 )
 def test_a_timeline_of_no_time_is_refused(http: httpx2.Client, long_run: str, query: str, named: str) -> None:
     answer = http.get(f"/flow-runs/{long_run}/trace/timeline?{query}")
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert named in detail(answer)["message"]
+    assert refusal(answer, named) == (422, "INVALID_REQUEST")

@@ -7,10 +7,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
 from tests.contract.test_tool_calls import TOOLS
-from tests.contract.wire import detail, frames, http_for, refusal, start
+from tests.contract.wire import detail, frames, http_for, known_key, refusal, start
 
 # Of a shape that redaction knows, so that it has no place in a redacted trace either.
 CANARY = "canary.in.the.mine@example.com"
@@ -49,10 +48,8 @@ def callers(server: RunningServer) -> Iterator[Callers]:
             server.push(flow)
     roles = {"starter": "run", "other": "run", "admin": "admin", "read": "read"}
     made = {name: server.make_key("acme", "demo", role) for name, role in roles.items()}
-    found = server.call(server.runtime.store.find_key(digest_of(made["starter"])))
-    assert found is not None
     clients = {name: http_for(server, key) for name, key in made.items()}
-    yield Callers(clients, found.id)
+    yield Callers(clients, known_key(server, made["starter"]).id)
     for client in clients.values():
         client.close()
 

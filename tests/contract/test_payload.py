@@ -1,14 +1,14 @@
 """What is kept of a step's input, output and error, by itself: whole, in ranges of bytes, and not at all."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.wire import ANYTHING, BROKEN, GRID, detail, execute, refusal
+from tests.servers import server_with
 
 BIG = """
 slug: big
@@ -17,13 +17,8 @@ steps:
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    """One that keeps large content whole."""
-    with running_server(capture="full", snapshot_limit_bytes=10_000_000) as running:
-        for flow in (ANYTHING, BROKEN, GRID, BIG):
-            running.push(flow)
-        yield running
+# One that keeps large content whole.
+server = server_with(ANYTHING, BROKEN, GRID, BIG, capture="full", snapshot_limit_bytes=10_000_000)
 
 
 @pytest.fixture(scope="module")

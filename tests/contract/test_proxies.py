@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, ENDLESS, LONGEST_S, cancel, execute, requests_in, start
+from runglass.testing import RunningServer
+from tests.contract.wire import ANYTHING, ENDLESS, LONGEST_S, cancel, execute, requests_in, rest_of, start
 from tests.prove.killing.server import free_port
+from tests.servers import server_with
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -75,12 +76,7 @@ def caddy(folder: Path, port: int, server: str) -> list[str]:
 PROXIES = {"nginx": nginx, "caddy": caddy}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(capture="full") as running:
-        for flow in (ANYTHING, ENDLESS):
-            running.push(flow)
-        yield running
+server = server_with(ANYTHING, ENDLESS, capture="full")
 
 
 @pytest.fixture(scope="module", params=PROXIES)
@@ -134,14 +130,6 @@ def connected(port: int, sent: bytes) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), LONGEST_S)
     connection.sendall(sent)
     return connection
-
-
-def rest_of(connection: socket.socket) -> bytes:
-    received = b""
-    with contextlib.suppress(ConnectionResetError):
-        while part := connection.recv(65_536):
-            received += part
-    return received
 
 
 def test_a_call_an_error_and_a_trace_are_those_of_the_server(

@@ -1,12 +1,11 @@
 """More calls than runs that go on at once: jobs queue, others wait in line, and a full line is 503."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.wire import (
     ANYTHING,
     ENDLESS,
@@ -16,18 +15,14 @@ from tests.contract.wire import (
     start,
     waiting_in,
 )
+from tests.servers import server_with
 from tests.waiting import eventually
 
 BASE = "/seq/acme/demo"
 OFF = "slug: off\ncapture: 'off'\nsteps: [{id: keep, type: passthrough}]\n"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(max_concurrent_runs=1, max_queued_runs=3) as running:
-        for flow in (ANYTHING, ENDLESS, OFF):
-            running.push(flow)
-        yield running
+server = server_with(ANYTHING, ENDLESS, OFF, max_concurrent_runs=1, max_queued_runs=3)
 
 
 def until_waiting(server: RunningServer, count: int) -> None:

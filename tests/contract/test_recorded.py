@@ -11,8 +11,8 @@ from runglass.log.events import FlowCompleted, RunStarted, encode_event
 from runglass.log.fold import fold
 from runglass.store.records import Append, RunNumbers
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import detail, http_for, refusal
-from tests.records import new_recording
+from tests.contract.wire import http_for, refusal
+from tests.records import new_recording, there
 
 AT = "2026-11-29T12:00:00.000Z"
 CALL: dict[str, Any] = {"parameters": {}}
@@ -25,12 +25,10 @@ def recorded(server: RunningServer, *, ended: bool = False, trigger: str = "reco
 
     async def record() -> None:
         store = server.runtime.store
-        project = await store.find_project("acme", "demo")
-        assert project is not None
+        project = there(await store.find_project("acme", "demo"))
         flow = await store.recorded_flow(project.id, "otel", most=10)
         about = {"trace_id": trace_id, "due_at": AT, "trigger_type": trigger}
-        run = await store.create_recording(new_recording(project.id, flow.id, id=run_id, **about))
-        assert run is not None
+        run = there(await store.create_recording(new_recording(project.id, flow.id, id=run_id, **about)))
         begun = RunStarted(
             execution_id=run_id,
             seq=1,
@@ -128,8 +126,7 @@ def test_a_recorded_run_without_its_trace_is_not_imported(server: RunningServer,
     file = http.get(f"/flow-runs/{run}/export?format=jsonl").text.replace(run, str(uuid.uuid4()))
     begin = file.index(',"traceId":"')
     answer = http.post("/flow-runs/import", content=(file[:begin] + file[begin + 45 :]).encode())
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert "a recorded run, and no other, has a `traceId`" in detail(answer)["message"]
+    assert refusal(answer, "a recorded run, and no other, has a `traceId`") == (422, "INVALID_REQUEST")
 
 
 def test_an_imported_run_is_recorded_as_well(server: RunningServer, http: httpx2.Client) -> None:

@@ -1,6 +1,5 @@
 """A recorded run over HTTP, read as any other run is, while it goes on and after its end."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -8,17 +7,15 @@ import pytest
 
 from runglass import Client
 from runglass.log.fold import fold
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.browser.sent_traces import TICKET, TRACE, Json, call, run_of, send, span
+from tests.servers import server_with
 
 FOLLOWED, GOING = "11" * 16, "22" * 16
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    """One that ends a run as soon as all of its spans have ended."""
-    with running_server(recording_settle_s=0) as running:
-        yield running
+# One that ends a run as soon as all of its spans have ended.
+server = server_with(recording_settle_s=0)
 
 
 def tool(number: int, parent: int | None = None, *, trace: str, name: str = "work", **more: Any) -> Json:

@@ -22,6 +22,7 @@ from runglass.recorder.responses import Answer, Usage
 from runglass.recorder.spans import OpenStep
 from runglass.testing import RunningServer
 from runglass.wire.run_api import CaptureMode
+from tests.records import there
 
 SECRET = "sk-proj-" + "a1B2c3D4" * 6
 
@@ -97,8 +98,7 @@ def test_functions_of_each_kind_are_steps_and_stay_what_they_are(rec: Recorder, 
 
     @rec.run(tags=["b", "a"], session="s-1", user="u-1", metadata={"tier": "gold"})
     async def answer(question: str) -> dict[str, str]:
-        run = current_run()
-        assert run is not None
+        run = there(current_run())
         ids.append(run.id)
         agent = Agent()
         assert await agent.retrieve(question, 1, 2, limit=5) == [question]
@@ -130,8 +130,7 @@ def test_functions_of_each_kind_are_steps_and_stay_what_they_are(rec: Recorder, 
     assert steps["numbers"].input_context == {"upto": 3}
     assert steps["numbers"].output_context == {"value": 3}
     assert {steps.parent(name) for name in ("retrieve", "tool", "words", "numbers")} == {"answer"}
-    told = steps.run.recording
-    assert told is not None
+    told = there(steps.run.recording)
     assert (told.name, told.tags, told.session, told.user) == ("answer", ("a", "b"), "s-1", "u-1")
     assert (told.service, told.release, told.environment) == ("assistant", "1.4", "staging")
     assert steps["answer"].attributes is not None
@@ -349,8 +348,7 @@ def test_without_a_key_nothing_is_done_and_that_is_said_once(
 
         @rec.run
         def answer(question: str) -> str:
-            run = runglass.current_run()
-            assert run is not None
+            run = there(runglass.current_run())
             run.add(tags=["a"])
             with rec.step("ask") as step, step.model_call(model="m") as call:
                 call.response = object()

@@ -1,7 +1,5 @@
 """Runs and their content go when the server, a project or a flow says so, seen over HTTP."""
 
-from collections.abc import Iterator
-
 import httpx2
 import msgspec
 import pytest
@@ -9,21 +7,17 @@ import pytest
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.store.records import Retention
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.wire import BROKEN, WORDS, detail, execute, frames, refusal
+from tests.servers import server_with
 
 SECRET = "sesame"
 SHORT = "slug: short\nretention_days: 0\nsteps: [{id: keep, type: passthrough}]\n"
 LONG = "slug: long\ncontent_retention_days: 100.5\nsteps: [{id: keep, type: passthrough}]\n"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    """A server that keeps content until it next tidies up."""
-    with running_server(capture="full", content_retention_days=0) as running:
-        for flow in (WORDS, BROKEN, SHORT, LONG):
-            running.push(flow)
-        yield running
+# A server that keeps content until it next tidies up.
+server = server_with(WORDS, BROKEN, SHORT, LONG, capture="full", content_retention_days=0)
 
 
 def tidy(server: RunningServer) -> None:
@@ -68,8 +62,7 @@ def test_a_run_without_its_content_is_not_run_again(
     run = answer.json()["executionId"] if slug == "words" else detail(answer)["executionId"]
     tidy(server)
     refused = http.post(f"/flow-runs/{run}/rerun", json={})
-    assert refusal(refused) == (409, "INPUT_NOT_KEPT")
-    assert "it has been removed since (content retention)" in detail(refused)["message"]
+    assert refusal(refused, "it has been removed since (content retention)") == (409, "INPUT_NOT_KEPT")
     assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
 
 

@@ -9,10 +9,9 @@ import httpx2
 import pytest
 
 from runglass.server.endpoints import ENDPOINTS
-from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
 from runglass.wire.admin_api import ROLES
-from tests.contract.wire import ANYTHING, detail, http_for
+from tests.contract.wire import ANYTHING, detail, http_for, known_key
 
 API = "/api/v1"
 OTLP = ("", "/otel", "/api/public/otel", "/v1/private/otel")
@@ -164,12 +163,7 @@ def names(server: RunningServer, world: World, row: Row) -> dict[str, str]:
         slug = "some-flow"
         server.push(ANYTHING.replace(world.names["slug"], slug))
 
-    async def key_id() -> int:
-        found = await server.runtime.store.find_key(digest_of(made))
-        assert found is not None
-        return found.id
-
-    return world.names | {"slug": slug, "key_id": str(server.call(key_id()))}
+    return world.names | {"slug": slug, "key_id": str(known_key(server, made).id)}
 
 
 def ask(http: httpx2.Client, row: Row, names: dict[str, str], **headers: str) -> httpx2.Response:
@@ -213,13 +207,8 @@ def test_without_a_good_key_all_answers_are_alike(
     server: RunningServer, nobody: httpx2.Client, names: dict[str, str], row: Row
 ) -> None:
     revoked = server.make_key("acme", "demo")
-
-    async def revoke() -> bool:
-        found = await server.runtime.store.find_key(digest_of(revoked))
-        assert found is not None
-        return await server.runtime.store.revoke_key(found.project_id, found.id)
-
-    assert server.call(revoke())
+    found = known_key(server, revoked)
+    assert server.call(server.runtime.store.revoke_key(found.project_id, found.id))
     for headers in ({}, {"Authorization": "Bearer nk_wrong"}, {"Authorization": f"Bearer {revoked}"}):
         there, none = (ask(nobody, row, each, **headers) for each in (names, NOWHERE))
         assert there.status_code == 401

@@ -1,13 +1,12 @@
 """What one run and one project may take, as callers meet it: iterations, outputs, log, data, memory."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
-import pytest
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import running_server
 from tests.contract.wire import detail, http_for, refusal
+from tests.servers import server_with
 from tests.waiting import eventually
 
 LOOP = "slug: loop\nsteps: [{id: each, type: loop, over: items, steps: [{id: work, type: passthrough}]}]"
@@ -31,12 +30,7 @@ steps:
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(run_iterations=20, run_output_bytes=900_000) as running:
-        for flow in (LOOP, GROW):
-            running.push(flow)
-        yield running
+server = server_with(LOOP, GROW, run_iterations=20, run_output_bytes=900_000)
 
 
 def run(http: httpx2.Client, slug: str, items: int) -> httpx2.Response:

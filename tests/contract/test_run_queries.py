@@ -7,10 +7,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
 from tests.contract.stores import server_on
-from tests.contract.wire import ANYTHING, BROKEN, as_listed, detail, execute, refusal
+from tests.contract.wire import ANYTHING, BROKEN, as_listed, detail, execute, known_key, refusal
 from tests.waiting import eventually
 
 
@@ -100,18 +99,13 @@ def test_a_query_that_cannot_be_read_is_refused_with_its_place(http: httpx2.Clie
 def test_a_list_says_of_each_run_what_a_person_wants_to_know(
     server: RunningServer, http: httpx2.Client, runs: dict[str, str]
 ) -> None:
-    async def hint() -> str:
-        key = await server.runtime.store.find_key(digest_of(server.key))
-        assert key is not None
-        return key.hint
-
     (failed,) = listed(http, "status:failed")
     assert failed["flowSlug"] == "broken"
     assert failed["version"] == 1
     assert failed["triggerType"] == "api"
     assert failed["totals"]["failed"] == 1
     assert {"code", "message", "stepId"} <= set(failed["error"])
-    assert failed["startedBy"] == server.call(hint())
+    assert failed["startedBy"] == known_key(server, server.key).hint
     trace = http.get(f"/flow-runs/{failed['id']}/trace").json()
     assert as_listed(trace["flowRun"]) == failed
 

@@ -13,11 +13,7 @@ from runglass.engine.models.gateway import Price
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_stepping import call, types
-from tests.contract.wire import (
-    Frame,
-    frames,
-    http_for,
-)
+from tests.contract.wire import Frame, frames, http_for, set_budget
 from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
@@ -162,11 +158,7 @@ def test_a_spent_budget_ends_the_stream_with_a_step_error() -> None:
     with running_server(prices=prices) as server, http_for(server, server.key) as http:
         server.push(COSTLY)
 
-        async def set_budget() -> None:
-            project = await server.runtime.store.ensure_project("acme", "demo")
-            await server.runtime.store.set_budget(project.id, Decimal("0.002"))
-
-        server.call(set_budget())
+        set_budget(server, "0.002")
         told = bad_end(call(http, path_of("costly"), runRemaining=True))
         place = {name: told.data[name] for name in ("stepId", "name", "stepIndex", "attempt")}
         assert place == {"stepId": "never", "name": "Never", "stepIndex": 1, "attempt": 1}

@@ -8,7 +8,7 @@ import pytest
 
 from runglass.testing import RunningServer
 from tests.contract.test_tool_calls import TALK, TOOLS
-from tests.contract.wire import Frame, detail, frames, refusal
+from tests.contract.wire import Frame, frames, refusal
 
 PATH = "/seq/acme/demo/walk/step"
 WALK = """
@@ -115,8 +115,7 @@ def test_tool_calls_pause_a_walk(http: httpx2.Client) -> None:
         "iterationsUsed": waiting.data["iterationsUsed"],
         "tools": TOOLS,
     }
-    missing = http.post(path, json=asked | {"toolCallMessages": []})
-    assert refusal(missing) == (400, "TOOL_RESULTS_MISMATCH")
+    assert refusal(http.post(path, json=asked | {"toolCallMessages": []})) == (400, "TOOL_RESULTS_MISMATCH")
     found = call(http, path, **asked, runRemaining=True)
     assert found[-1].data["result"] == {"said": "hi"}
 
@@ -261,8 +260,7 @@ def test_outputs_that_are_no_objects_are_refused_and_the_run_waits_on(
 ) -> None:
     run, _ = first(http)
     answer = http.post(PATH, json={"executionId": run, "stepIndex": 1, "accumulatedOutputs": outputs})
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert "accumulatedOutputs" in detail(answer)["message"]
+    assert refusal(answer, "accumulatedOutputs") == (422, "INVALID_REQUEST")
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "paused"
 
 

@@ -19,6 +19,7 @@ from tests.contract.wire import (
     detail,
     execute,
     frames,
+    head_of,
     http_for,
     raw_connection,
     refusal,
@@ -130,11 +131,8 @@ def test_the_header_wins_over_the_query_and_an_empty_one_is_none(http: httpx2.Cl
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "1 2", "9" * 19])
 def test_a_bad_resume_point_is_refused_by_name(http: httpx2.Client, path: str, value: str) -> None:
     answer = http.get(path, headers={"Last-Event-ID": value})
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert "`Last-Event-ID`" in detail(answer)["message"]
-    answer = http.get(path, params={"after": value})
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert "`after`" in detail(answer)["message"]
+    assert refusal(answer, "`Last-Event-ID`") == (422, "INVALID_REQUEST")
+    assert refusal(http.get(path, params={"after": value}), "`after`") == (422, "INVALID_REQUEST")
 
 
 def test_resuming_after_a_seq_beyond_the_head_is_refused(server: RunningServer, http: httpx2.Client) -> None:
@@ -225,7 +223,7 @@ def watched(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> WatchedBu
 def test_a_client_that_leaves_frees_its_listener_at_once(server: RunningServer, watched: WatchedBus) -> None:
     run = start(server, "endless")
     with raw_connection(server) as connection:
-        connection.sendall(_get(server, run))
+        connection.sendall(head_of(server, "GET", f"/api/v1/flow-runs/{run}/trace/stream"))
         assert watched.listening.wait(LONGEST_S)
         assert not watched.left.is_set()
     # While the run goes on.
@@ -256,7 +254,7 @@ steps:
 """)
     run = execute(http, "large", parameters={"text": "x" * 250_000})
     with raw_connection(server) as connection:
-        connection.sendall(_get(server, run))
+        connection.sendall(head_of(server, "GET", f"/api/v1/flow-runs/{run}/trace/stream"))
         text = http.get(f"/flow-runs/{run}/trace/stream").text
         assert frames(text)[-1].event == "flow_completed"
         assert len(text) > 8_000_000
@@ -271,10 +269,3 @@ def test_data_is_one_line_whatever_is_in_it(http: httpx2.Client) -> None:
     assert json.loads(http.get(f"/flow-runs/{run}/trace").content)["steps"][0]["outputContext"] == {
         "text": odd
     }
-
-
-def _get(server: RunningServer, run: str) -> bytes:
-    return (
-        f"GET /api/v1/flow-runs/{run}/trace/stream HTTP/1.1\r\nHost: x\r\n"
-        f"Authorization: Bearer {server.key}\r\n\r\n"
-    ).encode()

@@ -22,12 +22,15 @@ from tests.contract.wire import (
     LONGEST_S,
     cancel,
     detail,
+    head_of,
     http_for,
+    raw_connection,
     refusal,
     requests_in,
     waiting_in,
 )
 from tests.faulty_store import FaultyStore, Held
+from tests.servers import server_with
 from tests.waiting import eventually
 
 MEMORY_BYTES = 64 << 20
@@ -38,11 +41,7 @@ MEDIUM = {"parameters": {"text": "x" * 500_000}}
 MANY = 4
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(memory_limit_bytes=MEMORY_BYTES) as running:
-        running.push(FLOW)
-        yield running
+server = server_with(FLOW, memory_limit_bytes=MEMORY_BYTES)
 
 
 @pytest.fixture
@@ -65,9 +64,7 @@ def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
         checking.let_go()
         assert first.result().status_code in (200, 202)
     assert small.json()["status"] == "completed", "a small one waits for none"
-    assert refusal(refused) == (503, "UNAVAILABLE")
-    assert "setting memory_limit_bytes" in detail(refused)["message"]
-    assert "nothing was started" in detail(refused)["message"]
+    assert refusal(refused, "setting memory_limit_bytes", "nothing was started") == (503, "UNAVAILABLE")
     if way == "jobs":
         # A job is answered before its run has ended, which holds the memory until then.
         server.call(server.runtime.engine.active.join(first.result().json()["executionId"]))
@@ -110,8 +107,7 @@ def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops() -
             waits = calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
             until_asking(server, 2)
         answer = waits.result()
-        assert refusal(answer) == (503, "UNAVAILABLE")
-        assert "the server is being stopped; nothing was started" in detail(answer)["message"]
+        assert refusal(answer, "the server is being stopped; nothing was started") == (503, "UNAVAILABLE")
 
 
 def test_nothing_is_sorted_by_the_encoder() -> None:
@@ -217,8 +213,7 @@ def test_a_body_that_is_cut_off_by_the_end_of_the_server_is_answered() -> None:
         server.push(FLOW)
         host, port = server.address.removeprefix("http://").split(":")
         connection = socket.create_connection((host, int(port)), timeout=LONGEST_S)
-        head = f"POST /api/v1{PATH}/execute HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n"
-        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        connection.sendall(head_of(server, "POST", f"/api/v1{PATH}/execute", "Content-Length: 100") + b"{")
         eventually(lambda: requests_in(server) == 1)
     with connection:
         answer = connection.makefile("rb").read().decode()
@@ -230,12 +225,7 @@ def test_a_body_that_is_cut_off_by_the_end_of_the_server_is_answered() -> None:
 def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningServer) -> None:
     """Each could be sent for hours, and all but its last byte would be in memory so long."""
     body = b'{"message":"' + b"x" * 4_000_000
-    head = (
-        "POST /api/v1/seq/acme/demo/given/execute HTTP/1.1\r\nHost: a\r\n"
-        f"Authorization: Bearer {server.key}\r\n"
-        f"Content-Length: {len(body) + 2}\r\n\r\n"
-    ).encode()
-    host, port = server.address.removeprefix("http://").split(":")
+    head = head_of(server, "POST", f"/api/v1{PATH}/execute", f"Content-Length: {len(body) + 2}")
     least = 12 - MEMORY_BYTES // SHARE_OF_PROJECT // 4_000_000 - 1
 
     def answered(sender: socket.socket) -> bytes:
@@ -245,7 +235,7 @@ def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningSe
         return sender.recv(4096)
 
     with ThreadPoolExecutor(12) as threads, ExitStack() as opened:
-        senders = [opened.enter_context(socket.create_connection((host, int(port)))) for _ in range(12)]
+        senders = [opened.enter_context(raw_connection(server)) for _ in range(12)]
         calls = [threads.submit(answered, sender) for sender in senders]
         answers = eventually(
             lambda: done if len(done := [call for call in calls if call.done()]) >= least else []
@@ -262,13 +252,7 @@ def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningSe
 
 @pytest.mark.parametrize("length", ["9" * 5000, "0" * 5000, "99999999999999999999"])
 def test_a_length_of_any_number_of_digits_is_answered(server: RunningServer, length: str) -> None:
-    host, port = server.address.removeprefix("http://").split(":")
-    head = (
-        "POST /api/v1/seq/acme/demo/given/execute HTTP/1.1\r\nHost: a\r\n"
-        f"Authorization: Bearer {server.key}\r\n"
-        f"Content-Length: {length}\r\n\r\n"
-    )
-    with socket.create_connection((host, int(port)), timeout=LONGEST_S) as sender:
-        sender.sendall(head.encode())
+    with raw_connection(server) as sender:
+        sender.sendall(head_of(server, "POST", f"/api/v1{PATH}/execute", f"Content-Length: {length}"))
         status = int(sender.recv(4096).split(b" ")[1])
     assert status in (400, 413)

@@ -6,7 +6,8 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ import httpx2
 import pytest
 
 from runglass.limits.memory import MemoryBudget
+from runglass.store.keys import digest_of
+from runglass.store.records import ApiKey
 from runglass.testing import RunningServer
 from runglass.wire.run_api import ExecuteRequest
 
@@ -117,6 +120,24 @@ def execute(http: httpx2.Client, slug: str, **body: Any) -> str:
     return str(answer.json()["executionId"])
 
 
+def known_key(server: RunningServer, key: str) -> ApiKey:
+    """What the server knows of a key that it has made."""
+    found = server.call(server.runtime.store.find_key(digest_of(key)))
+    assert found is not None
+    return found
+
+
+def set_budget(server: RunningServer, usd: str | None, *, project: str = "demo") -> None:
+    """What the project of `acme` may spend; None for as much as it wants."""
+
+    async def put() -> None:
+        store = server.runtime.store
+        found = await store.ensure_project("acme", project)
+        await store.set_budget(found.id, None if usd is None else Decimal(usd))
+
+    server.call(put())
+
+
 def start(server: RunningServer, slug: str, **parameters: Any) -> str:
     """Starts a run of `acme/demo` and does not wait for it."""
 
@@ -178,9 +199,11 @@ def detail(answer: httpx2.Response) -> dict[str, Any]:
     return found
 
 
-def refusal(answer: httpx2.Response) -> tuple[int, str]:
-    """Status and code of an error answer."""
-    return answer.status_code, detail(answer)["code"]
+def refusal(answer: httpx2.Response, *said: str) -> tuple[int, str]:
+    """Status and code of an error answer, in whose message all of this is said."""
+    told = detail(answer)
+    assert all(each in told["message"] for each in said), told["message"]
+    return answer.status_code, told["code"]
 
 
 def as_listed(flow_run: dict[str, Any]) -> dict[str, Any]:
@@ -215,6 +238,21 @@ def raw_connection(server: RunningServer) -> Iterator[socket.socket]:
     assert address.hostname is not None
     with socket.create_connection((address.hostname, address.port or 0), timeout=LONGEST_S) as connection:
         yield connection
+
+
+def head_of(server: RunningServer, method: str, path: str, *headers: str, key: str | None = None) -> bytes:
+    """The head of a request, with the server's key unless another is given."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: a", f"Authorization: Bearer {key or server.key}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """All bytes until the server has closed the connection."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while data := connection.recv(65_536):
+            received += data
+    return received
 
 
 def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:

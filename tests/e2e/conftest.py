@@ -2,15 +2,28 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from runglass import Client
 from runglass.cli import main
+from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer
 
 Command = Callable[..., tuple[int, str, str]]
 """Runs a command; returns its exit code and what it printed on stdout and stderr."""
+
+
+class Output(NamedTuple):
+    """What a command has printed on stdout and stderr."""
+
+    out: str
+    err: str
+
+
+Printed = Callable[..., Output]
+"""Runs a command, which must end with the exit code `code`; returns what it printed."""
 
 QUICK = frozenset(
     {
@@ -44,13 +57,36 @@ def client(server: RunningServer) -> Iterator[Client]:
 
 
 @pytest.fixture
-def command(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    """Commands that ask the module's `server`."""
+def connected(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands ask the module's `server`."""
     monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
     monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands are in an empty folder, and no variable names another place."""
+    for name in ("RUNGLASS_API_KEY", "RUNGLASS_BASE_URL", "RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
+    def run(*arguments: str | Path, code: int = Exit.OK) -> Output:
+        capsys.readouterr()
+        ended = main(list(map(str, arguments)))
+        output = Output(*capsys.readouterr())
+        assert ended == code, f"{arguments}: {output}"
+        return output
+
+    return run
+
+
+@pytest.fixture
+def command(connected: None, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Commands that ask the module's `server`."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()

@@ -1,16 +1,14 @@
 """A provider that is busy says when to come again, and is not asked before, whatever dies meanwhile."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e.command import fill, served
+from tests.http_server import Reply, answering
 
 RETRY_AFTER_S = 5
 """Longer than a start takes, and no longer than `max_delay_ms`."""
@@ -23,50 +21,35 @@ STEP = {
 }
 
 
-class Busy(ThreadingHTTPServer):
+JSON = {"content-type": "application/json"}
+
+
+class Busy:
     """An OpenAI-compatible server that refuses the first request; `asked_s` is when each came."""
 
-    daemon_threads = True
+    address: str
 
     def __init__(self) -> None:
         self.asked_s: list[float] = []
-        super().__init__(("127.0.0.1", 0), _Answer)
 
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Busy
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.server.asked_s.append(time.monotonic())
-        is_first = len(self.server.asked_s) == 1
-        self.send_response(429 if is_first else 400)
-        body = json.dumps({"error": {"message": "busy" if is_first else "no"}}).encode()
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        if is_first:
-            self.send_header("retry-after", str(RETRY_AFTER_S))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+    def __call__(self, path: str, body: bytes) -> Reply:
+        self.asked_s.append(time.monotonic())
+        if len(self.asked_s) == 1:
+            return Reply(429, {**JSON, "retry-after": str(RETRY_AFTER_S)}, b'{"error": {"message": "busy"}}')
+        return Reply(400, JSON, b'{"error": {"message": "no"}}')
 
 
 @pytest.fixture
 def busy() -> Iterator[Busy]:
-    with Busy() as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
+    server = Busy()
+    with answering(server) as server.address:
         yield server
-        server.shutdown()
-        serving.join()
 
 
 def test_the_wait_that_a_provider_asked_for_outlives_its_server(busy: Busy, tmp_path: Path) -> None:
     """Also where no content is kept."""
     key = fill(tmp_path, {"slug": "f", "capture": "off", "steps": [STEP]})
-    env = {"RUNGLASS_PROVIDERS": json.dumps({"busy": f"http://127.0.0.1:{busy.server_port}/v1"})}
+    env = {"RUNGLASS_PROVIDERS": json.dumps({"busy": f"{busy.address}/v1"})}
     with served(tmp_path, key, env=env) as (server, http):
         run = http.post("/seq/acme/shop/f/jobs", json={}).json()["executionId"]
         with http.stream("GET", f"/flow-runs/{run}/trace/stream") as events:

@@ -8,32 +8,27 @@ from typing import Any
 
 import pytest
 
-from runglass.cli import main
-from runglass.cli.exit_codes import Exit
 from runglass.testing import running_server
 from tests.contract.wire import http_for
+from tests.e2e.conftest import Printed
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 
 
+pytestmark = pytest.mark.usefixtures("alone")
+
+
 @pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("RUNGLASS_API_KEY", "RUNGLASS_BASE_URL", "RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
+def _name(monkeypatch: pytest.MonkeyPatch) -> None:
     # What anybody may set does not say who it was.
     monkeypatch.setenv("LOGNAME", "somebody-else")
 
 
-def entries(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
-    capsys.readouterr()
-    assert main(["audit", *arguments, "--data", "here", "--json"]) == Exit.OK
-    return list(json.loads(capsys.readouterr().out))
+def entries(printed: Printed, *arguments: str) -> list[dict[str, Any]]:
+    return list(json.loads(printed("audit", *arguments, "--data", "here", "--json").out))
 
 
-def test_each_command_that_changes_something_is_told(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_each_command_that_changes_something_is_told(printed: Printed, tmp_path: Path) -> None:
     (tmp_path / "flow.yaml").write_text("slug: greet\nsteps: [{id: keep, type: passthrough}]\n")
     for command in (
         ["projects", "create", "acme/shop", "--capture", "off"],
@@ -45,8 +40,8 @@ def test_each_command_that_changes_something_is_told(
         ["keys", "revoke", "acme/shop", "1"],
         ["keys", "create", "--create", "acme/other"],
     ):
-        assert main([*command, "--data", "here"]) == Exit.OK, command
-    told = entries(capsys, "acme/shop")
+        printed(*command, "--data", "here")
+    told = entries(printed, "acme/shop")
     assert [entry["action"] for entry in reversed(told)] == [
         "project.created",
         "project.capture",
@@ -59,18 +54,17 @@ def test_each_command_that_changes_something_is_told(
     ]
     actor = {"kind": "cli", "name": USER, "keyId": None, "address": "local"}
     assert [entry["actor"] for entry in told] == [actor] * 8
-    assert {entry["project"] for entry in entries(capsys)} == {"acme/shop", "acme/other"}
-    assert [entry["action"] for entry in entries(capsys, "--action", "key.revoked")] == ["key.revoked"]
-    assert len(entries(capsys, "--limit", "3")) == 3
-    assert entries(capsys, "--since", "2999-01-01") == []
-    assert len(entries(capsys, "--since", "1h")) == 10
+    assert {entry["project"] for entry in entries(printed)} == {"acme/shop", "acme/other"}
+    assert [entry["action"] for entry in entries(printed, "--action", "key.revoked")] == ["key.revoked"]
+    assert len(entries(printed, "--limit", "3")) == 3
+    assert entries(printed, "--since", "2999-01-01") == []
+    assert len(entries(printed, "--since", "1h")) == 10
 
 
-def test_the_list_reads_beside_a_running_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_list_reads_beside_a_running_server(printed: Printed, tmp_path: Path) -> None:
     with running_server(data=tmp_path / "here") as server, http_for(server, server.key) as http:
         assert http.post("/keys", json={"role": "run"}).status_code == 201
-        assert main(["audit", "acme/demo", "--limit", "1", "--data", "here"]) == Exit.OK
-        shown = capsys.readouterr()
+        shown = printed("audit", "acme/demo", "--limit", "1", "--data", "here")
     head, line = shown.out.splitlines()
     assert head.split()[:2] == ["at", "project"]
     assert all(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from runglass.cli import main
 from runglass.cli.exit_codes import MEANINGS, Exit, exit_of
 from runglass.config.settings import SettingsError
 from runglass.errors import APIConnectionError, APITimeoutError, FlowFileError, StoreError, api_error
 from tests.e2e.command import START, environment
+from tests.e2e.conftest import Printed
 
 FLOW = """\
 slug: greet
@@ -22,39 +22,27 @@ steps:
 """
 
 
-@pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("RUNGLASS_API_KEY", "RUNGLASS_BASE_URL", "RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("alone")
 
 
-def test_a_key_is_alone_on_stdout_and_a_new_project_is_told_on_stderr(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["keys", "create", "--create", "acme/shop", "--data", "here"]) == Exit.OK
-    output = capsys.readouterr()
+def test_a_key_is_alone_on_stdout_and_a_new_project_is_told_on_stderr(printed: Printed) -> None:
+    output = printed("keys", "create", "--create", "acme/shop", "--data", "here")
     assert output.out.startswith("nk_")
     assert output.out.count("\n") == 1
     assert "created project acme/shop" in output.err
 
-    assert main(["keys", "create", "--create", "acme/shop", "--data", "here", "--role", "read"]) == Exit.OK
-    assert capsys.readouterr().err == ""
+    assert printed("keys", "create", "--create", "acme/shop", "--data", "here", "--role", "read").err == ""
 
 
-def test_keys_are_listed_without_the_key_and_can_be_revoked(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["keys", "create", "--create", "acme/shop", "--data", "here", "--role", "run"])
-    key = capsys.readouterr().out.strip()
-    assert main(["keys", "revoke", "acme/shop", "1", "--data", "here"]) == Exit.OK
-    assert "is revoked" in capsys.readouterr().err
+def test_keys_are_listed_without_the_key_and_can_be_revoked(printed: Printed) -> None:
+    key = printed("keys", "create", "--create", "acme/shop", "--data", "here", "--role", "run").out.strip()
+    assert "is revoked" in printed("keys", "revoke", "acme/shop", "1", "--data", "here").err
 
-    assert main(["keys", "list", "acme/shop", "--data", "here", "--json"]) == Exit.OK
-    (listed,) = json.loads(capsys.readouterr().out)
+    (listed,) = json.loads(printed("keys", "list", "acme/shop", "--data", "here", "--json").out)
     assert (listed["id"], listed["role"], listed["hint"]) == (1, "run", key.rpartition("_")[0])
     assert listed["revokedAt"] is not None
 
-    assert main(["keys", "list", "acme/shop", "--data", "here"]) == Exit.OK
-    table = capsys.readouterr().out
+    table = printed("keys", "list", "acme/shop", "--data", "here").out
     assert key not in table
     assert table.splitlines()[0].split() == ["id", "key", "role", "created", "revoked"]
 
@@ -94,70 +82,67 @@ def test_keys_are_listed_without_the_key_and_can_be_revoked(capsys: pytest.Captu
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_message_and_its_exit_code(
-    arguments: list[str], code: Exit, message: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], code: Exit, message: str, printed: Printed
 ) -> None:
-    assert main(arguments) == code
-    output = capsys.readouterr()
+    output = printed(*arguments, code=code)
     assert message in output.out + output.err
     assert "Traceback" not in output.err
 
 
-def test_an_unknown_project_or_key_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["keys", "create", "--create", "acme/shop", "--data", "here"])
+def test_an_unknown_project_or_key_is_not_found(printed: Printed) -> None:
+    printed("keys", "create", "--create", "acme/shop", "--data", "here")
     for arguments in (["keys", "list", "acme/other"], ["keys", "revoke", "acme/shop", "7"]):
-        assert main([*arguments, "--data", "here"]) == Exit.NOT_FOUND, arguments
-    capsys.readouterr()
+        printed(*arguments, "--data", "here", code=Exit.NOT_FOUND)
 
 
-def test_check_says_ok_or_where_each_mistake_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_says_ok_or_where_each_mistake_is(tmp_path: Path, printed: Printed) -> None:
     (tmp_path / "good.yaml").write_text(FLOW)
-    assert main(["flow", "check", "good.yaml"]) == Exit.OK
-    assert capsys.readouterr().out == "good.yaml: ok\n"
+    assert printed("flow", "check", "good.yaml").out == "good.yaml: ok\n"
 
     (tmp_path / "bad.yaml").write_text(FLOW.replace("type: passthrough", "type: pasthrough"))
-    assert main(["flow", "check", "good.yaml", "bad.yaml"]) == Exit.FAILED
-    good, bad = capsys.readouterr().out.splitlines()
+    good, bad = printed("flow", "check", "good.yaml", "bad.yaml", code=Exit.FAILED).out.splitlines()
     assert good == "good.yaml: ok"
     assert bad.startswith("bad.yaml:5:")
     assert bad.endswith("at steps[0].type")
 
 
 def test_of_a_huge_flow_file_only_the_first_bytes_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
     with (tmp_path / "huge.yaml").open("wb") as file:
         file.truncate(100_000_000_000)
-    assert main(["flow", "check", "huge.yaml"]) == Exit.FAILED
-    assert "the file is larger than 1,048,576 characters" in capsys.readouterr().out
+    out = printed("flow", "check", "huge.yaml", code=Exit.FAILED).out
+    assert "the file is larger than 1,048,576 characters" in out
     # The limit is in the middle of a character.
     (tmp_path / "large.yaml").write_text("é" * 4_096)
     monkeypatch.setenv("RUNGLASS_FLOW_LIMIT_BYTES", "1024")
-    assert main(["flow", "check", "large.yaml"]) == Exit.FAILED
-    assert "the file is larger than 1,024 characters" in capsys.readouterr().out
+    out = printed("flow", "check", "large.yaml", code=Exit.FAILED).out
+    assert "the file is larger than 1,024 characters" in out
 
 
-def test_one_bad_file_keeps_all_from_being_pushed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_bad_file_keeps_all_from_being_pushed(tmp_path: Path, printed: Printed) -> None:
     (tmp_path / "good.yaml").write_text(FLOW)
     (tmp_path / "bad.yaml").write_text("slug: [")
-    assert main(["flow", "push", "good.yaml", "bad.yaml", "--to", "acme/shop"]) == Exit.FAILED
-    output = capsys.readouterr()
+    output = printed("flow", "push", "good.yaml", "bad.yaml", "--to", "acme/shop", code=Exit.FAILED)
     assert output.out == ""
     assert "bad.yaml:1:" in output.err
     assert not (tmp_path / "runglass-data").exists()
 
 
-def test_a_project_keeps_what_its_traces_capture(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_project_keeps_what_its_traces_capture(printed: Printed) -> None:
     create = ["projects", "create", "acme/shop", "--data", "here"]
-    assert main([*create, "--capture", "metadata_only"]) == Exit.OK
-    assert main([*create, "--capture-failed", "redacted", "--capture-sample", "0.05"]) == Exit.OK
-    main(["projects", "list", "--data", "here", "--json"])
-    (told,) = json.loads(capsys.readouterr().out)
+    printed(*create, "--capture", "metadata_only")
+    printed(*create, "--capture-failed", "redacted", "--capture-sample", "0.05")
+    (told,) = json.loads(printed("projects", "list", "--data", "here", "--json").out)
     assert (told["org"], told["project"], told["capture"]) == ("acme", "shop", "metadata_only")
     assert (told["captureFailed"], told["captureSample"]) == ("redacted", 0.05)
-    assert main([*create, "--capture-sample", "default", "--capture", "default"]) == Exit.OK
-    capsys.readouterr()
-    main(["projects", "list", "--data", "here"])
-    assert capsys.readouterr().out.splitlines()[1].split() == ["acme/shop", "–", "redacted", "–"]
+    printed(*create, "--capture-sample", "default", "--capture", "default")
+    assert printed("projects", "list", "--data", "here").out.splitlines()[1].split() == [
+        "acme/shop",
+        "–",
+        "redacted",
+        "–",
+    ]
 
 
 def test_every_exit_code_is_documented_and_every_error_has_one() -> None:

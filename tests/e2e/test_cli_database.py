@@ -14,6 +14,7 @@ from runglass import Client
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.testing import running_server
+from tests.e2e.conftest import Printed
 
 FLOWS = """
 slug: greet
@@ -32,10 +33,7 @@ steps: [{id: hold, type: wait, ms: 600000}]
 Ask = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RUNGLASS_API_KEY", "RUNGLASS_BASE_URL", "RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture
@@ -215,13 +213,9 @@ def test_a_damaged_file_is_found(folder: Path, ask: Ask, at: int) -> None:
 RETENTION = ["projects", "retention", "acme/demo"]
 
 
-def test_a_projects_retention_is_set_shown_and_lifted(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_projects_retention_is_set_shown_and_lifted(folder: Path, printed: Printed) -> None:
     def ask(*arguments: str) -> str:
-        capsys.readouterr()
-        assert main([*RETENTION, *arguments, "--data", str(folder)]) == Exit.OK
-        return capsys.readouterr().out
+        return printed(*RETENTION, *arguments, "--data", str(folder)).out
 
     said = "as the server says"
     assert ask() == f"acme/demo  runs are kept {said}, their content {said}\n"

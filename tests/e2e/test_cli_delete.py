@@ -4,7 +4,6 @@ Each tells first, does what was named and nothing else, and says what it did.
 """
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import pytest
 from runglass import Client
 from runglass.cli.exit_codes import Exit
 from runglass.errors import APIConnectionError
-from runglass.testing import RunningServer, running_server
 from tests.e2e.conftest import Command
+from tests.servers import server_with
 
 FLOWS = [
     "slug: one\nsteps: [{id: keep, type: passthrough}]\n",
@@ -26,12 +25,7 @@ FLOWS = [
 UNKNOWN = "01900000-0000-7000-8000-000000000000"
 
 
-@pytest.fixture
-def server() -> Iterator[RunningServer]:
-    with running_server() as server:
-        for flow in FLOWS:
-            server.push(flow)
-        yield server
+server = server_with(*FLOWS, scope="function")
 
 
 @pytest.fixture

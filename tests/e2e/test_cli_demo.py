@@ -13,6 +13,7 @@ from runglass.cli.exit_codes import Exit, UsageError
 from runglass.flows.flow import leaves
 from runglass.flows.parser import parse_flow
 from tests.e2e.command import runglass, started
+from tests.e2e.conftest import Printed
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +58,7 @@ def test_the_demo_leaves_runs_of_every_kind(demo: CompletedProcess[str]) -> None
 
 
 def test_the_last_words_of_the_demo_work(
-    demo: CompletedProcess[str],
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    demo: CompletedProcess[str], folder: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
     commands = [line.strip() for line in demo.stdout.splitlines() if re.match(r"  (export|runglass)", line)]
     key = next(line.rpartition("=")[2] for line in commands if line.startswith("export"))
@@ -71,8 +69,7 @@ def test_the_last_words_of_the_demo_work(
         monkeypatch.setenv("RUNGLASS_API_KEY", key)
         monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
         for look in looks:
-            assert main(look) == Exit.OK, look
-            assert capsys.readouterr().out
+            assert printed(*look).out
 
 
 def test_the_page_on_failed_runs_shows_what_its_commands_print(
@@ -115,7 +112,7 @@ def _blurred(text: str) -> str:
 
 
 def test_a_short_text_of_ones_own_takes_the_other_branch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # Settings of another server in the environment keep it from nothing.
@@ -123,8 +120,7 @@ def test_a_short_text_of_ones_own_takes_the_other_branch(
     monkeypatch.setenv("RUNGLASS_BUS", "postgresql://nobody@127.0.0.1:9/none")
     monkeypatch.setenv("RUNGLASS_EXECUTES_RUNS", "false")
     (tmp_path / "short.txt").write_bytes("\ufeffEin Satz.\r\n\r\nNoch einer.\r\n".encode())
-    assert main(["demo", "--file", "short.txt", "--data", "kept"]) == Exit.OK
-    output = capsys.readouterr().out
+    output = printed("demo", "--file", "short.txt", "--data", "kept").out
     assert '"paragraphs": 2' in output
     assert re.search(r"shorten .*skipped: condition 'is_long' was false", output)
     assert (tmp_path / "kept" / "runglass.db").exists()
@@ -146,10 +142,9 @@ def test_of_a_huge_file_only_the_first_bytes_are_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_text_is_refused_in_a_sentence(
-    content: bytes | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: bytes | None, message: str, tmp_path: Path, printed: Printed
 ) -> None:
     file = tmp_path / "text.txt"
     if content is not None:
         file.write_bytes(content)
-    assert main(["demo", "--file", str(file)]) == Exit.USAGE
-    assert message in capsys.readouterr().err
+    assert message in printed("demo", "--file", str(file), code=Exit.USAGE).err

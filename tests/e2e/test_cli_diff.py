@@ -1,7 +1,6 @@
 """`runs diff` against a real server: what it prints, for people and machines, and its exit codes."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,8 +8,9 @@ from runglass.cli.commands.runs import diff_lines
 from runglass.client import Client
 from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
 from runglass.log.trace import RunSummary
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.e2e.command import runglass
+from tests.servers import server_with
 
 FLOW = """\
 slug: greet
@@ -31,11 +31,7 @@ steps:
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(capture="full") as server:
-        server.push(FLOW)
-        yield server
+server = server_with(FLOW, capture="full")
 
 
 @pytest.fixture(autouse=True)

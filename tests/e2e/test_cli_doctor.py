@@ -3,9 +3,7 @@
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from runglass.client.api.admin import Management
 from runglass.store.records import Role
 from runglass.testing import RunningServer, running_server
 from tests.e2e.conftest import Command
+from tests.http_server import Reply, answering, listening
 from tests.prove.killing.server import free_port
 
 
@@ -190,7 +189,7 @@ def test_an_http_address_of_an_https_server_is_found(doctor: Doctor, tmp_path: P
         def handle_error(self, request: object, client_address: object) -> None:
             """Who speaks no TLS, or trusts no certificate of ours, goes away."""
 
-    with listening(Secure(("127.0.0.1", 0), Answers)) as port:
+    with listening(Secure(("127.0.0.1", 0), BaseHTTPRequestHandler)) as port:
         there = f"127.0.0.1:{port}"
         remedy = f"the server speaks https: write https://{there}"
         doctor.finds("", remedy, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{there}")
@@ -199,39 +198,11 @@ def test_an_http_address_of_an_https_server_is_found(doctor: Doctor, tmp_path: P
 
 
 def test_a_clock_that_is_far_off_is_told(doctor: Doctor) -> None:
-    with listening(HTTPServer(("127.0.0.1", 0), Answers)) as port:
+    with answering(lambda *_: Reply(200, {"Date": "Mon, 01 Jan 2001 00:00:00 GMT"})) as address:
         told = doctor.is_well(
             "--api-key",
             doctor.server.make_key("acme", "demo", "record"),
-            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
+            OTEL_EXPORTER_OTLP_ENDPOINT=address,
         )
     assert "this machine's clock is" in told
     assert "ahead of the server's" in told
-
-
-class Answers(BaseHTTPRequestHandler):
-    """A server of 2001 that takes everything."""
-
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        return "Mon, 01 Jan 2001 00:00:00 GMT"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-
-@contextmanager
-def listening(server: HTTPServer) -> Iterator[int]:
-    with server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from runglass.cli import main
-from runglass.cli.exit_codes import Exit
 from runglass.testing import running_server
 from tests.contract.wire import ANYTHING, execute, http_for
+from tests.e2e.conftest import Printed
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +31,13 @@ def runs(folder: Path) -> list[str]:
 
 
 def test_every_row_of_the_run_comes_out_as_it_is_and_none_of_others(
-    folder: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, runs: list[str], tmp_path: Path, printed: Printed
 ) -> None:
     file = tmp_path / "run.jsonl"
-    assert main(["data", "export-raw", runs[0].upper(), str(file), "--data", str(folder)]) == Exit.OK
+    err = printed("data", "export-raw", runs[0].upper(), file, "--data", folder).err
     assert file.stat().st_mode & 0o777 == 0o600
     lines: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
-    assert f"wrote {len(lines)} rows" in capsys.readouterr().err
+    assert f"wrote {len(lines)} rows" in err
     (run,) = [line["row"] for line in lines if line["table"] == "run"]
     assert run["id"] == runs[0]
     assert base64.b64decode(run["summary"]["base64"]) == b"\xff\x00"

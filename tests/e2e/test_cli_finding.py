@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from runglass import Client
-from runglass.cli import argument_parsers, main
+from runglass.cli import argument_parsers
 from runglass.cli.backends import server as server_backend
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.step_view import attempt_lines
@@ -23,7 +22,9 @@ from runglass.log.trace import (
     StepTrace,
     TokenBreakdown,
 )
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
+from tests.e2e.conftest import Printed
+from tests.servers import server_with
 
 FLOW = """\
 slug: greet
@@ -46,19 +47,10 @@ steps: [{id: endless, type: wait, ms: 60000}]
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as server:
-        for flow in (FLOW, SECRET, FAILING, ENDLESS):
-            server.push(flow)
-        yield server
+server = server_with(FLOW, SECRET, FAILING, ENDLESS)
 
 
-@pytest.fixture(autouse=True)
-def _connected(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUNGLASS_BASE_URL", server.address)
-    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
-    monkeypatch.delenv("COLUMNS", raising=False)
+pytestmark = pytest.mark.usefixtures("connected")
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +71,11 @@ def ids(server: RunningServer) -> dict[str, str]:
         }
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(arguments) == Exit.OK, capsys.readouterr().err
-    return capsys.readouterr().out
-
-
 def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understood(
-    ids: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ids: dict[str, str], printed: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    header, *rows = shown(capsys, "runs", "list").splitlines()
+    header, *rows = printed("runs", "list").out.splitlines()
     assert header.split() == [
         *("run", "status", "flow", "started", "duration", "steps", "tokens", "cost", "trigger", "remarks")
     ]
@@ -96,7 +83,7 @@ def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understo
     for kind, run_id in ids.items():
         short = run_id[-8:]
         assert short in cells, kind
-        assert f"run        {run_id}" in shown(capsys, "runs", "show", short).splitlines()
+        assert f"run        {run_id}" in printed("runs", "show", short).out.splitlines()
     assert cells[ids["failed"][-8:]][1:3] == ["✗ failed", "fail v1"]
     assert cells[ids["failed"][-8:]][-1] == "CODE_ERROR in step broken: ValueError: the reason (line 1)"
     assert cells[ids["kept"][-8:]][-1] == "with overrides"
@@ -106,16 +93,14 @@ def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understo
     assert cells[ids["plain"][-8:]][-1] == "job"
 
 
-def test_a_piped_list_has_whole_ids(ids: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    rows = shown(capsys, "runs", "list").splitlines()[1:]
+def test_a_piped_list_has_whole_ids(ids: dict[str, str], printed: Printed) -> None:
+    rows = printed("runs", "list").out.splitlines()[1:]
     assert set(ids.values()) <= {row.split()[0] for row in rows}
 
 
-def test_a_list_may_be_of_what_failed_lately_and_of_a_flow(
-    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_list_may_be_of_what_failed_lately_and_of_a_flow(ids: dict[str, str], printed: Printed) -> None:
     def listed(*arguments: str) -> list[str]:
-        found = json.loads(shown(capsys, "runs", "list", "--json", *arguments))
+        found = json.loads(printed("runs", "list", "--json", *arguments).out)
         return [run["id"] for run in found["runs"]]
 
     assert listed("--failed") == listed("--status", "failed") == [ids["failed"]]
@@ -129,9 +114,8 @@ def test_a_list_may_be_of_what_failed_lately_and_of_a_flow(
     since = datetime.fromisoformat(begun) - timedelta(milliseconds=100)
     assert set(listed("--since", since.isoformat())) >= {ids["off"], ids["failed"]}
     assert ids["kept"] not in listed("--since", begun, "--limit", "100")
-    assert main(["runs", "list", "--failed", "--status", "completed"]) == Exit.USAGE
-    assert main(["runs", "list", "--since", "soon"]) == Exit.USAGE
-    assert "2026-11-20" in capsys.readouterr().err
+    printed("runs", "list", "--failed", "--status", "completed", code=Exit.USAGE)
+    assert "2026-11-20" in printed("runs", "list", "--since", "soon", code=Exit.USAGE).err
 
 
 def test_a_time_is_an_age_or_a_date_in_the_local_zone() -> None:
@@ -155,9 +139,7 @@ def test_a_run_is_named_by_its_id_its_end_its_beginning_or_last(ids: dict[str, s
         assert server_backend.named_run(client, "last").execution_id == client.runs(limit=1).runs[0].id
 
 
-def test_a_name_that_is_no_run_or_several_says_what_to_write(
-    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_that_is_no_run_or_several_says_what_to_write(ids: dict[str, str], printed: Printed) -> None:
     for name, code, message in (
         ("abc", Exit.USAGE, "at least 4 characters"),
         ("newest", Exit.USAGE, "does not name a run"),
@@ -166,31 +148,25 @@ def test_a_name_that_is_no_run_or_several_says_what_to_write(
     ):
         for command in (["show"], ["tail"], ["step"]):
             more = ["say"] if command == ["step"] else []
-            assert main(["runs", *command, name, *more]) == code, name
-            assert message in capsys.readouterr().err
+            assert message in printed("runs", *command, name, *more, code=code).err
 
 
-def test_a_run_is_cancelled_once_and_then_has_its_status(
-    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_cancelled_once_and_then_has_its_status(ids: dict[str, str], printed: Printed) -> None:
     with Client() as client:
         run_id = client.flow("acme/demo/endless").execute_async().execution_id
-    assert shown(capsys, "runs", "cancel", run_id) == f"run {run_id} is cancelled\n"
-    assert main(["runs", "cancel", run_id]) == Exit.FAILED
-    assert "has ended already; its status is cancelled" in capsys.readouterr().err
-    assert main(["runs", "cancel", ids["plain"]]) == Exit.FAILED
-    assert "its status is completed" in capsys.readouterr().err
+    assert printed("runs", "cancel", run_id).out == f"run {run_id} is cancelled\n"
+    err = printed("runs", "cancel", run_id, code=Exit.FAILED).err
+    assert "has ended already; its status is cancelled" in err
+    assert "its status is completed" in printed("runs", "cancel", ids["plain"], code=Exit.FAILED).err
 
 
-def test_step_shows_what_the_model_was_asked_and_answered(
-    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = shown(capsys, "runs", "step", ids["kept"], "say")
+def test_step_shows_what_the_model_was_asked_and_answered(ids: dict[str, str], printed: Printed) -> None:
+    text = printed("runs", "step", ids["kept"], "say").out
     call = text[text.index("model call 1  echo") :].splitlines()
     for line in ("  system     be brief", "  user       Hello you", "  answer     Hello you"):
         assert line in call
     assert "  cost       – (no known price)" in call
-    whole = json.loads(shown(capsys, "runs", "step", ids["kept"], "say", "--json"))
+    whole = json.loads(printed("runs", "step", ids["kept"], "say", "--json").out)
     assert whole["modelCalls"][0]["request"]["system"] == "be brief"
 
 
@@ -221,17 +197,16 @@ FAILED = RunSummary(
 )
 
 
-def test_a_list_takes_a_query(ids: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_list_takes_a_query(ids: dict[str, str], printed: Printed) -> None:
     def listed(*arguments: str) -> list[str]:
-        found = json.loads(shown(capsys, "runs", "list", "--json", *arguments))
+        found = json.loads(printed("runs", "list", "--json", *arguments).out)
         return [run["id"] for run in found["runs"]]
 
     assert listed("status:failed since:1d") == [ids["failed"]]
     assert listed("--flow", "greet", "--", "-status:failed") == [ids["plain"], ids["kept"]]
     assert listed("trigger:job flow:fail -flow:greet", "--limit", "1") == [ids["failed"]]
     assert listed('error:"the reason"') == [ids["failed"]]
-    assert main(["runs", "list", "flow:greet statsu:failed"]) != Exit.OK
-    told = capsys.readouterr().err
+    told = printed("runs", "list", "flow:greet statsu:failed", code=Exit.FAILED).err
     assert "query, character 12: `statsu:failed`: unknown field 'statsu'; did you mean 'status'?" in told
 
 

@@ -7,7 +7,6 @@ import httpx2
 import pytest
 
 from runglass import APITimeoutError, Client
-from runglass.cli import main
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.local_server import in_process
 from runglass.cli.exit_codes import Exit
@@ -15,6 +14,7 @@ from runglass.config.settings import Settings
 from runglass.testing import running_server
 from tests.collector import collecting
 from tests.e2e.command import runglass, started
+from tests.e2e.conftest import Printed
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
 BAD = "slug: bad\nsteps: [{id: bad, type: code, code: 'raise ValueError()'}]\n"
@@ -22,45 +22,36 @@ ENDLESS = "slug: endless\nsteps: [{id: rest, type: wait, ms: 600000}]\n"
 
 
 @pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("RUNGLASS_API_KEY", "RUNGLASS_BASE_URL", "RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
+def _greet(alone: None, tmp_path: Path) -> None:
     (tmp_path / "greet.yaml").write_text(GREET)
 
 
-def test_a_project_is_made_only_where_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_project_is_made_only_where_the_command_says_so(printed: Printed) -> None:
     commands = (
         ["flow", "push", "greet.yaml", "--to", "acme/new", "--data", "here"],
         ["keys", "create", "acme/newer", "--data", "here"],
     )
     for command in commands:
-        assert main(command) == Exit.NOT_FOUND
-        assert "there is no database" in capsys.readouterr().err
+        assert "there is no database" in printed(*command, code=Exit.NOT_FOUND).err
     assert not Path("here").exists()
-    assert main(["projects", "create", "acme/shop", "--data", "here"]) == Exit.OK
+    printed("projects", "create", "acme/shop", "--data", "here")
     for command in commands:
-        capsys.readouterr()
-        assert main(command) == Exit.NOT_FOUND
-        assert "does not exist; add --create to make it" in capsys.readouterr().err
-        assert main([*command, "--create"]) == Exit.OK
-    assert main(["projects", "list", "--data", "here", "--json"]) == Exit.OK
-    listed = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert "does not exist; add --create to make it" in printed(*command, code=Exit.NOT_FOUND).err
+        printed(*command, "--create")
+    listed = json.loads(printed("projects", "list", "--data", "here", "--json").out)
     assert [each["project"] for each in listed] == ["new", "newer", "shop"]
 
 
-def test_no_project_is_made_on_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_project_is_made_on_a_server(printed: Printed) -> None:
     at = ["--api-key", "nk_a", "--base-url", "http://127.0.0.1:9"]
-    assert main(["flow", "push", "greet.yaml", "--to", "acme/new", "--create", *at]) == Exit.USAGE
-    assert "--create is for a data folder" in capsys.readouterr().err
+    err = printed("flow", "push", "greet.yaml", "--to", "acme/new", "--create", *at, code=Exit.USAGE).err
+    assert "--create is for a data folder" in err
 
 
-def test_a_flow_is_run_and_its_run_is_looked_at_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flow_is_run_and_its_run_is_looked_at_without_a_server(printed: Printed) -> None:
     at = ["--data", "here"]
-    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", "--create", *at]) == Exit.OK
-    capsys.readouterr()
-    assert main(["run", "greet", "-m", "hello", "--trace", *at]) == Exit.OK
-    ran = capsys.readouterr()
+    printed("flow", "push", "greet.yaml", "--to", "acme/shop", "--create", *at)
+    ran = printed("run", "greet", "-m", "hello", "--trace", *at)
     assert json.loads(ran.out) == {"said": "hello"}
     run_id = ran.err.splitlines()[0].removeprefix("run ")
     for command, shown in (
@@ -71,41 +62,31 @@ def test_a_flow_is_run_and_its_run_is_looked_at_without_a_server(capsys: pytest.
         (["runs", "export", run_id, "-o", "-"], run_id),
         (["flow", "show", "greet"], "acme/shop/greet"),
     ):
-        assert main([*command, *at]) == Exit.OK, command
-        assert shown in capsys.readouterr().out
+        assert shown in printed(*command, *at).out
     # What is said to be done next finds the folder again.
-    assert main(["runs", "show", run_id, "--slowest", "1", *at]) == Exit.OK
-    assert f"runglass runs step {run_id} --data here STEP" in capsys.readouterr().err
-    assert main(["runs", "delete", run_id, "--yes", *at]) == Exit.OK
-    assert main(["runs", "show", run_id, *at]) == Exit.NOT_FOUND
+    err = printed("runs", "show", run_id, "--slowest", "1", *at).err
+    assert f"runglass runs step {run_id} --data here STEP" in err
+    printed("runs", "delete", run_id, "--yes", *at)
+    printed("runs", "show", run_id, *at, code=Exit.NOT_FOUND)
 
 
-def test_a_slug_is_of_the_one_project_and_a_mistyped_one_is_told_its_neighbour(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_slug_is_of_the_one_project_and_a_mistyped_one_is_told_its_neighbour(printed: Printed) -> None:
     at = ["--data", "here"]
-    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", "--create", *at]) == Exit.OK
-    capsys.readouterr()
-    assert main(["flow", "list", *at]) == Exit.OK
-    assert capsys.readouterr().out.splitlines()[1].startswith("acme/shop/greet  draft only")
+    printed("flow", "push", "greet.yaml", "--to", "acme/shop", "--create", *at)
+    assert printed("flow", "list", *at).out.splitlines()[1].startswith("acme/shop/greet  draft only")
     for command in (["run", "gret"], ["flow", "publish", "gret"], ["runs", "list", "--flow", "gret"]):
-        capsys.readouterr()
-        assert main([*command, *at]) == Exit.NOT_FOUND
-        assert "did you mean 'greet'?" in capsys.readouterr().err
-    assert main(["projects", "create", "acme/other", *at]) == Exit.OK
-    capsys.readouterr()
+        assert "did you mean 'greet'?" in printed(*command, *at, code=Exit.NOT_FOUND).err
+    printed("projects", "create", "acme/other", *at)
     for command in (["runs", "list"], ["flow", "list"]):
-        assert main([*command, *at]) == Exit.USAGE
-        assert "there are 2 projects (acme/other, acme/shop): say which" in capsys.readouterr().err
-    assert main(["flow", "list", "acme/other", *at]) == Exit.OK
-    assert main(["runs", "list", "--project", "acme/other", *at]) == Exit.OK
+        err = printed(*command, *at, code=Exit.USAGE).err
+        assert "there are 2 projects (acme/other, acme/shop): say which" in err
+    printed("flow", "list", "acme/other", *at)
+    printed("runs", "list", "--project", "acme/other", *at)
 
 
-def test_runs_are_run_again_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_run_again_without_a_server(printed: Printed) -> None:
     def ran(*arguments: str, code: Exit = Exit.OK) -> str:
-        capsys.readouterr()
-        assert main([*arguments, "--data", "here"]) == code
-        return capsys.readouterr().out
+        return printed(*arguments, "--data", "here", code=code).out
 
     Path("bad.yaml").write_text(BAD)
     ran("flow", "push", "greet.yaml", "bad.yaml", "--to", "acme/shop", "--create", "--publish")
@@ -123,23 +104,21 @@ def test_runs_are_run_again_without_a_server(capsys: pytest.CaptureFixture[str])
     assert [run["status"] for run in listed] == ["failed", "failed"]
 
 
-def test_a_wait_that_times_out_keeps_nobody_from_leaving_the_folder(tmp_path: Path) -> None:
+def test_a_wait_that_times_out_keeps_nobody_from_leaving_the_folder(tmp_path: Path, printed: Printed) -> None:
     (tmp_path / "endless.yaml").write_text(ENDLESS)
-    assert (
-        main(["flow", "push", "endless.yaml", "--to", "acme/shop", "--create", "--data", "here"]) == Exit.OK
-    )
+    printed("flow", "push", "endless.yaml", "--to", "acme/shop", "--create", "--data", "here")
     with in_process(Settings(data=Path("here")), ProjectName("acme", "shop"), executes=True) as client:
         job = client.flow("acme/shop/endless").execute_async(message="hello")
         with pytest.raises(APITimeoutError):
             job.run.wait(timeout=0.1)
 
 
-def test_open_serves_the_folder_until_ctrl_c(tmp_path: Path) -> None:
+def test_open_serves_the_folder_until_ctrl_c(tmp_path: Path, printed: Printed) -> None:
     data = tmp_path / "here"
     at = ["--data", str(data)]
-    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", "--create", "--publish", *at]) == Exit.OK
-    assert main(["keys", "create", "acme/shop", *at]) == Exit.OK
-    assert main(["run", "greet", "-m", "hello", *at]) == Exit.OK
+    printed("flow", "push", "greet.yaml", "--to", "acme/shop", "--create", "--publish", *at)
+    printed("keys", "create", "acme/shop", *at)
+    printed("run", "greet", "-m", "hello", *at)
     with started("open", "last", "--print", *at) as server:
         url = server.line().removeprefix("ready ")
         link = server.line_of_stderr_with("look at acme/shop in a browser").split()[-1]
@@ -167,7 +146,7 @@ def test_a_run_without_a_server_is_sent_as_spans_by_the_next_server(tmp_path: Pa
 
 
 def test_beside_a_server_a_command_looks_and_manages_and_takes_over_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, printed: Printed
 ) -> None:
     at = ["--data", "here"]
     with running_server(data=tmp_path / "here", lease_s=0.5) as server:
@@ -178,22 +157,17 @@ def test_beside_a_server_a_command_looks_and_manages_and_takes_over_nothing(
                 if event.event_type == "step_started":
                     break
             for status in ("running", "cancelled"):
-                capsys.readouterr()
-                assert main(["runs", "list", "--json", *at]) == Exit.OK
-                (listed,) = json.loads(capsys.readouterr().out)["runs"]
+                (listed,) = json.loads(printed("runs", "list", "--json", *at).out)["runs"]
                 assert (listed["id"], listed["status"]) == (run, status)
                 if status == "running":
-                    assert main(["flow", "push", "greet.yaml", "--to", "acme/demo", *at]) == Exit.OK
-                    assert main(["run", "greet", *at]) == Exit.FAILED
-                    assert "another process runs flows" in capsys.readouterr().err
-                    assert main(["processes", "--json", *at]) == Exit.OK
-                    (process,) = json.loads(capsys.readouterr().out)
+                    printed("flow", "push", "greet.yaml", "--to", "acme/demo", *at)
+                    assert "another process runs flows" in printed("run", "greet", *at, code=Exit.FAILED).err
+                    (process,) = json.loads(printed("processes", "--json", *at).out)
                     assert process["runs"] == 1
                     # The process that has the run ends it.
-                    assert main(["runs", "cancel", run, *at]) == Exit.OK
+                    printed("runs", "cancel", run, *at)
             error = client.run(run).summary().error
             assert error is not None
             assert (error.message or "").startswith("cancelled by the user ")
-        assert main(["keys", "list", "acme/demo", "--json", *at]) == Exit.OK
         # That of the server: the key with which a command asks itself is on no disk.
-        assert len(json.loads(capsys.readouterr().out.splitlines()[-1])) == 1
+        assert len(json.loads(printed("keys", "list", "acme/demo", "--json", *at).out)) == 1

@@ -1,51 +1,40 @@
 """`runglass open` and `serve --open`: links that sign a browser in, once, on this machine."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from runglass import Client
-from runglass.cli import main
 from runglass.cli.commands.serve import is_this_machine
 from runglass.cli.exit_codes import Exit
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.e2e.command import started
+from tests.e2e.conftest import Printed
+from tests.servers import server_with
 
 FLOW = "slug: keep\nsteps: [{id: keep, type: passthrough}]\n"
 
 
-@pytest.fixture
-def at_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
-    with running_server() as server:
-        monkeypatch.setenv("RUNGLASS_BASE_URL", server.address)
-        monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
-        yield server
-
-
-def link_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(["open", *arguments]) == Exit.OK
-    return capsys.readouterr().out.strip()
+server = server_with(FLOW)
 
 
 def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
-    at_server: RunningServer, capsys: pytest.CaptureFixture[str]
+    server: RunningServer, connected: None, printed: Printed
 ) -> None:
-    at_server.push(FLOW)
-    with Client(at_server.key, base_url=at_server.base_url) as client:
+    with Client(server.key, base_url=server.base_url) as client:
         run_id = client.flow("acme/demo/keep").execute().execution_id
     for arguments, page in (
         ((), "/"),
         (("last",), f"/runs/{run_id}"),
         ((run_id[-8:], "--print"), f"/runs/{run_id}"),
     ):
-        link = link_of(capsys, *arguments)
-        assert link.startswith(f"{at_server.address}/viewer/ticket/")
+        link = printed("open", *arguments).out.strip()
+        assert link.startswith(f"{server.address}/viewer/ticket/")
         with httpx2.Client() as browser:
             led_to, _, proof = browser.get(link).headers["location"].partition("#proof=")
             assert led_to == page
-            me = browser.get(f"{at_server.base_url}/viewer/me", headers={"X-Viewer-Proof": proof})
+            me = browser.get(f"{server.base_url}/viewer/me", headers={"X-Viewer-Proof": proof})
             assert me.json()["role"] == "admin"
 
 
@@ -65,19 +54,14 @@ def test_a_ticket_is_asked_for_on_this_machine_alone(host: str, expected: bool) 
     assert is_this_machine(host) == expected
 
 
-def test_serve_prints_a_link_for_each_project_with_a_key(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_serve_prints_a_link_for_each_project_with_a_key(tmp_path: Path, printed: Printed) -> None:
     data = tmp_path / "data"
     with started("serve", "--port", "0", "--data", data, "--open") as server:
         server.line()
         server.line_of_stderr_with("there is no key yet")
         assert server.interrupt() == Exit.OK
     for role in ("read", "admin", "run"):
-        assert (
-            main(["keys", "create", "--create", "acme/shop", "--role", role, "--data", str(data)]) == Exit.OK
-        )
-    capsys.readouterr()
+        printed("keys", "create", "--create", "acme/shop", "--role", role, "--data", data)
     with started("serve", "--port", "0", "--data", data, "--open") as server:
         url = server.line().removeprefix("ready ")
         said = server.line_of_stderr_with("look at acme/shop in a browser")

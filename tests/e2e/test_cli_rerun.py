@@ -14,6 +14,7 @@ from runglass.config.settings import Price
 from runglass.log.trace import RunSummary
 from runglass.testing import RunningServer, running_server
 from tests.e2e.conftest import Command
+from tests.records import there
 
 FLOWS = [
     "slug: ask\ncapture: full\nsteps: [{id: ask, type: llm, model: echo, prompt: '{{ message }}'}]\n",
@@ -122,8 +123,7 @@ def test_a_budget_ends_it_before_the_first_runs_cost_more(client: Client, ask: C
     runs = [ran(client, "ask") for _ in range(3)]
     costs = [client.run(run).summary().totals for run in runs]
     assert costs[0] is not None
-    one = costs[0].cost_usd
-    assert one is not None
+    one = there(costs[0].cost_usd)
     two = format(float(one) * 2.5, "f")
     code, out, err = ask("flow:ask", "--budget", two, "--yes")
     assert (code, out.startswith("started 2 runs")) == (Exit.OK, True)
@@ -143,8 +143,7 @@ def test_a_run_that_is_refused_takes_nothing_of_the_budget(
     server.push(FLOWS[0].replace("slug: ask", "slug: other"))
     ran(client, "kept-none"), ran(client, "other")
     run = ran(client, "ask")
-    totals = client.run(run).summary().totals
-    assert totals is not None
+    totals = there(client.run(run).summary().totals)
     budget = ["status:completed", "--budget", str(totals.cost_usd)]
     _, out, err = ask(*budget, "--json")
     assert {name: json.loads(out)[name] for name in ("count", "overBudget")} == {"count": 1, "overBudget": 1}

@@ -5,17 +5,16 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.log.events import decode_event
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.e2e.command import START, WAIT_S, environment, runglass
+from tests.e2e.conftest import Printed
+from tests.servers import server_with
 
 FLOW = """\
 slug: greet
@@ -59,20 +58,10 @@ steps:
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as server:
-        server.push(FLOW)
-        server.push(FAILING)
-        server.push(SLOW)
-        yield server
+server = server_with(FLOW, FAILING, SLOW)
 
 
-@pytest.fixture(autouse=True)
-def _connected(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
-    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
-    monkeypatch.delenv("COLUMNS", raising=False)
+pytestmark = pytest.mark.usefixtures("connected")
 
 
 @pytest.fixture(scope="module")
@@ -95,65 +84,53 @@ def _variables(server: RunningServer) -> dict[str, str]:
     return {"RUNGLASS_BASE_URL": server.base_url, "RUNGLASS_API_KEY": server.key}
 
 
-def _json(capsys: pytest.CaptureFixture[str]) -> Any:
-    return json.loads(capsys.readouterr().out)
-
-
-def test_run_prints_the_result_and_takes_parameters_as_json_or_text(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["run", "acme/demo/greet", "-m", "you", "-p", "times=3", "--version", "1"]) == Exit.OK
-    output = capsys.readouterr()
+def test_run_prints_the_result_and_takes_parameters_as_json_or_text(printed: Printed) -> None:
+    output = printed("run", "acme/demo/greet", "-m", "you", "-p", "times=3", "--version", "1")
     assert json.loads(output.out) == {"said": "Hello you", "times": 3}
     assert re.fullmatch(r"run [0-9a-f-]{36}\n", output.err)
-    assert main(["run", "acme/demo/greet", "-m", "you", "-p", "times=three"]) == Exit.FAILED
-    assert "times" in capsys.readouterr().err
+    assert (
+        "times" in printed("run", "acme/demo/greet", "-m", "you", "-p", "times=three", code=Exit.FAILED).err
+    )
 
 
 def test_run_reads_the_message_from_a_file_or_from_stdin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
     (tmp_path / "message.txt").write_text("du dä", encoding="utf-8")
-    assert main(["run", "acme/demo/greet", "--message-file", str(tmp_path / "message.txt")]) == Exit.OK
-    assert _json(capsys)["said"] == "Hello du dä"
+    assert (
+        json.loads(printed("run", "acme/demo/greet", "--message-file", str(tmp_path / "message.txt")).out)[
+            "said"
+        ]
+        == "Hello du dä"
+    )
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfstdin")))
-    assert main(["run", "acme/demo/greet", "--message-file", "-"]) == Exit.OK
-    assert _json(capsys)["said"] == "Hello stdin"
+    assert json.loads(printed("run", "acme/demo/greet", "--message-file", "-").out)["said"] == "Hello stdin"
 
 
 def test_run_reads_parameters_from_a_file_and_single_ones_go_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
     (tmp_path / "inputs.json").write_text('{"message": "you", "times": 3}', encoding="utf-8")
     call = ["run", "acme/demo/greet", "--params-file", str(tmp_path / "inputs.json")]
-    assert main(call) == Exit.OK
-    assert _json(capsys) == {"said": "Hello you", "times": 3}
-    assert main([*call, "-p", "times=2"]) == Exit.OK
-    assert _json(capsys) == {"said": "Hello you", "times": 2}
+    assert json.loads(printed(*call).out) == {"said": "Hello you", "times": 3}
+    assert json.loads(printed(*call, "-p", "times=2").out) == {"said": "Hello you", "times": 2}
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"message": "stdin"}')))
-    assert main(["run", "acme/demo/greet", "--params-file", "-"]) == Exit.OK
-    assert _json(capsys)["said"] == "Hello stdin"
+    assert json.loads(printed("run", "acme/demo/greet", "--params-file", "-").out)["said"] == "Hello stdin"
 
 
-def test_a_run_that_fails_names_its_code_step_and_run_and_the_way_to_its_trace(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main(["run", "acme/demo/fail"]) == Exit.FAILED
-    output = capsys.readouterr()
+def test_a_run_that_fails_names_its_code_step_and_run_and_the_way_to_its_trace(printed: Printed) -> None:
+    output = printed("run", "acme/demo/fail", code=Exit.FAILED)
     assert output.out == ""
     assert "STEP_FAILED" in output.err
     assert "step:  broken" in output.err
     command = output.err.splitlines()[-1].removeprefix("trace: runglass ").split()
-    assert main(command) == Exit.OK
-    assert "CODE_ERROR" in capsys.readouterr().out
+    assert "CODE_ERROR" in printed(*command).out
 
 
-def test_run_as_json_prints_the_whole_answer_or_the_whole_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "acme/demo/greet", "-m", "you", "--json"]) == Exit.OK
-    answer = _json(capsys)
+def test_run_as_json_prints_the_whole_answer_or_the_whole_error(printed: Printed) -> None:
+    answer = json.loads(printed("run", "acme/demo/greet", "-m", "you", "--json").out)
     assert (answer["status"], answer["blockCount"]) == ("completed", 5)
-    assert main(["run", "acme/demo/fail", "--json"]) == Exit.FAILED
-    detail = _json(capsys)["detail"]
+    detail = json.loads(printed("run", "acme/demo/fail", "--json", code=Exit.FAILED).out)["detail"]
     assert (detail["code"], detail["stepId"]) == ("STEP_FAILED", "broken")
 
 
@@ -172,20 +149,16 @@ def test_run_as_json_prints_the_whole_answer_or_the_whole_error(capsys: pytest.C
     ],
 )
 def test_what_the_server_refuses_has_an_exit_code_and_one_message(
-    arguments: list[str], code: Exit, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], code: Exit, printed: Printed
 ) -> None:
-    assert main(arguments) == code
-    output = capsys.readouterr()
+    output = printed(*arguments, code=code)
     assert output.out == ""
     assert output.err.startswith("error: ")
     assert "Traceback" not in output.err
 
 
-def test_show_draws_each_iteration_with_its_attempts_and_totals(
-    run_id: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["runs", "show", run_id]) == Exit.OK
-    lines = capsys.readouterr().out.splitlines()
+def test_show_draws_each_iteration_with_its_attempts_and_totals(run_id: str, printed: Printed) -> None:
+    lines = printed("runs", "show", run_id).out.splitlines()
     header = next(line for line in lines if line.startswith("step "))
     assert header.split()[-3:] == ["start", "took", "tokens"]
     rows = [line.split() for line in lines[lines.index(header) + 1 :]]
@@ -201,55 +174,48 @@ def test_show_draws_each_iteration_with_its_attempts_and_totals(
     assert any(line.startswith("cost") and "no known price for 1 model call" in line for line in lines)
 
 
-def test_show_puts_the_error_below_the_failed_step_on_one_line(
-    failed_id: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["runs", "show", failed_id]) == Exit.OK
-    lines = capsys.readouterr().out.splitlines()
+def test_show_puts_the_error_below_the_failed_step_on_one_line(failed_id: str, printed: Printed) -> None:
+    lines = printed("runs", "show", failed_id).out.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("✗ broken"))
     assert "CODE_ERROR" in lines[at + 1]
     assert "this is the reason" in lines[at + 1]
 
 
-def test_show_begins_with_why_and_a_command_that_looks_closer(
-    failed_id: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["runs", "show", failed_id]) == Exit.OK
-    status, why, command, *_ = capsys.readouterr().out.splitlines()
+def test_show_begins_with_why_and_a_command_that_looks_closer(failed_id: str, printed: Printed) -> None:
+    status, why, command, *_ = printed("runs", "show", failed_id).out.splitlines()
     assert status.startswith("status     ✗ failed in ")
     assert why.startswith("why        broken: CODE_ERROR: ValueError: this is the reason")
-    assert main(command.removeprefix("           runglass ").split()) == Exit.OK
-    assert "this is" in capsys.readouterr().out
+    assert "this is" in printed(*command.removeprefix("           runglass ").split()).out
 
 
 def test_show_tells_what_failed_and_what_took_longest_alone(
-    run_id: str, failed_id: str, capsys: pytest.CaptureFixture[str]
+    run_id: str, failed_id: str, printed: Printed
 ) -> None:
-    assert main(["runs", "show", failed_id, "--failed"]) == Exit.OK
-    output = capsys.readouterr()
+    output = printed("runs", "show", failed_id, "--failed")
     assert output.out.splitlines()[0] == "1 attempt failed"
     assert output.out.splitlines()[2].startswith("✗ broken  ")
     assert "this is the reason" in output.out.splitlines()[3]
     assert f"runglass runs step {failed_id} STEP" in output.err
 
-    assert main(["runs", "show", run_id, "--slowest", "2", "--costliest", "2"]) == Exit.OK
-    lines = capsys.readouterr().out.splitlines()
+    lines = printed("runs", "show", run_id, "--slowest", "2", "--costliest", "2").out.splitlines()
     assert lines[0] == "What took longest"
     words = lines[2].split("  ")[0].split()[1:]
-    assert main(["runs", "step", run_id, *words]) == Exit.OK
+    printed("runs", "step", run_id, *words)
     assert lines[4:] == ["What cost most", "no attempt of which it is known"]
 
 
-def test_show_names_no_command_for_a_list_without_a_line(
-    run_id: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["runs", "show", run_id, "--costliest", "2"]) == Exit.OK
-    assert capsys.readouterr() == ("What cost most\nno attempt of which it is known\n", "")
+def test_show_names_no_command_for_a_list_without_a_line(run_id: str, printed: Printed) -> None:
+    assert printed("runs", "show", run_id, "--costliest", "2") == (
+        "What cost most\nno attempt of which it is known\n",
+        "",
+    )
 
 
-def test_show_can_be_of_one_part(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["runs", "show", run_id, "--inside", "columns", "--loop", "1"]) == Exit.OK
-    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+def test_show_can_be_of_one_part(run_id: str, printed: Printed) -> None:
+    lines = [
+        line.split()[:3]
+        for line in printed("runs", "show", run_id, "--inside", "columns", "--loop", "1").out.splitlines()
+    ]
     assert lines[1] == ["↻", "columns", "2"]
     assert lines[2] == ["✓", "[0]", "cell"]
 
@@ -266,53 +232,50 @@ def test_show_can_be_of_one_part(run_id: str, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_show_says_what_cannot_be_shown(
-    run_id: str, arguments: list[str], code: Exit, message: str, capsys: pytest.CaptureFixture[str]
+    run_id: str, arguments: list[str], code: Exit, message: str, printed: Printed
 ) -> None:
-    assert main(["runs", "show", run_id, *arguments]) == code
-    output = capsys.readouterr()
+    output = printed("runs", "show", run_id, *arguments, code=code)
     assert output.out == ""
     assert message in output.err
 
 
 def test_show_in_a_narrow_terminal_leaves_columns_out_and_cuts_none(
-    run_id: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run_id: str, printed: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    assert main(["runs", "show", run_id]) == Exit.OK
-    lines = capsys.readouterr().out.splitlines()
+    lines = printed("runs", "show", run_id).out.splitlines()
     table = lines[next(number for number, line in enumerate(lines) if line.startswith("step ")) :]
     assert table[0].split()[-1] == "took"
     assert table[-1] == "(too narrow for: tokens; use a wider terminal or --json)"
     assert max(map(len, table[:-1])) <= 40
 
 
-def test_json_output_is_the_wire_shape(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["runs", "show", run_id, "--json"]) == Exit.OK
-    trace = _json(capsys)
+def test_json_output_is_the_wire_shape(run_id: str, printed: Printed) -> None:
+    trace = json.loads(printed("runs", "show", run_id, "--json").out)
     assert trace["flowRun"]["id"] == run_id
     assert {"stepId", "inputContext"} <= set(trace["steps"][0])
 
-    assert main(["runs", "step", run_id, "cell", "--loop", "1,1", "--attempt", "all", "--json"]) == Exit.OK
-    attempts = _json(capsys)["attempts"]
+    attempts = json.loads(
+        printed("runs", "step", run_id, "cell", "--loop", "1,1", "--attempt", "all", "--json").out
+    )["attempts"]
     assert [attempt["status"] for attempt in attempts] == ["failed", "completed"]
 
 
 def test_tail_replays_every_event_one_a_line_and_tells_failure_by_its_code(
-    run_id: str, failed_id: str, capsys: pytest.CaptureFixture[str]
+    run_id: str, failed_id: str, printed: Printed
 ) -> None:
-    assert main(["runs", "tail", run_id, "--json"]) == Exit.OK
-    events = [decode_event(line.encode()) for line in capsys.readouterr().out.splitlines()]
+    events = [
+        decode_event(line.encode()) for line in printed("runs", "tail", run_id, "--json").out.splitlines()
+    ]
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert events[-1].event_type == "flow_completed"
 
-    assert main(["runs", "tail", run_id]) == Exit.OK
-    text = capsys.readouterr().out
+    text = printed("runs", "tail", run_id).out
     assert text.count("\n") == len(events)
     assert "cell [1.1]" in text
     assert "attempt 1 failed" in text
 
-    assert main(["runs", "tail", failed_id]) == Exit.FAILED
-    assert "run failed in step broken" in capsys.readouterr().out
+    assert "run failed in step broken" in printed("runs", "tail", failed_id, code=Exit.FAILED).out
 
 
 def test_an_output_that_is_full_is_told_in_a_sentence(server: RunningServer, run_id: str) -> None:

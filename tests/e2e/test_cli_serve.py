@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from runglass.cli import main
 from runglass.cli.backends.flow_backend import FlowFolder
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_runtime
 from tests.e2e.command import runglass, started
+from tests.e2e.conftest import Printed
 
 FLOW = """\
 slug: greet
@@ -22,13 +22,12 @@ steps:
 """
 
 
-def _said(capsys: pytest.CaptureFixture[str], *arguments: str) -> object:
-    assert main(["run", "acme/shop/greet", "-m", "you", *arguments]) == Exit.OK
-    return json.loads(capsys.readouterr().out)["text"]
+def _said(printed: Printed, *arguments: str) -> object:
+    return json.loads(printed("run", "acme/shop/greet", "-m", "you", *arguments).out)["text"]
 
 
 def test_serve_publishes_its_folder_and_what_changes_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
     data, flows = tmp_path / "data", tmp_path / "flows"
     file = flows / "acme" / "shop" / "greet.yaml"
@@ -41,30 +40,30 @@ def test_serve_publishes_its_folder_and_what_changes_in_it(
         assert ready == "ready"
         server.line_of_stderr_with("misplaced.yaml", "is not published")
         server.line_of_stderr_with(f"RUNGLASS_BASE_URL={url} runglass runs list")
-        assert main(["keys", "create", "--create", "acme/shop", "--data", str(data)]) == Exit.OK
-        monkeypatch.setenv("RUNGLASS_API_KEY", capsys.readouterr().out.strip())
+        key = printed("keys", "create", "--create", "acme/shop", "--data", data).out
+        monkeypatch.setenv("RUNGLASS_API_KEY", key.strip())
         monkeypatch.setenv("RUNGLASS_BASE_URL", url)
-        assert _said(capsys) == "ONE you"
+        assert _said(printed) == "ONE you"
 
         file.write_text(FLOW.replace("ONE", "TWO"))
         server.line_of_stderr_with("acme/shop/greet", "version 2")
-        assert _said(capsys) == "TWO you"
+        assert _said(printed) == "TWO you"
 
         file.write_text(FLOW.replace("type: llm", "type: lmm"))
         server.line_of_stderr_with("greet.yaml", "what was published before stays")
         server.line_of_stderr_with("greet.yaml:3:")
-        assert _said(capsys) == "TWO you"
+        assert _said(printed) == "TWO you"
 
         file.unlink()
         (file.parent / "other.json").write_text(
             json.dumps({"slug": "other", "steps": [{"id": "keep", "type": "passthrough"}]})
         )
         server.line_of_stderr_with("acme/shop/other", "version 1")
-        assert _said(capsys) == "TWO you"
-        assert _said(capsys, "--version", "1") == "ONE you"
+        assert _said(printed) == "TWO you"
+        assert _said(printed, "--version", "1") == "ONE you"
 
-        main(["keys", "revoke", "acme/shop", "1", "--data", str(data)])
-        assert main(["runs", "list"]) == Exit.DENIED
+        printed("keys", "revoke", "acme/shop", "1", "--data", str(data))
+        printed("runs", "list", code=Exit.DENIED)
         assert server.interrupt() == Exit.OK
 
 
@@ -180,7 +179,7 @@ def test_with_a_log_of_json_each_line_on_stderr_is_an_object(tmp_path: Path) -> 
 
 
 def test_the_last_words_of_a_process_of_the_sandbox_do_not_reach_stderr(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
     folder = tmp_path / "flows" / "acme" / "shop"
     folder.mkdir(parents=True)
@@ -190,9 +189,9 @@ def test_the_last_words_of_a_process_of_the_sandbox_do_not_reach_stderr(
     env = {"MONTY_BIN": sys.executable}
     with started("serve", "--port", "0", "--log-format", "json", *data, env=env) as server:
         monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
-        assert main(["keys", "create", "--create", "acme/shop", "--data", str(tmp_path / "data")]) == Exit.OK
-        monkeypatch.setenv("RUNGLASS_API_KEY", capsys.readouterr().out.strip())
-        assert main(["run", "acme/shop/count"]) == Exit.FAILED
+        key = printed("keys", "create", "--create", "acme/shop", "--data", tmp_path / "data").out
+        monkeypatch.setenv("RUNGLASS_API_KEY", key.strip())
+        printed("run", "acme/shop/count", code=Exit.FAILED)
         assert server.interrupt() == Exit.OK
         told = [json.loads(line)["message"] for line in server.rest_of_stderr()]
     assert any("code died: monty worker crashed" in line and len(line) < 200 for line in told)

@@ -6,16 +6,16 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runglass import Client
 from runglass.store.records import Role
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.e2e.command import START, environment, fill, hears_ctrl_c, runglass, served, started
 from tests.postgres_server import postgres_database
+from tests.servers import server_with
 
 SENDS = """
 import json, os, secrets, signal, sys, time, urllib.parse, urllib.request
@@ -227,10 +227,7 @@ def test_the_running_server_of_the_folder_is_used_and_the_keys_end_with_the_prog
         ]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as server:
-        yield server
+server = server_with()
 
 
 def watch_on(server: RunningServer, program: Program, role: Role) -> subprocess.CompletedProcess[str]:

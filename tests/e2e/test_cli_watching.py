@@ -12,9 +12,10 @@ from runglass import Client
 from runglass.cli import main
 from runglass.cli.backends.run_watcher import WatchedRun
 from runglass.cli.exit_codes import Exit
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.e2e.command import runglass, started, watched
 from tests.prove.killing.server import free_port
+from tests.servers import server_with
 from tests.unit.client.recording import SEQS, stream
 from tests.unit.client.scripted import (
     EVENT_STREAM,
@@ -47,12 +48,7 @@ steps: [{id: pause, type: wait, ms: 1500}, {id: result, type: code, code: "retur
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as server:
-        server.push(QUICK)
-        server.push(ENDLESS)
-        yield server
+server = server_with(QUICK, ENDLESS)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import re
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +18,8 @@ from runglass import (
     StepPausedForToolCalls,
     StreamEvent,
 )
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
+from tests.servers import server_with
 from tests.unit.client.sides import Side
 
 WALK = """
@@ -64,12 +64,7 @@ TOOLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        for flow in (WALK, EDIT, ASK, BROKEN, SLOW):
-            running.push(flow)
-        yield running
+server = server_with(WALK, EDIT, ASK, BROKEN, SLOW)
 
 
 def connect(side: Side, server: RunningServer, **options: Any) -> Any:

@@ -17,8 +17,9 @@ from runglass import (
     SessionWsgiMiddleware,
     current_session,
 )
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.e2e.either import Either
+from tests.servers import server_with
 
 ECHO = """
 slug: echo
@@ -29,11 +30,7 @@ TOOLS = [{"type": "function", "function": {"name": "one", "parameters": {"type":
 A, B, C = (str(uuid.UUID(int=number)) for number in (10, 11, 12))
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        running.push(ECHO)
-        yield running
+server = server_with(ECHO)
 
 
 @pytest.fixture(params=[Client, AsyncClient])

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
+from tests.servers import server_with
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -31,10 +31,7 @@ SAYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        yield running
+server = server_with()
 
 
 def test_every_example_is_tested() -> None:

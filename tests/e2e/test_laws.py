@@ -1,24 +1,18 @@
 """A trace equals the fold of its events, as a client reads both over HTTP."""
 
-from collections.abc import Iterator
-
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass import Client
 from runglass.flows.flow import Flow
 from runglass.log.fold import fold
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.examples import examples
 from tests.flows import flow_trees
+from tests.servers import server_with
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        yield running
+server = server_with()
 
 
 @examples(12, of=25)

@@ -8,18 +8,15 @@ from itertools import islice
 import pytest
 
 from runglass import AsyncClient, Client
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from runglass.wire.run_api import RunChange
 from tests.browser.cutting_proxy import cutting_proxy
+from tests.servers import server_with
 
 BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        running.push(BRIEF)
-        yield running
+server = server_with(BRIEF)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -19,8 +19,9 @@ from runglass import (
     ReplayMiss,
     RunglassError,
 )
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.e2e.either import Either
+from tests.servers import server_with
 
 SHARE = """
 slug: share
@@ -47,12 +48,7 @@ TOOLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        for flow in (SHARE, ASK, WALK):
-            running.push(flow)
-        yield running
+server = server_with(SHARE, ASK, WALK)
 
 
 @pytest.fixture(params=[Client, AsyncClient])

@@ -18,16 +18,14 @@ from runglass.testing import RunningServer, running_server
 from runglass.wire.run_api import ExportFormat
 from tests.contract.wire import WORDS, execute, http_for
 from tests.e2e.command import fill, started
+from tests.e2e.conftest import Printed
+from tests.servers import server_with
 from tests.waiting import eventually
 
 FORMATS: tuple[ExportFormat, ...] = ("json", "jsonl")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(capture="full") as running:
-        running.push(WORDS)
-        yield running
+server = server_with(WORDS, capture="full")
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +39,7 @@ def run_id(http: httpx2.Client) -> str:
     return execute(http, "words", message="a bb")
 
 
-@pytest.fixture(autouse=True)
-def environment(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
-    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
+pytestmark = pytest.mark.usefixtures("connected")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -71,12 +66,12 @@ def test_the_command_writes_a_new_file_that_only_its_owner_reads(
 
 
 def test_the_command_leaves_a_file_that_exists_as_it_is(
-    run_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_id: str, tmp_path: Path, printed: Printed
 ) -> None:
     file = tmp_path / "mine"
     file.write_text("mine")
-    assert main(["runs", "export", run_id, "-o", str(file)]) == Exit.USAGE
-    assert "cannot be written as a new file" in capsys.readouterr().err
+    err = printed("runs", "export", run_id, "-o", str(file), code=Exit.USAGE).err
+    assert "cannot be written as a new file" in err
     assert file.read_text() == "mine"
 
 
@@ -112,21 +107,21 @@ async def test_both_clients_import_what_they_have_exported(run_id: str, tmp_path
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_command_brings_a_run_to_another_server(
-    run_id: str, format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_id: str, format: str, tmp_path: Path, printed: Printed
 ) -> None:
     file = str(tmp_path / "file")
-    assert main(["runs", "export", run_id, "--format", format, "-o", file]) == Exit.OK
-    assert main(["runs", "import", file]) == Exit.FAILED
-    assert "runglass runs delete" in capsys.readouterr().err
+    printed("runs", "export", run_id, "--format", format, "-o", file)
+    assert "runglass runs delete" in printed("runs", "import", file, code=Exit.FAILED).err
     with running_server() as other:
         there = ["--base-url", other.base_url, "--api-key", other.key]
-        assert main(["runs", "import", file, *there]) == Exit.OK
-        assert f"imported run {run_id} of flow words: completed" in capsys.readouterr().out
+        assert (
+            f"imported run {run_id} of flow words: completed" in printed("runs", "import", file, *there).out
+        )
         again = str(tmp_path / "again")
-        assert main(["runs", "export", run_id, "--format", format, "-o", again, *there]) == Exit.OK
+        printed("runs", "export", run_id, "--format", format, "-o", again, *there)
         reader = other.make_key("acme", "demo", "read")
         denied = ["--base-url", other.base_url, "--api-key", reader]
-        assert main(["runs", "import", file, *denied]) == Exit.DENIED
+        printed("runs", "import", file, *denied, code=Exit.DENIED)
     assert Path(again).read_bytes() == Path(file).read_bytes()
 
 

@@ -20,13 +20,13 @@ import httpx2
 import pytest
 
 from runglass import Client, StepPausedForToolCalls
-from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.store.data_folder import exclusive
 from runglass.testing import RunningServer, running_server
 from tests.e2e.command import runglass
+from tests.e2e.conftest import Printed
 from tests.postgres_server import postgres_server
 
 DATA = Path(__file__).parents[1] / "data"
@@ -73,12 +73,11 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 def test_other_commands_leave_an_older_database_as_it_is_and_say_what_upgrades_it(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, printed: Printed
 ) -> None:
     before = everything(folder)
     for command in ("data usage", "data check", "projects list", "keys create acme/demo --create"):
-        assert main([*command.split(), "--data", str(folder)]) == Exit.FAILED
-        out, err = capsys.readouterr()
+        out, err = printed(*command.split(), "--data", str(folder), code=Exit.FAILED)
         assert out == ""
         assert "of an older version" in err
         assert f"runglass migrate --store sqlite:///{folder / 'runglass.db'}" in err

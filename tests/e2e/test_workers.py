@@ -8,9 +8,8 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ import pytest
 from runglass.runtime.health import NO_WORKER
 from tests.contract.wire import frames
 from tests.e2e.command import Process, runglass, started
+from tests.http_server import Reply, answering
 from tests.postgres_server import postgres_database, postgres_server
 from tests.unit.engine.fake_provider import text_reply
 from tests.waiting import eventually
@@ -46,37 +46,21 @@ PRICES = {"echo": {"input_per_mtok": "0", "output_per_mtok": str(CALL_USD * 1_00
 CALLS_PAID = 15
 
 
-class Held(ThreadingHTTPServer):
+class Held:
     """An OpenAI-compatible server that holds its answers back until `let_go` is set."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
         self.asked = threading.Semaphore(0)
-        super().__init__(("127.0.0.1", 0), _Answer)
+
+    def __call__(self, path: str, body: bytes) -> Reply:
+        self.asked.release()
+        self.let_go.wait()
+        return Reply(200, {"content-type": "text/event-stream"}, text_reply("done", usage=USAGE).body)
 
     def reached(self, count: int) -> None:
         """Returns when there have been so many requests, so many further ones each time."""
         assert all(self.asked.acquire(timeout=WAIT_S) for _ in range(count))
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Held
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.server.asked.release()
-        self.server.let_go.wait()
-        # Who asked may have been killed.
-        with suppress(ConnectionError):
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.end_headers()
-            self.wfile.write(text_reply("done", usage=USAGE).body)
-
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
 
 
 class Shop:
@@ -90,13 +74,12 @@ class Shop:
         self._workers = ExitStack()
         self._folder = folder
         self._database = urlsplit(address).path[1:]
-        self.held = self._open.enter_context(Held())
-        self._open.callback(self.held.shutdown)
-        threading.Thread(target=self.held.serve_forever).start()
+        self.held = Held()
+        provider = self._open.enter_context(answering(self.held))
         self.env = {
             "RUNGLASS_STORE": address,
             "RUNGLASS_PRICES": json.dumps(PRICES),
-            "RUNGLASS_PROVIDERS": json.dumps({"held": f"http://127.0.0.1:{self.held.server_port}/v1"}),
+            "RUNGLASS_PROVIDERS": json.dumps({"held": f"{provider}/v1"}),
             "RUNGLASS_LEASE_S": "30",
         }
         flows = folder / "flows" / "acme" / "shop"
@@ -250,7 +233,14 @@ def test_a_worker_that_is_asked_to_stop_leaves_its_runs_to_another_and_repeats_n
 
 
 def test_calls_are_answered_by_the_worker_that_takes_over_from_a_killed_one(shop: Shop) -> None:
+    def probe(path: str) -> Any:
+        return httpx2.get(f"{shop.url}{path}", timeout=WAIT_S).json()
+
+    eventually(lambda: probe("/health").get("reasons") == [NO_WORKER])
+    assert (probe("/health")["status"], probe("/health")["executesRuns"]) == ("degraded", False)
+    eventually(lambda: probe("/ready")["status"] == "ready")
     killed = shop.worker()
+    eventually(lambda: probe("/health")["status"] == "ok")
     [cancelled] = shop.start(1)
     flow = "/seq/acme/shop/work"
     with ThreadPoolExecutor(3) as pool:

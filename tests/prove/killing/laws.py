@@ -33,6 +33,7 @@ from tests.laws.stored import (
 from tests.prove.killing.book import PLACE, Asked, Book
 from tests.prove.killing.flows import FLOWS, HOLD_MS, NEVER_TIMES
 from tests.prove.killing.outside import NO_PATH, Effect, Outside
+from tests.records import there
 
 RESUME_LIMIT_S = 2.0
 LATE_MS = 1500
@@ -74,8 +75,7 @@ class Laws:
 
     async def after_kill(self, store: Store, ready_at: str = "") -> list[str]:
         """Checks what has been added since the last kill; `ready_at` is when this server was, "" if never."""
-        project = await store.find_project(*PLACE.split("/"))
-        assert project is not None
+        project = there(await store.find_project(*PLACE.split("/")))
         self._slugs = {flow.id: flow.slug for flow in await store.flows(project.id)}
         found: list[str] = []
         for run_id in await listed_runs(store, project):
@@ -99,8 +99,7 @@ class Laws:
 
     async def at_end(self, store: Store) -> list[str]:
         """Checks everything once more, from the first event on, and that all has come to an end."""
-        project = await store.find_project(*PLACE.split("/"))
-        assert project is not None
+        project = there(await store.find_project(*PLACE.split("/")))
         found = list(map(str, await broken_in_project(store, project, self.logs)))
         runs = [run for run in self.records.values() if run.id not in self.settled]
         tags = Counter(run.session_id for run in runs)

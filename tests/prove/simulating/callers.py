@@ -15,6 +15,7 @@ from runglass.wire.run_api import CaptureMode
 from tests.prove.simulating.flows import make_asking_flow, make_flow
 from tests.prove.simulating.laws import demand
 from tests.prove.simulating.machine import Life
+from tests.records import there
 
 if TYPE_CHECKING:
     from tests.prove.simulating.world import World
@@ -104,8 +105,7 @@ class Callers:
         except (RunReleased, StoreError):
             world.seen["callers: told that it goes on elsewhere"] += 1
             return
-        log = world.laws.of(started.id)
-        assert log is not None
+        log = there(world.laws.of(started.id))
 
         def check() -> None:
             told = f"{log.run_id} was told to be {outcome.status}"
@@ -146,8 +146,7 @@ class Callers:
         world, chance = self._world, self._world.chance
         assert life.engine is not None
         try:
-            run = await life.store.run(run_id)
-            assert run is not None
+            run = there(await life.store.run(run_id))
             paused = await life.engine.idle.paused(run)
             cursor, tool_loop = paused.pause.cursor, paused.pause.tool_loop
             first, results = cursor, []
@@ -178,8 +177,7 @@ class Callers:
         world = self._world
         assert life.engine is not None
         try:
-            run = await life.store.run(run_id)
-            assert run is not None
+            run = there(await life.store.run(run_id))
             if run.ended:
                 return
             if life.engine.active.cancel(run_id, reason="the seed"):
@@ -190,8 +188,7 @@ class Callers:
                     self._cancelled[run_id] = (life, log.fence)
             elif await life.engine.idle.cancel(run, reason="the seed"):
                 world.seen["callers: cancelled while paused"] += 1
-                log = world.laws.of(run_id)
-                assert log is not None
+                log = there(world.laws.of(run_id))
                 status = log.status
                 world.tell(lambda: demand(status == "cancelled", f"{run_id} was cancelled and is {status}"))
             elif await life.engine.cancel_requests.make(run_id, reason="the seed"):

@@ -35,6 +35,7 @@ from tests.prove.simulating.flows import Told, result_of
 from tests.prove.simulating.limits import Limits
 from tests.prove.simulating.virtual import Process
 from tests.prove.simulating.walk import Pass
+from tests.records import there
 
 Result = TypeVar("Result")
 
@@ -152,8 +153,7 @@ class Laws:
 
     def watch(self, process: Process, appends: list[Append]) -> None:
         """Checks what a process has committed. Raises AssertionError for a lie."""
-        store = self.store
-        assert store is not None
+        store = there(self.store)
         for run_no in dict.fromkeys(batch.run_no for batch in appends):
             log = self.logs[run_no]
             stored = at_once(read_run(store, log.run_id, after=len(log.events)))
@@ -214,8 +214,7 @@ class Laws:
 
     def effect(self, label: str, address: Address, process: Process) -> None:
         """Something was done for a step. Raises AssertionError if the log says that it has ended well."""
-        log = self.named(label)
-        assert log is not None
+        log = there(self.named(label))
         if process is not log.holder:
             # Others go on with the run, and nobody has told it yet: no fence reaches what is outside.
             self.late_effects += 1
@@ -229,8 +228,7 @@ class Laws:
 
     def check_all(self) -> None:
         """Holds every run against its log. Raises AssertionError."""
-        store = self.store
-        assert store is not None
+        store = there(self.store)
         for log in self.logs.values():
             whole = at_once(read_whole(store, log.run_id))
             result, _ = at_once(store.outcome(log.no))
