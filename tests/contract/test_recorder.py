@@ -548,3 +548,14 @@ def test_the_capture_mode_is_told_to_a_sender_that_asks(server: RunningServer) -
         f"{server.address}/v1/traces", json=body, headers=headers | {"X-Runglass-Capture": "?"}
     )
     assert asked.headers["X-Runglass-Capture"] == "redacted"
+
+
+def test_a_flush_says_that_the_server_has_refused_what_was_recorded(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    elsewhere = f"{server.address}/elsewhere/api/v1"
+    with Recorder("agent", api_key=server.key, base_url=elsewhere, spool=tmp_path) as rec:
+        with rec.run("lost"):
+            pass
+        assert not rec.flush(60)
+        assert rec.flush(60), "nothing more was recorded"

@@ -129,7 +129,7 @@ class Delivery:
         """Ended, or to be told of again, and not stored yet."""
         self._bytes = 0
         self._tickets = self._stored_tickets = 0
-        self._is_asleep = self._is_closing = self._is_refused = False
+        self._is_asleep = self._is_closing = self._is_refused = self._has_lost = False
         self._has_evicted = self._has_dropped = False
         self._failures = 0
         self._away_since: float | None = None
@@ -175,7 +175,10 @@ class Delivery:
         self._tell()
 
     def flush(self, timeout: float) -> bool:
-        """Waits until all that was recorded before is stored, on the server or on disk where it is away."""
+        """Waits until all that was recorded before is stored, on the server or on disk where it is away.
+
+        False where it is not within `timeout`, or where the server has refused some of it since the last time.
+        """
         with self._lock:
             if self._is_refused or self._is_closing:
                 return False
@@ -185,7 +188,8 @@ class Delivery:
         self._wake.put(None)
         with self._changed:
             self._changed.wait_for(lambda: self._stored_tickets >= ticket or self._is_refused, timeout)
-            return self._stored_tickets >= ticket
+            has_lost, self._has_lost = self._has_lost, False
+            return self._stored_tickets >= ticket and not has_lost
 
     def close(self, timeout: float) -> None:
         """Sends what waits, or writes it to disk, and ends the thread."""
@@ -391,6 +395,7 @@ class Delivery:
         self._failures, self._away_since = 0, None
         if outcome.status == 200:
             if b"rejectedSpans" in outcome.body:
+                self._has_lost = True
                 report("the server has rejected steps", outcome.excerpt)
         elif outcome.status in (401, 403):
             report(f"nothing is recorded any more: {self.address} refuses the key", outcome.excerpt)
@@ -400,6 +405,7 @@ class Delivery:
                 self._waiting.clear()
                 self._changed.notify_all()
         elif outcome.status != 413:
+            self._has_lost = True
             what = f"{self.address} refuses what was recorded, with status {outcome.status}"
             report(what, outcome.excerpt)
         return outcome

@@ -423,7 +423,7 @@ class Recorder:
         return cast(Function, functools.wraps(function)(call))
 
     def flush(self, timeout: float = 30.0) -> bool:
-        """Waits until all that was recorded before is stored; False where it is not within `timeout`."""
+        """Waits until all that was recorded before is stored; False where it is not, within `timeout` seconds."""
         return True if self._delivery is None else self._delivery.flush(timeout)
 
     def close(self, timeout: float = EXIT_S) -> None:
