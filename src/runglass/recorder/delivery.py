@@ -177,7 +177,7 @@ class Delivery:
     def flush(self, timeout: float) -> bool:
         """Waits until all that was recorded before is stored, on the server or on disk where it is away.
 
-        False where it is not within `timeout`, or where the server has refused some of it since the last time.
+        False where it is not within `timeout`, or where the server has refused some since the last time.
         """
         with self._lock:
             if self._is_refused or self._is_closing:
