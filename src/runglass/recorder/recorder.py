@@ -423,7 +423,7 @@ class Recorder:
         return cast(Function, functools.wraps(function)(call))
 
     def flush(self, timeout: float = 30.0) -> bool:
-        """Waits up to `timeout` seconds until all that was recorded before is stored; False where it is not."""
+        """Waits up to `timeout` seconds until all that was recorded is stored; False where it is not."""
         return True if self._delivery is None else self._delivery.flush(timeout)
 
     def close(self, timeout: float = EXIT_S) -> None:
