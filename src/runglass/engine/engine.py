@@ -21,7 +21,7 @@ from runglass.engine.models.budget import Budgets
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun
 from runglass.engine.run.claims import RunClaims
 from runglass.engine.run.idle_runs import CancelRequests, IdleRuns, RunIds
-from runglass.engine.steps.run_context import EngineContext, StepDependencies
+from runglass.engine.steps.run_context import EngineContext, LiveOutputs, StepDependencies
 from runglass.engine.steps.run_limits import DrainGate, StopRequest
 from runglass.errors import APIError, CommitUncertain, StoreError, api_error
 from runglass.limits.limits import Limits
@@ -108,14 +108,16 @@ class Engine:
         run_id: str,
         session_id: str | None = None,
         call: IdempotencyKey | None = None,
+        outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
         started_by: str | None = None,
     ) -> StartedRun:
         """Creates the run and lets it go on, or wait for its turn. When this returns, the run can be read.
 
-        `run_id` is the newest of `ids`. Raises StoreError, DuplicateIdempotencyKey where `call` has been made
-        before, and UNAVAILABLE where too many wait.
+        `run_id` is the newest of `ids`. `outputs`, if given, gets the outputs and errors that the log may not
+        keep, by seq. Raises StoreError, DuplicateIdempotencyKey where `call` has been made before, and
+        UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
         project_id, segment = record.project_id, segment or Segment()
@@ -144,17 +146,23 @@ class Engine:
             try:
                 run, segment_spec = await create(segment, owner=owner)
                 state = new_state(run, segment_spec, request_bytes=size_bytes)
-                return self.active.begin(run, state, owner=owner)
+                return self.active.begin(run, state, owner=owner, outputs=outputs)
             finally:
                 self._free_slot(project_id)
         async with self.idle.admission.of(project_id):
-            run, _ = await create(segment, owner=None)
+            run, _ = await create(with_stored_content(segment, outputs), owner=None)
         await self.idle.tell_queued(run)
         self.claims.fill()
         return self.active.queued(run)
 
     async def resume(
-        self, paused: PausedRun, spec: RunSpec, segment: Segment, *, size_bytes: int = 0
+        self,
+        paused: PausedRun,
+        spec: RunSpec,
+        segment: Segment,
+        *,
+        outputs: LiveOutputs | None = None,
+        size_bytes: int = 0,
     ) -> StartedRun:
         """Walks a further segment of a paused run; `spec` is its own, or that with overrides.
 
@@ -168,13 +176,14 @@ class Engine:
         run_id, project_id = paused.run.id, paused.run.project_id
         if self.active.is_active(run_id):
             raise _taken_up(run_id)
-        segment_spec = SegmentSpec(spec=spec, segment=segment)
         if not self.queue.take(project_id):
+            segment_spec = SegmentSpec(spec=spec, segment=with_stored_content(segment, outputs))
             async with self.idle.admission.of(project_id):
                 run = await self._next_stored(paused, segment_spec, size_bytes, owner=None)
             await self.idle.tell_queued(run)
             self.claims.fill()
             return self.active.queued(run)
+        segment_spec = SegmentSpec(spec=spec, segment=segment)
         # Until the segment begins, the run is not let go, and no other call takes it up.
         self.active.resuming.add(run_id)
         try:
@@ -190,7 +199,7 @@ class Engine:
                     "the store failed after the run was resumed: it continues, and its trace will show how"
                 )
                 raise api_error("INTERNAL_ERROR", message, execution_id=run_id) from error
-            return self.active.begin(run, state, owner=owner, not_before=not_before)
+            return self.active.begin(run, state, owner=owner, not_before=not_before, outputs=outputs)
         finally:
             self.active.resuming.discard(run_id)
             self._free_slot(project_id)
@@ -220,6 +229,11 @@ class Engine:
     def _refuse_when_stopping(self) -> None:
         if self.gate.closed:
             raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
+
+
+def with_stored_content(segment: Segment, outputs: LiveOutputs | None) -> Segment:
+    """The segment for any process: a caller who is owed content of its events gets that from the store."""
+    return segment if outputs is None else msgspec.structs.replace(segment, answers_call=True)
 
 
 def _taken_up(run_id: str) -> APIError:

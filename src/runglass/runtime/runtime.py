@@ -21,6 +21,7 @@ from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.maintenance.removal import RunRemoval
 from runglass.engine.models.gateway import ModelGateway, ProviderCheck, missing_key
 from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.engine.workers.checks import Checks
 from runglass.errors import APIError, api_error
 from runglass.flows.flow import Flow, decode_flow, step_count
@@ -105,6 +106,7 @@ class Runtime:
         segment: Segment | None = None,
         history: Sequence[dict[str, Any]] = (),
         call: IdempotencyKey | None = None,
+        outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
         started_by: str | None = None,
@@ -166,6 +168,7 @@ class Runtime:
                 run_id=run_id,
                 session_id=session_id,
                 call=call,
+                outputs=outputs,
                 size_bytes=size_bytes,
                 key_id=key_id,
                 started_by=started_by,

@@ -19,7 +19,7 @@ from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import ModelGateway, Price
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome
-from runglass.engine.steps.run_context import StepDependencies
+from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
 from runglass.engine.workers.sandbox import Sandbox
 from runglass.engine.workers.templates import Templates
 from runglass.flows.flow import Flow
@@ -152,6 +152,7 @@ async def start(
     capture: CaptureMode = "full",
     capture_failed: CaptureFailed = "off",
     segment: Segment | None = None,
+    outputs: LiveOutputs | None = None,
     **more: Any,
 ) -> StartedRun:
     """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle.
@@ -171,7 +172,7 @@ async def start(
         trigger_type="api",
         **more,
     )
-    return await house.engine.start(record, spec, segment, run_id=house.engine.ids.next())
+    return await house.engine.start(record, spec, segment, run_id=house.engine.ids.next(), outputs=outputs)
 
 
 async def run_to_end(

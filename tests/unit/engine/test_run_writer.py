@@ -10,6 +10,7 @@ import pytest
 from runglass.bus.base import Bus, progress_of, runs_of
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.steps.model_turn import TextBatcher
+from runglass.engine.steps.run_context import MOST_BYTES, LiveOutputs
 from runglass.errors import StoreError
 from runglass.log.events import (
     FlowCancelled,
@@ -236,3 +237,21 @@ async def test_the_last_text_is_recorded_though_leaving_is_cut_off() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert "".join(recorded) == "firstlast"
+
+
+def test_outputs_beyond_the_limit_are_read_from_the_store() -> None:
+    outputs = LiveOutputs()
+    assert outputs.keep(1, b"x" * MOST_BYTES), "one is always held"
+    assert not outputs.keep(2, b"y")
+    assert outputs.pop(1) == b"x" * MOST_BYTES
+    assert outputs.keep(3, b"z")
+    assert (outputs.pop(2), outputs.pop(3), outputs.stored) == (None, b"z", {2})
+    assert outputs.held_bytes == 0
+
+
+def test_outputs_are_dropped_when_the_caller_has_left() -> None:
+    outputs = LiveOutputs()
+    outputs.keep(1, b"x")
+    outputs.close()
+    assert outputs.keep(2, b"y" * 2 * MOST_BYTES), "it needs no place in the store"
+    assert (outputs.pop(1), outputs.pop(2), outputs.held_bytes) == (None, None, 0)

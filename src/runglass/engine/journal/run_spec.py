@@ -98,7 +98,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     `outputs` by step id stand over those that the run has kept, `input` over fields of the input of the first
     step, `step_inputs` by step id over fields of that step's input each time that it runs. `block_overrides`
     are those of the call, already in the specification's flow. `results` are the messages that answer the
-    pending tool calls. `answers_call` says that the content of events is kept for the caller of `step`.
+    pending tool calls. `answers_call` says that content is kept for a call under an Idempotency-Key, which
+    may be sent again.
     """
 
     first: int = 0

@@ -15,7 +15,7 @@ from uuid_utils import uuid7
 from runglass.bus.base import progress_of
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.run.task import AppendRefused, LeaseLost, RunOutcome, RunReleased, RunTask
-from runglass.engine.steps.run_context import EngineContext
+from runglass.engine.steps.run_context import EngineContext, LiveOutputs
 from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.records import RunRecord, StoredLog
@@ -77,6 +77,7 @@ class ActiveRuns:
         *,
         owner: str | None = None,
         not_before: str = "",
+        outputs: LiveOutputs | None = None,
     ) -> StartedRun:
         """Gives the run a task, on behalf of `owner`; by default that is the owner of this moment."""
         if run.id in self.tasks:
@@ -92,6 +93,7 @@ class ActiveRuns:
             owner=owner,
             stop=StopRequest(),
             not_before=not_before,
+            outputs=outputs,
         )
         # A run that was accepted at the very moment of a stop waits for the next start. One that was created
         # under a lease that has run out since waits for the process that claims it.

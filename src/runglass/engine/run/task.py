@@ -21,7 +21,7 @@ from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import StepFailedPermanently
-from runglass.engine.steps.run_context import EngineContext, RunContext
+from runglass.engine.steps.run_context import EngineContext, LiveOutputs, RunContext
 from runglass.engine.steps.run_limits import LimitReached, RunUsage, StopRequest
 from runglass.errors import (
     PermanentStoreError,
@@ -85,6 +85,7 @@ class RunTask:
         owner: str,
         stop: StopRequest,
         not_before: str = "",
+        outputs: LiveOutputs | None = None,
     ) -> None:
         self.run = run
         self.stop = stop
@@ -92,6 +93,7 @@ class RunTask:
         self.ended = False
         self._engine = engine
         self._state = state
+        self._outputs = outputs
         self._spec = state.segment_spec.spec
         self._capture = engine.make_capture(self._spec.capture, self._spec.capture_failed)
         self._writer = RunWriter(
@@ -241,6 +243,7 @@ class RunTask:
             store_turns=engine.limits.store_turns[project_id],
             model_calls=engine.limits.model_calls,
             budget=await engine.budgets.of_run(project_id, self._writer),
+            outputs=self._outputs,
             answers_call=state.segment_spec.segment.answers_call,
         )
         if (tool_loop := state.abandoned_loop) is not None:

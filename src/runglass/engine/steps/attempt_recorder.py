@@ -206,7 +206,7 @@ class AttemptRecorder:
         else:
             shown = StepOutput(**self._key, output_data=output, output_context=output)
             self._context.writer.record(shown, completed, checkpoint=checkpoint)
-        self._keep_replay(checkpoint.data, output)
+        self._keep_replay(checkpoint.data)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
         """Records that the attempt failed and the next one follows after `delay_ms`."""
@@ -272,12 +272,17 @@ class AttemptRecorder:
         return FailureCheckpoint(self.step.id, error, self._context.capture.error(error))
 
     def _owe(self, lost: FailureCheckpoint) -> None:
-        self._keep_replay(msgspec.json.encode(lost.error), encoded(lost.captured))
+        whole = msgspec.json.encode(lost.error)
+        # Most errors are kept as they are, and then the log has what the caller is to get.
+        if whole != bytes(lost.captured):
+            self._keep_replay(whole)
 
-    def _keep_replay(self, content: bytes, logged: Any) -> None:
-        """Keeps the content of the last event for the caller of this segment, unless it is `logged` whole."""
-        if self._context.answers_call and (logged is None or content != bytes(logged)):
-            self._context.writer.keep_replay(content)
+    def _keep_replay(self, content: bytes) -> None:
+        """Keeps the content of the last event for the caller of this segment."""
+        writer, outputs = self._context.writer, self._context.outputs
+        is_held = outputs is None or outputs.keep(writer.head, content)
+        if self._context.answers_call or not is_held:
+            writer.keep_replay(content)
 
     def _has_input(self) -> bool:
         so_far = self._so_far()

@@ -1,6 +1,7 @@
 """What a segment of a run has: its log, its services, its memory and its limits.
 
 The interpreter, containers, attempts and calls of models share it; none of them takes its parts one by one.
+The content of events on its way to the caller is held here too, or stored where it is too much.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,48 @@ from runglass.limits.shares import FairTurns
 from runglass.store.base import Store
 from runglass.support.clock import Clock
 from runglass.wire.run_api import CaptureFailed, CaptureMode
+
+MOST_BYTES = 1 << 20
+"""Beyond this, content goes to the store and is read back from there, however slowly its caller reads."""
+
+
+class LiveOutputs:
+    """What one caller is to have of the events of its segment, until the caller has read or left."""
+
+    def __init__(self) -> None:
+        self.stored: set[int] = set()
+        """Seqs of the events whose content is in the store."""
+        self._held: dict[int, bytes] = {}
+        self._bytes = 0
+        self._is_open = True
+
+    @property
+    def held_bytes(self) -> int:
+        return self._bytes
+
+    def keep(self, seq: int, content: bytes) -> bool:
+        """Whether the content needs no place in the store: it is held, or its caller has left."""
+        if not self._is_open:
+            return True
+        if self._held and self._bytes + len(content) > MOST_BYTES:
+            self.stored.add(seq)
+            return False
+        self._held[seq] = content
+        self._bytes += len(content)
+        return True
+
+    def pop(self, seq: int) -> bytes | None:
+        """The content of an event that is held, once."""
+        content = self._held.pop(seq, None)
+        self._bytes -= len(content or b"")
+        return content
+
+    def close(self) -> None:
+        """The caller has read everything, or left: nothing more is held."""
+        self._is_open = False
+        self._held.clear()
+        self.stored.clear()
+        self._bytes = 0
 
 
 class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +97,9 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     """The context of one segment of one run; secrets in `inputs` are struck from errors.
 
     `budget` is asked before each step and before each request to a model. `store_turns` are those of the
-    project, `model_calls` those of all. `answers_call` says that the content of events is stored for the
-    caller of this segment, whatever the log keeps.
+    project, `model_calls` those of all. `outputs`, if given, gets the content of events for the caller of
+    this segment, by seq, whatever the log keeps; `answers_call` says that it is stored, too, for a call that
+    may be sent again.
     """
 
     run_id: str
@@ -72,4 +116,5 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     store_turns: StoreTurns
     model_calls: FairTurns
     budget: RunBudget | None = None
+    outputs: LiveOutputs | None = None
     answers_call: bool = False

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from runglass.engine.journal.run_spec import Segment, ToolLoopState, ToolOffer
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import api_error
 from runglass.flows.arguments import may_hand_in
 from runglass.flows.flow import Flow, LlmStep, leaves, step_count, within
@@ -33,6 +34,7 @@ async def submit(
     trigger_type: str,
     segment: Segment | None = None,
     history: Sequence[dict[str, Any]] = (),
+    outputs: LiveOutputs | None = None,
     rerun_of: str | None = None,
 ) -> Submitted:
     """Starts the run on behalf of the call's key. Raises what `Runtime.submit` raises."""
@@ -48,6 +50,7 @@ async def submit(
         segment=segment,
         history=history,
         call=call.key,
+        outputs=outputs,
         size_bytes=call.size_bytes,
         key_id=None if is_local else request.auth.id,
         started_by=None if is_local else request.auth.hint,
@@ -63,6 +66,7 @@ async def start(
     *,
     version: int | None,
     trigger_type: str,
+    outputs: LiveOutputs | None = None,
 ) -> Submitted:
     """Starts a run of `flow` that may pause for tools. Raises APIError."""
     body, history = await offload(partial(normalize_messages, body), size_bytes=call.size_bytes)
@@ -74,10 +78,11 @@ async def start(
         trigger_type=trigger_type,
         segment=segment,
         history=history,
+        outputs=outputs,
     )
 
 
-async def resume(call: Call, body: ToolRequest) -> Submitted:
+async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None = None) -> Submitted:
     """Resumes the paused run that the body names. Raises APIError, DuplicateIdempotencyKey."""
     request, runtime, size_bytes = call.request, call.runtime, call.size_bytes
     async with resumed_once(call):
@@ -129,7 +134,7 @@ async def resume(call: Call, body: ToolRequest) -> Submitted:
         # The segment may have to wait for a place.
         await call.turn.aclose()
         plan = msgspec.structs.replace(paused.spec, flow=flow)
-        started = await runtime.engine.resume(paused, plan, segment, size_bytes=size_bytes)
+        started = await runtime.engine.resume(paused, plan, segment, outputs=outputs, size_bytes=size_bytes)
     return Submitted(started, run.flow_id, step_count(flow))
 
 
@@ -184,7 +189,7 @@ def _segment(
         block_overrides=body.block_overrides,
         offer=_offer(body, flow, offer),
         results=list(results),
-        answers_call=is_step,
+        answers_call=is_step and call.key is not None,
     )
 
 

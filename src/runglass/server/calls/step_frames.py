@@ -14,6 +14,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict, replace
 
+from runglass.engine.models.model_types import both_spellings
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.task import RunOutcome, RunReleased
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.flows.flow import find_step, step_index
 from runglass.limits.offload import offload
 from runglass.log.events import (
@@ -69,6 +73,67 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     accumulated_outputs: dict[str, Any]
 
 
+class StepContent:
+    """The content of events that a caller of `step` is owed.
+
+    That of a segment that this call has `started` is in `outputs`; for repeats of a call, and on each other
+    server, the store keeps the content with the events.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: RunRecord,
+        started: StartedRun | None = None,
+        outputs: LiveOutputs | None = None,
+    ) -> None:
+        self.store = store
+        self.run = run
+        self._started = started
+        self._outputs = outputs
+
+    async def of(self, seq: int) -> bytes | None:
+        """The output or error of the event with this seq; None where the event has it as it is."""
+        if self._outputs is not None:
+            content = self._outputs.pop(seq)
+            if content is not None or seq not in self._outputs.stored:
+                return content
+            self._outputs.stored.discard(seq)
+        return await self.store.owed(self.run.no, seq)
+
+    async def outcome(self) -> tuple[bytes | None, bytes | None]:
+        """The result of a run that has ended well, or the error of one that has failed."""
+        if self._started is None:
+            return await self.store.outcome(self.run.no)
+        outcome = await self._outcome(self._started)
+        if outcome is None:
+            return None, None
+        return outcome.result_json, msgspec.json.encode(outcome.error)
+
+    async def pause(self, seq: int) -> Waiting | None:
+        """The content of the `step_paused_for_tool_calls` with this seq."""
+        if self._started is None:
+            if (owed := await self.store.owed(self.run.no, seq)) is None:
+                return None
+            return await offload(partial(msgspec.json.decode, owed, type=Waiting), size_bytes=len(owed))
+        outcome = await self._outcome(self._started)
+        if outcome is None or outcome.pause is None or outcome.pause.tool_loop is None:
+            return None
+        tool_loop = outcome.pause.tool_loop
+        return Waiting(
+            tool_call_messages=both_spellings(tool_loop.messages),
+            tool_calls=tool_loop.calls,
+            accumulated_outputs=dict(outcome.outputs),
+        )
+
+    async def _outcome(self, started: StartedRun) -> RunOutcome | None:
+        """None if another process took over the run: then the content is that of the log."""
+        try:
+            return await started.outcome()
+        except RunReleased:
+            return None
+
+
 class StepPage(Page):
     """Events, and frames with the number 0 that are no events of the run."""
 
@@ -82,11 +147,10 @@ class StepPage(Page):
 
 
 class StepFrames:
-    """The frames of one call of `step`, with the content that it is owed, which the store keeps for it."""
+    """The frames of one call of `step`, with the `content` that it is owed."""
 
-    def __init__(self, store: Store, run: RunRecord) -> None:
-        self._store = store
-        self._run = run
+    def __init__(self, content: StepContent) -> None:
+        self._content = content
         self._last_output: tuple[int, bytes | None] = (0, None)
         self._open: dict[Address, StepStarted | StepResumed] = {}
         self._latest: StepStarted | StepResumed | None = None
@@ -113,13 +177,13 @@ class StepFrames:
             case StepError():
                 self._end(event)
                 self._errors.append(event)
-                if (error := await self._owed(seq)) is not None:
+                if (error := await self._content.of(seq)) is not None:
                     return [(seq, encode_event(replace(event, error=encoded(error))))]
-            case StepRetrying() if (error := await self._owed(seq)) is not None:
+            case StepRetrying() if (error := await self._content.of(seq)) is not None:
                 return [(seq, encode_event(replace(event, error=encoded(error))))]
             case StepOutput():
                 # The `step_completed` of the attempt follows at once, in the same append.
-                output = await self._owed(seq + 1)
+                output = await self._content.of(seq + 1)
                 self._last_output = (seq + 1, output)
                 if output is not None:
                     return [(seq, encode_event(_with_output(event, output)))]
@@ -127,15 +191,13 @@ class StepFrames:
                 self._end(event)
                 return await self._completed(event, seq, data)
             case FlowCompleted():
-                result, _ = await self._store.outcome(self._run.no)
+                result, _ = await self._content.outcome()
                 if result is not None:
                     return [(seq, encode_event(replace(event, result=encoded(result))))]
-            case StepPausedForToolCalls() if (owed := await self._owed(seq)) is not None:
-                reading = partial(msgspec.json.decode, owed, type=Waiting)
-                waiting = await offload(reading, size_bytes=len(owed))
+            case StepPausedForToolCalls() if (waiting := await self._content.pause(seq)) is not None:
                 return [(seq, encode_event(replace(event, **asdict(waiting))))]
             case FlowFailed():
-                _, whole = await self._store.outcome(self._run.no)
+                _, whole = await self._content.outcome()
                 end = event if whole is None else replace(event, error=encoded(whole))
                 last = (seq, encode_event(end))
                 # A `step_error` may have reported this end, and not one that the run survived.
@@ -146,10 +208,6 @@ class StepFrames:
                 return [*await self._bad_end(event), (seq, data)]
         return [(seq, data)]
 
-    async def _owed(self, seq: int) -> bytes | None:
-        """The content of the event with this seq; None where the event has it as it is."""
-        return await self._store.owed(self._run.no, seq)
-
     def _end(self, event: StepEvent) -> None:
         self._open.pop(Address(event.step_id, event.loop_path), None)
 
@@ -157,7 +215,7 @@ class StepFrames:
         (last_seq, output), self._last_output = self._last_output, (0, None)
         has_output = last_seq == seq
         if not has_output:
-            output = await self._owed(seq)
+            output = await self._content.of(seq)
         if output is None:
             return [(seq, data)]
         completed = (seq, encode_event(replace(event, output=encoded(output))))
@@ -199,7 +257,7 @@ class StepFrames:
 
     async def _unstarted_attempt(self, step_id: str | None) -> StepStarted:
         """An attempt that was never started: of the given step, or of the last step in the trace."""
-        run, store = self._run, self._store
+        run, store = self._content.run, self._content.store
         source = await store.flow_source(run.flow_id, run.version)
         # A draft may have changed since the run; then the position of the step is not known.
         flow = None if source is None else decode_stored_flow(source)

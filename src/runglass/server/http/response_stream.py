@@ -38,7 +38,7 @@ class StreamedResponse:
     """The ASGI answer that sends the parts until the last one, or until the caller has left.
 
     Parts that fail break it off without its end: a caller must not take it for the whole. `ended_by` is given
-    what ends it in good order before.
+    what ends it in good order before. `at_end` is called once nothing more is sent, however that comes about.
     """
 
     def __init__(
@@ -48,11 +48,13 @@ class StreamedResponse:
         headers: Headers,
         status: int = 200,
         ended_by: EndedBy | None = None,
+        at_end: Callable[[], None] | None = None,
     ) -> None:
         self._parts = parts
         self._headers = headers
         self._status = status
         self._ended_by = ended_by or (lambda _: nullcontext())
+        self._at_end = at_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = list(self._headers)
@@ -66,6 +68,8 @@ class StreamedResponse:
                 for task in (write_task, leave_task):
                     task.cancel()
                 await asyncio.gather(write_task, leave_task, return_exceptions=True)
+                if self._at_end is not None:
+                    self._at_end()
         if write_task.cancelled() or write_task.result():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
@@ -146,12 +150,17 @@ def event_stream(
     open_responses: OpenResponses,
     key_id: int | None = None,
     headers: Headers = (),
+    at_end: Callable[[], None] | None = None,
 ) -> StreamedResponse:
-    """The answer that sends `pages`, each in one write, and a ping for each that is empty."""
+    """The answer that sends `pages`, each in one write, and a ping for each that is empty.
+
+    `at_end` is called once nothing more is sent, however that comes about.
+    """
     return StreamedResponse(
         _frames(pages),
         headers=[*HEADERS, *headers],
         ended_by=partial(open_responses.ended_by, key_id=key_id),
+        at_end=at_end,
     )
 
 

@@ -6,6 +6,8 @@ errors in the stream all the same, since they are the answer to its call.
 
 from starlette.types import ASGIApp
 
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.call import REPLAYED, Call, StoredResponse, admitted, find_call
@@ -13,7 +15,7 @@ from runglass.server.calls.idempotency import earlier_answer, made_once
 from runglass.server.calls.responses import REST_EVENTS
 from runglass.server.calls.run_failure import require_outcome
 from runglass.server.calls.segments import resume, start
-from runglass.server.calls.step_frames import StepFrames
+from runglass.server.calls.step_frames import StepContent, StepFrames
 from runglass.server.http.error_responses import once_started
 from runglass.server.http.response_stream import Headers, event_stream
 from runglass.server.security.authentication import no_run
@@ -47,19 +49,23 @@ async def step(
         if body.step_index is not None and body.step_index < 0:
             message = f"`stepIndex` must be 0 or more, not {body.step_index}"
             raise api_error("INVALID_STEP_INDEX", message, execution_id=body.execution_id)
+        # What a call under a key is owed is stored, for its repeats.
+        outputs = LiveOutputs() if call.key is None else None
         async with made_once(call) as is_first:
             if is_first and body.execution_id is not None:
-                submitted = await resume(call, body)
+                submitted = await resume(call, body, outputs=outputs)
             elif is_first:
                 if body.step_index not in (None, 0):
                     message = "the first call, without `executionId`, begins at `stepIndex` 0"
                     raise api_error("INVALID_FIRST_CALL", message)
-                submitted = await start(call, body, flow, version=current, trigger_type="step")
+                submitted = await start(
+                    call, body, flow, version=current, trigger_type="step", outputs=outputs
+                )
         # The stream may last as long as the run.
         del body
     if submitted is not None:
         started = submitted.run
-        return await _stream(call, started.id, started.head)
+        return await _stream(call, started.id, started.head, started, outputs)
     assert isinstance(call.before, IdempotencyRecord)
     earlier = await earlier_answer(call, call.before)
     if isinstance(earlier, StoredResponse):
@@ -69,16 +75,29 @@ async def step(
     return await _stream(call, earlier.id, call.before.head, headers=headers)
 
 
-async def _stream(call: Call, run_id: str, head: int, *, headers: Headers = ()) -> ASGIApp:
+async def _stream(
+    call: Call,
+    run_id: str,
+    head: int,
+    started: StartedRun | None = None,
+    outputs: LiveOutputs | None = None,
+    *,
+    headers: Headers = (),
+) -> ASGIApp:
     runtime = call.runtime
     with once_started(run_id):
         run = await runtime.store.run(run_id)
     if run is None:
         raise no_run(run_id)
+    if outputs is None or started is None or started.queued is not None:
+        # The store has the content.
+        started = outputs = None
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
+    content = StepContent(runtime.store, run, started, outputs)
     return event_stream(
-        StepFrames(runtime.store, run).of(pages),
+        StepFrames(content).of(pages),
         open_responses=call.request.services.open_responses,
         key_id=call.request.auth.id,
         headers=headers,
+        at_end=None if outputs is None else outputs.close,
     )
