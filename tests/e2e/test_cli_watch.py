@@ -265,7 +265,12 @@ def test_a_server_that_is_lost_leaves_the_exit_code_alone(program: Program) -> N
 def test_the_server_of_another_watch_has_a_successor_when_its_program_ends(
     program: Program, tmp_path: Path
 ) -> None:
-    """And what the program of this one goes on with is one run."""
+    """And what the program of this one goes on with is one run; what is left of the other's ends as well."""
+    first_code = """
+send((secrets.token_hex(16), secrets.token_hex(8), ""), **{"gen_ai.operation.name": "chat"})
+print("first", flush=True)
+signal.pause()
+"""
     code = """
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 call = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
@@ -282,7 +287,7 @@ send((trace_id, top_id, ""), **call)
 """
     other = Program(tmp_path / "other")
     other.data = program.data
-    with started(*program.words("print('first', flush=True); signal.pause()")) as first:
+    with started(*program.words(first_code)) as first:
         assert first.line() == "first"
         with started(*other.words(code)) as second:
             assert second.line() == "ready"
@@ -292,7 +297,11 @@ send((trace_id, top_id, ""), **call)
             said = second.rest_of_stderr()
     assert [line.split("  ")[0] for line in said] == ["✓ my-agent: work", "✓ late: after"]
     found = [(run["flowSlug"], run["status"], run["stepCount"]) for run in program.runs()]
-    assert sorted(found) == [("late", "completed", 1), ("my-agent", "completed", 2)]
+    assert sorted(found) == [
+        ("late", "completed", 1),
+        ("my-agent", "completed", 1),
+        ("my-agent", "completed", 2),
+    ]
 
 
 def test_on_a_postgresql_it_records_beside_whatever_else_runs_there(program: Program) -> None:

@@ -179,6 +179,11 @@ class Delivery:
 
         False where it is not within `timeout`, or where the server has refused some since the last time.
         """
+        is_stored = self._wait(timeout)
+        has_lost, self._has_lost = self._has_lost, False
+        return is_stored and not has_lost
+
+    def _wait(self, timeout: float) -> bool:
         with self._lock:
             if self._is_refused or self._is_closing:
                 return False
@@ -188,8 +193,7 @@ class Delivery:
         self._wake.put(None)
         with self._changed:
             self._changed.wait_for(lambda: self._stored_tickets >= ticket or self._is_refused, timeout)
-            has_lost, self._has_lost = self._has_lost, False
-            return self._stored_tickets >= ticket and not has_lost
+            return self._stored_tickets >= ticket
 
     def close(self, timeout: float) -> None:
         """Sends what waits, or writes it to disk, and ends the thread."""
@@ -210,7 +214,7 @@ class Delivery:
     def _tell(self) -> None:
         """Has the thread look; where the recorder is durable, waits until all is stored."""
         if self._is_durable:
-            self.flush(DURABLE_S)
+            self._wait(DURABLE_S)
             return
         if self._thread is None:
             self._start()
@@ -327,6 +331,7 @@ class Delivery:
                 if answer is None or self._is_refused:
                     return
                 if answer.status == 413:
+                    self._has_lost = True
                     report("the server does not take a part of the spool, which is dropped", len(body))
             self._spool.is_drained, self._has_evicted = True, False
         self._note_stored(ticket)
@@ -350,6 +355,8 @@ class Delivery:
                         steps[0], "were left out: the server does not take as much in one request"
                     )
                 return self._send(steps)
+            self._has_lost = True
+            report("the server does not take a step, not even without its content")
         with self._lock:
             for step, end_ns, dropped in told:
                 step.is_sent = True

@@ -38,7 +38,7 @@ async def captured(state: SpanState, capture: Capture) -> SpanState:
         if not capture.keeps_snapshots:
             # It has lines of the program.
             error.pop("traceback", None)
-        kept["error"] = capture.error(error)
+        kept["error"] = await capture.error_of(error, [])
     if state.model_calls:
         call, is_cut = await _call(state.model_calls[0], capture)
         kept["model_calls"] = (call,)

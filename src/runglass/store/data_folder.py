@@ -112,17 +112,17 @@ def watching(database: Path) -> Iterator[Callable[[], bool]]:
 
 
 class Announced(NamedTuple):
-    """A server of a database, and the command that it is of."""
+    """A server of a database, and whether it ends with the program of a `watch`."""
 
     address: str
-    command: str
+    is_of_watch: bool = False
 
 
 def announce(database: Path, server: Announced) -> None:
     """Tells commands of the server that has this database, until it has it no more."""
     file = _address_file(database)
     make_file(file)
-    file.write_text(" ".join(server), "utf-8")
+    file.write_text(server.address + " watch" * server.is_of_watch, "utf-8")
 
 
 def running_server(database: Path) -> Announced | None:
@@ -139,7 +139,7 @@ def running_server(database: Path) -> Announced | None:
         with suppress(FileNotFoundError):
             # Empty for as long as it takes to write it.
             if words := _address_file(database).read_text("utf-8").split():
-                return Announced(words[0], *words[1:] or [""])
+                return Announced(words[0], is_of_watch=words[1:] == ["watch"])
         raise _in_use(database) from error
     # Whoever had the address is gone: the lock is what tells.
     lock.release()

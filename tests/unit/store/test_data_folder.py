@@ -86,8 +86,10 @@ def test_a_server_is_found_from_when_its_address_is_written_until_it_has_gone(tm
                 stale.touch()
             with pytest.raises(DataInUse):
                 running_server(database)
-        announce(database, Announced("http://127.0.0.1:2", "watch"))
-        assert running_server(database) == ("http://127.0.0.1:2", "watch")
+        for is_of_watch in (True, False):
+            announce(database, Announced("http://127.0.0.1:2", is_of_watch))
+            assert running_server(database) == ("http://127.0.0.1:2", is_of_watch)
+        assert stale.read_text() == "http://127.0.0.1:2", "as the version before reads it"
     assert running_server(database) is None
 
 

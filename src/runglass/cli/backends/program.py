@@ -29,11 +29,13 @@ def run_program(command: Sequence[str], environment: Mapping[str, str]) -> int:
     def pass_on(number: int, frame: object) -> None:
         if not started:
             early.append(number)
-        elif not is_shared:
+        elif not (is_shared and number in OF_TERMINALS):
+            # It may be gone, or of another user.
             with suppress(OSError):
-                os.killpg(started[0].pid, number)
-        elif number not in OF_TERMINALS:
-            started[0].send_signal(number)
+                if is_shared:
+                    started[0].send_signal(number)
+                else:
+                    os.killpg(started[0].pid, number)
 
     before = {
         number: signal.signal(number, pass_on)
@@ -43,14 +45,17 @@ def run_program(command: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         # Other processes do not inherit our stderr, which is the log's.
         group = None if is_shared else 0
-        process = subprocess.Popen(command, env=environment, process_group=group, stderr=sys.stderr.fileno())
+        try:
+            process = subprocess.Popen(
+                command, env=environment, process_group=group, stderr=sys.stderr.fileno()
+            )
+        except OSError as error:
+            complain(f"{command[0]!r} cannot be run: {error.strerror or error}")
+            return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
         started.append(process)
         for number in early:
-            process.send_signal(number)
+            pass_on(number, None)
         code = process.wait()
-    except OSError as error:
-        complain(f"{command[0]!r} cannot be run: {error.strerror or error}")
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -25,10 +25,11 @@ from runglass.cli.backends.local_store import (
 )
 from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import UsageError
+from runglass.cli.terminal.output import warn
 from runglass.client.core.connection import API_PATH
 from runglass.client.core.requests import RequestSpec
 from runglass.config.settings import Settings
-from runglass.errors import APIConnectionError, PermissionDeniedError, WrongExpectedVersion
+from runglass.errors import APIConnectionError, PermissionDeniedError, RunglassError, WrongExpectedVersion
 from runglass.store.base import Store
 from runglass.store.data_folder import Announced, DataInUse, announce, running_server, watching
 from runglass.store.keys import make_key
@@ -44,8 +45,10 @@ if TYPE_CHECKING:
 FIRST_PROJECT = ProjectName("local", "default")
 """The project of a data folder that has none."""
 HOST = "127.0.0.1"
-LOOK_S = 0.1
-"""How often it is looked whether the server of another `watch` is gone."""
+LOOK_S, AGAIN_S = 0.1, 1.0
+"""How often it is looked whether the server of another `watch` is gone, and tried again to take its place."""
+EVER, MOST_LEFT = "9999", 1000
+"""Later than any run is due; so many of those of others are ended."""
 PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -91,7 +94,7 @@ def receiver(server: Server) -> Iterator[Receiver]:
             yield own._replace(options=options)
             return
         end = None
-        if running.command == "watch":
+        if running.is_of_watch:
             succession = _successor(settings, server.project, is_alone, running.address)
             end = stack.enter_context(succession)
         if is_given := bool(server.api_key) and not server.is_folder:
@@ -194,7 +197,7 @@ def _successor(
     """
     with loading():
         from anyio.from_thread import start_blocking_portal
-    served: list[Receiver] = []
+    served, told = list[Receiver](), set[str]()
     with start_blocking_portal() as portal:
 
         async def succeed() -> None:
@@ -204,13 +207,20 @@ def _successor(
 
             port = urlsplit(address).port or 0
             while True:
-                # A third one may be quicker, or look at the same moment.
-                with suppress(DataInUse):
-                    if running_server(settings.database) is None:
-                        async with _serving(settings, name, portal, is_alone, port=port) as successor:
-                            with successor.client:
-                                served.append(successor)
-                                await asyncio.Event().wait()
+                try:
+                    # A third one may be quicker, or look at the same moment.
+                    with suppress(DataInUse):
+                        if running_server(settings.database) is None:
+                            async with _serving(settings, name, portal, is_alone, port=port) as successor:
+                                with successor.client:
+                                    served.append(successor)
+                                    await asyncio.Event().wait()
+                except RunglassError as error:
+                    # What has the port may let it go.
+                    if str(error) not in told:
+                        told.add(str(error))
+                        warn(f"no server takes the place of the one that has ended: {error}")
+                    await asyncio.sleep(AGAIN_S)
                 await asyncio.sleep(LOOK_S)
 
         succeeding = portal.start_task_soon(succeed)
@@ -248,25 +258,32 @@ async def _serving(
         sends = msgspec.structs.replace(reads, role="record")
         read_key, record_key = make_key(), make_key()
         runtime.store = with_keys(store, {read_key.digest: reads, record_key.digest: sends})
-        now = timedelta(0)
-        settling = Settling(
-            store=store, recordings=runtime.recordings, clock=store.clock, settle=now, idle=now
+        at_once, idle = timedelta(0), timedelta(seconds=settings.recording_idle_s)
+        of_ours, of_others = (
+            Settling(store=store, recordings=runtime.recordings, clock=store.clock, settle=at_once, idle=each)
+            for each in (at_once, idle)
         )
 
         async def end(run_ids: Collection[str]) -> None:
             # Another `watch` takes the place of this server, and its program may go on with some of them.
-            for run_id in run_ids if is_alone() else ():
-                if (run := await store.run(run_id)) is not None:
-                    # Another process that has written to it ends it later.
-                    with suppress(WrongExpectedVersion):
-                        await settling.end_if_due(run)
+            if not is_alone():
+                return
+            ours = [await store.run(run_id) for run_id in run_ids]
+            # Those of a `watch` that this server has outlived, too: nobody looks at them once it is gone.
+            left = [] if settings.postgres else await store.due_recordings(now=EVER, limit=MOST_LEFT)
+            for settling, run in (*((of_ours, run) for run in ours), *((of_others, run) for run in left)):
+                if run is None:
+                    continue
+                # Another process that has written to it ends it later.
+                with suppress(WrongExpectedVersion):
+                    await settling.end_if_due(run)
 
         # Its links are in the terminal of whoever watches, and work until they are used.
         tickets = LoginTickets(clock=lambda: 0.0)
         # The usual port may be the one that the program takes.
         async with serving(runtime, host=HOST, port=port, tickets=tickets) as address:
             if settings.postgres is None:
-                announce(settings.database, Announced(address, "watch"))
+                announce(settings.database, Announced(address, is_of_watch=True))
             yield Receiver(
                 client=Client(read_key.key, base_url=address),
                 address=address,

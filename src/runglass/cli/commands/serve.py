@@ -129,7 +129,7 @@ async def _serve(settings: Settings, *, opens: str | None, in_browser: bool) -> 
         # `ready` comes after the scan: a caller that waits for it may run the folder's flows.
         url, console = address[0], stdout()
         if settings.postgres is None:
-            announce(settings.database, Announced(url, "serve"))
+            announce(settings.database, Announced(url))
         write_line(console, f"ready {url}")
         console.file.flush()
         tell(

@@ -38,8 +38,8 @@ MOST_UNDER_WAY = 4 << 20
 """With more on its way to the store, a step waits until all of it is stored: memory is bounded, too."""
 
 
-# With slots: for so many attributes a dictionary would take 1.5 kB for each run.
-@dataclass(eq=False, slots=True)
+# With slots: for so many attributes a dictionary would take 1.5 kB for each run. Its repr would have content.
+@dataclass(eq=False, repr=False, slots=True)
 class RunWriter:
     """Appends to one run of `owner`, in the order in which `record` is called.
 
