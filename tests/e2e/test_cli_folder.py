@@ -26,6 +26,12 @@ def _greet(alone: None, tmp_path: Path) -> None:
     (tmp_path / "greet.yaml").write_text(GREET)
 
 
+def test_without_a_key_a_command_names_the_data_folder_that_is_there(printed: Printed) -> None:
+    assert "data folder" not in printed("runs", "list", code=Exit.DENIED).err
+    printed("projects", "create", "acme/shop", "--data", "runglass-data")
+    assert "needs no key: --data runglass-data" in printed("runs", "list", code=Exit.DENIED).err
+
+
 def test_a_project_is_made_only_where_the_command_says_so(printed: Printed) -> None:
     commands = (
         ["flow", "push", "greet.yaml", "--to", "acme/new", "--data", "here"],

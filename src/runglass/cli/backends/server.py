@@ -20,7 +20,9 @@ from runglass.cli.argument_parsers import FlowName, ProjectName
 from runglass.cli.backends.local_store import DataFolder, speaks_to
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
+from runglass.cli.terminal.output import note
 from runglass.client.core import requests
+from runglass.errors import AuthenticationError
 from runglass.log.trace import RunStatus, StepTrace
 from runglass.wire.run_api import RunPage
 
@@ -105,6 +107,11 @@ class Server(NamedTuple):
             speaks_to(client._transport.endpoint.base_url)
         except ValueError as error:
             raise UsageError(str(error)) from error
+        except AuthenticationError:
+            settings = DataFolder().settings()
+            if settings.store is None and settings.database.exists():
+                note(f"the data folder here needs no key: --data {shlex.quote(str(settings.data))}")
+            raise
         with client:
             yield client
 
