@@ -439,7 +439,6 @@ def api_error(
     *,
     execution_id: str | None = None,
     step_id: str | None = None,
-    request_id: str | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> APIError:
     """The exception that belongs to `code`, ready to raise. Raises KeyError for a code not in `CODES`."""
@@ -450,7 +449,6 @@ def api_error(
         status=row.status,
         execution_id=execution_id,
         step_id=step_id,
-        request_id=request_id,
         details=details,
     )
 

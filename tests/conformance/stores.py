@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from runglass.store.base import Store
-from runglass.store.records import Append, RunRecord, StepRow
+from runglass.store.records import Append, IdempotencyKey, RunRecord, StepRow
 from runglass.store.sqlite.store import SqliteStore
 from tests.postgres_pooler import pgbouncer_path, pooler
 from tests.postgres_server import DEBIAN, FolderStore
@@ -37,6 +37,9 @@ def store_kinds(*without: str) -> list[Any]:
     ]
 
 
+CALL = IdempotencyKey("key", b"digest")
+
+
 async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
     """The summary and the latest attempt of each step: events of these tests have no content to read."""
     found = await open_trace(store, run_id)
@@ -44,12 +47,18 @@ async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
 
 
 async def make_run(
-    store: Store, run_id: str = "run-1", *, project: str = "demo", slug: str = "flow"
+    store: Store,
+    run_id: str = "run-1",
+    *,
+    project: str = "demo",
+    slug: str = "flow",
+    call: IdempotencyKey | None = None,
 ) -> RunRecord:
     owner = await store.ensure_project("acme", project)
     flow = await store.put_draft(owner.id, slug, name=None, capture=None, source=b"{}")
+    request, summary = b'{"inputs":{}}', b'{"status":"pending"}'
     return await store.create_run(
-        new_run(owner.id, flow.id, id=run_id, request=b'{"inputs":{}}', summary=b'{"status":"pending"}')
+        new_run(owner.id, flow.id, id=run_id, request=request, summary=summary, call=call)
     )
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.store.base import Store
-from runglass.store.records import Checkpoint, IdempotencyKey
-from tests.conformance.stores import STORES, batch, make_run, row, store_kinds, whole_trace
+from runglass.store.records import Checkpoint
+from tests.conformance.stores import CALL, STORES, batch, make_run, row, store_kinds, whole_trace
 
 
 @pytest.mark.parametrize("kind", store_kinds("pooler"))
@@ -79,8 +79,7 @@ async def test_a_write_that_is_tried_leaves_nothing_behind(store: Store) -> None
 
 
 async def test_every_row_of_a_run_is_handed_out_as_it_is(store: Store) -> None:
-    run, other = await make_run(store), await make_run(store, "run-2")
-    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    run, other = await make_run(store, call=CALL), await make_run(store, "run-2")
     for each in (run, other):
         await store.append(
             batch(each, 0, b"1", b"2", steps=[row(1)], checkpoints=[Checkpoint("s", "", b"{}")])

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from runglass.store.base import Store
-from runglass.store.records import Checkpoint, IdempotencyKey, IdempotencyRecord, RunRecord
-from tests.conformance.stores import STORES, batch, make_run
+from runglass.store.records import Checkpoint, IdempotencyRecord, RunRecord
+from tests.conformance.stores import CALL, STORES, batch, make_run
 from tests.records import new_run, there
 
 
@@ -29,8 +29,7 @@ async def test_a_task_of_maintenance_is_kept_by_whoever_claims_it_again(store: S
 
 
 async def test_what_a_caller_is_owed_expires_with_the_runs_end_and_the_call_stays_known(store: Store) -> None:
-    run = await make_run(store)
-    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    run = await make_run(store, call=CALL)
     await store.answer_call(run.project_id, "key", status=202, answer=b"{}")
     await store.append(msgspec.structs.replace(batch(run, 0, b"1"), owed=[(1, b"{}")]))
     assert await store.expire_answers(before="9999", limit=10) == 0, "the run goes on"
@@ -46,10 +45,9 @@ async def test_what_a_caller_is_owed_expires_with_the_runs_end_and_the_call_stay
 
 
 async def test_the_answer_to_a_call_expires_though_its_run_waits(store: Store) -> None:
-    run = await make_run(store)
+    run = await make_run(store, call=CALL)
     paused = msgspec.structs.replace(batch(run, 0, b"1", status="paused"), owed=[(1, b"{}")])
     await store.append(paused)
-    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
     await store.answer_call(run.project_id, "key", status=200, answer=b"{}")
     assert await store.expire_answers(before="9999", limit=10) == 1
     call = there(await store.call(run.project_id, "key"))
@@ -92,10 +90,11 @@ async def test_what_was_deleted_is_in_no_file_after_a_scrub(
 ) -> None:
     text = b'"%s"' % (CANARY * times)
     first = await make_run(file_store)
-    run = await file_store.create_run(new_run(first.project_id, first.flow_id, id="run-2", request=text))
+    run = await file_store.create_run(
+        new_run(first.project_id, first.flow_id, id="run-2", request=text, call=CALL)
+    )
     for head in range(3):
         await file_store.append(batch(run, head, b"1", checkpoints=[Checkpoint("s", "", text)]))
-    await file_store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
     await file_store.answer_call(run.project_id, "key", status=200, answer=text)
     ended = batch(run, 3, b"2", status="completed", result=text, owed=[(4, text)])
     await file_store.append(ended)

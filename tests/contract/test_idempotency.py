@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import httpx2
 import pytest
 
+from runglass.engine.journal.resume import PausedRun
 from runglass.errors import api_error
+from runglass.store.records import IdempotencyKey
+from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import BROKEN, WORDS, frames, http_for, refusal
@@ -160,22 +164,36 @@ def test_each_segment_of_a_run_has_an_answer_of_its_own(server: RunningServer, h
     assert [answer.content for answer in again] == [paused.content, done.content]
 
 
-def test_a_call_whose_run_another_one_has_resumed_is_refused_again(
+def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
     server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def resumed_elsewhere(*args: object, **more: object) -> None:
-        raise api_error("RUN_NOT_PAUSED", "the run has been taken up already")
-
+    """Earlier versions stored the key of a call before they resumed the run."""
     server.push(TALK)
     path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
     paused = http.post(path, json={"message": "hi", "tools": TOOLS}).json()
     body = resumption(paused, results_of(paused))
+
+    async def store_the_key_alone(
+        paused: PausedRun, *args: object, call: IdempotencyKey, **more: object
+    ) -> None:
+        values = (paused.run.project_id, *call, paused.run.id, paused.run.head)
+        columns = "project_id, key, digest, run_id, head, created_at"
+        insert = f"INSERT INTO call ({columns}) VALUES ($1, $2, $3, $4, $5, '2026')"
+        store = server.runtime.store
+        if isinstance(store, SqliteStore):
+            await store.connections.write(lambda db: db.execute(insert, values))
+        else:
+            database = await asyncpg.connect(server.runtime.settings.store)
+            await database.execute(insert, *values)
+            await database.close()
+        raise api_error("UNAVAILABLE", "the server stops")
+
     with monkeypatch.context() as patch:
-        patch.setattr(server.runtime.engine, "resume", resumed_elsewhere)
-        first = http.post(path, json=body, headers=headers)
-    assert refusal(first) == (409, "RUN_NOT_PAUSED")
-    assert http.post(path, json=body).json()["status"] == "completed"
-    assert http.post(path, json=body, headers=headers).content == first.content
+        patch.setattr(server.runtime.engine, "resume", store_the_key_alone)
+        assert refusal(http.post(path, json=body, headers=headers)) == (503, "UNAVAILABLE")
+    first, second = (http.post(path, json=body, headers=headers) for _ in range(2))
+    assert first.json()["status"] == "completed"
+    assert second.content == first.content
 
 
 def test_a_call_refused_before_its_run_may_be_sent_again(http: httpx2.Client) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from runglass.cli.terminal.outline_rows import choose_rows, tree_lines
 from runglass.cli.terminal.run_progress import RunProgress
+from runglass.config.settings import Settings
 from runglass.engine.capture.snapshots import cut
 from runglass.engine.workers.sandbox import Sandbox
 from runglass.engine.workers.templates import make_plan
@@ -216,7 +217,7 @@ def test_a_text_that_almost_stands_everywhere_is_looked_for_about_as_fast_as_ano
 async def test_what_is_printed_to_two_streams_in_turn_calls_nothing_of_this_process() -> None:
     """Each piece was a call of Python here, which took this process for itself as long as the code ran."""
     code = "import sys\nwhile True:\n    print('a', end='')\n    print('b', end='', file=sys.stderr)"
-    async with Sandbox(time_limit_ms=2_000) as sandbox:
+    async with Sandbox(Settings(code_time_limit_ms=2_000)) as sandbox:
         await sandbox.run("return 1", {})
         began, own_began = time.perf_counter(), time.process_time()
         with pytest.raises(StepFailure, match="printed bytes"):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from runglass.config.settings import Settings
 from runglass.engine.models.gateway import ModelGateway, ModelRequest
 from tests.unit.engine.fake_provider import FakeProvider, text_reply
 
@@ -33,7 +34,10 @@ async def seconds_a_turn(models: ModelGateway, fake: FakeProvider, streams: int)
 
 async def test_many_streams_hold_the_loop_no_longer_than_one() -> None:
     """About as long now; thirty times as long where each took its part of each turn."""
-    async with FakeProvider.serving() as fake, ModelGateway(base_urls={"local": fake.base_url}) as models:
+    async with (
+        FakeProvider.serving() as fake,
+        ModelGateway(Settings(providers={"local": fake.base_url})) as models,
+    ):
         # Loads the library.
         fake.replies.append(ANSWER)
         await models.complete(REQUEST, lambda text: None)

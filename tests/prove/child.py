@@ -36,7 +36,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import SharedClock, SystemClock, iso
 
 WRITER = "runglass-writer"
-WRITING = ("create_run", "begin_call", "answer_call", "append")
+WRITING = ("create_run", "resume_run", "answer_call", "append")
 """Methods of the store that a run goes through; what other writes do is known by their statements."""
 
 AHEAD_S = struct.Struct("d")
@@ -252,7 +252,7 @@ async def _warm_up() -> None:
     """Imports what the first call of a model imports on its way, by a call to where nobody listens."""
     nobody = {"nobody": "http://127.0.0.1:9/v1"}
     asked = ModelRequest(model="nobody:tiny", messages=[{"role": "user", "content": "?"}])
-    async with ModelGateway(base_urls=nobody, api_keys={"nobody": "none"}) as models:
+    async with ModelGateway(Settings(providers=nobody, provider_keys={"nobody": "none"})) as models:
         with contextlib.suppress(StepFailure):
             await models.complete(asked, lambda _: None)
 

@@ -14,10 +14,11 @@ import pytest
 from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
+from runglass.config.settings import USUAL
 from runglass.flows import models as flow_models
 from runglass.flows.diagnostics import path_text
 from runglass.flows.flow import LlmStep, step_count
-from runglass.flows.parser import SCHEMA_LIMIT_BYTES, check_flow, flow_rules, parse_flow
+from runglass.flows.parser import check_flow, flow_rules, parse_flow
 from runglass.flows.schemas.schema import compile_schema
 from tests.flows import ANY_KIND, HEAD, LLM, ONE, problems
 
@@ -307,7 +308,9 @@ def test_the_families_of_settings_are_those_of_the_library() -> None:
 def test_a_flow_has_10_000_steps_at_most() -> None:
     steps = [{"id": f"s{i}", "type": "passthrough"} for i in range(10_005)]
     loop = {"id": "l", "type": "loop", "over": "x", "steps": steps}
-    findings = flow_rules(SCHEMA_LIMIT_BYTES).flow({"slug": "a", "steps": [loop, *steps]}, own_providers=())
+    findings = flow_rules(USUAL.schema_limit_bytes).flow(
+        {"slug": "a", "steps": [loop, *steps]}, own_providers=()
+    )
     assert [(each.message, path_text(each.path)) for each in findings] == [
         ("the flow has more than 10,000 steps", "steps[0].steps[9999]")
     ]

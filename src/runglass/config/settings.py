@@ -211,6 +211,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             " cost cannot be bounded",
         ),
     ] = 4096
+    # No image counts as more in the price lists in use, high resolution in small models included.
     image_tokens: Annotated[
         int, Meta(ge=0, description="tokens reserved for an image of a call on a budget")
     ] = 50_000
@@ -500,3 +501,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def store_name(self) -> str:
         """The SQLite file or the PostgreSQL database, for messages. Raises SettingsError."""
         return str(self.database) if self.postgres is None else shown_address(self.postgres)
+
+
+USUAL = Settings()
+"""What holds where nothing is set."""

@@ -37,11 +37,10 @@ log = logging.getLogger(__name__)
 class Engine:
     """Runs flows. `make_capture` gives the capture for two modes; `dependencies` are shared by all runs.
 
-    A step whose process died is tried again `crash_retries` times. The engine's runs are its own for
-    `lease_s` seconds at a time: `keep_lease` must be called more often than that. `limits` say how many go on
-    and how many wait. A run that has no slot here at once goes to whichever process on the store claims it;
-    one that does not execute runs has no slots. What others ask for is seen after `poll_s` where the bus has
-    lost it.
+    The engine's runs are its own for a lease at a time, which `claims` keeps. `limits` say how many go on and
+    how many wait. A run that has no slot here at once goes to whichever process on the store claims it; one
+    that does not execute runs has no slots. What others ask for is seen after `poll_s` where the bus has lost
+    it.
     """
 
     def __init__(
@@ -52,8 +51,6 @@ class Engine:
         dependencies: StepDependencies,
         make_capture: Callable[[CaptureMode, CaptureFailed], Capture],
         limits: Limits,
-        crash_retries: int,
-        lease_s: float,
         process: ProcessFacts = UNTOLD,
         poll_s: float = 1.0,
     ) -> None:
@@ -69,15 +66,12 @@ class Engine:
             make_capture=make_capture,
             limits=limits,
             gate=self.gate,
-            crash_retries=crash_retries,
             budgets=Budgets(store, dependencies.clock),
         )
         self.active = ActiveRuns(context, free_slot=self._free_slot, poll_s=poll_s)
         self.idle = IdleRuns(context, self.active)
         self.cancel_requests = CancelRequests(store, bus, self.active, self.idle, poll_s=poll_s)
-        self.claims = RunClaims(
-            context, self.active, self.idle, lease_s=lease_s, process=process, poll_s=poll_s
-        )
+        self.claims = RunClaims(context, self.active, self.idle, process=process, poll_s=poll_s)
 
     async def __aenter__(self) -> Self:
         await self.claims.open()
@@ -161,13 +155,15 @@ class Engine:
         spec: RunSpec,
         segment: Segment,
         *,
+        call: IdempotencyKey | None = None,
         outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
     ) -> StartedRun:
         """Walks a further segment of a paused run; `spec` is its own, or that with overrides.
 
         The segment is stored first, and so the run goes on whatever becomes of the process. Raises
-        RUN_NOT_PAUSED if another call has taken it up, UNAVAILABLE where too many wait, StoreError.
+        RUN_NOT_PAUSED if another call has taken it up, DuplicateIdempotencyKey, UNAVAILABLE where too many
+        wait, StoreError.
         """
         self._refuse_when_stopping()
         if spec.flow == paused.spec.flow:
@@ -179,7 +175,7 @@ class Engine:
         if not self.queue.take(project_id):
             segment_spec = SegmentSpec(spec=spec, segment=with_stored_content(segment, outputs))
             async with self.idle.admission.of(project_id):
-                run = await self._next_stored(paused, segment_spec, size_bytes, owner=None)
+                run = await self._next_stored(paused, segment_spec, call, size_bytes, owner=None)
             await self.idle.tell_queued(run)
             self.claims.fill()
             return self.active.queued(run)
@@ -188,7 +184,7 @@ class Engine:
         self.active.resuming.add(run_id)
         try:
             owner = self.active.owner
-            run = await self._next_stored(paused, segment_spec, size_bytes, owner=owner)
+            run = await self._next_stored(paused, segment_spec, call, size_bytes, owner=owner)
             # Where the store fails now, the run is let go with the next renewal of the lease.
             self.active.orphaned.setdefault(run_id, StopRequest())
             try:
@@ -205,12 +201,18 @@ class Engine:
             self._free_slot(project_id)
 
     async def _next_stored(
-        self, paused: PausedRun, segment_spec: SegmentSpec, size_bytes: int, *, owner: str | None
+        self,
+        paused: PausedRun,
+        segment_spec: SegmentSpec,
+        call: IdempotencyKey | None,
+        size_bytes: int,
+        *,
+        owner: str | None,
     ) -> RunRecord:
         """The run once its next segment is in the store."""
         checkpoint = await offload(partial(segment_checkpoint, segment_spec), size_bytes=size_bytes)
         try:
-            run = await self._store.resume_run(paused.run, checkpoint, owner=owner)
+            run = await self._store.resume_run(paused.run, checkpoint, owner=owner, call=call)
         except CommitUncertain as unknown:
             if owner is not None:
                 self.active.orphaned.setdefault(paused.run.id, StopRequest())

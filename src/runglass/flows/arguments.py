@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from runglass.config.settings import USUAL
 from runglass.errors import APIError, api_error
 from runglass.flows.diagnostics import Finding, path_text
 from runglass.flows.flow import (
@@ -26,7 +27,7 @@ from runglass.flows.flow import (
     leaves,
 )
 from runglass.flows.models import OFFLINE_MODEL, SettingRules, provider_missing
-from runglass.flows.parser import SCHEMA_LIMIT_BYTES, flow_rules
+from runglass.flows.parser import flow_rules
 from runglass.flows.schemas.defaults import TooManyDefaults, fill_defaults
 from runglass.flows.schemas.schema import errors_in, explain, sentence
 from runglass.support.safe_text import suggestion
@@ -40,7 +41,7 @@ def apply_overrides(
     flow: Flow,
     overrides: Mapping[str, Mapping[str, Any]],
     *,
-    schema_limit_bytes: int = SCHEMA_LIMIT_BYTES,
+    schema_limit_bytes: int = USUAL.schema_limit_bytes,
 ) -> Flow:
     """The flow with fields of leaf steps set anew: `{step id: {field: value}}`, in the file's spelling.
 

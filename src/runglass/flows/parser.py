@@ -13,6 +13,7 @@ import jsonschema_rs
 import msgspec
 from jsonschema_rs import ValidationErrorKind as Kind
 
+from runglass.config.settings import USUAL
 from runglass.errors import FlowFileError, Problem
 from runglass.flows.diagnostics import Finding, Path, path_text, shown
 from runglass.flows.flow import MAX_STEPS, OVERRIDABLE, Flow, Syntax, flow_schema
@@ -39,16 +40,12 @@ from runglass.support.safe_text import suggestion
 
 MAX_NESTING = 32
 MAX_IDLE_KEYWORDS = 1_000
-SCHEMA_LIMIT_BYTES = 256 * 1024
-
 MAX_PROBLEMS = 1_000
-FLOW_LIMIT = 1 << 20
-"""Characters of a flow file, and bytes of the overrides of a call: they make a flow of their own."""
 
 _META = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
 
 
-def _json_schema(schema: Any, path: Path, *, limit_bytes: int = SCHEMA_LIMIT_BYTES) -> Iterator[Finding]:
+def _json_schema(schema: Any, path: Path, *, limit_bytes: int) -> Iterator[Finding]:
     """Mistakes in a schema for objects: all that the meta-schema finds, or the first of compiling it."""
     if not isinstance(schema, dict):
         return
@@ -90,7 +87,7 @@ def _broken_reference(schema: Schema, error: jsonschema_rs.ValidationError) -> F
 class FlowRules:
     """The rules that a flow file has to keep: the schema of flow files taken apart by step type, and more."""
 
-    def __init__(self, *, schema_limit_bytes: int = SCHEMA_LIMIT_BYTES) -> None:
+    def __init__(self, schema_limit_bytes: int) -> None:
         self._judge_schema = functools.partial(_json_schema, limit_bytes=schema_limit_bytes)
         self._judges: dict[Syntax, Callable[[Any, Path], Iterator[Finding]]] = {
             "template": template_findings,
@@ -160,7 +157,7 @@ class FlowRules:
 @functools.lru_cache(maxsize=4)
 def flow_rules(schema_limit_bytes: int) -> FlowRules:
     """The rules, with this limit for each schema in a flow."""
-    return FlowRules(schema_limit_bytes=schema_limit_bytes)
+    return FlowRules(schema_limit_bytes)
 
 
 def _without_items(part: Any) -> Any:
@@ -238,8 +235,8 @@ def check_flow(
     *,
     file: str = "<flow>",
     own_providers: Container[str] = (),
-    limit_characters: int = FLOW_LIMIT,
-    schema_limit_bytes: int = SCHEMA_LIMIT_BYTES,
+    limit_characters: int = USUAL.flow_limit_bytes,
+    schema_limit_bytes: int = USUAL.schema_limit_bytes,
 ) -> CheckedFlow:
     """The flow and the warnings about it, at most a thousand; otherwise like `parse_flow`.
 

@@ -37,12 +37,8 @@ class Limits:
 
     def __init__(self, settings: Settings, *, weights: Mapping[int, float] | None = None) -> None:
         self.settings = settings
-        self.rates = Rates(
-            per_key=settings.rate_limit_per_minute, per_project=settings.project_rate_limit_per_minute
-        )
-        self.memory = MemoryBudget(
-            limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes
-        )
+        self.rates = Rates(settings)
+        self.memory = MemoryBudget(settings)
         self.runs = RunSlots(settings, weights=weights)
         self.store_turns: defaultdict[int, StoreTurns] = defaultdict(StoreTurns)
         """By project: those of its steps."""
@@ -119,16 +115,11 @@ class Rate:
 class Rates:
     """The rates of each key, and of all keys of a project together, so that more keys do not raise it.
 
-    None is no limit. `clock` gives seconds that never go back.
+    `clock` gives seconds that never go back.
     """
 
-    def __init__(
-        self,
-        *,
-        per_key: int | None = None,
-        per_project: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        per_key, per_project = settings.rate_limit_per_minute, settings.project_rate_limit_per_minute
         key = {"subject": "this key", "setting": "rate_limit_per_minute"}
         project = {
             "subject": "this project, with all of its keys,",

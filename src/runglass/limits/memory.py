@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Protocol
 
+from runglass.config.settings import Settings
 from runglass.errors import APIError, api_error
 from runglass.limits.offload import LARGE_BYTES
 from runglass.limits.pace import current_project
@@ -35,9 +36,9 @@ class Evictable(Protocol):
 class MemoryBudget:
     """The memory of a process, `limit_bytes`, of which each run keeps `run_bytes` that can be evicted."""
 
-    def __init__(self, *, limit_bytes: int = 1 << 30, run_bytes: int = 8 << 20) -> None:
-        self.limit_bytes = limit_bytes
-        self.run_bytes = run_bytes
+    def __init__(self, settings: Settings) -> None:
+        self.limit_bytes = limit_bytes = settings.memory_limit_bytes
+        self.run_bytes = settings.run_memory_bytes
         self.evictable: dict[Evictable, None] = {}
         """The oldest first."""
         self._held = Shares(limit_bytes, most=BEYOND * limit_bytes)

@@ -17,7 +17,7 @@ from runglass.log.span_tree import SpanTree
 from runglass.log.trace import TERMINAL, RunSummary
 from runglass.recording.merge import merge
 from runglass.recording.span_worker import EncodedSpan, encoded_span
-from runglass.store.base import Store, decoding
+from runglass.store.base import Store, decoding, summary_of
 from runglass.store.records import NO_NUMBERS, Append, RunNumbers, RunRecord, StepRow
 from runglass.store.run_logs import RunLog
 
@@ -167,8 +167,7 @@ class RecordedRun:
 
     def begin(self, at: str) -> None:
         """Records the first event, by what the run's row says. Raises RunUnreadable."""
-        with decoding(self.run.id):
-            summary = json.decode(self.run.summary, type=RunSummary)
+        summary = summary_of(self.run)
         self.record(
             RunStarted(
                 execution_id=self.run.id,

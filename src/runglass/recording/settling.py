@@ -13,10 +13,10 @@ from msgspec import Raw, json
 from runglass.engine.capture.snapshots import preview
 from runglass.errors import PermanentStoreError, RunUnreadable, StoreError, WrongExpectedVersion
 from runglass.log.events import FlowCompleted, FlowFailed, KnownEvent, RunInput
-from runglass.log.trace import RunSummary, StepTrace
+from runglass.log.trace import StepTrace
 from runglass.recording.recorded_run import RecordedRun
 from runglass.recording.recordings import Recordings
-from runglass.store.base import Store, decoding
+from runglass.store.base import Store, summary_of
 from runglass.store.records import RunRecord
 from runglass.support.clock import Clock, iso, iso_ms
 from runglass.support.lazy_json import Json, json_bytes
@@ -95,8 +95,7 @@ class Settling:
 
         Raises RunUnreadable, StoreError, and WrongExpectedVersion where another process has written to it.
         """
-        with decoding(record.id):
-            told = json.decode(record.summary, type=RunSummary).recording
+        told = summary_of(record).recording
         if told is None:
             raise RunUnreadable(record.id, "its summary has no trace id")
         async with self._recordings.locked(record.project_id, [told.trace_id]):

@@ -1,7 +1,4 @@
-"""Composition root: settings in, a runtime out whose parts belong together.
-
-More than 300 lines: all that a process consists of is made and closed in one block.
-"""
+"""Composition root: settings in, a runtime out whose parts belong together."""
 
 import asyncio
 import os
@@ -22,14 +19,13 @@ from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.engine import Engine
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.maintenance.removal import RunRemoval
-from runglass.engine.models.answer_bounds import AnswerLimits
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.steps.run_context import StepDependencies
 from runglass.engine.workers.checks import Checks
 from runglass.engine.workers.sandbox import Sandbox
 from runglass.engine.workers.templates import Templates
 from runglass.errors import UpgradeRequired
-from runglass.limits.limits import Limits, most
+from runglass.limits.limits import Limits
 from runglass.recording.recordings import Recordings
 from runglass.recording.settling import Settling
 from runglass.recording.span_reader import SpanReader
@@ -39,7 +35,6 @@ from runglass.store.base import Store
 from runglass.store.data_folder import exclusive
 from runglass.store.integrity import Checked
 from runglass.store.leases import ProcessFacts
-from runglass.store.records import Retention
 from runglass.store.sqlite.database_file import check, upgrade
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.byte_cache import limit_caches
@@ -150,8 +145,8 @@ async def open_runtime(
     limits = limits or FixedLimits()
     bus = Bus() if is_guest else _bus(settings)
     if not isinstance(bus, ProcessBus):
-        # In one process no wake-up is lost, and no other server may have noted a call.
-        limits = limits._replace(poll_s=settings.lease_s, noted_s=0.0)
+        # In one process no wake-up is lost.
+        limits = limits._replace(poll_s=settings.lease_s)
     if settings.postgres is None and not (settings.executes_runs or is_guest):
         raise SettingsError(
             "executes_runs is false, and no other process executes the runs of a SQLite file; leave it true,"
@@ -167,36 +162,12 @@ async def open_runtime(
     getcontext()
     async with (
         open_store(settings) if is_guest else _runtime_store(settings) as store,
-        Sandbox(
-            time_limit_ms=settings.code_time_limit_ms,
-            memory_limit_bytes=settings.code_memory_limit_bytes,
-            most_each=most(settings.max_concurrent_steps_per_project),
-        ) as sandbox,
-        Checks(
-            time_limit_ms=settings.check_time_limit_ms,
-            flow_time_limit_ms=settings.flow_check_time_limit_ms,
-            memory_limit_bytes=settings.check_memory_limit_bytes,
-            schema_limit_bytes=settings.schema_limit_bytes,
-            flow_limit_bytes=settings.flow_limit_bytes,
-        ) as checks,
-        RedactionClient(
-            time_limit_ms=settings.redaction_time_limit_ms,
-            memory_limit_bytes=settings.redaction_memory_limit_bytes,
-        ) as redactions,
+        Sandbox(settings) as sandbox,
+        Checks(settings) as checks,
+        RedactionClient(settings) as redactions,
         SpanReader(captures("redacted")) as spans,
-        Templates(most_each=most(settings.max_concurrent_steps_per_project)) as templates,
-        ModelGateway(
-            base_urls=settings.providers,
-            api_keys=settings.provider_keys,
-            prices=settings.prices,
-            rules=setting_rules(settings),
-            default_max_tokens=settings.default_max_tokens,
-            image_tokens=settings.image_tokens,
-            answer_limits=AnswerLimits(
-                size_bytes=settings.answer_limit_bytes, idle_s=settings.answer_idle_limit_s
-            ),
-            checks=checks,
-        ) as models,
+        Templates(settings) as templates,
+        ModelGateway(settings, checks=checks, rules=setting_rules(settings)) as models,
     ):
         clock = store.clock
         dependencies = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)
@@ -215,8 +186,6 @@ async def open_runtime(
             dependencies=dependencies,
             make_capture=make_capture,
             limits=Limits(settings, weights=weights),
-            crash_retries=settings.crash_retries,
-            lease_s=settings.lease_s,
             process=ProcessFacts(
                 socket.gethostname(), os.getpid(), runglass.__version__, settings.executes_runs
             ),
@@ -226,22 +195,8 @@ async def open_runtime(
             # Nothing begins any more, and there is no lease to end.
             await engine.gate.close(0)
         async with nullcontext() if is_guest else engine:
-            housekeeping = Maintenance(
-                store=store,
-                engine=engine,
-                clock=clock,
-                pause_limit=timedelta(hours=settings.pause_limit_h),
-                answer_ttl=timedelta(seconds=settings.kept_for_callers_s),
-            )
-            removal = RunRemoval(
-                store=store,
-                engine=engine,
-                clock=clock,
-                default=Retention(settings.retention_days, settings.content_retention_days),
-                plain_days=settings.plain_retention_days,
-                # A reader whose wake-up is lost looks once in `tail_poll_s`.
-                grace_s=2 * settings.tail_poll_s + 1,
-            )
+            housekeeping = Maintenance(store=store, engine=engine, clock=clock, settings=settings)
+            removal = RunRemoval(store=store, engine=engine, clock=clock, settings=settings)
             recordings = Recordings(
                 store=store,
                 bus=bus,

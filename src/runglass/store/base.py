@@ -11,11 +11,13 @@ from typing import Self
 import msgspec
 
 from runglass.errors import RunUnreadable
+from runglass.log.trace import RunSummary
 from runglass.store.catalog import Catalog
 from runglass.store.content_removal import ContentRemoval
 from runglass.store.leases import Leases
 from runglass.store.overview import Overview, PoolUse
 from runglass.store.recordings import RecordedTraces
+from runglass.store.records import RunRecord
 from runglass.store.removal import Removal
 from runglass.store.run_lists import RunLists
 from runglass.store.run_logs import RunLog
@@ -35,6 +37,12 @@ def decoding(run_id: str) -> Iterator[None]:
         RecursionError,
     ) as error:
         raise RunUnreadable(run_id, str(error) or type(error).__name__) from error
+
+
+def summary_of(run: RunRecord) -> RunSummary:
+    """What the row of the run says of it. Raises RunUnreadable."""
+    with decoding(run.id):
+        return msgspec.json.decode(run.summary, type=RunSummary)
 
 
 class Store(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runglass.errors import DuplicateIdempotencyKey
-from runglass.store.records import IdempotencyKey, IdempotencyRecord, RunRecord
+from runglass.store.records import IdempotencyKey, IdempotencyRecord
 from runglass.store.statements import (
     Steps,
     StorePart,
@@ -29,10 +29,6 @@ class Calls(StorePart):
         found = await self._read(fetch(sql, project_id=project_id, key=key))
         fields = IdempotencyRecord.__struct_fields__
         return IdempotencyRecord(**dict(zip(fields, found[0], strict=True))) if found else None
-
-    async def begin_call(self, project_id: int, call: IdempotencyKey, run: RunRecord) -> None:
-        """Notes a call that goes on with a run. Raises DuplicateIdempotencyKey for a used key."""
-        await self._write(lambda: begin_call(project_id, call, run.id, head=run.head))
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
         """Keeps an answer that the run does not tell, for repeats of the call; the first one stays."""
@@ -87,11 +83,23 @@ class Calls(StorePart):
         return await self._read(one(as_bytes, sql, run_no=run_no, seq=seq))
 
 
+UNUSED_KEY = (
+    "NOT EXISTS (SELECT 1 FROM call WHERE call.project_id = run.project_id AND call.key = :key"
+    " AND (call.run_id <> run.id OR call.head <> run.head))"
+)
+"""The condition for a run that a call under `:key` may resume: it is the key of no other call."""
+
+
 def begin_call(project_id: int, call: IdempotencyKey, run_id: str, *, head: int) -> Steps[None]:
-    """Notes the call. Raises DuplicateIdempotencyKey, also once a transaction with the same key has ended."""
+    """Stores the key of a call. Raises DuplicateIdempotencyKey for one that is used, be it just now.
+
+    The same call may be there: the version before this one stored it before it resumed the run.
+    """
     added = yield changed(
         "INSERT INTO call (project_id, key, digest, run_id, head, created_at)"
-        " VALUES (:project_id, :key, :digest, :run_id, :head, now()) ON CONFLICT DO NOTHING",
+        " VALUES (:project_id, :key, :digest, :run_id, :head, now()) ON CONFLICT (project_id, key)"
+        " DO UPDATE SET head = excluded.head"
+        " WHERE call.run_id = excluded.run_id AND call.head = excluded.head",
         project_id=project_id,
         **call._asdict(),
         run_id=run_id,

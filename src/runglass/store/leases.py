@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from runglass.log.money import add_usd
-from runglass.store.records import Checkpoint, Project, RunRecord
+from runglass.store.calls import UNUSED_KEY, begin_call
+from runglass.store.records import Checkpoint, IdempotencyKey, Project, RunRecord
 from runglass.store.run_tables import RUN_COLUMNS, run_of
 from runglass.store.statements import Ask, Steps, StorePart, count_open, done, every, fetch, one
 from runglass.support.clock import iso
@@ -204,11 +205,14 @@ class Leases(StorePart):
         # Also on a full disk: a run that is cancelled lets its request and its checkpoints go.
         return await self._remove(one(run_of, sql, no=run.no, head=run.head, fence=run.fence))
 
-    async def resume_run(self, run: RunRecord, segment: Checkpoint, *, owner: str | None) -> RunRecord | None:
+    async def resume_run(
+        self, run: RunRecord, segment: Checkpoint, *, owner: str | None, call: IdempotencyKey | None = None
+    ) -> RunRecord | None:
         """Stores the next segment of a paused run for `owner`, or without one for whoever claims it.
 
         From then on the run goes on whatever becomes of the caller, and is paused until the first event of
-        the segment. None if the run is not paused as `run` says any more, or is being resumed already.
+        the segment. None if the run is not paused as `run` says any more, or is being resumed already, or
+        where the key of the `call` has been used; DuplicateIdempotencyKey where that happens at this moment.
         """
         resumed = one(
             run_of,
@@ -216,17 +220,20 @@ class Leases(StorePart):
             " owner = CAST(:owner AS text), claims = 0,"
             " claimed_head = CASE WHEN CAST(:owner AS text) IS NULL THEN -1 ELSE head END"
             " WHERE no = :no AND status = 'paused' AND resume_head <> head AND head = :head"
-            f" AND fence = :fence RETURNING {RUN_COLUMNS}",
+            f" AND fence = :fence AND {UNUSED_KEY} RETURNING {RUN_COLUMNS}",
             no=run.no,
             head=run.head,
             fence=run.fence,
             owner=owner,
+            key=None if call is None else call.key,
         )
 
         def work() -> Steps[RunRecord | None]:
             found: RunRecord | None = yield resumed
             if found is None:
                 return None
+            if call is not None:
+                yield from begin_call(run.project_id, call, run.id, head=run.head)
             yield done(
                 "INSERT INTO checkpoint (run_no, step_id, loop_path, seq, data)"
                 " VALUES (:run_no, :step_id, :loop_path, :seq, :data)"

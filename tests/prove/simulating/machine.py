@@ -13,7 +13,7 @@ from runglass.errors import StoreError
 from runglass.limits.limits import Limits
 from runglass.log.fold import Address
 from runglass.tails.run_log import Tails
-from tests.fakes import CRASH_RETRIES, LEASE_S
+from tests.fakes import LEASE_S
 from tests.prove.simulating.disk import Inline, Store
 from tests.prove.simulating.virtual import Clock, Process
 from tests.prove.simulating.work import SimulatedModels, SimulatedSandbox, SimulatedTemplates
@@ -125,8 +125,6 @@ class Life:
                         executes_runs=self._executes,
                     )
                 ),
-                crash_retries=CRASH_RETRIES,
-                lease_s=LEASE_S,
             ) as engine:
                 keeping = asyncio.create_task(self._keep(engine))
                 self.engine = engine

@@ -9,7 +9,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
-from runglass.config.settings import Price
+from runglass.config.settings import Price, Settings
 from runglass.engine.models.gateway import (
     AnswerRejected,
     ModelAnswer,
@@ -84,7 +84,7 @@ class SimulatedModels(ModelGateway):
     """`echo`, which takes its time, is busy now and then, and gives answers that cannot be used."""
 
     def __init__(self, chance: Random) -> None:
-        super().__init__(prices={"echo": PRICE})
+        super().__init__(Settings(prices={"echo": PRICE}))
         self._chance = chance
 
     async def complete(

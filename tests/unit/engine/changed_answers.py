@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runglass.config.settings import Settings
 from runglass.engine.models.gateway import ModelGateway, Price
 from tests.unit.engine.fake_provider import FakeProvider, Reply
 from tests.unit.engine.provider_families import FAMILIES, addressed
@@ -22,7 +23,7 @@ async def every_provider(
     """One server for the models of all families."""
     async with (
         FakeProvider.serving() as fake,
-        ModelGateway(**addressed(fake, monkeypatch), prices=prices) as models,
+        ModelGateway(Settings(**addressed(fake, monkeypatch), prices=dict(prices or {}))) as models,
     ):
         yield fake, models
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +30,7 @@ from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from runglass.wire.run_api import CaptureFailed, CaptureMode
-from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
+from tests.fakes import VirtualClock
 from tests.laws.stored import kept_run
 
 NO_OUTCOME = RunOutcome("")
@@ -111,9 +110,11 @@ async def open_harness(
     async with AsyncExitStack() as opened:
         if beside is None:
             await opened.enter_async_context(store)
-        sandbox = await opened.enter_async_context(Sandbox(time_limit_ms=60_000))
+        sandbox = await opened.enter_async_context(Sandbox(Settings(code_time_limit_ms=60_000)))
         templates = await opened.enter_async_context(Templates())
-        models = await opened.enter_async_context(ModelGateway(prices=prices) if models is None else models)
+        models = await opened.enter_async_context(
+            ModelGateway(Settings(prices=dict(prices or {}))) if models is None else models
+        )
         dependencies = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)
         bus = beside.bus if beside else Bus()
         engine = Engine(
@@ -122,8 +123,6 @@ async def open_harness(
             dependencies=dependencies,
             make_capture=partial(Capture, limit_bytes=4096, redactor=Redactor()),
             limits=Limits(Settings(max_concurrent_runs=slots, max_queued_runs=line, **settings)),
-            crash_retries=CRASH_RETRIES,
-            lease_s=LEASE_S,
             poll_s=poll_s,
         )
         yield EngineHarness(store, bus, await opened.enter_async_context(engine), clock)
@@ -194,14 +193,9 @@ async def run_of(house: EngineHarness, run_id: str) -> RunRecord:
     return run
 
 
-def maintenance(house: EngineHarness, *, pause_limit: timedelta = timedelta(hours=24)) -> Maintenance:
-    return Maintenance(
-        store=house.store,
-        engine=house.engine,
-        clock=house.clock,
-        pause_limit=pause_limit,
-        answer_ttl=timedelta(hours=1),
-    )
+def maintenance(house: EngineHarness, *, pause_limit_h: float = 24.0) -> Maintenance:
+    settings = Settings(pause_limit_h=pause_limit_h)
+    return Maintenance(store=house.store, engine=house.engine, clock=house.clock, settings=settings)
 
 
 async def follow(house: EngineHarness, run_id: str, *, until: int | None = None) -> None:

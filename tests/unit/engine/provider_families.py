@@ -181,4 +181,4 @@ def addressed(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     monkeypatch.setenv("GROQ_BASE_URL", host)
     monkeypatch.setitem(sdkconfiguration.SERVERS, sdkconfiguration.SERVER_GLOBAL, host)
     keys = dict.fromkeys(("openai", "openai-chat", "anthropic", "google", "groq", "mistral"), KEY)
-    return {"base_urls": {"local": fake.base_url}, "api_keys": keys}
+    return {"providers": {"local": fake.base_url}, "provider_keys": keys}

@@ -9,12 +9,11 @@ import httpx
 import msgspec
 import pytest
 
+from runglass.config.settings import USUAL, Settings
 from runglass.engine.models.answer_bounds import (
     EVENT_LINES,
     HEADS,
     PART_LIMIT_BYTES,
-    USUAL_LIMITS,
-    AnswerLimits,
     ProviderCall,
     bound,
 )
@@ -30,7 +29,7 @@ from tests.unit.engine.fake_provider import (
 )
 from tests.unit.engine.provider_families import CALL, FAMILIES, USAGE, Family, addressed
 
-SMALL = AnswerLimits(size_bytes=64 << 10)
+SMALL = Settings(answer_limit_bytes=64 << 10)
 OVER = 128 << 10
 
 
@@ -46,14 +45,14 @@ async def asked(
     model: str,
     reply: Reply,
     *,
-    limits: AnswerLimits = USUAL_LIMITS,
+    limits: Settings = USUAL,
     is_cut: bool = True,
     **settings: Any,
 ) -> ModelAnswer | ModelCallFailed:
     """The outcome of one call; where it failed and `is_cut`, its connection is closed by then."""
     fake.replies.append(reply)
     request = ModelRequest(model=model, messages=[{"role": "user", "content": "Hi"}], settings=settings)
-    async with ModelGateway(**addressed(fake, monkeypatch), answer_limits=limits) as models:
+    async with ModelGateway(msgspec.structs.replace(limits, **addressed(fake, monkeypatch))) as models:
         try:
             return await models.complete(request, lambda text: None)
         except ModelCallFailed as failure:
@@ -71,7 +70,7 @@ class Kind(NamedTuple):
 
     reply: Callable[[Family], Reply]
     streamed: bool = True
-    limits: AnswerLimits = USUAL_LIMITS
+    limits: Settings = USUAL
     code: str = "OUTPUT_TOO_LARGE"
     may_be_charged: bool = True
     may_retry: bool = False
@@ -129,7 +128,7 @@ TOO_MUCH = {
     ),
     "silence": Kind(
         lambda family: Reply(body=b"\n\n", silent=True),
-        limits=AnswerLimits(idle_s=0.001),
+        limits=Settings(answer_idle_limit_s=0.001),
         code=AWAY,
         may_retry=True,
         said="sent nothing for 0.001 s",
@@ -185,7 +184,7 @@ async def test_a_project_holds_one_large_answer_at_a_time() -> None:
     for stream in streams:
         response = httpx.Response(200, stream=stream)
         call = ProviderCall("local:tiny", None, is_streamed=False)
-        bound(call, response, USUAL_LIMITS, may_be_charged=True)
+        bound(call, response, USUAL, may_be_charged=True)
         reading.append(asyncio.create_task(response.aread()))
     first, second = streams
     await first.asked_for_more.wait()
@@ -208,7 +207,7 @@ async def test_a_few_hints_are_passed_over_and_cookies_are_not_kept(
     request = ModelRequest(
         model=FAMILIES[family].model, messages=[{"role": "user", "content": "Hi"}], settings={"stream": True}
     )
-    async with ModelGateway(**addressed(fake, monkeypatch)) as models:
+    async with ModelGateway(Settings(**addressed(fake, monkeypatch))) as models:
         for _ in range(2):
             await models.complete(request, lambda text: None)
     assert ["cookie" in headers for headers in fake.headers] == [False, False]
@@ -272,7 +271,7 @@ async def test_a_call_that_is_cut_off_in_its_turn_leaves_the_turn_to_others(
 ) -> None:
     fake.replies += [text_reply("Hi", usage=USAGE), text_reply("Hello", usage=USAGE)]
     request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hi"}])
-    async with ModelGateway(**addressed(fake, monkeypatch)) as models:
+    async with ModelGateway(Settings(**addressed(fake, monkeypatch))) as models:
 
         def leave(text: str) -> None:
             cut.cancel()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runglass.bus.base import Bus
+from runglass.config.settings import Settings
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
 from runglass.engine.models.gateway import (
@@ -321,7 +322,7 @@ async def test_a_crash_after_a_declined_request_charges_what_may_have_cost_somet
     declined, silent = error_reply(status, "response_format is not known here"), Reply(body=b"", silent=True)
     async with FakeProvider.serving() as fake:
         fake.replies.extend([declined, silent])
-        models = ModelGateway(base_urls={"local": fake.base_url}, prices={"local:tiny": PRICE})
+        models = ModelGateway(Settings(providers={"local": fake.base_url}, prices={"local:tiny": PRICE}))
         store = SqliteStore(tmp_path / "db")
         async with open_harness(store, models=models) as house, asyncio.timeout(60):
             await models.ready("local:tiny")
@@ -361,7 +362,7 @@ async def asking(
         fake.replies.extend(replies)
         prices = {"local:tiny": PRICE, "local:dear": PRICE}
         models = ModelGateway(
-            base_urls={"local": fake.base_url}, prices=prices, default_max_tokens=100, **more
+            Settings(providers={"local": fake.base_url}, prices=prices, default_max_tokens=100, **more)
         )
         async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
             await budget_of(house, Decimal(10))

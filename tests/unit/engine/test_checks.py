@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from runglass.config.settings import Settings
 from runglass.engine.workers import checks as module
 from runglass.engine.workers.checks import Checks
 from runglass.errors import APIError, FlowFileError, StepFailure
@@ -64,7 +65,7 @@ async def shared() -> Any:
 
 
 async def test_a_check_that_takes_too_long_fails_its_step_and_the_next_one_is_served() -> None:
-    async with Checks(time_limit_ms=300) as checks:
+    async with Checks(Settings(check_time_limit_ms=300)) as checks:
         with pytest.raises(
             StepFailure, match=r"more than 300 ms .*\(setting check_time_limit_ms\)"
         ) as failed:
@@ -77,7 +78,7 @@ async def test_a_check_that_takes_too_long_fails_its_step_and_the_next_one_is_se
 
 
 async def test_a_check_that_takes_too_much_memory_is_refused() -> None:
-    async with Checks(memory_limit_bytes=128 << 20, time_limit_ms=60_000) as checks:
+    async with Checks(Settings(check_memory_limit_bytes=128 << 20, check_time_limit_ms=60_000)) as checks:
         rows = {"rows": [[n] for n in range(600_000)]}
         with pytest.raises(APIError, match=r"setting check_memory_limit_bytes"):
             await checks.request(flow(**RECURSIVE), {}, rows, size_bytes=4_000_000, project_id=1)
@@ -85,13 +86,13 @@ async def test_a_check_that_takes_too_much_memory_is_refused() -> None:
 
 async def test_a_file_that_takes_too_long_is_refused() -> None:
     text = "slug: f\nsteps:\n" + "".join(f"- {{id: a{n}, type: passthrough}}\n" for n in range(9_000))
-    async with Checks(flow_time_limit_ms=50) as checks:
+    async with Checks(Settings(flow_check_time_limit_ms=50)) as checks:
         with pytest.raises(FlowFileError, match="setting flow_check_time_limit_ms"):
             await checks.flow_file(text.encode(), own_providers=(), project_id=1)
 
 
 async def test_a_project_holds_one_process_at_a_time() -> None:
-    async with Checks(time_limit_ms=60_000) as checks:
+    async with Checks(Settings(check_time_limit_ms=60_000)) as checks:
         own = flow(**doubling(40))
         given = doubling(40)["default"]
         slow = [

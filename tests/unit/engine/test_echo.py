@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runglass.config.settings import Settings
 from runglass.engine.models.echo import word_count, words_with_space
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest, Price
 from runglass.errors import StepFailure
@@ -60,7 +61,7 @@ async def test_echo_counts_words_as_tokens_and_has_no_price() -> None:
 
 async def test_a_configured_price_is_charged() -> None:
     price = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(10))
-    answer, _ = await ask(user("one two three"), models=ModelGateway(prices={"echo": price}))
+    answer, _ = await ask(user("one two three"), models=ModelGateway(Settings(prices={"echo": price})))
     assert answer.response.cost_usd == Decimal("0.000033")
 
 

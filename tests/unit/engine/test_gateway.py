@@ -14,6 +14,7 @@ import pytest
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
+from runglass.config.settings import Settings
 from runglass.engine.models.gateway import AnswerRejected, ModelAnswer, ModelGateway, ModelRequest, Price
 from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.provider_errors import setup_failure
@@ -74,9 +75,11 @@ async def bench() -> AsyncIterator[Bench]:
     async with (
         FakeProvider.serving() as fake,
         ModelGateway(
-            base_urls={"local": fake.base_url, "openai": fake.base_url},
-            api_keys={"local": SECRET},
-            prices={"local:priced": PRICE},
+            Settings(
+                providers={"local": fake.base_url, "openai": fake.base_url},
+                provider_keys={"local": SECRET},
+                prices={"local:priced": PRICE},
+            )
         ) as models,
     ):
         yield Bench(fake, models)
@@ -311,7 +314,7 @@ async def test_an_answer_slower_than_the_timeout_is_given_up(bench: Bench, body:
 async def test_an_address_is_told_without_what_is_secret_in_it(bench: Bench) -> None:
     base_url = bench.fake.base_url.replace("//", "//user:pass-word@") + "?key=in-the-query"
     bench.fake.replies.append(error_reply(400, "no"))
-    async with ModelGateway(base_urls={"local": base_url}) as models:
+    async with ModelGateway(Settings(providers={"local": base_url})) as models:
         request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hello"}])
         with pytest.raises(StepFailure) as caught:
             await models.complete(request, list[str]().append)
@@ -333,7 +336,7 @@ async def test_a_cancelled_call_hangs_up(bench: Bench) -> None:
 
 async def test_leaving_the_models_closes_their_connections() -> None:
     async with FakeProvider.serving() as fake:
-        async with ModelGateway(base_urls={"local": fake.base_url}) as models:
+        async with ModelGateway(Settings(providers={"local": fake.base_url})) as models:
             await Bench(fake, models).ask(text_reply("Hi"))
             assert not fake.disconnected.is_set()
         await fake.disconnected.wait()
@@ -477,7 +480,10 @@ async def test_an_unknown_model_string_is_not_supported(
 
 
 async def test_a_hosted_provider_uses_its_key_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with FakeProvider.serving() as fake, ModelGateway(api_keys={"openai": SECRET}) as models:
+    async with (
+        FakeProvider.serving() as fake,
+        ModelGateway(Settings(provider_keys={"openai": SECRET})) as models,
+    ):
         monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-another-secret-key")
         bench = Bench(fake, models)
@@ -553,7 +559,7 @@ async def test_a_call_cut_off_while_its_client_is_made_leaves_one_client(
 
     monkeypatch.setattr(ProviderClients, "new_provider", making)
     addresses = dict.fromkeys(["slow", "quick"], "http://127.0.0.1:9/v1")
-    clients = ProviderClients(base_urls=addresses, api_keys={})
+    clients = ProviderClients(Settings(providers=addresses))
     first = asyncio.create_task(clients.prepared("slow:a"))
     await begun.wait()
     first.cancel()

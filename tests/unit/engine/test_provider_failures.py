@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from runglass.config.settings import Settings
 from runglass.engine.models.gateway import ModelGateway
 from runglass.log.events import StepRetrying
 from runglass.log.trace import ModelCall
@@ -36,7 +37,7 @@ class Bench:
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     async with (
         FakeProvider.serving() as fake,
-        ModelGateway(base_urls={"local": fake.base_url}) as models,
+        ModelGateway(Settings(providers={"local": fake.base_url})) as models,
         open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house,
     ):
         yield Bench(fake, house)
@@ -92,7 +93,7 @@ async def test_a_provider_that_is_not_there_could_not_be_reached(tmp_path: Path)
     async with FakeProvider.serving() as gone:
         base_url = gone.base_url
     async with (
-        ModelGateway(base_urls={"local": base_url}) as models,
+        ModelGateway(Settings(providers={"local": base_url})) as models,
         open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house,
     ):
         ran = await Bench(gone, house).run(ASK)
@@ -186,7 +187,9 @@ async def test_a_key_is_looked_for_where_it_may_be_missing_alone(monkeypatch: py
     for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-from-the-environment")
-    async with ModelGateway(base_urls={"own": "http://127.0.0.1:9/v1"}, api_keys={"groq": "gsk"}) as models:
+    async with ModelGateway(
+        Settings(providers={"own": "http://127.0.0.1:9/v1"}, provider_keys={"groq": "gsk"})
+    ) as models:
         for model in ("echo", "own:m", "groq:m", "deepseek:deepseek-chat", "nobody:knows"):
             assert await models.missing_key(model) is None
         missing = await models.missing_key("openai:gpt-4o-mini")

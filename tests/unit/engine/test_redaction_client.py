@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from runglass.config.settings import Settings
 from runglass.engine.capture.capture import Capture
 from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, answered
@@ -144,7 +145,7 @@ async def test_a_large_value_whose_run_was_cut_off_meanwhile_is_not_redacted_on_
 
 async def test_a_value_that_takes_too_long_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
     """It has two megabytes."""
-    async with RedactionClient(time_limit_ms=50) as redactions:
+    async with RedactionClient(Settings(redaction_time_limit_ms=50)) as redactions:
         own, payload = capture(redactions), Payload(slow())
         await own.prepare(payload)
         note = note_of(own, payload)
@@ -153,14 +154,14 @@ async def test_a_value_that_takes_too_long_is_not_kept(caplog: pytest.LogCapture
 
 
 async def test_a_larger_value_has_more_time() -> None:
-    async with RedactionClient(time_limit_ms=1) as redactions:
+    async with RedactionClient(Settings(redaction_time_limit_ms=1)) as redactions:
         payload = Payload({"text": "password: hunter2\n" * 300_000})
         await capture(redactions).prepare(payload)
         assert "more than 6 ms" in note_of(capture(redactions), payload)
 
 
 async def test_a_value_that_takes_too_much_memory_is_not_kept() -> None:
-    async with RedactionClient(memory_limit_bytes=128 << 20) as redactions:
+    async with RedactionClient(Settings(redaction_memory_limit_bytes=128 << 20)) as redactions:
         payload = Payload({"password": "hunter2", "rows": [[n] for n in range(800_000)]})
         note, error = await kept_of(redactions, payload)
     assert "setting redaction_memory_limit_bytes" in note

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from runglass.engine.maintenance.removal import AT_ONCE, INTERVAL_S, RunRemoval
+from runglass.config.settings import Settings
+from runglass.engine.maintenance.removal import AT_ONCE, BATCH_ROWS, INTERVAL_S, RunRemoval
 from runglass.errors import StoreError
-from runglass.store.records import NO_RETENTION, Append, Retention, RunRecord
-from runglass.support.clock import iso
+from runglass.store.records import Append, Retention, RunRecord
+from runglass.support.clock import Clock, iso
 from runglass.wire.admin_api import SERVER
 from tests.faulty_store import FaultyStore
 from tests.records import new_recording, new_run
@@ -32,8 +33,16 @@ STEPS = """
 """
 
 
-def removal_in(house: EngineHarness, default: Retention = NO_RETENTION, **limits: int) -> RunRemoval:
-    return RunRemoval(store=house.store, engine=house.engine, clock=house.clock, default=default, **limits)
+def removal_in(
+    house: EngineHarness, clock: Clock | None = None, batch_rows: int = BATCH_ROWS, **settings: Any
+) -> RunRemoval:
+    return RunRemoval(
+        store=house.store,
+        engine=house.engine,
+        clock=clock or house.clock,
+        settings=Settings(**settings),
+        batch_rows=batch_rows,
+    )
 
 
 async def days_pass(house: EngineHarness, days: float) -> None:
@@ -56,7 +65,7 @@ async def test_a_run_goes_when_its_days_are_over_and_not_before(
     house: EngineHarness, execute: Execute
 ) -> None:
     old = await execute(STEPS, {"x": "sesame"})
-    removal = removal_in(house, Retention(days=30))
+    removal = removal_in(house, retention_days=30)
     await days_pass(house, 29)
     young = await execute(STEPS, {"x": "sesame"})
     await removal.tidy()
@@ -72,7 +81,7 @@ async def test_days_are_counted_from_the_end_of_a_run(house: EngineHarness) -> N
     started = await start(house, "  - {id: long, type: wait, ms: 86400000}")
     await started.outcome()
     assert len([s for s in house.clock.slept_s if s >= DAY_S]) == 1
-    removal = removal_in(house, Retention(days=1))
+    removal = removal_in(house, retention_days=1)
     await days_pass(house, 0.5)
     await removal.tidy()
     assert (await run_of(house, started.id)).status == "completed"
@@ -103,7 +112,7 @@ async def test_the_retention_of_the_flow_comes_before_that_of_project_and_server
     )
     await house.store.set_retention(run.project_id, Retention(project))
     await days_pass(house, 10)
-    await removal_in(house, Retention(server)).tidy()
+    await removal_in(house, retention_days=server).tidy()
     assert (await house.store.run(ran.id) is None) is gone
 
 
@@ -112,7 +121,7 @@ async def test_a_run_that_goes_on_is_never_due(house: EngineHarness) -> None:
     flow = await house.store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
     run = await house.store.create_run(new_run(project.id, flow.id, owner="me"))
     await days_pass(house, 10_000)
-    await removal_in(house, Retention(days=0, content_days=0)).tidy()
+    await removal_in(house, retention_days=0, content_retention_days=0).tidy()
     assert await house.store.run(run.id) == run
 
 
@@ -160,11 +169,11 @@ async def test_more_than_are_looked_up_at_once_all_go_those_that_cannot_be_read_
 
     runs = [*await asyncio.gather(*map(unreadable, range(AT_ONCE + 1))), good]
     await days_pass(house, 8)
-    await removal_in(house, Retention(content_days=7)).tidy()
+    await removal_in(house, content_retention_days=7).tidy()
     for run in runs:
         assert b"sesame" not in b"".join(await events_of(house, run))
     bites = [FaultyStore(house.store).calls(method) for method in ("purge_runs", "purge_rows")]
-    await removal_in(house, Retention(days=7)).tidy()
+    await removal_in(house, retention_days=7).tidy()
     assert [await house.store.run(run.id) for run in runs] == [None] * len(runs)
     assert all(len(each) < len(runs) / 20 for each in bites), "they go many together"
 
@@ -215,7 +224,7 @@ async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, e
     ran = await execute(STEPS, {"x": "sesame"})
     run = await run_of(house, ran.id)
     clock = StillClock(house)
-    removal = RunRemoval(store=house.store, engine=house.engine, clock=clock, default=NO_RETENTION)
+    removal = removal_in(house, clock)
     async with kept_on(removal):
         await clock.idle.wait()
         clock.idle.clear()
@@ -258,7 +267,7 @@ async def test_a_store_that_fails_is_tried_again(
 ) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     await days_pass(house, 2)
-    removal = removal_in(house, Retention(days=1))
+    removal = removal_in(house, retention_days=1)
     faults, done = FaultyStore(house.store), asyncio.Event()
     faults.fail("retentions", StoreError("not now"), times=1)
     faults.before("compact", lambda *, limit_bytes: done.set())
@@ -271,7 +280,7 @@ async def test_a_store_that_fails_is_tried_again(
 
 async def test_what_ended_before_all_dates_is_nothing(house: EngineHarness, execute: Execute) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
-    await removal_in(house, Retention(days=timedelta.max.days)).tidy()
+    await removal_in(house, retention_days=timedelta.max.days).tidy()
     assert await house.store.run(ran.id) is not None
 
 
@@ -281,7 +290,7 @@ async def test_a_run_set_aside_that_cannot_be_ended_keeps_no_other_from_going(
     ran = await execute(STEPS, {"x": "sesame"})
     await days_pass(house, 2)
     clock = StillClock(house)
-    removal = RunRemoval(store=house.store, engine=house.engine, clock=clock, default=Retention(days=1))
+    removal = removal_in(house, clock, retention_days=1)
     house.engine.active.put_aside("stuck", ValueError("garbage"))
     with FaultyStore(house.store) as faults:
         faults.fail("run", StoreError("not now"))

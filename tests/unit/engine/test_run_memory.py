@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
@@ -111,7 +112,7 @@ async def test_the_oldest_is_put_away_first_and_nothing_that_is_in_use() -> None
     async def nothing(address: tuple[str, str]) -> bytes:
         return b'{"text":"%s"}' % (b"x" * 30_000)
 
-    memory = MemoryBudget(limit_bytes=1 << 20, run_bytes=70_000)
+    memory = MemoryBudget(Settings(memory_limit_bytes=1 << 20, run_memory_bytes=70_000))
     run = RunMemory(memory, nothing)
     used, second, third, fourth = (text_of(30_000) for _ in range(4))
     run.keep(used, ("used", ""))
@@ -129,7 +130,7 @@ async def test_the_oldest_is_put_away_first_and_nothing_that_is_in_use() -> None
 
 
 async def test_steps_that_decode_too_much_at_once_wait_for_each_other_and_one_alone_never() -> None:
-    memory = MemoryBudget(limit_bytes=LARGE_BYTES * 8)
+    memory = MemoryBudget(Settings(memory_limit_bytes=LARGE_BYTES * 8))
     inside, most = 0, 0
 
     async def work(size: int) -> None:
@@ -150,7 +151,7 @@ async def test_steps_that_decode_too_much_at_once_wait_for_each_other_and_one_al
 
 
 def test_a_request_that_memory_has_no_room_for_is_refused_beside_others_and_taken_alone() -> None:
-    memory = MemoryBudget(limit_bytes=1_000_000)
+    memory = MemoryBudget(Settings(memory_limit_bytes=1_000_000))
     with memory.starting(10_000_000), pytest.raises(APIError) as caught, memory.starting(20_000):
         pass
     assert (caught.value.code, memory.held) == ("UNAVAILABLE", 0)
@@ -253,7 +254,7 @@ async def test_the_output_of_a_container_can_be_put_away_before_the_next_event(t
 
 
 def test_a_project_below_its_share_has_room_though_others_hold_all() -> None:
-    memory = MemoryBudget(limit_bytes=1000)
+    memory = MemoryBudget(Settings(memory_limit_bytes=1000))
     memory.hold(1000, 1)
     assert not memory.has_room(1, project_id=1)
     assert memory.has_room(500, project_id=2)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from runglass.config.settings import Settings
 from runglass.engine.workers.code_transform import CODE_LIMIT, of_body, of_expression
 from runglass.engine.workers.process import LONG_NICE, WORKER_NICE
 from runglass.engine.workers.sandbox import PRINT_LIMIT, Sandbox
@@ -20,7 +21,7 @@ from tests.waiting import eventually, until
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(time_limit_ms=60_000) as sandbox:
+    async with Sandbox(Settings(code_time_limit_ms=60_000)) as sandbox:
         yield sandbox
 
 
@@ -222,7 +223,7 @@ async def test_a_result_that_json_cannot_hold_is_refused_with_its_place(
 )
 async def test_every_limit_is_kept_and_named(sandbox: Sandbox, code: str, limit: str) -> None:
     # On a busy machine a slow way to another limit must not run out of time before.
-    async with Sandbox(time_limit_ms=1000) as hasty:
+    async with Sandbox(Settings(code_time_limit_ms=1000)) as hasty:
         sandbox = hasty if limit == "time" else sandbox
         error = await failure(sandbox, code)
         assert error.code == "SANDBOX_LIMIT"
@@ -232,16 +233,11 @@ async def test_every_limit_is_kept_and_named(sandbox: Sandbox, code: str, limit:
 
 
 async def test_limits_are_those_that_were_asked_for() -> None:
-    async with Sandbox(time_limit_ms=50) as sandbox:
+    async with Sandbox(Settings(code_time_limit_ms=50)) as sandbox:
         late = (await failure(sandbox, "while True: pass")).details
-    async with Sandbox(memory_limit_bytes=1 << 20, recursion_limit=30) as sandbox:
-        codes = ["return 'x' * (1 << 20)", "def f(): return f()\nreturn f()"]
-        failed = [late, *[(await failure(sandbox, code)).details for code in codes]]
-    assert [(each["limit"], each["value"]) for each in failed] == [
-        ("time", 50),
-        ("memory", 1 << 20),
-        ("recursion", 30),
-    ]
+    async with Sandbox(Settings(code_memory_limit_bytes=1 << 20)) as sandbox:
+        large = (await failure(sandbox, "return 'x' * (1 << 20)")).details
+    assert [(each["limit"], each["value"]) for each in (late, large)] == [("time", 50), ("memory", 1 << 20)]
 
 
 @pytest.mark.parametrize("name", ["TimeoutError", "MemoryError", "RecursionError", "RuntimeError"])
@@ -324,7 +320,7 @@ async def test_a_name_like_those_of_the_sandbox_itself_changes_no_result(sandbox
 
 
 async def test_a_flood_of_one_project_does_not_delay_another() -> None:
-    async with Sandbox(time_limit_ms=60_000, max_processes=1) as sandbox:
+    async with Sandbox(Settings(code_time_limit_ms=60_000), max_processes=1) as sandbox:
         flood = [
             asyncio.create_task(sandbox.run("while True: pass", {}, project_id=1), name=f"flood {n}")
             for n in range(4)
@@ -363,7 +359,7 @@ async def test_no_process_runs_code_of_two_projects_and_what_takes_long_yields()
 
 
 async def test_many_tasks_share_few_processes_and_a_runaway_only_delays_them() -> None:
-    async with Sandbox(time_limit_ms=2000, max_processes=1) as sandbox:
+    async with Sandbox(Settings(code_time_limit_ms=2000), max_processes=1) as sandbox:
         runaway = asyncio.create_task(failure(sandbox, "while True: pass"))
         quick = [asyncio.create_task(sandbox.run("return n * 2", {"n": n})) for n in range(50)]
         # None is failed for having waited longer than its own limit.
@@ -389,7 +385,7 @@ async def test_a_cancelled_task_leaves_the_sandbox_usable() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
 async def test_a_process_that_is_killed_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
-    async with Sandbox(time_limit_ms=60_000, max_processes=1) as sandbox:
+    async with Sandbox(Settings(code_time_limit_ms=60_000), max_processes=1) as sandbox:
         await sandbox.run("return 1", {})
         task = asyncio.create_task(failure(sandbox, "while True: pass"))
         # Once may be anybody's fault, so the code runs again.

@@ -1,7 +1,6 @@
 """Runs that are walked in more than one segment: tool calls, step-through, and what is left in between."""
 
 import asyncio
-from datetime import timedelta
 
 import msgspec
 import pytest
@@ -36,7 +35,7 @@ WALK = """
 async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:
     started = await start(house, TALK, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=TOOLS)))
     outcome = await started.outcome()
-    housekeeping = maintenance(house, pause_limit=timedelta(seconds=8))
+    housekeeping = maintenance(house, pause_limit_h=8 / 3600)
     slept = len(house.clock.slept_s)
     keeping = asyncio.create_task(housekeeping.run_forever())
     await follow(house, started.id)

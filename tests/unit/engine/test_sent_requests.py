@@ -10,6 +10,7 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
+from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.models.answer_bounds import ProviderCall, current_call
 from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
@@ -251,7 +252,7 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
         replies.insert(0, error_reply(400, "response_format json_schema is not known here"))
     async with FakeProvider.serving() as fake:
         fake.replies.extend(replies)
-        models = ModelGateway(**addressed(fake, monkeypatch))
+        models = ModelGateway(Settings(**addressed(fake, monkeypatch)))
         ran = await run(
             tmp_path,
             models,
@@ -298,14 +299,14 @@ async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is
 ) -> None:
     async with FakeProvider.serving() as fake:
         hidden = AsyncOpenAI(base_url=fake.base_url, api_key=KEY)
-        ordinary = ProviderClients(base_urls={"local": fake.base_url}, api_keys={}).new_provider("local")
+        ordinary = ProviderClients(Settings(providers={"local": fake.base_url})).new_provider("local")
         provider = OpenAICompatibleProvider(
             "local", openai_client=hidden, profile=ordinary._configured_model_profile
         )
         monkeypatch.setattr(ProviderClients, "new_provider", lambda clients, name: provider)
         declined = error_reply(400, "response_format json_schema is not known here")
         fake.replies.extend([declined, chat_stream(OBJECT, False)])
-        models = ModelGateway(base_urls={"local": fake.base_url})
+        models = ModelGateway(Settings(providers={"local": fake.base_url}))
         ran = await run(tmp_path, models, ASK | {"output_schema": SCHEMA})
         await hidden.close()
     assert ran.outcome.status == "completed"
@@ -334,7 +335,7 @@ async def test_a_login_that_is_renewed_on_the_way_is_told_to_nobody() -> None:
     heard = Heard()
     token = current_call.set(ProviderCall("local:tiny", heard, is_streamed=False))
     async with FakeProvider.serving() as fake:
-        clients = ProviderClients(base_urls={"local": fake.base_url}, api_keys={})
+        clients = ProviderClients(Settings(providers={"local": fake.base_url}))
         library: AsyncOpenAI = (await clients.prepared("local:tiny")).model.provider.client  # type: ignore[union-attr]
         elsewhere = fake.base_url.replace("127.0.0.1", "localhost")
         for address in (elsewhere, fake.base_url):

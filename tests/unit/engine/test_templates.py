@@ -268,7 +268,7 @@ def test_no_name_of_a_value_is_in_the_way_of_rendering(word: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_the_process_of_a_project_holds_nothing_of_another() -> None:
     canary = "".join(["the canary ", "of the first project"])
-    async with Templates(max_processes=1) as templates:
+    async with Templates() as templates:
         assert await templates.render("{{ s|upper }}", {"s": canary}, project_id=1) == canary.upper()
         assert await templates.render("{{ s|upper }}", {"s": "x"}, project_id=2) == "X"
         first, second = (process.pid for _, process in templates.idle)

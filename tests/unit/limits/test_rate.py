@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runglass.config.settings import Settings
 from runglass.errors import RateLimitError
 from runglass.limits.limits import Rates
 from runglass.server.http.error_responses import error_headers
@@ -31,7 +32,7 @@ def wait_s(rates: Rates, key: int = 1) -> float:
 @pytest.mark.parametrize("per_minute", [1, 3, 7, 60, 1000])
 def test_a_minutes_worth_may_come_at_once_and_the_next_when_one_is_due(per_minute: int) -> None:
     clock = Clock()
-    rates = Rates(per_key=per_minute, clock=clock)
+    rates = Rates(Settings(rate_limit_per_minute=per_minute), clock=clock)
     assert [wait_s(rates) for _ in range(per_minute)] == [0] * per_minute
     assert wait_s(rates) == pytest.approx(60 / per_minute)
     clock.now_s += 60 / per_minute
@@ -41,7 +42,7 @@ def test_a_minutes_worth_may_come_at_once_and_the_next_when_one_is_due(per_minut
 
 def test_only_keys_of_the_last_minute_are_remembered() -> None:
     clock = Clock()
-    rates = Rates(per_key=60, clock=clock)
+    rates = Rates(Settings(rate_limit_per_minute=60), clock=clock)
     for key in range(10_000):
         rates.take(key_id=key, project_id=1)
         clock.now_s += 0.5
@@ -57,7 +58,7 @@ def test_a_key_that_waits_for_retry_after_is_admitted_and_none_gets_more_than_th
     per_minute: int, pauses_s: list[float]
 ) -> None:
     clock = Clock()
-    rates = Rates(per_key=per_minute, clock=clock)
+    rates = Rates(Settings(rate_limit_per_minute=per_minute), clock=clock)
     began_s = clock.now_s
     for taken, pause_s in enumerate(pauses_s, start=1):
         clock.now_s += pause_s
@@ -76,7 +77,7 @@ def test_the_header_says_whole_seconds_and_at_least_one(seconds: float, header: 
 
 
 def test_one_more_key_does_not_raise_the_projects_rate() -> None:
-    rates = Rates(per_key=5, per_project=8, clock=Clock())
+    rates = Rates(Settings(rate_limit_per_minute=5, project_rate_limit_per_minute=8), clock=Clock())
     for number in range(8):
         rates.take(key_id=number, project_id=1)
     with pytest.raises(RateLimitError, match=r"this project.* 8 times .*`project_rate_limit_per_minute`"):
@@ -85,7 +86,7 @@ def test_one_more_key_does_not_raise_the_projects_rate() -> None:
 
 
 def test_a_key_over_its_own_limit_takes_nothing_from_its_project() -> None:
-    rates = Rates(per_key=2, per_project=4, clock=Clock())
+    rates = Rates(Settings(rate_limit_per_minute=2, project_rate_limit_per_minute=4), clock=Clock())
     for _ in range(2):
         rates.take(key_id=1, project_id=1)
     for _ in range(50):

@@ -3,22 +3,17 @@
 import pytest
 
 from runglass.server.services.step_attempts import choose
-from runglass.store.records import StepRow
-
-
-def row(position: int, loop_path: str, attempt: int = 1) -> StepRow:
-    return StepRow(position, "s", loop_path, attempt, "completed", b"{}")
-
+from runglass.store.records import AttemptKey
 
 # Iterations that ran at the same time: their order of first start is not that of their indices.
-ROWS = [
-    row(1, "1,2"),
-    row(2, "0,12"),
-    row(3, "1,0", 1),
-    row(3, "1,0", 2),
-    row(3, "1,0", 3),
-    row(4, "0,2", 1),
-    row(4, "0,2", 2),
+KEYS = [
+    AttemptKey(1, "1,2", 1),
+    AttemptKey(2, "0,12", 1),
+    AttemptKey(3, "1,0", 1),
+    AttemptKey(3, "1,0", 2),
+    AttemptKey(3, "1,0", 3),
+    AttemptKey(4, "0,2", 1),
+    AttemptKey(4, "0,2", 2),
 ]
 
 
@@ -34,5 +29,5 @@ ROWS = [
 def test_attempts_are_selected_by_number_in_the_iteration_that_began_last(
     attempt: str, chosen: list[tuple[str, int]]
 ) -> None:
-    found = choose(ROWS, attempt=attempt)
-    assert [(row.loop_path, row.attempt) for row in found] == chosen
+    found = choose(KEYS, attempt=attempt)
+    assert [(key.loop_path, key.attempt) for key in found] == chosen

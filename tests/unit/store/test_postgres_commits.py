@@ -22,7 +22,7 @@ from runglass.store.postgres.connections import CONNECTIONS
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Checkpoint, IdempotencyKey, Retention, RunRecord
 from runglass.wire.admin_api import SERVER
-from tests.conformance.stores import batch, make_run, row
+from tests.conformance.stores import CALL, batch, make_run, row
 from tests.conformance.test_imports import EVENTS, imported
 from tests.conformance.test_recordings import record
 from tests.postgres_proxy import COMMIT, CuttingProxy, cutting_proxy
@@ -46,12 +46,12 @@ class Known(NamedTuple):
 
 
 async def prepared(store: Store) -> Known:
-    run, ended, paused = [await make_run(store, f"run-{number}") for number in range(3)]
+    run = await make_run(store, "run-0", call=CALL)
+    ended, paused = await make_run(store, "run-1"), await make_run(store, "run-2")
     await store.publish(run.flow_id)
     await store.put_draft(run.project_id, "flow", name="two", capture=None, source=b"2")
     key = await store.add_key(run.project_id, "read", b"digest", "nk_")
     await store.hold_lease("me", until="2027-01-01", renew=False)
-    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
     large = [Checkpoint("s", "", b"x" * 2_000_000)]
     await store.append(batch(ended, 0, b"{}", checkpoints=large, open_bytes=2_000_000))
     await store.append(batch(ended, 1, b"{}", status="completed", result=b'"r"', ended_at="2026"))
@@ -73,9 +73,6 @@ CALLS: dict[str, Call] = {
     ),
     "append": lambda store, known: store.append(
         batch(known.run, 0, b"1", steps=[row(1)], spent_usd=Decimal(3), log_bytes=7)
-    ),
-    "begin_call": lambda store, known: store.begin_call(
-        known.run.project_id, IdempotencyKey("new", b"d"), known.run
     ),
     "begin_import": lambda store, known: store.begin_import(known.run.project_id, "another"),
     "check_write": lambda store, known: store.check_write(),
@@ -112,7 +109,7 @@ CALLS: dict[str, Call] = {
     "renew_lease": lambda store, known: store.hold_lease("me", until="2029-01-01", renew=True),
     "request_cancel": lambda store, known: store.request_cancel(known.run.id, reason="why"),
     "resume_run": lambda store, known: store.resume_run(
-        known.paused, Checkpoint("", "stretch", b"next"), owner=None
+        known.paused, Checkpoint("", "stretch", b"next"), owner=None, call=IdempotencyKey("new", b"d")
     ),
     "revoke_key": lambda store, known: store.revoke_key(known.run.project_id, known.key),
     "set_budget": lambda store, known: store.set_budget(known.run.project_id, Decimal(3)),

@@ -9,16 +9,16 @@ from typing import cast
 
 import pytest
 
+from runglass.config.settings import Settings
 from runglass.engine.engine import Engine
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.errors import ImportConflict, StoreError, WrongExpectedVersion
 from runglass.store.imports import ImportedRun
 from runglass.store.postgres.store import PostgresStore
-from runglass.store.records import IdempotencyKey
 from runglass.support.clock import SystemClock, iso
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery
-from tests.conformance.stores import batch, make_run
+from tests.conformance.stores import CALL, batch, make_run
 from tests.conformance.test_imports import EVENTS, RUN, imported, project_id_of
 from tests.postgres_server import connected, postgres_server, until_one_waits
 from tests.records import new_run
@@ -237,8 +237,7 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
 async def test_a_process_with_a_wrong_clock_forgets_no_call_before_its_time(
     stores: list[PostgresStore], tmp_path: Path, hours: int
 ) -> None:
-    run = await make_run(stores[0])
-    await stores[0].begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    run = await make_run(stores[0], call=CALL)
     wrong = SkewedClock(timedelta(hours=hours))
     async with PostgresStore(await postgres_server().database_of(tmp_path), clock=wrong) as store:
         maintenance = Maintenance(
@@ -246,8 +245,7 @@ async def test_a_process_with_a_wrong_clock_forgets_no_call_before_its_time(
             # Of which nothing is asked where no run is paused.
             engine=cast(Engine, None),
             clock=store.clock,
-            pause_limit=timedelta(hours=1),
-            answer_ttl=timedelta(hours=1),
+            settings=Settings(pause_limit_h=1),
         )
         await maintenance.tidy()
     assert await stores[0].call(run.project_id, "key") is not None

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from runglass.config.settings import USUAL, Settings
 from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest
 from runglass.engine.capture.snapshots import left_out, not_kept, shortened, without_content, without_printed
 from runglass.engine.workers.pool import LimitHit, WorkerPool
@@ -26,16 +27,16 @@ _decoder = msgspec.json.Decoder(RedactionReply)
 class RedactionClient(WorkerPool):
     """A pool of processes that redact.
 
-    For each begun megabyte of a value a process may take `time_limit_ms` of the processor, and it may take
-    `memory_limit_bytes` of memory. A project's values are redacted one at a time.
+    The time limit of the settings is for each begun megabyte of a value. A project's values are redacted one
+    at a time.
     """
 
-    def __init__(self, *, time_limit_ms: int = 4_000, memory_limit_bytes: int = 1 << 30) -> None:
-        self._time_limit_ms = time_limit_ms
+    def __init__(self, settings: Settings = USUAL) -> None:
+        self._time_limit_ms = settings.redaction_time_limit_ms
         super().__init__(
             "runglass.engine.capture.redaction_worker:answered",
             what="redaction",
-            memory_limit_bytes=memory_limit_bytes,
+            memory_limit_bytes=settings.redaction_memory_limit_bytes,
             memory_setting="redaction_memory_limit_bytes",
             # What is redacted there is large, and only its own run waits for it.
             nice=LONG_NICE,

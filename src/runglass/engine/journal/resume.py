@@ -11,8 +11,8 @@ from runglass.engine.journal.checkpoints import CheckpointSet, size_of
 from runglass.engine.journal.run_spec import Pause, RunSpec, SegmentSpec, ToolLoopState
 from runglass.limits.offload import offload
 from runglass.log.fold import Address, RunFold, StepChange
-from runglass.log.trace import RunSummary, StepTrace
-from runglass.store.base import decoding
+from runglass.log.trace import StepTrace
+from runglass.store.base import decoding, summary_of
 from runglass.store.records import Checkpoint, RunRecord, StepRow
 from runglass.store.run_logs import RunLog
 
@@ -52,9 +52,8 @@ class ResumeState(NamedTuple):
     `tool_loop` is the one that it goes on with, `abandoned_loop` one whose caller went back before its step.
     `outputs` are those by step id before the segment, `checkpoints` the finished steps of the segment itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
-    `checkpoint` keeps `segment_spec` where that follows a pause and is not stored yet. `iterations` and
-    `output_bytes` are the parts of its limits that the run has used, but for those that the walk counts once
-    more. `request_bytes` is about the size of the inputs as JSON.
+    `iterations` and `output_bytes` are the parts of its limits that the run has used, but for those that the
+    walk counts once more. `request_bytes` is about the size of the inputs as JSON.
     """
 
     segment_spec: SegmentSpec
@@ -66,7 +65,6 @@ class ResumeState(NamedTuple):
     reached: int = 0
     earlier: Mapping[Address, StepChange] = {}
     interrupted: Mapping[Address, InterruptedAttempt] = {}
-    checkpoint: Checkpoint | None = None
     iterations: int = 0
     output_bytes: int = 0
     request_bytes: int = 0
@@ -74,18 +72,11 @@ class ResumeState(NamedTuple):
 
 def new_state(run: RunRecord, segment_spec: SegmentSpec, *, request_bytes: int = 0) -> ResumeState:
     """Of a run that has not begun. Raises RunUnreadable."""
-    with decoding(run.id):
-        fold = RunFold(msgspec.json.decode(run.summary, type=RunSummary))
-        return ResumeState(segment_spec, fold, request_bytes=request_bytes)
+    return ResumeState(segment_spec, RunFold(summary_of(run)), request_bytes=request_bytes)
 
 
-async def paused_state(
-    store: RunLog, paused: PausedRun, segment_spec: SegmentSpec, checkpoint: Checkpoint | None = None
-) -> ResumeState:
-    """Of a run that goes on after its pause; `checkpoint` keeps the segment where that is not stored yet.
-
-    Raises StoreError, RunUnreadable.
-    """
+async def paused_state(store: RunLog, paused: PausedRun, segment_spec: SegmentSpec) -> ResumeState:
+    """Of a run that goes on after its pause. Raises StoreError, RunUnreadable."""
     run, segment = paused.run, segment_spec.segment
     reached = paused.pause.reached
     earlier = await store.steps(run.no) if segment.first < reached else []
@@ -100,7 +91,6 @@ async def paused_state(
         outputs=paused.outputs,
         reached=reached,
         earlier={_address(change): change for change in changes},
-        checkpoint=checkpoint,
         iterations=paused.pause.iterations,
         output_bytes=paused.output_bytes,
     )
@@ -177,8 +167,7 @@ async def stored_fold(store: RunLog, run: RunRecord) -> RunFold:
     """The state of the run after its last event. Raises StoreError, RunUnreadable."""
     rows, last_position = await store.open_steps(run.no)
     with decoding(run.id):
-        summary = msgspec.json.decode(run.summary, type=RunSummary)
-        return RunFold(summary, open_steps=map(step_change, rows), last_position=last_position)
+        return RunFold(summary_of(run), open_steps=map(step_change, rows), last_position=last_position)
 
 
 async def time_of(store: RunLog, run: RunRecord, seq: int) -> str:

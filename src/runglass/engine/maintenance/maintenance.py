@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
+from runglass.config.settings import Settings
 from runglass.engine.engine import Engine
 from runglass.engine.journal.resume import time_of
 from runglass.errors import RunUnreadable, StoreError
@@ -35,25 +36,17 @@ LONGEST_S = 1.0
 
 
 class Maintenance:
-    """Cancels runs that have been paused for longer than `pause_limit`, and drops calls older than a day.
+    """Cancels runs that have been paused for longer than `pause_limit_h`, and drops calls older than a day.
 
-    Content kept for callers goes `answer_ttl` after it was due.
+    Content kept for callers goes `kept_for_callers_s` after it was due.
     """
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        engine: Engine,
-        clock: Clock,
-        pause_limit: timedelta,
-        answer_ttl: timedelta,
-    ) -> None:
+    def __init__(self, *, store: Store, engine: Engine, clock: Clock, settings: Settings) -> None:
         self._store = store
         self._engine = engine
         self._clock = clock
-        self._pause_limit = pause_limit
-        self._answer_ttl = answer_ttl
+        self._pause_limit = timedelta(hours=settings.pause_limit_h)
+        self._answer_ttl = timedelta(seconds=settings.kept_for_callers_s)
 
     async def run_forever(self) -> None:
         """Tidies up again and again until it is cancelled. A store that fails is tried again."""

@@ -15,6 +15,7 @@ from datetime import timedelta
 from operator import attrgetter
 from typing import TypeVar
 
+from runglass.config.settings import Settings
 from runglass.engine.engine import Engine
 from runglass.errors import StoreError
 from runglass.store.base import Store
@@ -47,12 +48,10 @@ LEAST_PAUSE_S = 0.001
 
 
 class RunRemoval:
-    """Purges runs and takes out content. `default` holds where neither flow nor project says anything.
+    """Purges runs and takes out content. The settings hold where neither flow nor project says anything.
 
-    Plain runs are kept for `plain_days` after their end at most.
-
-    `run_forever` leaves the rows of a purged run there for `grace_s` seconds: who follows it, in any process,
-    hears of its end.
+    `run_forever` leaves the rows of a purged run there for a moment: who follows it, in any process, hears of
+    its end.
     """
 
     def __init__(
@@ -61,17 +60,16 @@ class RunRemoval:
         store: Store,
         engine: Engine,
         clock: Clock,
-        default: Retention,
-        plain_days: float = 1.0,
-        grace_s: float = 0.0,
+        settings: Settings,
         batch_rows: int = BATCH_ROWS,
     ) -> None:
         self._store = store
         self._engine = engine
         self._clock = clock
-        self._default = default
-        self._plain_days = plain_days
-        self._grace_s = grace_s
+        self._default = Retention(settings.retention_days, settings.content_retention_days)
+        self._plain_days = settings.plain_retention_days
+        # A reader whose wake-up is lost looks once in `tail_poll_s`.
+        self._grace_s = 2 * settings.tail_poll_s + 1
         self._batch_rows = batch_rows
         self._woken = asyncio.Event()
         self._claimed_s = clock.monotonic_s()
@@ -202,10 +200,8 @@ class RunRemoval:
         through, place = 0, None
         while through < len(runs):
             some = runs[through : through + AT_ONCE]
-            rows = min(self._batch_rows, STRIPPED_ROWS)
-            done, place = await self._batch(
-                self._store.strip_content(some, place, limit_rows=rows, limit_bytes=BATCH_BYTES)
-            )
+            strip = self._store.strip_content(some, place, limit_rows=STRIPPED_ROWS, limit_bytes=BATCH_BYTES)
+            done, place = await self._batch(strip)
             through += done
 
     def _before(self, days: float) -> str:

@@ -13,8 +13,7 @@ from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 
-import msgspec
-
+from runglass.config.settings import Settings
 from runglass.engine.models.model_types import ModelCallFailed, RequestObserver
 from runglass.limits.pace import current_project, pace_of
 from runglass.support.json_weight import weighs_more
@@ -36,16 +35,6 @@ HEADS = 200
 _INTERIM = re.compile(rb"\nHTTP/\d\.\d 1\d\d")
 CHUNKS, CHUNK_S = 16, 0.0001
 """After so many chunks, each of which takes the HTTP client so many seconds however small it is, it rests."""
-
-
-class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """The most bytes of one answer, and for how long one that has begun may pause."""
-
-    size_bytes: int = 16 << 20
-    idle_s: float = 120.0
-
-
-USUAL_LIMITS = AnswerLimits()
 
 
 class ProviderCall:
@@ -127,7 +116,7 @@ async def _read(read: Callable[..., Awaitable[bytes]], *args: Any, **kwargs: Any
     return data
 
 
-def bound(call: ProviderCall, response: Any, limits: AnswerLimits, *, may_be_charged: bool) -> None:
+def bound(call: ProviderCall, response: Any, settings: Settings, *, may_be_charged: bool) -> None:
     """Bounds a response of httpx or httpx2 whose body has not been read. Raises ModelCallFailed."""
     call.has_begun, call.may_be_charged = True, may_be_charged
     coding = response.headers.get("content-encoding", "identity")
@@ -139,7 +128,7 @@ def bound(call: ProviderCall, response: Any, limits: AnswerLimits, *, may_be_cha
     # Each of the two libraries takes its own kind alone.
     kind = next(kind for kind in type(response.stream).__mro__ if kind.__name__ == "AsyncByteStream")
     in_events = call.is_streamed and response.status_code < 300
-    response.stream = _stream_of(kind)(response.stream, call, limits, in_events=in_events)
+    response.stream = _stream_of(kind)(response.stream, call, settings, in_events=in_events)
 
 
 @cache
@@ -150,10 +139,10 @@ def _stream_of(kind: type) -> Callable[..., Any]:
 class _BoundedStream:
     """The bytes of `stream` in slices. Nothing is read from the socket while the last ones are worked on."""
 
-    def __init__(self, stream: Any, call: ProviderCall, limits: AnswerLimits, *, in_events: bool) -> None:
+    def __init__(self, stream: Any, call: ProviderCall, settings: Settings, *, in_events: bool) -> None:
         self._stream = stream
         self._call = call
-        self._limits = limits
+        self._settings = settings
         self._in_events = in_events
         self._size = self._lines = self._chunks = 0
         self._is_after_return = self._is_raw = False
@@ -200,7 +189,7 @@ class _BoundedStream:
             async with pace_of("answers").piece(current_project.get()) as piece:
                 piece.worked_s = CHUNKS * CHUNK_S
                 await asyncio.sleep(0)
-        limit = asyncio.timeout(self._limits.idle_s)
+        limit = asyncio.timeout(self._settings.answer_idle_limit_s)
         try:
             async with limit:
                 data: bytes | None = await anext(chunks, None)
@@ -208,7 +197,7 @@ class _BoundedStream:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            what = f"sent nothing for {self._limits.idle_s:g} s in the midst of its answer"
+            what = f"sent nothing for {self._settings.answer_idle_limit_s:g} s in the midst of its answer"
             raise self._call.fail(
                 "PROVIDER_UNAVAILABLE", what, "answer_idle_limit_s", may_retry=True
             ) from error
@@ -216,8 +205,8 @@ class _BoundedStream:
     def _whole(self, data: bytes | None) -> bytes:
         """What is whole when `data` has come, None for the end; it may be read without a look at its size."""
         self._size += len(data or b"")
-        if self._size > self._limits.size_bytes:
-            what = f"sent an answer of over {self._limits.size_bytes} bytes"
+        if self._size > self._settings.answer_limit_bytes:
+            what = f"sent an answer of over {self._settings.answer_limit_bytes} bytes"
             raise self._call.fail("OUTPUT_TOO_LARGE", what, "answer_limit_bytes")
         if b"\0" in (data or b""):
             # Neither JSON nor events have any, but texts in other encodings, which some libraries recognise.

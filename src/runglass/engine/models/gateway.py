@@ -7,14 +7,14 @@ package is there, and whether it has such a model, shows when a step asks it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from runglass.config.settings import USUAL, Settings
 from runglass.engine.models import echo
-from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits
 from runglass.engine.models.model_types import (
     AnswerRejected,
     ModelAnswer,
@@ -38,11 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["AnswerRejected", "ModelAnswer", "ModelCallFailed", "ModelGateway", "ModelRequest", "Price"]
 
 
-DEFAULT_MAX_TOKENS = 4096
 CALL_S = 0.003
 """Seconds of the event loop that a library takes for a call, however short its answer."""
-IMAGE_TOKENS = 50_000
-"""No image counts as more in the price lists in use, high resolution in small models included."""
 _PROVIDERS = "runglass.engine.models.provider_requests"
 
 
@@ -56,35 +53,22 @@ class Bounded(NamedTuple):
 class ModelGateway:
     """Every model that a flow may name. A context manager: leaving it closes the HTTP clients.
 
-    `base_urls` points a provider name, a known or a new one, at any OpenAI-compatible server. `api_keys` are
-    by provider name, and stand over the providers' environment variables. `prices` are by model string. A
-    request whose settings go against `rules` is not made. On a budget, a request without `max_tokens` gets
-    `default_max_tokens`, and an image counts as `image_tokens`. `answer_limits` bound answers that come over
-    HTTP clients of httpx. `checks` judge answers by their schema, by
-    default its own.
+    `providers` of the settings points a name, a known or a new one, at any OpenAI-compatible server. A
+    request whose settings go against `rules` is not made. `checks` judge answers by their schema, by default
+    its own.
     """
 
     def __init__(
         self,
+        settings: Settings = USUAL,
         *,
-        base_urls: Mapping[str, str] | None = None,
-        api_keys: Mapping[str, str] | None = None,
-        prices: Mapping[str, Price] | None = None,
         rules: SettingRules = NOTHING_MORE,
-        default_max_tokens: int = DEFAULT_MAX_TOKENS,
-        image_tokens: int = IMAGE_TOKENS,
-        answer_limits: AnswerLimits = USUAL_LIMITS,
         checks: Checks | None = None,
     ) -> None:
-        self._base_urls = dict(base_urls or {})
-        self._api_keys = dict(api_keys or {})
-        self._prices = dict(prices or {})
+        self._settings = settings
         self._rules = rules
-        self._default_max_tokens = default_max_tokens
-        self._image_tokens = image_tokens
-        self._answer_limits = answer_limits
         self._owns_checks = checks is None
-        self._checks = checks or Checks()
+        self._checks = checks or Checks(settings)
         self._providers: ProviderRequests | None = None
         self._missing_keys: dict[str, str | None] = {}
         self._importing = asyncio.Lock()
@@ -112,7 +96,7 @@ class ModelGateway:
         The first question about a provider makes its client, which the steps that ask it then have.
         """
         provider, _, name = model.partition(":")
-        if not name or provider in self._base_urls or provider in self._api_keys:
+        if not name or provider in self._settings.providers or provider in self._settings.provider_keys:
             return None
         if provider not in self._missing_keys:
             missing = None
@@ -130,20 +114,20 @@ class ModelGateway:
         Raises StepFailure where no price of the model is known or `max_tokens` is no limit: without these
         there is no bound.
         """
-        price = self._prices.get(request.model)
+        price = self._settings.prices.get(request.model)
         if request.model == echo.NAME:
             if price is None:
                 return Bounded(request, ZERO)
             # It costs nothing to ask it twice.
             answer = await echo.echo(request, lambda _: None, self._checks, price)
             return Bounded(request, answer.response.cost_usd or ZERO)
-        request = with_max_tokens(request, self._default_max_tokens)
+        request = with_max_tokens(request, self._settings.default_max_tokens)
         limit = request.settings["max_tokens"]
         # Less than a token would be a bound below nothing, and give room to others until it is refused.
         if type(limit) is not int or limit < 1:
             message = f"`settings.max_tokens` must be a whole number from 1 on, not {limit!r:.50}"
             raise StepFailure("INVALID_INPUT", message, may_retry=False)
-        bound = TokenBound(prompt_bound(request, image_tokens=self._image_tokens), completion=limit)
+        bound = TokenBound(prompt_bound(request, image_tokens=self._settings.image_tokens), completion=limit)
         if price is not None:
             return Bounded(request, most_of(price, bound))
         usd = None
@@ -173,7 +157,7 @@ class ModelGateway:
         Raises StepFailure where nothing was sent, ModelCallFailed where no whole answer came, and
         AnswerRejected where an answer came that must be paid for but cannot be used.
         """
-        price = self._prices.get(request.model)
+        price = self._settings.prices.get(request.model)
         if request.model == echo.NAME:
             if observer is not None:
                 await observer.sent(partial(as_given, request), 0)
@@ -194,13 +178,7 @@ class ModelGateway:
             if self._providers is None:
                 load = loading()(import_module)
                 module = await asyncio.to_thread(load, _PROVIDERS)
-                self._providers = module.ProviderRequests(
-                    base_urls=self._base_urls,
-                    api_keys=self._api_keys,
-                    checks=self._checks,
-                    image_tokens=self._image_tokens,
-                    limits=self._answer_limits,
-                )
+                self._providers = module.ProviderRequests(self._settings, self._checks)
         providers: ProviderRequests = self._providers
         return providers
 

@@ -5,7 +5,6 @@ Knows providers, their keys and addresses; nothing of messages, answers or money
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
@@ -18,7 +17,8 @@ from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits, bound, current_call, heard_of
+from runglass.config.settings import Settings
+from runglass.engine.models.answer_bounds import bound, current_call, heard_of
 from runglass.engine.models.message_mapping import OutputForm
 from runglass.engine.models.provider_errors import setup_failure, status_may_be_charged
 from runglass.engine.models.request_parser import as_sent
@@ -52,16 +52,9 @@ class PreparedModel:
 class ProviderClients:
     """The model objects in use. Owns one HTTP client per provider; `aclose` closes them."""
 
-    def __init__(
-        self,
-        *,
-        base_urls: Mapping[str, str],
-        api_keys: Mapping[str, str],
-        limits: AnswerLimits = USUAL_LIMITS,
-    ) -> None:
-        self._limits = limits
-        self._base_urls = dict(base_urls)
-        self._api_keys = dict(api_keys)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._base_urls, self._api_keys = settings.providers, settings.provider_keys
         self._providers: dict[str, Provider[Any]] = {}
         self._models: OrderedDict[str, PreparedModel] = OrderedDict()
         self._making: dict[str, asyncio.Task[Provider[Any]]] = {}
@@ -112,7 +105,7 @@ class ProviderClients:
             # The last hook, and so the last point before the wire.
             client.event_hooks["request"].append(partial(_show, host))
             # The first one: some libraries read the body of an error in theirs.
-            client.event_hooks["response"].insert(0, partial(_bound, self._limits))
+            client.event_hooks["response"].insert(0, partial(_bound, self._settings))
         return provider
 
     def _made(self, name: str, task: asyncio.Task[Provider[Any]]) -> None:
@@ -162,9 +155,9 @@ async def _show(host: str, request: Any) -> None:
         await call.sent(partial(as_sent, body), len(body))
 
 
-async def _bound(limits: AnswerLimits, response: Any) -> None:
+async def _bound(settings: Settings, response: Any) -> None:
     if (call := current_call.get()) is not None:
-        bound(call, response, limits, may_be_charged=status_may_be_charged(response.status_code))
+        bound(call, response, settings, may_be_charged=status_may_be_charged(response.status_code))
 
 
 def _compatible_profile(model_name: str) -> ModelProfile:

@@ -9,7 +9,7 @@ Knows no flow and no run; retries nothing, because each try must be an attempt t
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from functools import partial
 from traceback import walk_tb
@@ -34,8 +34,9 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
+from runglass.config.settings import Settings
 from runglass.engine.models import message_mapping
-from runglass.engine.models.answer_bounds import AnswerLimits, ProviderCall, current_call
+from runglass.engine.models.answer_bounds import ProviderCall, current_call
 from runglass.engine.models.model_types import ModelAnswer, ModelRequest, RequestObserver
 from runglass.engine.models.pricing import Price, TokenBound
 from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
@@ -61,18 +62,10 @@ MAY_NOT_STREAM_TOOL_CALLS = "asked without streaming: the server may not report 
 class ProviderRequests:
     """Answers requests to hosted models and OpenAI-compatible servers. `aclose` closes the HTTP clients."""
 
-    def __init__(
-        self,
-        *,
-        base_urls: Mapping[str, str],
-        api_keys: Mapping[str, str],
-        checks: Checks,
-        image_tokens: int,
-        limits: AnswerLimits,
-    ) -> None:
-        self._read_answer = partial(read_answer, checks=checks, image_tokens=image_tokens)
-        self._secrets = frozenset(api_keys.values())
-        self._clients = ProviderClients(base_urls=base_urls, api_keys=api_keys, limits=limits)
+    def __init__(self, settings: Settings, checks: Checks) -> None:
+        self._read_answer = partial(read_answer, checks=checks, image_tokens=settings.image_tokens)
+        self._secrets = frozenset(settings.provider_keys.values())
+        self._clients = ProviderClients(settings)
 
     async def aclose(self) -> None:
         await self._clients.aclose()

@@ -39,7 +39,7 @@ CLAIM_WAIT_S = 1.0
 
 
 class RunClaims:
-    """Keeps the lease and fills free slots. The lease lasts `lease_s` seconds from each renewal.
+    """Keeps the lease and fills free slots.
 
     `process` is what its lease says of this process. A run whose wake-up was lost waits for `poll_s`.
     """
@@ -50,19 +50,16 @@ class RunClaims:
         active: ActiveRuns,
         idle: IdleRuns,
         *,
-        lease_s: float,
         process: ProcessFacts = UNTOLD,
         poll_s: float,
     ) -> None:
         self._engine = engine
         self._store = engine.store
         self._clock = engine.dependencies.clock
-        self._crash_retries = engine.crash_retries
         self._gate = engine.gate
         self._active = active
         self._idle = idle
         self._queue = engine.limits.runs
-        self._lease_s = lease_s
         self._process = process
         self._holds_lease = False
         """Whether the store said so the last time that it answered."""
@@ -103,7 +100,7 @@ class RunClaims:
 
     async def run_forever(self) -> None:
         """Keeps the lease until it is cancelled. A store that fails is tried again."""
-        pause_s = interval_s = self._lease_s / 3
+        pause_s = interval_s = self._settings.lease_s / 3
         failures = FailureLog(log, "renewing the lease failed")
         while True:
             await self._clock.sleep(pause_s)
@@ -118,7 +115,7 @@ class RunClaims:
 
     async def hold_lease(self, *, renew: bool) -> bool:
         """Takes the lease, or renews it; False where others have taken it away. Raises StoreError."""
-        until = iso(self._clock.now() + timedelta(seconds=self._lease_s))
+        until = iso(self._clock.now() + timedelta(seconds=self._settings.lease_s))
         self._holds_lease = await self._store.hold_lease(
             self._active.owner, until=until, renew=renew, process=self._process
         )
@@ -246,7 +243,7 @@ class RunClaims:
         active = self._active
         await active.join(run.id)
         state = await left_state(self._store, run)
-        if state is not None and run.claims <= self._crash_retries + 1:
+        if state is not None and run.claims <= self._settings.crash_retries + 1:
             not_before = await time_of(self._store, run, run.head)
             if run.claims:
                 measured.taken_over_runs += 1

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from runglass.engine.capture.snapshots import preview
-from runglass.engine.journal.checkpoints import StepPosition, kept_ids, segment_checkpoint
+from runglass.engine.journal.checkpoints import StepPosition, kept_ids
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.journal.run_spec import Pause
 from runglass.engine.journal.run_writer import RunWriter
@@ -215,8 +215,6 @@ class RunTask:
                 self._writer.record(told)
         elif self.run.status == "paused":
             # With the first event: until that is stored the run still waits, and nothing has happened.
-            if not self.run.is_resuming:
-                self._writer.add_checkpoint(self._state.checkpoint or segment_checkpoint(segment_spec))
             self._writer.invalidate_checkpoints(kept_ids(self._spec.flow.steps[segment_spec.segment.first :]))
         else:
             return
@@ -255,7 +253,9 @@ class RunTask:
             attempt.retry(StepFailure("CANCELLED", "the caller went back to an earlier step"), delay_ms=0)
         executor = StepExecutor(
             context,
-            InterruptedAttempts(context, state.interrupted, crash_retries=engine.crash_retries),
+            InterruptedAttempts(
+                context, state.interrupted, crash_retries=engine.limits.settings.crash_retries
+            ),
             earlier=state.earlier,
             step_inputs=state.segment_spec.segment.step_inputs,
         )

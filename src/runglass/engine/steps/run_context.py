@@ -88,7 +88,6 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     dependencies: StepDependencies
     make_capture: Callable[[CaptureMode, CaptureFailed], Capture]
     gate: DrainGate
-    crash_retries: int
     budgets: Budgets
     limits: Limits
 

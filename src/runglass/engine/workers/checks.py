@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from runglass.config.settings import USUAL, Settings
 from runglass.engine.workers.check_worker import (
     CheckedRequest,
     CheckFlowFile,
@@ -23,7 +24,7 @@ from runglass.engine.workers.pool import LimitHit, WorkerPool
 from runglass.engine.workers.schema_example import schema_problems, smallest_object
 from runglass.errors import FlowFileError, Problem, StepFailure, api_error
 from runglass.flows.flow import Flow
-from runglass.flows.parser import FLOW_LIMIT, SCHEMA_LIMIT_BYTES, CheckedFlow
+from runglass.flows.parser import CheckedFlow
 from runglass.flows.schemas.schema import Unproved
 from runglass.limits.offload import offload, offload_in_turn
 
@@ -31,31 +32,16 @@ T = TypeVar("T")
 
 
 class Checks(WorkerPool):
-    """A pool of processes for checks.
+    """A pool of processes for checks, within the limits of `settings`. A project's go on one at a time."""
 
-    A check may take `time_limit_ms` of the processor, that of a flow file `flow_time_limit_ms`, and
-    `memory_limit_bytes` of memory. A project's checks go on one at a time.
-    """
-
-    def __init__(
-        self,
-        *,
-        time_limit_ms: int = 1_000,
-        flow_time_limit_ms: int = 20_000,
-        memory_limit_bytes: int = 640 << 20,
-        schema_limit_bytes: int = SCHEMA_LIMIT_BYTES,
-        flow_limit_bytes: int = FLOW_LIMIT,
-    ) -> None:
+    def __init__(self, settings: Settings = USUAL) -> None:
         super().__init__(
             "runglass.engine.workers.check_worker:answered",
             what="checks",
-            memory_limit_bytes=memory_limit_bytes,
+            memory_limit_bytes=settings.check_memory_limit_bytes,
             memory_setting="check_memory_limit_bytes",
         )
-        self._time_limit_ms = time_limit_ms
-        self._flow_time_limit_ms = flow_time_limit_ms
-        self._schema_limit_bytes = schema_limit_bytes
-        self._flow_limit_bytes = flow_limit_bytes
+        self._settings = settings
 
     async def request(
         self,
@@ -70,7 +56,7 @@ class Checks(WorkerPool):
 
         `size_bytes` is about the size of the request. Without inputs only the overrides are looked at.
         """
-        limit = self._flow_limit_bytes
+        limit = self._settings.flow_limit_bytes
         if overrides and size_bytes > limit:
             encoded = await offload_in_turn(partial(msgspec.json.encode, overrides))
             if len(encoded) > limit:
@@ -84,13 +70,13 @@ class Checks(WorkerPool):
             flow,
             overrides,
             inputs,
-            schema_limit_bytes=self._schema_limit_bytes,
+            schema_limit_bytes=self._settings.schema_limit_bytes,
             quick_bytes=size_bytes,
         )
         try:
             return await offload(check, size_bytes=size_bytes)
         except Unproved:
-            task = CheckRequest(flow, dict(overrides), inputs, self._schema_limit_bytes)
+            task = CheckRequest(flow, dict(overrides), inputs, self._settings.schema_limit_bytes)
         what = "the overrides" if inputs is None else "the request"
         try:
             checked = await self._asked(task, CheckedRequest, project_id=project_id, what=f"to check {what}")
@@ -100,19 +86,18 @@ class Checks(WorkerPool):
 
     async def flow_file(self, text: bytes, *, own_providers: Iterable[str], project_id: int) -> CheckedFlow:
         """The flow in a file, and the warnings about it. Raises FlowFileError."""
-        task = CheckFlowFile(text, list(own_providers), self._schema_limit_bytes, self._flow_limit_bytes)
-        if len(text) > 4 * self._flow_limit_bytes:
-            limit = (
-                f"the file is larger than {self._flow_limit_bytes:,} characters (setting flow_limit_bytes)"
-            )
-            raise FlowFileError([Problem(limit)])
+        limit = self._settings.flow_limit_bytes
+        task = CheckFlowFile(text, list(own_providers), self._settings.schema_limit_bytes, limit)
+        if len(text) > 4 * limit:
+            told = f"the file is larger than {limit:,} characters (setting flow_limit_bytes)"
+            raise FlowFileError([Problem(told)])
         try:
             return await self._asked(
                 task,
                 CheckedFlow,
                 project_id=project_id,
                 what="to check the file",
-                limit_ms=self._flow_time_limit_ms,
+                limit_ms=self._settings.flow_check_time_limit_ms,
                 setting="flow_check_time_limit_ms",
             )
         except LimitHit as error:
@@ -156,7 +141,7 @@ class Checks(WorkerPool):
             partial(msgspec.json.encode, task),
             partial(msgspec.json.decode, type=kind),
             what=what,
-            limit_ms=limit_ms or self._time_limit_ms,
+            limit_ms=limit_ms or self._settings.check_time_limit_ms,
             setting=setting,
             project_id=project_id,
         )

@@ -8,13 +8,13 @@ Knows nothing of flows and steps: code and names in, a JSON value or a StepFailu
 """
 
 import logging
-import math
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
+from runglass.config.settings import USUAL, Settings
 from runglass.engine.workers.code_transform import (
     NOWHERE,
     QUICK,
@@ -29,6 +29,7 @@ from runglass.engine.workers.code_transform import (
 )
 from runglass.engine.workers.sandbox_processes import SandboxProcesses
 from runglass.errors import StepFailure
+from runglass.limits.limits import most
 from runglass.limits.offload import offload, offload_in_turn, yield_to_others
 from runglass.support.json_weight import too_heavy
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RECURSION_LIMIT = 500
 SUSPENSION_LIMIT = 1000
 """How often code may ask the host for something: the clock, a file it will not get, a pause."""
 PRINT_LIMIT = 64 * 1024
@@ -54,36 +56,29 @@ class Sandbox:
 
     A context manager, for any number of tasks at once: a task waits for the turn of its project, which does
     not count against its time limit. Two steps go on for each processor, or `max_processes`, and those
-    of further projects beside them; of one project no more than `most_each`. A process that dies, or
-    whose task is cancelled, is replaced.
+    of further projects beside them. A process that dies, or whose task is cancelled, is replaced.
     """
 
-    def __init__(
-        self,
-        *,
-        time_limit_ms: int = 5000,
-        memory_limit_bytes: int = 64 * 1024 * 1024,
-        recursion_limit: int = 500,
-        max_processes: int | None = None,
-        most_each: float = math.inf,
-    ) -> None:
+    def __init__(self, settings: Settings = USUAL, *, max_processes: int | None = None) -> None:
+        time_limit_ms, memory_limit_bytes = settings.code_time_limit_ms, settings.code_memory_limit_bytes
         limits: ResourceLimits = {
             "max_feed_duration_secs": time_limit_ms / 1000,
             # Sleeping is not counted as running; it gets the same time once more.
             "max_total_sleep_secs": time_limit_ms / 1000,
             "max_memory": memory_limit_bytes,
-            "max_recursion_depth": recursion_limit,
+            "max_recursion_depth": RECURSION_LIMIT,
             "max_suspensions": SUSPENSION_LIMIT,
         }
         self._limit_values: dict[_Limit, int] = {
             "time": time_limit_ms,
             "sleep": time_limit_ms,
             "memory": memory_limit_bytes,
-            "recursion": recursion_limit,
+            "recursion": RECURSION_LIMIT,
             "suspensions": SUSPENSION_LIMIT,
             "print": MAX_PRINTED,
         }
         self._result_limit_bytes = memory_limit_bytes // RESULT_SHARE
+        most_each = most(settings.max_concurrent_steps_per_project)
         self.processes = SandboxProcesses(limits, slots=max_processes, most_each=most_each)
 
     async def __aenter__(self) -> Self:

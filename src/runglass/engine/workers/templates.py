@@ -9,17 +9,18 @@ Knows nothing of flows and steps: a template and names in, text, a value or a St
 
 import functools
 import itertools
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from runglass.config.settings import USUAL, Settings
 from runglass.engine.workers.code_transform import NOWHERE, Path, look_up
 from runglass.engine.workers.pool import LimitHit, WorkerPool
 from runglass.engine.workers.process import BEYOND, at_once
 from runglass.engine.workers.template_worker import TEXT_LIMIT, RenderRequest, template_error
+from runglass.limits.limits import most
 from runglass.limits.offload import offload_in_turn
 from runglass.support.byte_cache import ByteCache
 from runglass.support.json_weight import too_heavy
@@ -175,19 +176,19 @@ CPU_LIMIT_MS = 1_000
 class Templates(WorkerPool):
     """Renders templates; the processes for those that need one start when first needed.
 
-    A task that needs a process waits for the turn of its project. Two go on for each processor, or
-    `max_processes`, and those of further projects beside them; of one project no more than `most_each`.
+    A task that needs a process waits for the turn of its project. Two go on for each processor, and those of
+    further projects beside them.
     """
 
-    def __init__(self, *, max_processes: int | None = None, most_each: float = math.inf) -> None:
-        slots = max_processes or at_once()
+    def __init__(self, settings: Settings = USUAL) -> None:
+        slots = at_once()
         super().__init__(
             "runglass.engine.workers.template_worker:answered",
             what="templates",
             memory_limit_bytes=MEMORY_LIMIT_BYTES,
             slots=slots,
             most=slots * BEYOND,
-            most_each=most_each,
+            most_each=most(settings.max_concurrent_steps_per_project),
         )
 
     async def render(self, template: str, names: Mapping[str, Any], *, project_id: int = 0) -> str:

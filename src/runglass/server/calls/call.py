@@ -67,8 +67,8 @@ class Call:
 
     `size_bytes` is about how large its body is, `resumes` whether it resumes a run, `may_pause` whether it
     may end in a pause. A repeat is known by its `key`, or else its `fingerprint`, where failures are repeated
-    to it; `is_noted` says that the store has the key of a call that resumes a run. `before` is the same call
-    as it was made before: its record under the key, or the failure that it got.
+    to it. `before` is the same call as it was made before: its record under the key, or the failure that it
+    got.
     """
 
     request: ApiRequest
@@ -82,7 +82,6 @@ class Call:
     fingerprint: CallFingerprint | None = None
     resumes: bool = False
     may_pause: bool = False
-    is_noted: bool = False
     before: IdempotencyRecord | StoredResponse | None = None
 
     @property

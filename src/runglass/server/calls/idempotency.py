@@ -1,9 +1,9 @@
 """A call is made once, however often it is sent: under an `Idempotency-Key`, or again after a failure.
 
-The key is noted in the transaction that creates the run, so two requests at the same instant cannot both
-start one. A later request under the same key gets the response of the first, or waits for it: the response
-follows from the stored run. Only a response that the run does not tell is kept: a pause, which is gone once
-the run is resumed, and the refusal of a call that another one forestalled.
+The key is stored in the transaction that creates or resumes the run, so two requests at the same instant
+cannot both do that. A later request under the same key gets the response of the first, or waits for it: the
+response follows from the stored run. Only a pause is kept as it was sent, as it is gone once the run is
+resumed.
 """
 
 import asyncio
@@ -27,12 +27,6 @@ from runglass.server.security.revocation import while_awaited
 from runglass.store.records import IdempotencyRecord, RunRecord
 
 log = logging.getLogger(__name__)
-
-LOOK_S = 0.05
-"""So often it is looked whether another server that has noted a call resumes its run."""
-
-NO_REFUSALS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
-"""Codes of errors that do not refuse a call: its run waits still, or goes on, and a repeat is told how."""
 
 WITHIN_S = 3.0
 MAX_ANSWERS, MAX_BYTES = 1000, 4 * 1024 * 1024
@@ -109,8 +103,7 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
     """Whether the block is to begin the call; if not, or if another server did so, `call.before` has it.
 
     Raises IDEMPOTENCY_MISMATCH for a key that came with another request before; `call.py` says
-    when two requests are the same. A call that was noted, but did not resume its run because of a crash,
-    counts as not made.
+    when two requests are the same.
     """
     request = call.request
     # It is not read again, and the block may wait for long.
@@ -132,8 +125,7 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
     else:
         await lock.acquire()
     try:
-        before = await _earlier(call)
-        call.before = None if before is not None and await _never_resumed(call, before) else before
+        call.before = await _earlier(call)
         try:
             yield call.before is None
         except DuplicateIdempotencyKey as error:
@@ -141,6 +133,11 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
             if call.before is None:
                 message = f"the call {call.key.key!r} was dropped while it was repeated; send it again"
                 raise api_error("UNAVAILABLE", message) from error
+        except APIError as error:
+            # Another server may have resumed the run for the same call meanwhile.
+            if error.status >= 500 or (before := await _earlier(call)) is None:
+                raise
+            call.before = before
     finally:
         lock.release()
 
@@ -190,42 +187,6 @@ async def earlier_answer(call: Call, before: IdempotencyRecord) -> StoredRespons
     return StoredResponse(before.status, before.answer)
 
 
-@asynccontextmanager
-async def resumed_once(call: Call) -> AsyncIterator[None]:
-    """For a block that checks and resumes a run, and calls `note` between the two.
-
-    Raises DuplicateIdempotencyKey where another server resumes the run for the same call at this moment.
-    """
-    if call.key is None:
-        yield
-        return
-    store, key = call.runtime.store, call.key.key
-    noted = await store.call(call.project.id, key)
-    if noted is not None and not await _stays_unmade(call, noted):
-        raise DuplicateIdempotencyKey(f"the call {key!r} is made elsewhere")
-    # A server noted it before it crashed; this block makes it then.
-    was_noted = call.is_noted = noted is not None
-    try:
-        yield
-    except APIError as error:
-        if call.is_noted and not was_noted:
-            if error.code not in NO_REFUSALS:
-                await keep(call, StoredResponse(error.status, error_body(error)))
-        elif error.code == "RUN_NOT_PAUSED" and await store.call(call.project.id, key) is not None:
-            raise DuplicateIdempotencyKey(f"the call {key!r} is made elsewhere") from error
-        raise
-
-
-async def note(call: Call, run: RunRecord) -> None:
-    """Notes a call that is about to resume this run, if it has a key.
-
-    Raises DuplicateIdempotencyKey where another server has noted it meanwhile, and so resumes the run.
-    """
-    if call.key is not None and not call.is_noted:
-        await call.runtime.store.begin_call(call.project.id, call.key, run)
-        call.is_noted = True
-
-
 async def _earlier(call: Call) -> IdempotencyRecord | None:
     """The same call as it was noted before, by any server. Raises IDEMPOTENCY_MISMATCH."""
     assert call.key is not None
@@ -233,23 +194,9 @@ async def _earlier(call: Call) -> IdempotencyRecord | None:
     if before is not None and before.digest != call.key.digest:
         message = f"something else was asked under the Idempotency-Key {call.key.key!r}; use a new one"
         raise api_error("IDEMPOTENCY_MISMATCH", message, execution_id=before.run_id)
+    if before is not None and before.head and before.status is None:
+        run = await call.runtime.store.run(before.run_id)
+        if run and run.status == "paused" and run.head == before.head and not run.is_resuming:
+            # The version before this one stores a call before it resumes the run: it has not done that.
+            return None
     return before
-
-
-async def _stays_unmade(call: Call, noted: IdempotencyRecord) -> bool:
-    """Whether a call that has been noted does not resume its run: its server is gone, and not only slow."""
-    now_s = asyncio.get_running_loop().time
-    until_s = now_s() + call.runtime.limits.noted_s
-    while await _never_resumed(call, noted):
-        if now_s() >= until_s:
-            return True
-        await asyncio.sleep(LOOK_S)
-    return False
-
-
-async def _never_resumed(call: Call, noted: IdempotencyRecord) -> bool:
-    runtime = call.runtime
-    if noted.status is not None or runtime.engine.active.is_active(noted.run_id):
-        return False
-    run = await runtime.store.run(noted.run_id)
-    return run is not None and run.status == "paused" and run.head == noted.head and not run.is_resuming

@@ -15,7 +15,6 @@ from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
 from runglass.errors import APIError, StoreUnreachable, api_error
 from runglass.limits.offload import offload_in_turn
 from runglass.log.events import TERMINAL_EVENTS
-from runglass.log.trace import RunSummary
 from runglass.runtime.runtime import Runtime, Submitted
 from runglass.server.calls.call import Call, StoredResponse
 from runglass.server.calls.idempotency import earlier_answer, keep
@@ -23,7 +22,7 @@ from runglass.server.calls.run_failure import RunFailure, answer_expired, failur
 from runglass.server.http.error_responses import error_body, once_started
 from runglass.server.security.authentication import lost_run, no_run
 from runglass.server.security.revocation import while_allowed, while_awaited
-from runglass.store.base import decoding
+from runglass.store.base import summary_of
 from runglass.store.records import IdempotencyRecord, RunRecord
 from runglass.wire.run_api import JobAccepted, ToolCallsRequired
 
@@ -91,8 +90,7 @@ async def _repeated(call: Call, before: IdempotencyRecord) -> StoredResponse:
     run = await earlier_answer(call, before)
     if isinstance(run, StoredResponse):
         return run
-    with decoding(run.id):
-        summary = msgspec.json.decode(run.summary, type=RunSummary)
+    summary = summary_of(run)
     block_count = summary.step_count or 0
     call.session_id = run.session_id
     if run.trigger_type in QUEUED:

@@ -17,7 +17,6 @@ from runglass.flows.flow import Flow, LlmStep, leaves, step_count, within
 from runglass.limits.offload import LARGE_BYTES, offload
 from runglass.runtime.runtime import Submitted
 from runglass.server.calls.call import Call
-from runglass.server.calls.idempotency import note, resumed_once
 from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.parameters import checked_uuid, trace_context_of
 from runglass.server.requests.tools import check_tools, match_tool_results, whole_choice
@@ -85,56 +84,56 @@ async def start(
 async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None = None) -> Submitted:
     """Resumes the paused run that the body names. Raises APIError, DuplicateIdempotencyKey."""
     request, runtime, size_bytes = call.request, call.runtime, call.size_bytes
-    async with resumed_once(call):
-        run_id = checked_uuid(body.execution_id or "", what="`executionId`")
-        run = await run_of_flow(request, call.project.org, call.project.name, call.slug, run_id)
-        require_owed(request.auth, run, what="the content")
-        call.session_id = run.session_id
-        # A path without a version means the version of the run, not the present production version.
-        if isinstance(body, StepRequest) and call.number not in (None, run.version):
-            message = (
-                f"run {run.id!r} walks through version {run.version} of flow {call.slug!r}, not {call.number}"
-            )
-            raise api_error("STALE_TREE", message, execution_id=run.id)
-        paused = await runtime.engine.idle.paused(run)
-        first, tool_loop = paused.pause.cursor, paused.pause.tool_loop
-        if isinstance(body, ExecuteRequest):
-            _require_tool_pause(body, run.id, first, tool_loop)
-        elif isinstance(body, StepRequest) and body.step_index is not None and body.step_index < first:
-            # From an earlier step it begins anew, with its own tools alone: the model will ask again.
-            # A client that counts completed steps is ahead after a loop.
-            first, tool_loop = body.step_index, None
-        results: list[dict[str, Any]] = []
-        if tool_loop is not None:
-            given = body.tool_call_messages
-            matching = partial(match_tool_results, tool_loop.calls, given, execution_id=run.id)
-            results = await offload(matching, size_bytes=size_bytes)
-        flow, _ = await runtime.with_overrides(
-            call.project,
-            paused.spec.flow,
-            body.block_overrides,
-            None,
-            role=request.auth.role,
-            size_bytes=size_bytes,
+    run_id = checked_uuid(body.execution_id or "", what="`executionId`")
+    run = await run_of_flow(request, call.project.org, call.project.name, call.slug, run_id)
+    require_owed(request.auth, run, what="the content")
+    call.session_id = run.session_id
+    # A path without a version means the version of the run, not the present production version.
+    if isinstance(body, StepRequest) and call.number not in (None, run.version):
+        message = (
+            f"run {run.id!r} walks through version {run.version} of flow {call.slug!r}, not {call.number}"
         )
-        segment = _segment(
-            call,
-            body,
-            flow,
-            first=first,
-            offer=None if tool_loop is None else tool_loop.offer,
-            results=results,
-            step_inputs=paused.step_inputs,
-        )
-        project = await runtime.current(call.project)
-        await runtime.check_models(project, flow)
-        runtime.require_credit(project)
-        await runtime.require_key(request.auth.id, waited=size_bytes > LARGE_BYTES)
-        await note(call, run)
-        # The segment may have to wait for a place.
-        await call.turn.aclose()
-        plan = msgspec.structs.replace(paused.spec, flow=flow)
-        started = await runtime.engine.resume(paused, plan, segment, outputs=outputs, size_bytes=size_bytes)
+        raise api_error("STALE_TREE", message, execution_id=run.id)
+    paused = await runtime.engine.idle.paused(run)
+    first, tool_loop = paused.pause.cursor, paused.pause.tool_loop
+    if isinstance(body, ExecuteRequest):
+        _require_tool_pause(body, run.id, first, tool_loop)
+    elif isinstance(body, StepRequest) and body.step_index is not None and body.step_index < first:
+        # From an earlier step it begins anew, with its own tools alone: the model will ask again.
+        # A client that counts completed steps is ahead after a loop.
+        first, tool_loop = body.step_index, None
+    results: list[dict[str, Any]] = []
+    if tool_loop is not None:
+        given = body.tool_call_messages
+        matching = partial(match_tool_results, tool_loop.calls, given, execution_id=run.id)
+        results = await offload(matching, size_bytes=size_bytes)
+    flow, _ = await runtime.with_overrides(
+        call.project,
+        paused.spec.flow,
+        body.block_overrides,
+        None,
+        role=request.auth.role,
+        size_bytes=size_bytes,
+    )
+    segment = _segment(
+        call,
+        body,
+        flow,
+        first=first,
+        offer=None if tool_loop is None else tool_loop.offer,
+        results=results,
+        step_inputs=paused.step_inputs,
+    )
+    project = await runtime.current(call.project)
+    await runtime.check_models(project, flow)
+    runtime.require_credit(project)
+    await runtime.require_key(request.auth.id, waited=size_bytes > LARGE_BYTES)
+    # The segment may have to wait for a place.
+    await call.turn.aclose()
+    plan = msgspec.structs.replace(paused.spec, flow=flow)
+    started = await runtime.engine.resume(
+        paused, plan, segment, call=call.key, outputs=outputs, size_bytes=size_bytes
+    )
     return Submitted(started, run.flow_id, step_count(flow))
 
 

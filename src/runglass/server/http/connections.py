@@ -134,7 +134,7 @@ class Connection(asyncio.Protocol):
             if len(whole) > limit and not 0 <= end <= limit:
                 raise large_head(limit)
             if whole.count(b"\n", 0, end) > MOST_HEADERS:
-                raise too_large(431, f"the request has more than {MOST_HEADERS} headers")
+                raise too_large(f"the request has more than {MOST_HEADERS} headers")
         self._has_got_on = False
         try:
             self._parser.feed_data(data)
@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
         # A body whose response is complete is read to its end, so that the connection can be used again.
         self._late_bytes = 0 if self._requests else self._late_bytes + len(data)
         if self._idle_bytes > limit or self._late_bytes > settings.body_limit_bytes:
-            raise too_large(431, f"chunk headers and trailers are larger than head_limit_bytes={limit:,}")
+            raise too_large(f"chunk headers and trailers are larger than head_limit_bytes={limit:,}")
         self.held = b""
         return whole
 

@@ -150,14 +150,14 @@ def late(message: str) -> APIError:
     return RequestError(message, code="INVALID_REQUEST", status=408)
 
 
-def too_large(status: int, message: str) -> APIError:
-    """The error for a request with a part that is too large; the status says which part."""
-    return RequestError(message, code="REQUEST_TOO_LARGE", status=status)
+def too_large(message: str) -> APIError:
+    """The error for a request whose head is too large, or a part of it."""
+    return RequestError(message, code="REQUEST_TOO_LARGE", status=431)
 
 
 def large_head(limit: int) -> APIError:
     """The error for a head that is too large as a whole."""
-    return too_large(431, f"URL and headers of the request are larger than head_limit_bytes={limit:,}")
+    return too_large(f"URL and headers of the request are larger than head_limit_bytes={limit:,}")
 
 
 def busy_server(limit: int) -> APIError:

@@ -1,9 +1,7 @@
 """A run as a file: written in the format that was asked for, or read, as another server has written it."""
 
-import msgspec
 from starlette.responses import Response
 
-from runglass.log.trace import RunSummary
 from runglass.run_files.header import MEDIA_TYPES, file_name
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
@@ -12,7 +10,7 @@ from runglass.server.requests.body import body_parts
 from runglass.server.security.authentication import actor_of
 from runglass.server.security.revocation import parts_while_allowed, while_allowed
 from runglass.server.services import run_export
-from runglass.store.base import decoding
+from runglass.store.base import summary_of
 from runglass.store.records import RunRecord
 from runglass.wire.run_api import ExportFormat
 
@@ -30,8 +28,7 @@ async def export(request: ApiRequest, run: RunRecord, format: ExportFormat) -> S
     each container, iteration, attempt and model call, `perfetto` the same tree as trace events for Perfetto.
     Of a run that goes on it is the part up to now.
     """
-    with decoding(run.id):
-        slug = msgspec.json.decode(run.summary, type=RunSummary).flow_slug
+    slug = summary_of(run).flow_slug
     store = request.services.runtime.store
     parts = await run_export.parts(store, request.services.outlines, run, format)
     headers = [

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp
 
 from runglass.errors import api_error
 from runglass.limits.offload import offload
-from runglass.log.trace import RunSummary
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.exchange import exchange_of
@@ -29,7 +28,7 @@ from runglass.server.http.response_stream import (
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.run_content import checked_objects, step_pages, whole_summary, with_content
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts, without_large_parts
-from runglass.store.base import decoding
+from runglass.store.base import decoding, summary_of
 from runglass.store.records import OpenedTrace, RunRecord
 from runglass.store.run_logs import RunLog
 
@@ -75,8 +74,7 @@ async def summary(request: ApiRequest, run: RunRecord) -> Response:
     store = request.services.runtime.store
     body = whole_summary(await with_content(store, run))
     if run.is_recorded and run.ended:
-        with decoding(run.id):
-            recording = msgspec.json.decode(run.summary, type=RunSummary).recording
+        recording = summary_of(run).recording
         trace_id = "" if recording is None else recording.trace_id
         found = (await store.recorded_traces(run.project_id, [trace_id])).get(trace_id)
         if found is not None and found.run is not None and found.run.id != run.id:

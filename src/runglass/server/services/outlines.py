@@ -22,13 +22,12 @@ from runglass.flows.flow import ConditionStep, Flow, LoopStep, ParallelStep, Ste
 from runglass.limits.memory import SHARE
 from runglass.limits.offload import offload, offload_in_turn
 from runglass.limits.pace import paced_read, paced_write
-from runglass.log.trace import RunSummary
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.kept_outline import is_of_version_before, pack, unpack
 from runglass.outlines.outline import SLICE_ROWS, Outline
 from runglass.outlines.span_builder import SpanOutlineBuilder
 from runglass.runtime.runtime import Runtime, decode_stored_flow
-from runglass.store.base import decoding
+from runglass.store.base import decoding, summary_of
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 
 log = logging.getLogger(__name__)
@@ -228,7 +227,7 @@ def _digest(nodes: Sequence[Node]) -> str:
 
 
 def _builder_of(run: RunRecord, nodes: Sequence[Node], *, is_partial: bool = False) -> Builder:
-    start = msgspec.json.decode(run.summary, type=RunSummary)
+    start = summary_of(run)
     if run.is_recorded:
         entry = start.recording.entry_span_id if start.recording else None
         return SpanOutlineBuilder(

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import msgspec
-
 from runglass.diff.attempt_diff import MOST_ROWS, ContentPair, DiffAllowance, changes_between, compose, row_of
 from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
 from runglass.diff.span_diff import align_spans
@@ -26,13 +24,12 @@ from runglass.diff.trace_diff import (
 )
 from runglass.limits.offload import offload, offload_in_turn, yield_to_others
 from runglass.limits.pace import paced_read
-from runglass.log.trace import RunSummary
 from runglass.outlines.builder import AttemptRow
 from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.services.outlines import flow_nodes
 from runglass.server.services.step_attempts import attempt_pages
-from runglass.store.base import Store, decoding
+from runglass.store.base import Store, decoding, summary_of
 from runglass.store.catalog import Catalog
 from runglass.store.records import AttemptKey, RunRecord
 from runglass.store.run_logs import RunLog
@@ -93,8 +90,8 @@ async def diff_runs(
     return await offload_in_turn(
         partial(
             compose,
-            _summary(a),
-            _summary(b),
+            summary_of(a),
+            summary_of(b),
             pairs,
             rows,
             with_same=with_same,
@@ -113,11 +110,6 @@ async def diff_attempts(store: RunLog, run: RunRecord, a: AttemptKey, b: Attempt
     """In what attempt `b` differs from attempt `a`. Raises StoreError, RunUnreadable."""
     data = await _data(store, run, [a, b])
     return await offload_in_turn(partial(_diff, run, [a.position, b.position], data))
-
-
-def _summary(run: RunRecord) -> RunSummary:
-    with decoding(run.id):
-        return msgspec.json.decode(run.summary, type=RunSummary)
 
 
 def _started(read: _Read) -> list[StepLocation]:

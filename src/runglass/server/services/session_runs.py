@@ -19,7 +19,7 @@ from runglass.log.trace import RunSummary, StepTrace
 from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.calls.run_failure import end_of, failure_at
 from runglass.server.http.response_stream import PART_BYTES
-from runglass.store.base import decoding
+from runglass.store.base import decoding, summary_of
 from runglass.store.catalog import Catalog
 from runglass.store.records import RunRecord
 from runglass.store.run_logs import RunLog
@@ -78,8 +78,7 @@ async def session_run(
 ) -> AsyncGenerator[bytes, None]:
     """A run of a session as JSON, piece by piece; only the fields of its row where the run cannot be read."""
     try:
-        with decoding(run.id):
-            summary = msgspec.json.decode(run.summary, type=RunSummary)
+        summary = summary_of(run)
         end, is_readable = await end_of(store, run), True
     except RunUnreadable as error:
         # A broken run must not hide the others.

@@ -3,7 +3,6 @@
 import heapq
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -17,8 +16,6 @@ from runglass.store.run_logs import RunLog
 
 KEY_BYTES = 256
 """About what a key takes, with what is needed to sort it."""
-
-
 PAGE_ATTEMPTS = 1000
 """The most attempts in one read, which limits the time for many small ones."""
 SLICE_ROWS = 4096
@@ -62,36 +59,24 @@ async def chosen_attempts(
     return chosen
 
 
-class _Attempt(Protocol):
-    @property
-    def position(self) -> int: ...
-    @property
-    def loop_path(self) -> str: ...
-    @property
-    def attempt(self) -> int: ...
-
-
-Row = TypeVar("Row", bound=_Attempt)
-
-
-def choose(rows: Sequence[Row], *, attempt: str) -> list[Row]:
-    """The rows that the parameter selects, empty if there are none. `rows` are attempts of one step.
+def choose(keys: Sequence[AttemptKey], *, attempt: str) -> list[AttemptKey]:
+    """Those that the parameter selects, empty if there are none. `keys` are attempts of one step.
 
     `attempt` is `all`, which sorts by iteration and attempt number, or `latest` or a number, which select
     within the iteration that started last.
     """
     if attempt == "all":
-        slices = range(0, len(rows), SLICE_ROWS)
-        return list(heapq.merge(*(sorted(rows[at : at + SLICE_ROWS], key=_key) for at in slices), key=_key))
-    newest = max((row.position for row in rows), default=0)
-    ours = [row for row in rows if row.position == newest]
+        slices = range(0, len(keys), SLICE_ROWS)
+        return list(heapq.merge(*(sorted(keys[at : at + SLICE_ROWS], key=_key) for at in slices), key=_key))
+    newest = max((key.position for key in keys), default=0)
+    ours = [key for key in keys if key.position == newest]
     if attempt == "latest":
-        return sorted(ours, key=lambda row: row.attempt)[-1:]
-    return [row for row in ours if row.attempt == int(attempt)]
+        return sorted(ours, key=lambda key: key.attempt)[-1:]
+    return [key for key in ours if key.attempt == int(attempt)]
 
 
-def _key(row: _Attempt) -> tuple[tuple[int, ...], int]:
-    return tuple(int(index) for index in row.loop_path.split(",")) if row.loop_path else (), row.attempt
+def _key(key: AttemptKey) -> tuple[tuple[int, ...], int]:
+    return tuple(map(int, key.loop_path.split(","))) if key.loop_path else (), key.attempt
 
 
 async def attempt_pages(store: RunLog, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:
