@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.stores import STORES, WORKERS, server_on
+from tests.contract.stores import STORES, WORKERS, own_server
 from tests.contract.wire import FLOWS, http_for
 from tests.faulty_store import FaultyStore
 
@@ -62,12 +62,7 @@ def store_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-@pytest.fixture(scope="module")
-def server(store_kind: str) -> Iterator[RunningServer]:
-    with server_on(store_kind, capture="full") as running:
-        for flow in FLOWS:
-            running.push(flow)
-        yield running
+server = own_server(*FLOWS, capture="full")
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import pytest
+
 from runglass.testing import RunningServer, running_server
 from tests.postgres_server import postgres_database
 
@@ -25,3 +27,16 @@ def server_on(store_kind: str, **settings: Any) -> Iterator[RunningServer]:
             opened.enter_context(running_server(store=address, **settings))
             settings = {**settings, "executes_runs": False}
         yield opened.enter_context(running_server(store=address, **settings))
+
+
+def own_server(*flows: str, **settings: Any) -> Any:
+    """A fixture like `tests.servers.server_with`, on the kind of store that the module's tests are given."""
+
+    @pytest.fixture(scope="module")
+    def server(store_kind: str) -> Iterator[RunningServer]:
+        with server_on(store_kind, **settings) as running:
+            for flow in flows:
+                running.push(flow)
+            yield running
+
+    return server

@@ -5,23 +5,16 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import httpx2
-import pytest
 
 from runglass.errors import StoreError
 from runglass.testing import RunningServer
-from tests.contract.stores import server_on
+from tests.contract.stores import own_server
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import FLOWS, detail, execute, refusal, start
 from tests.faulty_store import FaultyStore
 
-
-@pytest.fixture(scope="module")
-def server(store_kind: str) -> Iterator[RunningServer]:
-    # What could not be recorded is tried again when the lease is renewed.
-    with server_on(store_kind, capture="full", lease_s=10.0) as running:
-        for flow in FLOWS:
-            running.push(flow)
-        yield running
+# What could not be recorded is tried again when the lease is renewed.
+server = own_server(*FLOWS, capture="full", lease_s=10.0)
 
 
 @contextmanager
@@ -54,10 +47,12 @@ def test_a_step_whose_run_cannot_be_read_back_is_not_unavailable(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     with broken(server, "run", after="create_run"):
-        answer = http.post("/seq/acme/demo/anything/v1/step", json={})
+        answer, again = (http.post("/seq/acme/demo/anything/v1/step", json={}) for _ in range(2))
     assert refusal(answer) == (500, "INTERNAL_ERROR")
     trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace").json()
     assert trace["flowRun"]["triggerType"] == "step"
+    assert again.content == answer.content, "some clients repeat it by themselves: no second run was started"
+    assert again.headers["idempotent-replayed"] == "true"
 
 
 def test_a_fault_on_the_way_to_an_outcome_is_not_kept_as_the_outcome(

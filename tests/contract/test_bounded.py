@@ -61,6 +61,11 @@ HOSTILE: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
         (422, "INVALID_REQUEST"),
         "flow_limit_bytes",
     ),
+    "numbers that take long to read": (
+        {"message": "x", "parameters": {"a": [1e300] * 200_000}},
+        (422, "INVALID_REQUEST"),
+        "body_values_limit",
+    ),
     "a large schema": (
         override("answer", output_schema={"properties": {f"p{n}": {"minLength": 1} for n in range(12_000)}}),
         (422, "INVALID_REQUEST"),

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import cancel, detail, execute, frames, start
+from tests.contract.wire import cancel, execute, frames, ran, start
 
 SIDE_BY_SIDE = """
 slug: side-by-side
@@ -45,9 +45,7 @@ def flows(server: RunningServer) -> None:
 
 @pytest.fixture(scope="module")
 def failed(flows: None, http: httpx2.Client) -> str:
-    answer = http.post("/seq/acme/demo/failing/execute", json={"message": "you"})
-    run_id: str = answer.json()["detail"]["executionId"]
-    return run_id
+    return ran(http, "failing", message="you")
 
 
 @pytest.fixture(scope="module", params=["words", "grid", "side-by-side", "failing"])
@@ -195,12 +193,6 @@ def test_a_document_has_the_header_the_trace_as_it_is_read_and_the_events(
     assert document.pop("trace") == http.get(f"/flow-runs/{words}/trace").json()
     assert document.pop("events") == [json.loads(line) for line in lines[1:]]
     assert document == json.loads(lines[0])
-
-
-def test_an_unknown_format_is_refused_with_those_that_there_are(http: httpx2.Client, words: str) -> None:
-    answer = http.get(f"/flow-runs/{words}/export?format=xml")
-    assert answer.status_code == 422
-    assert "json" in detail(answer)["message"]
 
 
 def test_of_a_run_that_goes_on_it_is_the_part_up_to_now(server: RunningServer, http: httpx2.Client) -> None:

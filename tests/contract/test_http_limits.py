@@ -296,24 +296,6 @@ def test_a_request_behind_health_needs_a_place(server: RunningServer) -> None:
         assert rest_of(connection).count(b"HTTP/1.1 200") == 2, "there is room"
 
 
-def test_half_open_connections_displace_only_each_other(server: RunningServer) -> None:
-    with contextlib.ExitStack() as stack, streams(server, 1) as opened:
-        first = stack.enter_context(raw_connection(server))
-        first.sendall(GET)
-        for _ in range(60):
-            half = stack.enter_context(raw_connection(server))
-            half.sendall(GET)
-            with raw_connection(server) as neighbour:
-                neighbour.sendall(GET + HOST + b"\r\n")
-                assert read_answer(neighbour)[0] == 200
-        assert rest_of(first) == b""
-        opened[0].setblocking(False)
-        # The stream has its events and has not been ended.
-        assert opened[0].recv(65_536)
-        with pytest.raises(BlockingIOError):
-            opened[0].recv(1)
-
-
 def small_window(server: RunningServer, stack: contextlib.ExitStack) -> socket.socket:
     connection = stack.enter_context(socket.socket())
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 500_000)

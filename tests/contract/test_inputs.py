@@ -1,13 +1,12 @@
 """A run's inputs as its flow declares them: defaults filled in, then checked."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from runglass.testing import running_server
-from tests.contract.wire import http_for, refusal
+from runglass.testing import RunningServer
+from tests.contract.wire import refusal
 
 FLOW = """
 slug: letter
@@ -32,13 +31,10 @@ steps: [{id: keep, type: passthrough}]
 """
 
 
-@pytest.fixture(scope="module")
-def http() -> Iterator[httpx2.Client]:
-    with running_server(capture="full") as running:
-        running.push(FLOW)
-        running.push(UNFIT)
-        with http_for(running, running.key) as client:
-            yield client
+@pytest.fixture(scope="module", autouse=True)
+def flows(server: RunningServer) -> None:
+    for flow in (FLOW, UNFIT):
+        server.push(flow)
 
 
 def inputs_of(http: httpx2.Client, body: dict[str, Any], path: str = "execute") -> Any:
@@ -75,7 +71,6 @@ def test_inputs_are_checked_with_their_defaults(http: httpx2.Client) -> None:
 
 
 def test_a_step_through_begins_with_the_defaults(http: httpx2.Client) -> None:
-    http.post("/flows/acme/demo/letter/publish").raise_for_status()
     answer = http.post("/seq/acme/demo/letter/v1/step", json={"stepIndex": 0})
     assert answer.status_code == 200
     assert "Dear reader" in answer.text

@@ -1,19 +1,17 @@
 """What a run keeps beyond its capture mode: `capture_failed` if it fails, or as one of `capture_sample`."""
 
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import httpx2
 import msgspec
-import pytest
 
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.testing import RunningServer, running_server
-from tests.contract.stores import server_on
+from tests.contract.stores import own_server, server_on
 from tests.contract.test_retention import tidy
-from tests.contract.wire import detail, frames, http_for
+from tests.contract.wire import frames, http_for, ran
 
 FLOW = """
 slug: {slug}
@@ -36,23 +34,19 @@ steps:
 CALLS = count()
 
 
-@pytest.fixture(scope="module")
-def server(store_kind: str) -> Iterator[RunningServer]:
-    with server_on(store_kind, capture_failed="full") as running:
-        running.push(LARGE)
-        for slug, fields in (
-            ("as-others", ""),
-            ("not", "capture_failed: off"),
-            ("sampled", "capture_sample: 1"),
-        ):
-            running.push(FLOW.format(slug=slug, fields=fields))
-        yield running
+KINDS = {"as-others": "", "not": "capture_failed: off", "sampled": "capture_sample: 1"}
+
+
+server = own_server(
+    LARGE,
+    *(FLOW.format(slug=slug, fields=fields) for slug, fields in KINDS.items()),
+    capture_failed="full",
+)
 
 
 def failed(http: httpx2.Client, slug: str) -> str:
     # Each call is another one: the repeat of a failed call would be told the same run.
-    body = {"parameters": {"call": next(CALLS)}}
-    return str(detail(http.post(f"/seq/acme/demo/{slug}/execute", json=body))["executionId"])
+    return ran(http, slug, parameters={"call": next(CALLS)})
 
 
 def test_it_comes_along_in_a_file(http: httpx2.Client) -> None:

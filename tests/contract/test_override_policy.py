@@ -84,6 +84,7 @@ FORBIDDEN = [
     ({"ask": {"settings": {"extra_body": {"harmless": 1}}}}, "settings.extra_body", "`admin` key"),
     ({"ask": {"settings": {"extra_headers": {"X-Title": "a"}}}}, "settings.extra_headers", "`admin` key"),
     ({"ask": {"settings": {"openai_store": True}}}, "settings.openai_store", "`allowed_settings`"),
+    ({"ask": {"settings.extra_body": {"harmless": 1}}}, "settings.extra_body", "`admin` key"),
 ]
 
 
@@ -110,6 +111,14 @@ OFFERED = [
 def test_a_field_that_is_offered_can_be_overridden(run: httpx2.Client, overrides: dict[str, Any]) -> None:
     """The last one is no change: it has the value that the flow has."""
     assert run.post(path("plain"), json={"blockOverrides": overrides}).status_code == 200
+
+
+def test_a_flow_offers_the_fields_that_it_lists_and_no_others(run: httpx2.Client) -> None:
+    listed = {"blockOverrides": {**CODE, "rest": {"ms": 1}}}
+    assert run.post(path("open"), json=listed).json()["result"] == {"n": 2}
+    for other in ({"prompt": "Hi"}, {"settings": {"temperature": 0}}, {"settings.temperature": 0}):
+        answer = run.post(path("open"), json={"blockOverrides": {"ask": other}})
+        assert refusal(answer, "`overridable`") == (403, "FORBIDDEN")
 
 
 def test_a_model_that_a_published_flow_names_may_be_set(server: RunningServer) -> None:

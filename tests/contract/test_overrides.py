@@ -106,15 +106,3 @@ def test_one_setting_is_set_and_the_others_stay(server: RunningServer) -> None:
         run = http.post("/seq/acme/demo/settled/execute", json=both).json()["executionId"]
         call = http.get(f"/flow-runs/{run}/trace").json()["steps"][0]["modelCalls"][0]
         assert call["request"]["settings"] == {"top_p": 1, "seed": 7}
-
-
-def test_a_run_key_may_set_one_setting_only_where_it_may_set_them(server: RunningServer) -> None:
-    server.push(
-        "slug: fixed\noverridable: [prompt]\nsteps:\n  - {id: ask, type: llm, model: echo, prompt: hi}\n"
-    )
-    server.push("slug: open\nsteps:\n  - {id: ask, type: llm, model: 'openai:x', prompt: hi}\n")
-    with http_for(server, server.make_key("acme", "demo", role="run")) as http:
-        for slug, setting in (("fixed", "temperature"), ("open", "extra_body"), ("open", "service_tier")):
-            body = {"blockOverrides": {"ask": {f"settings.{setting}": {"n": 9}}}}
-            answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body)
-            assert (answer.status_code, answer.json()["detail"]["code"]) == (403, "FORBIDDEN")

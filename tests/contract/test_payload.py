@@ -56,10 +56,11 @@ def test_large_content_comes_whole_and_joins_from_its_ranges(http: httpx2.Client
     assert joined == whole.content
     changed = http.get(path, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
     assert (changed.status_code, changed.content) == (200, whole.content)
-    head = http.head(path)
-    assert (head.status_code, head.content) == (200, b"")
-    assert head.headers["content-length"] == str(len(whole.content))
-    assert head.headers["etag"] == whole.headers["etag"]
+    for headers in ({}, {"Range": "bytes=0-9"}, {"Range": "bytes=9999999-"}):
+        head = http.head(path, headers=headers)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(whole.content))
+        assert head.headers["etag"] == whole.headers["etag"]
 
 
 def test_a_range_beyond_the_end_says_how_much_there_is(http: httpx2.Client, kept: str) -> None:
@@ -81,8 +82,6 @@ def test_what_there_is_not_is_told_apart(http: httpx2.Client, kept: str) -> None
     assert refusal(http.get(f"{kept}?part=error")) == (404, "CONTENT_NOT_KEPT")
     assert refusal(http.get(f"{kept}?attempt=7")) == (404, "STEP_NOT_FOUND")
     assert refusal(http.get(kept.replace("keep", "none"))) == (404, "STEP_NOT_FOUND")
-    for query in ("part=prompt", "attempt=all", "attempt=0", "loop_index=x"):
-        assert refusal(http.get(f"{kept}?{query}")) == (422, "INVALID_REQUEST")
 
 
 SECRET = "sk-ant-api03-" + "a1B2" * 24
@@ -132,5 +131,3 @@ def test_a_trace_of_an_attempt_leaves_out_what_is_larger_than_asked_for(http: ht
         http.get(path, params={"part_bytes": str(size)}).json()["outputContext"]
         == whole.json()["outputContext"]
     )
-    for query in ({"part_bytes": "1023"}, {"part_bytes": "2000", "attempt": "all"}):
-        assert refusal(http.get(path, params=query)) == (422, "INVALID_REQUEST")

@@ -49,7 +49,7 @@ def test_a_run_is_purged_whatever_its_state(
     if kind == "ended":
         run = execute(http, "anything")
     else:
-        run = paused(server) if kind == "paused" else start(server, "endless")
+        run = paused(server, http) if kind == "paused" else start(server, "endless")
     form = FORMS[0] if not below_flow else ANYTHING if kind == "ended" else FORMS[1]
     answer = http.delete(form.format(run))
     assert (answer.status_code, answer.headers["content-type"]) == (202, "application/json")
@@ -132,10 +132,10 @@ def test_a_session_does_not_list_a_purged_run(http: httpx2.Client) -> None:
 
 
 def test_a_wait_for_a_paused_run_that_is_purged_ends_as_not_found(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client
 ) -> None:
     """Without an end in the log that can still be read, the wait would never be over."""
-    run = paused(server)
+    run = paused(server, http)
 
     async def wait() -> str:
         store = server.runtime.store

@@ -4,61 +4,28 @@ import uuid
 from typing import Any
 
 import httpx2
-import msgspec
 import pytest
 
-from runglass.log.events import FlowCompleted, RunStarted, encode_event
-from runglass.log.fold import fold
-from runglass.store.records import Append, RunNumbers
 from runglass.testing import RunningServer, running_server
+from tests.browser.sent_traces import run_of, send, span
 from tests.contract.wire import http_for, refusal
-from tests.records import new_recording, there
+from tests.servers import server_with
 
-AT = "2026-11-29T12:00:00.000Z"
 CALL: dict[str, Any] = {"parameters": {}}
 FLOW = b"slug: otel\nsteps: [{id: a, type: passthrough}]\n"
 
 
-def recorded(server: RunningServer, *, ended: bool = False, trigger: str = "recorded") -> str:
-    """The id of a run of the flow `otel`, of which the end is known where it has `ended`."""
-    run_id, trace_id = str(uuid.uuid4()), uuid.uuid4().hex
+# One that ends a run as soon as all of its spans have ended.
+server = server_with(recording_settle_s=0)
 
-    async def record() -> None:
-        store = server.runtime.store
-        project = there(await store.find_project("acme", "demo"))
-        flow = await store.recorded_flow(project.id, "otel", most=10)
-        about = {"trace_id": trace_id, "due_at": AT, "trigger_type": trigger}
-        run = there(await store.create_recording(new_recording(project.id, flow.id, id=run_id, **about)))
-        begun = RunStarted(
-            execution_id=run_id,
-            seq=1,
-            at=AT,
-            run_id=run_id,
-            flow_id=flow.id,
-            flow_slug="otel",
-            step_count=0,
-            trigger_type=trigger,
-            version=0,
-            trace_id=trace_id,
-        )
-        end = FlowCompleted(execution_id=run_id, seq=2, at=AT, run_id=run_id, summary={})
-        events: list[Any] = [begun, end] if ended else [begun]
-        summary = fold(events).flow_run
-        await store.append(
-            Append(
-                run_no=run.no,
-                head=0,
-                fence=run.fence,
-                events=[encode_event(event) for event in events],
-                status=summary.status,
-                summary=msgspec.json.encode(summary),
-                ended_at=AT if ended else None,
-                numbers=RunNumbers.of(summary),
-            )
-        )
 
-    server.call(record())
-    return run_id
+def recorded(server: RunningServer, *, ended: bool = False) -> str:
+    """The id of a run of the flow `otel`."""
+    trace = uuid.uuid4().hex
+    end = 1000 if ended else None
+    agent = span(1, "agent", end=end, trace=trace, gen_ai__operation__name="invoke_agent")
+    send(server, agent, service="otel")
+    return run_of(server, trace, ended=ended)
 
 
 @pytest.mark.parametrize("path", ["execute", "step", "jobs", "v1/execute"])
@@ -105,20 +72,6 @@ def test_a_recorded_flow_is_listed_and_not_pushed(server: RunningServer, http: h
         assert refusal(answer) == (409, "FLOW_RECORDED")
     pushed = http.put("/flows/acme/demo/mine", content=FLOW.replace(b"otel", b"mine")).json()
     assert "recorded" not in pushed
-
-
-def test_a_list_shows_plain_runs_where_it_is_asked_for_them(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    shown, plain = recorded(server), recorded(server, trigger="plain")
-
-    def listed(**query: str) -> set[str]:
-        found = http.get("/flow-runs", params=query).json()["runs"]
-        return {run["id"] for run in found} & {shown, plain}
-
-    assert listed() == {shown} == listed(q="kind:recorded")
-    assert listed(q="kind:plain") == {plain}
-    assert listed(q="flow:otel kind:plain,recorded") == {shown, plain}
 
 
 def test_a_recorded_run_without_its_trace_is_not_imported(server: RunningServer, http: httpx2.Client) -> None:

@@ -9,13 +9,13 @@ import httpx2
 import pytest
 
 from runglass.engine.models.gateway import Price
-from runglass.testing import RunningServer, running_server
 from tests.contract.test_stepping import WALK, call
 from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
-from tests.contract.wire import FLOWS
+from tests.contract.wire import FLOWS, ran
 from tests.laws.law import require
 from tests.laws.told import Told, broken_by_readers
 from tests.reference_fold import JsonObject
+from tests.servers import server_with
 
 SESSION = "0190b5f0-1c2d-7000-8000-000000000001"
 TRACE_PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -86,18 +86,18 @@ CONTENT = frozenset(
 """Members that hold what callers, flows and models say, in which a null is theirs."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    """One on which `echo` has a price."""
-    prices = {"echo": Price(input_per_mtok=Decimal("0.30"), output_per_mtok=Decimal(1000))}
-    with running_server(capture="full", prices=prices) as running:
-        for flow in [*FLOWS, TALK, WALK]:
-            running.push(flow)
-        for slug, steps in STEPS.items():
-            running.push(f"slug: {slug}\nsteps:{steps}")
-        for mode in ("off", "metadata_only", "redacted"):
-            running.push(f'slug: asks-{mode.replace("_", "-")}\ncapture: "{mode}"\nsteps:{ASKS}')
-        yield running
+PRICE = Price(input_per_mtok=Decimal("0.30"), output_per_mtok=Decimal(1000))
+MODES = ("off", "metadata_only", "redacted")
+
+
+# `echo` has a price.
+server = server_with(
+    *(*FLOWS, TALK, WALK),
+    *(f"slug: {slug}\nsteps:{steps}" for slug, steps in STEPS.items()),
+    *(f"slug: asks-{mode.replace('_', '-')}\ncapture: '{mode}'\nsteps:{ASKS}" for mode in MODES),
+    capture="full",
+    prices={"echo": PRICE},
+)
 
 
 def nulls(value: Any, place: str = "") -> Iterator[str]:
@@ -140,13 +140,6 @@ def check(http: httpx2.Client, run: str, *, until: Callable[[JsonObject], bool] 
     return str(trace["flowRun"]["status"])
 
 
-def ran(http: httpx2.Client, slug: str, **body: Any) -> str:
-    """The id of a run that has ended, well or not."""
-    headers = {"X-Session-Id": SESSION, "traceparent": TRACE_PARENT}
-    answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body, headers=headers).json()
-    return str(answer.get("detail", answer)["executionId"])
-
-
 @pytest.mark.parametrize(
     ("slug", "body", "status"),
     [
@@ -170,7 +163,8 @@ def ran(http: httpx2.Client, slug: str, **body: Any) -> str:
     ],
 )
 def test_a_run_that_has_ended(http: httpx2.Client, slug: str, body: JsonObject, status: str) -> None:
-    assert check(http, ran(http, slug, **body)) == status
+    headers = {"X-Session-Id": SESSION, "traceparent": TRACE_PARENT}
+    assert check(http, ran(http, slug, headers=headers, **body)) == status
 
 
 def test_a_job(http: httpx2.Client) -> None:

@@ -93,13 +93,3 @@ def test_a_resume_that_failed_is_answered_with_its_outcome(
     other = {**asked, "accumulatedOutputs": {"other": {}}}
     assert refusal(http.post(path, json=other)) == (409, "RUN_NOT_PAUSED")
     assert runs_of(http, "falls") == 1
-
-
-@pytest.mark.parametrize(
-    "path", ["words/execute", "broken/execute", "words/jobs", "words/step", "broken/step"]
-)
-def test_a_repeat_under_an_idempotency_key_has_the_header_too(http: httpx2.Client, path: str) -> None:
-    headers = {"Idempotency-Key": str(uuid4())}
-    for replayed in (None, "true", "true"):
-        answer = http.post(f"/seq/acme/demo/{path}", json={"message": "a"}, headers=headers)
-        assert answer.headers.get("idempotent-replayed") == replayed

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import as_listed, detail, frames, refusal
+from tests.contract.wire import as_listed, frames, ran, refusal
 
 FLOW = """
 slug: {slug}
@@ -40,8 +40,7 @@ def slug(mode: str) -> str:
 
 
 def run_of(http: httpx2.Client, mode: str, **body: Any) -> str:
-    answer = http.post(f"/seq/acme/demo/{slug(mode)}/execute", json=body)
-    return str(answer.json()["executionId"] if answer.is_success else detail(answer)["executionId"])
+    return ran(http, slug(mode), **body)
 
 
 def again(http: httpx2.Client, run: str, **body: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.store.records import Retention
 from runglass.testing import RunningServer
-from tests.contract.wire import BROKEN, WORDS, detail, execute, frames, refusal
+from tests.contract.wire import BROKEN, WORDS, execute, frames, ran, refusal
 from tests.servers import server_with
 
 SECRET = "sesame"
@@ -28,9 +28,7 @@ def tidy(server: RunningServer) -> None:
 def test_without_its_content_the_trace_is_still_the_fold_of_the_stream(
     server: RunningServer, http: httpx2.Client, slug: str
 ) -> None:
-    body = {"parameters": {"message": f"say {SECRET}"}}
-    answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body)
-    run = answer.json()["executionId"] if slug == "words" else detail(answer)["executionId"]
+    run = ran(http, slug, parameters={"message": f"say {SECRET}"})
     trace, stream = f"/flow-runs/{run}/trace", f"/flow-runs/{run}/trace/stream"
     assert SECRET in http.get(trace).text
     assert SECRET in http.get(stream).text
@@ -58,8 +56,7 @@ def test_without_its_content_the_trace_is_still_the_fold_of_the_stream(
 def test_a_run_without_its_content_is_not_run_again(
     server: RunningServer, http: httpx2.Client, slug: str
 ) -> None:
-    answer = http.post(f"/seq/acme/demo/{slug}/execute", json={"message": SECRET})
-    run = answer.json()["executionId"] if slug == "words" else detail(answer)["executionId"]
+    run = ran(http, slug, message=SECRET)
     tidy(server)
     refused = http.post(f"/flow-runs/{run}/rerun", json={})
     assert refusal(refused, "it has been removed since (content retention)") == (409, "INPUT_NOT_KEPT")

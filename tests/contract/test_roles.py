@@ -200,6 +200,8 @@ def test_each_role_may_do_what_the_table_says(
     if answer.status_code == 403:
         assert detail(answer)["code"] == "FORBIDDEN"
         assert role in detail(answer)["message"]
+        about = names["execution_id"] if "{execution_id}" in row.path else None
+        assert detail(answer).get("executionId") == about
 
 
 @every_row
@@ -269,10 +271,13 @@ def test_an_unknown_object_is_not_found_before_it_is_forbidden(
 
 def test_lists_have_only_objects_of_the_callers_project(world: World) -> None:
     stranger = world.strangers["admin"]
-    assert stranger.get("/flow-runs").json() == {"runs": [], "nextCursor": None, "lastChange": 0}
+    nothing: dict[str, Any] = {"runs": [], "nextCursor": None, "lastChange": 0}
+    assert stranger.get("/flow-runs").json() == nothing
     assert [flow["slug"] for flow in stranger.get("/flows").json()["flows"]] == ["anything"]
     theirs = {flow["id"] for flow in stranger.get("/flows").json()["flows"]}
-    assert theirs.isdisjoint(flow["id"] for flow in world.callers["read"].get("/flows").json()["flows"])
+    ours = {flow["id"] for flow in world.callers["read"].get("/flows").json()["flows"]}
+    assert theirs.isdisjoint(ours)
+    assert all(stranger.get("/flow-runs", params={"flow_id": each}).json() == nothing for each in ours)
     keys = {key["id"] for key in stranger.get("/keys").json()["keys"]}
     assert keys
     assert keys.isdisjoint(key["id"] for key in world.callers["admin"].get("/keys").json()["keys"])

@@ -10,7 +10,7 @@ from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.testing import RunningServer
 from tests.contract.stores import server_on
-from tests.contract.wire import ENDLESS, as_listed, detail, frames, http_for
+from tests.contract.wire import ENDLESS, as_listed, frames, http_for, ran
 
 FLOW = """
 slug: {slug}
@@ -44,8 +44,7 @@ def slug(mode: str) -> str:
 
 
 def run_of(http: httpx2.Client, mode: str, **body: Any) -> str:
-    answer = http.post(f"/seq/acme/demo/{slug(mode)}/execute", json=body)
-    return str(answer.json()["executionId"] if answer.is_success else detail(answer)["executionId"])
+    return ran(http, slug(mode), **body)
 
 
 def read(http: httpx2.Client, run: str) -> tuple[dict[str, Any], list[Any]]:

@@ -1,6 +1,5 @@
 """`GET /flow-runs?q=` and the histogram: the query language over HTTP, and what a list says of each run."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,18 +7,12 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.stores import server_on
+from tests.contract.stores import own_server
 from tests.contract.wire import ANYTHING, BROKEN, as_listed, detail, execute, known_key, refusal
 from tests.waiting import eventually
 
-
-@pytest.fixture(scope="module")
-def server(store_kind: str) -> Iterator[RunningServer]:
-    """One of its own: the lists are compared as wholes."""
-    with server_on(store_kind, capture="full") as running:
-        for flow in (ANYTHING, BROKEN):
-            running.push(flow)
-        yield running
+# One of its own: the lists are compared as wholes.
+server = own_server(ANYTHING, BROKEN, capture="full")
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +128,3 @@ def test_the_histogram_counts_the_runs_of_a_query(http: httpx2.Client, runs: dic
     assert job["bucketMs"] == pytest.approx(3_600_000, rel=0.01)
     none = counted(http, q="status:cancelled")
     assert sum(bucket["runs"] for bucket in none["buckets"]) == 0
-
-
-@pytest.mark.parametrize("buckets", ["0", "9", "201", "many"])
-def test_how_many_intervals_there_may_be(http: httpx2.Client, buckets: str) -> None:
-    answer = http.get("/flow-runs/histogram", params={"buckets": buckets})
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert "`buckets` must be a number of intervals from 10 to 200" in detail(answer)["message"]

@@ -346,22 +346,6 @@ def test_a_run_that_is_larger_than_a_page_comes_as_one(
     assert steps == [2, TOO_MANY + 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("query", "name"),
-    [
-        ({"limit": 0}, "limit"),
-        ({"limit": 101}, "limit"),
-        ({"cursor": "x"}, "cursor"),
-        ({"cursor": ""}, "cursor"),
-    ],
-)
-def test_an_invalid_page_is_refused(
-    http: httpx2.Client, session: str, query: dict[str, Any], name: str
-) -> None:
-    run(http, session, "anything")
-    assert refusal(http.get(f"/seq/sessions/{session}", params=query), name) == (422, "INVALID_REQUEST")
-
-
 def test_a_run_that_is_deleted_meanwhile_hides_no_other(
     server: RunningServer, http: httpx2.Client, session: str, faults: FaultyStore
 ) -> None:

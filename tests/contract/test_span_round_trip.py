@@ -1,6 +1,5 @@
 """Runs that are sent on to a Runglass: another project records the same run, their own project none."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -8,9 +7,10 @@ import httpx2
 import pytest
 
 from runglass.config.settings import Price
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.test_span_export import send_to
-from tests.contract.wire import execute, http_for
+from tests.contract.wire import execute, http_for, ran
+from tests.servers import server_with
 
 PRICED = """
 slug: priced
@@ -56,20 +56,16 @@ steps:
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    price = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"))
-    with running_server(prices={"echo": price}) as running:
-        for flow in (PRICED, MIXED, BROKEN):
-            running.push(flow)
-        running.call(running.runtime.store.span_cursors())
-        yield running
+PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"))
 
 
-@pytest.fixture
-def http(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.key) as client:
-        yield client
+server = server_with(PRICED, MIXED, BROKEN, prices={"echo": PRICE})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun(server: RunningServer) -> None:
+    """Runs are sent from now on."""
+    server.call(server.runtime.store.span_cursors())
 
 
 def send_to_project(server: RunningServer, project: str) -> httpx2.Client:
@@ -96,8 +92,7 @@ def usage(totals: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("slug", ["priced", "mixed", "broken"])
 def test_another_project_records_the_same_run(server: RunningServer, http: httpx2.Client, slug: str) -> None:
-    answer = http.post(f"/seq/acme/demo/{slug}/execute", json={}).json()
-    run_id = answer["detail"]["executionId"] if slug == "broken" else answer["executionId"]
+    run_id = ran(http, slug)
     with send_to_project(server, f"seen-{slug}") as seen:
         (recorded,) = seen.get("/flow-runs").json()["runs"]
         trace = seen.get(f"/flow-runs/{recorded['id']}/trace").json()

@@ -23,6 +23,7 @@ steps:
     steps: [{id: inner, type: passthrough}]
   - {id: z, type: code, code: 'return {"total": steps["a"]["n"] + len(items)}'}
 """
+QUIET_TALK = TALK.replace("slug: talk", "slug: quiet-talk\ncapture: 'off'")
 BAD = (
     "slug: bad-walk\nsteps: [{id: a, type: passthrough}, {id: b, type: code, code: 'raise ValueError(1)'}]\n"
 )
@@ -30,7 +31,7 @@ BAD = (
 
 @pytest.fixture(scope="module", autouse=True)
 def flows(server: RunningServer) -> None:
-    for flow in (WALK, BAD, TALK, STEER):
+    for flow in (WALK, BAD, TALK, STEER, QUIET_TALK):
         server.push(flow)
     server.push("slug: draft-only\nsteps: [{id: a, type: passthrough}]\n", publish=False)
 
@@ -97,27 +98,6 @@ def test_a_step_that_fails_for_good_ends_the_stream(http: httpx2.Client) -> None
     assert "step_error" in types(found)
     assert types(found)[-1] == "flow_failed"
     assert refusal(http.post(path, json={"executionId": run, "stepIndex": 1})) == (409, "RUN_NOT_PAUSED")
-
-
-def test_tool_calls_pause_a_walk(http: httpx2.Client) -> None:
-    path = "/seq/acme/demo/talk/step"
-    found = call(http, path, message="hi", tools=TOOLS, runRemaining=True)
-    waiting = found[-1]
-    assert waiting.event == "step_paused_for_tool_calls"
-    assert {"runId", "executionId", "stepId", "stepIndex", "iterationsUsed"} <= set(waiting.data)
-    assert len(waiting.data["toolCalls"]) == 2
-    assert waiting.data["accumulatedOutputs"] == {"before": {"message": "hi"}}
-    results = [{"toolCallId": one["id"], "output": "x"} for one in waiting.data["toolCalls"]]
-    asked = {
-        "executionId": waiting.data["executionId"],
-        "stepIndex": waiting.data["stepIndex"],
-        "toolCallMessages": [*waiting.data["toolCallMessages"], *results],
-        "iterationsUsed": waiting.data["iterationsUsed"],
-        "tools": TOOLS,
-    }
-    assert refusal(http.post(path, json=asked | {"toolCallMessages": []})) == (400, "TOOL_RESULTS_MISMATCH")
-    found = call(http, path, **asked, runRemaining=True)
-    assert found[-1].data["result"] == {"said": "hi"}
 
 
 DRAFT = """
@@ -208,28 +188,25 @@ def test_a_call_that_is_sent_again_is_streamed_again_and_runs_nothing(http: http
     assert http.get(f"/flow-runs/{run}/trace").text == before
 
 
-def test_a_tool_pause_that_is_sent_again_tells_its_own_calls(http: httpx2.Client) -> None:
+def test_a_walk_pauses_for_tools_and_a_call_that_is_sent_again_tells_its_own_pause(
+    http: httpx2.Client,
+) -> None:
     """In a mode that keeps no content, and after later pauses and the end of the run."""
-    path, unique = "/seq/acme/demo/talk/step", str(uuid4())
+    path, unique = "/seq/acme/demo/quiet-talk/step", str(uuid4())
     body: dict[str, Any] = {"message": "hi", "tools": TOOLS, "runRemaining": True}
     calls, answers = [body], [keyed(http, f"{unique}-0", path, **body)]
     while answers[-1][-1]["eventType"] == "step_paused_for_tool_calls":
         paused = answers[-1][-1]
-        results = [
-            {"role": "tool", "toolCallId": call["id"], "content": f"result {len(calls)}"}
-            for call in paused["toolCalls"]
-        ]
-        body = {
-            "executionId": paused["executionId"],
-            "stepIndex": paused["stepIndex"],
-            "toolCallMessages": [*paused["toolCallMessages"], *results],
-            "iterationsUsed": paused["iterationsUsed"],
-            "runRemaining": True,
-            "tools": TOOLS,
-        }
-        calls.append(body)
-        answers.append(keyed(http, f"{unique}-{len(calls) - 1}", path, **body))
-    assert answers[-1][-1]["eventType"] == "flow_completed"
+        assert paused["runId"] == paused["executionId"]
+        assert (paused["stepId"], paused["iterationsUsed"]) == ("ask", len(calls))
+        assert paused["accumulatedOutputs"] == {"before": {"message": "hi"}}
+        body = {name: paused[name] for name in ("executionId", "stepIndex", "iterationsUsed")}
+        body |= {"runRemaining": True, "tools": TOOLS, "toolCallMessages": []}
+        assert refusal(http.post(path, json=body)) == (400, "TOOL_RESULTS_MISMATCH")
+        results = [{"toolCallId": call["id"], "output": f"r{len(calls)}"} for call in paused["toolCalls"]]
+        calls.append(body | {"toolCallMessages": [*paused["toolCallMessages"], *results]})
+        answers.append(keyed(http, f"{unique}-{len(calls) - 1}", path, **calls[-1]))
+    assert answers[-1][-1]["result"] == {"said": "hi"}
     assert len(calls) > 1
     for index, answer in enumerate(answers):
         assert keyed(http, f"{unique}-{index}", path, **calls[index]) == answer

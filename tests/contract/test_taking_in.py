@@ -110,6 +110,22 @@ def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops() -
         assert refusal(answer, "the server is being stopped; nothing was started") == (503, "UNAVAILABLE")
 
 
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "too heavy"}], ids=["plain", "under a key"])
+def test_a_body_of_too_many_values_is_refused_before_it_is_decoded(
+    http: httpx2.Client, headers: dict[str, str]
+) -> None:
+    """Decoded it takes twenty times as much memory, and no other thread goes on meanwhile."""
+    body = b'{"parameters":{"a":[' + b"[]," * 2_500_000 + b"[]]}}"
+    tracemalloc.start()
+    try:
+        answer = http.post(f"{PATH}/execute", content=body, headers=headers)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refusal(answer, "setting body_values_limit") == (422, "INVALID_REQUEST")
+    assert most_bytes < 10 * len(body)
+
+
 def test_nothing_is_sorted_by_the_encoder() -> None:
     """It sorts names in quadratic time, and crashes, where somebody has chosen their order."""
     asking = re.compile(r"""order\s*=\s*["'](sorted|deterministic)""")

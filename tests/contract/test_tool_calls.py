@@ -152,25 +152,6 @@ def test_messages_of_a_pause_come_in_both_spellings(http: httpx2.Client) -> None
         assert said["tool_calls"] == said["toolCalls"] == pause["toolCalls"] != []
 
 
-@pytest.mark.parametrize("names", [("toolCallId", "tool_call_id"), ("tool_call_id",), ("toolCallId",)])
-def test_messages_may_be_sent_back_in_either_spelling_or_both(
-    http: httpx2.Client, names: tuple[str, ...]
-) -> None:
-    body = paused(http)
-    messages = [dict(turn) for turn in body["toolCallMessages"]]
-    for turn in messages:
-        turn.pop("toolCalls" if names == ("tool_call_id",) else "tool_calls", None)
-    results = [
-        {"role": "tool", **dict.fromkeys(names, call["id"]), "content": [{"type": "text", "text": "7"}]}
-        for call in body["toolCalls"]
-    ]
-    asked = resumption(body, []) | {"toolCallMessages": [*messages, *results]}
-    assert http.post(PATH, json=asked).json()["status"] == "completed"
-    step = http.get(f"/flow-runs/{body['executionId']}/steps/ask/trace").json()
-    last = step["modelCalls"][-1]["request"]["messages"]
-    assert [turn["content"] for turn in last if turn["role"] == "tool"] == ["7", "7"]
-
-
 def test_several_rounds_of_one_call_each(http: httpx2.Client) -> None:
     path = "/seq/acme/demo/one-at-a-time/execute"
     body, rounds = paused(http, path), 0

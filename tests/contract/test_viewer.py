@@ -349,7 +349,7 @@ def test_a_revoked_key_ends_its_sessions_and_their_streams(
         thread.start()
         assert begun.wait(LONGEST_S)
         assert http.delete(f"/keys/{known_key(server, key).id}").status_code == 200
-        assert refusal(browser.get("/flow-runs")) == (401, "UNAUTHENTICATED")
+        assert refusal(browser.get("/viewer/me")) == (401, "UNAUTHENTICATED")
         assert ended.wait(LONGEST_S)
         thread.join()
     cancel(server, run)

@@ -120,6 +120,12 @@ def execute(http: httpx2.Client, slug: str, **body: Any) -> str:
     return str(answer.json()["executionId"])
 
 
+def ran(http: httpx2.Client, slug: str, *, headers: dict[str, str] | None = None, **body: Any) -> str:
+    """Runs a flow of `acme/demo` to whatever end; its execution id."""
+    answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body, headers=headers).json()
+    return str(answer.get("detail", answer)["executionId"])
+
+
 def known_key(server: RunningServer, key: str) -> ApiKey:
     """What the server knows of a key that it has made."""
     found = server.call(server.runtime.store.find_key(digest_of(key)))

@@ -19,7 +19,6 @@ from runglass.server.endpoint import ROLES, Endpoint
 from runglass.server.http.error_responses import answer_fault
 from runglass.server.http.exchange import ENDPOINT, CallerLeft, exchange_of
 from runglass.server.requests.did_you_mean import camel, refuse_slips
-from runglass.store.records import RunRecord
 from runglass.support.safe_text import printable
 
 
@@ -94,7 +93,7 @@ class Router:
     async def _answer(self, endpoint: Endpoint, request: ApiRequest, parts: dict[str, Any]) -> ASGIApp:
         given = read_query(request.scope, endpoint) if request.scope["query_string"] else {}
         values: dict[str, Any] = {}
-        found: Any = None
+        run_id = parts.get("execution_id")
         if (finds := endpoint.finds) is not None:
             found = await finds.find(request, **{name: parts.pop(name) for name in finds.path})
             values[finds.argument] = found
@@ -107,7 +106,7 @@ class Router:
         if endpoint.access != "open" and request.auth.role not in ROLES[endpoint.access]:
             if (hides := endpoint.hides) is not None:
                 await hides.find(request, **{name: parts[name] for name in hides.path})
-            raise _forbidden(endpoint, request.auth.role, found)
+            raise _forbidden(endpoint, request.auth.role, run_id)
         response: ASGIApp = await endpoint.handler(request, **parts, **values)
         return response
 
@@ -117,7 +116,7 @@ def _without_endpoint(request: ApiRequest, others: Mapping[str, Endpoint]) -> Re
     path = request.scope["path"]
     if not others:
         return answer_fault(request, api_error("NOT_FOUND", f"there is no path {path!r}"))
-    allow = ", ".join([*others, "OPTIONS"])
+    allow = ", ".join([*others, *(["HEAD"] if "GET" in others else []), "OPTIONS"])
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={"Allow": allow})
     message = f"{request.method} {printable(path)} is not possible; see the `Allow` header"
@@ -152,10 +151,10 @@ def read_query(scope: Scope, endpoint: Endpoint) -> dict[str, str]:
     return settled
 
 
-def _forbidden(endpoint: Endpoint, role: str, found: Any) -> APIError:
+def _forbidden(endpoint: Endpoint, role: str, run_id: str | None) -> APIError:
     needed = " or ".join(repr(each) for each in ROLES[endpoint.access])
     return api_error(
         "FORBIDDEN",
         f"a key with the role {role!r} may not {endpoint.doing}; that takes the role {needed}",
-        execution_id=found.id if isinstance(found, RunRecord) else None,
+        execution_id=run_id,
     )

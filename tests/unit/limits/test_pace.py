@@ -162,18 +162,6 @@ async def test_large_answers_are_spread_and_small_ones_are_not(clock: PacedClock
     assert owed_s - 2 * SHORTEST_REST_S < clock.rested_s < owed_s + SHORTEST_REST_S
 
 
-async def test_a_project_with_much_to_do_waits_its_turn() -> None:
-    pace, order = Pacer(), []
-
-    async def work(project_id: int) -> None:
-        async with pace.piece(project_id):
-            order.append(project_id)
-            await asyncio.sleep(0)
-
-    await asyncio.gather(*(work(1) for _ in range(5)), work(2))
-    assert order == [1, 2, 1, 1, 1, 1]
-
-
 async def test_requests_that_come_at_once_take_turns_where_they_are_many(clock: PacedClock) -> None:
     set_project(2)
     set_project(1)

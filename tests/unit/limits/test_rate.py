@@ -76,15 +76,6 @@ def test_the_header_says_whole_seconds_and_at_least_one(seconds: float, header: 
     assert error_headers(error) == {"Retry-After": header}
 
 
-def test_one_more_key_does_not_raise_the_projects_rate() -> None:
-    rates = Rates(Settings(rate_limit_per_minute=5, project_rate_limit_per_minute=8), clock=Clock())
-    for number in range(8):
-        rates.take(key_id=number, project_id=1)
-    with pytest.raises(RateLimitError, match=r"this project.* 8 times .*`project_rate_limit_per_minute`"):
-        rates.take(key_id=99, project_id=1)
-    rates.take(key_id=100, project_id=2)
-
-
 def test_a_key_over_its_own_limit_takes_nothing_from_its_project() -> None:
     rates = Rates(Settings(rate_limit_per_minute=2, project_rate_limit_per_minute=4), clock=Clock())
     for _ in range(2):

@@ -101,12 +101,6 @@ async def test_a_session_that_a_session_begins_ends_with_it(signing: Signing) ->
     assert 0 < signing.clock.monotonic_s() - LIFETIME.total_seconds() <= IDLE.total_seconds() / 2
 
 
-async def test_a_session_whose_key_is_revoked_is_worth_nothing(signing: Signing) -> None:
-    session = await signing.sessions.begin(signing.key)
-    await signing.store.revoke_key(signing.key.project_id, signing.key.id)
-    assert not await is_signed_in(signing.sessions, session)
-
-
 async def test_use_is_written_down_now_and_then_and_not_by_each_request(signing: Signing) -> None:
     faults = FaultyStore(signing.store)
     faults.fail("use_viewer_session", StoreError("the disk is full"))

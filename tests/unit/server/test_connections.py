@@ -81,17 +81,6 @@ def connections() -> Connections:
     return Connections(SETTINGS, 3)
 
 
-def test_a_body_may_take_a_second_more_for_what_has_come(connections: Connections) -> None:
-    connection, wire, uvicorn = connected(connections)
-    connection.data_received(POST)
-    connection.data_received(b"a" * 500)
-    connections.check(24.9)
-    assert not uvicorn.is_lost
-    connections.check(0.2)
-    assert uvicorn.is_lost
-    assert wire.sent.startswith(b"HTTP/1.1 408 ")
-
-
 def test_time_in_which_the_server_does_not_read_does_not_count(connections: Connections) -> None:
     connection, wire, uvicorn = connected(connections)
     connection.data_received(POST)

@@ -7,7 +7,7 @@ a body; under a key two bodies that say the same are the same.
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from starlette.responses import Response
 
-from runglass.errors import api_error
 from runglass.flows.flow import Flow
 from runglass.limits.offload import LARGE_BYTES
 from runglass.runtime.runtime import Runtime
@@ -24,11 +23,10 @@ from runglass.server.endpoint import JSON
 from runglass.server.requests.body import body_of
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.did_you_mean import camel
-from runglass.server.requests.parameters import MAX_KEY, checked_uuid, requested_version
+from runglass.server.requests.parameters import checked_uuid, idempotency_key_of, requested_version
 from runglass.server.security.authentication import require_project_of_flow
 from runglass.server.security.revocation import while_allowed
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project
-from runglass.wire.run_api import StepRequest
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
@@ -118,6 +116,7 @@ async def admitted(
     request, limits = call.request, call.request.services.limits
     if session_id is not None:
         call.session_id = checked_uuid(session_id, what="the header X-Session-Id")
+    key = idempotency_key_of(request)
     call.size_bytes = len(await body_of(request))
     with limits.memory.receiving(call.project.id) as received:
         received(call.size_bytes)
@@ -125,37 +124,30 @@ async def admitted(
             if call.size_bytes > LARGE_BYTES:
                 entering = call.turn.enter_async_context(limits.large_requests.turn(call.project.id))
                 await while_allowed(request, None, entering, otherwise="nothing was started")
-            await _know(call, may_repeat_failure=shape is not StepRequest)
             reading = partial(read_request, shape=shape, most_values=call.runtime.settings.body_values_limit)
+            # A key's digest decodes the body once more: what is too heavy for that has been refused by then.
+            held = [await parse_off_loop(reading, await body_of(request) or empty)]
+            await _identify(call, key)
             # Neither the body nor its values are held here: the block lasts until the run has a place.
-            yield await parse_off_loop(reading, await body_of(request) or empty)
+            yield held.pop()
 
 
-async def _know(call: Call, *, may_repeat_failure: bool) -> None:
-    """Notes by what a repeat of the call is known. Raises INVALID_REQUEST for a key that is none.
-
-    That is its Idempotency-Key, with the digest of the request, or else the fingerprint of both, but for a
-    step: its answer is a stream, which is not kept.
-    """
+async def _identify(call: Call, key: str | None) -> None:
+    """Notes by what a repeat of the call is known: its Idempotency-Key, or else its fingerprint."""
     request, target, body = call.request, _target(call.request), await body_of(call.request)
-    key = request.headers.get("idempotency-key")
     if key is not None:
-        if not 0 < len(key) <= MAX_KEY:
-            message = f"the header Idempotency-Key must have 1 to {MAX_KEY} characters"
-            raise api_error("INVALID_REQUEST", message)
         call.key = IdempotencyKey(key, await parse_off_loop(partial(_digest, target), body))
-    elif may_repeat_failure:
+    else:
         digest = await parse_off_loop(lambda body: hashlib.sha256(body).digest(), body)
         call.fingerprint = CallFingerprint(request.auth.project_id, request.auth.id, target, digest)
 
 
 def _digest(target: bytes, body: bytes) -> bytes:
-    """The hash of target and body, equal for equal values; a body that is no JSON stands as it is."""
-    with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
-        value = msgspec.json.decode(body)
-        if isinstance(value, dict):
-            value = {camel(name): member for name, member in value.items() if member is not None}
-        body = msgspec.json.encode(sorted_members(value))
+    """The hash of target and body, equal for equal values. The body has been read, or is empty."""
+    if body:
+        members: dict[str, Any] = msgspec.json.decode(body)
+        given = {camel(name): member for name, member in members.items() if member is not None}
+        body = msgspec.json.encode(sorted_members(given))
     return hashlib.sha256(b"%b\n%b" % (target, body)).digest()
 
 

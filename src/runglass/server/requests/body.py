@@ -34,7 +34,8 @@ WINDOW_LOG = 23
 async def body_of(request: ApiRequest, *, limit_bytes: int | None = None) -> bytes:
     """The whole body. Raises INVALID_REQUEST where the client left before its end.
 
-    It may have `limit_bytes`, by default `body_limit_bytes`; a larger one raises REQUEST_TOO_LARGE.
+    It may have `limit_bytes`; a larger one raises REQUEST_TOO_LARGE. Without them `body_limit_bytes` is its
+    limit, and a compressed one is refused.
 
     Raises UNAUTHENTICATED where the key was revoked meanwhile: without this check a slow body would keep a
     revoked key in use.
@@ -42,6 +43,8 @@ async def body_of(request: ApiRequest, *, limit_bytes: int | None = None) -> byt
     held: dict[str, Any] = request.scope["state"]
     if BODY in held:
         return bytes(held[BODY])
+    if limit_bytes is None:
+        _require_plain(request)
     store = request.services.runtime.store
     began_s = store.clock.monotonic_s()
     limit = limit_bytes or request.services.runtime.settings.body_limit_bytes
@@ -85,9 +88,7 @@ async def body_parts(
     Raises REQUEST_TOO_LARGE, and INVALID_REQUEST where its caller left before its end, or sent nothing for
     `silence_s`. A compressed body is refused: what it becomes may be a thousand times as large.
     """
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("", "identity"):
-        raise api_error("INVALID_REQUEST", f"the body is encoded as {coding!r:.40}; send it as it is")
+    _require_plain(request)
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or len(length) > LENGTH_DIGITS or int(length) > limit_bytes:
         raise _too_large(limit_bytes)
@@ -172,6 +173,13 @@ def _too_large(limit_bytes: int) -> APIError:
     return api_error(
         "REQUEST_TOO_LARGE", f"the file is larger than {limit_bytes:,} bytes (setting import_limit_bytes)"
     )
+
+
+def _require_plain(request: ApiRequest) -> None:
+    """Raises INVALID_REQUEST for a compressed body."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise api_error("INVALID_REQUEST", f"the body is encoded as {coding!r:.40}; send it as it is")
 
 
 async def list_answer(make: Callable[[], object], length: int) -> Response:

@@ -110,7 +110,9 @@ def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
     if not body:
         raise api_error("INVALID_REQUEST", "the body is empty: send a JSON object, at least `{}`")
     if heavy := too_heavy(body, most_values, between=yield_to_others):
-        raise api_error("INVALID_REQUEST", f"the body is too much: {heavy} (setting body_values_limit)")
+        raise api_error(
+            "INVALID_REQUEST", f"the request body is too complex: {heavy} (setting body_values_limit)"
+        )
     yield_to_others()
     try:
         value = msgspec.json.decode(body)

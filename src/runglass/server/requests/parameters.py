@@ -56,6 +56,15 @@ def requested_version(path: str | None, query: str | None) -> int | None:
     return queried
 
 
+def idempotency_key_of(request: ApiRequest) -> str | None:
+    """The key under which the call is made once. Raises INVALID_REQUEST for one that is empty or too long."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= MAX_KEY:
+        message = f"the header Idempotency-Key must have 1 to {MAX_KEY} characters"
+        raise api_error("INVALID_REQUEST", message)
+    return key
+
+
 def trace_context_of(request: ApiRequest) -> TraceContext | None:
     """The W3C trace that the request is part of; None without headers for it, or with malformed ones."""
     sent: dict[bytes, list[str]] = {b"traceparent": [], b"tracestate": []}

@@ -47,7 +47,7 @@ STATUSES: dict[str, tuple[str, ...]] = {
 
 STATUS = Parameter(
     "status",
-    Literal["pending", "running", "completed", "failed"] | None,
+    Literal["pending", "running", "completed", "failed"],
     "pending, running, completed or failed",
 )
 

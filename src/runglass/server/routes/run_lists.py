@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 QUERY = Parameter(
     "q", str, "a query such as `status:failed flow:grade-3 since:24h` (see docs/queries.md)", argument="query"
 )
-STATUS = Parameter("status", RunStatus | None, "pending, running, paused, completed, failed or cancelled")
+STATUS = Parameter("status", RunStatus, "pending, running, paused, completed, failed or cancelled")
 FLOW_ID = Parameter("flow_id", str, "the `flowId` of a flow")
 SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
 

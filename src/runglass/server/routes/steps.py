@@ -11,7 +11,7 @@ from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.call import REPLAYED, Call, StoredResponse, admitted, find_call
-from runglass.server.calls.idempotency import earlier_answer, made_once
+from runglass.server.calls.idempotency import earlier_answer, failure_kept, made_once
 from runglass.server.calls.responses import REST_EVENTS
 from runglass.server.calls.run_failure import require_outcome
 from runglass.server.calls.segments import resume, start
@@ -19,7 +19,6 @@ from runglass.server.calls.step_frames import StepContent, StepFrames
 from runglass.server.http.error_responses import once_started
 from runglass.server.http.response_stream import Headers, event_stream
 from runglass.server.security.authentication import no_run
-from runglass.store.records import IdempotencyRecord
 from runglass.wire.run_api import StepRequest
 
 
@@ -65,14 +64,18 @@ async def step(
         del body
     if submitted is not None:
         started = submitted.run
-        return await _stream(call, started.id, started.head, started, outputs)
-    assert isinstance(call.before, IdempotencyRecord)
-    earlier = await earlier_answer(call, call.before)
+        async with failure_kept(call):
+            return await _stream(call, started.id, started.head, started, outputs)
+    before = call.before
+    if isinstance(before, StoredResponse):
+        return before.replayed()
+    assert before is not None
+    earlier = await earlier_answer(call, before)
     if isinstance(earlier, StoredResponse):
         return earlier.replayed()
     await require_outcome(call.runtime.store, earlier)
     headers = [(REPLAYED.lower().encode(), b"true")]
-    return await _stream(call, earlier.id, call.before.head, headers=headers)
+    return await _stream(call, earlier.id, before.head, headers=headers)
 
 
 async def _stream(
