@@ -2,8 +2,8 @@
 
 It was written from the wire contract and `docs/concepts.md` without a look at `runglass.log.fold`, and it
 imports nothing of Runglass: what the two share is the specification. So it is slow and obvious, and each
-question about a run is a pass of its own over all events. It expects a log in which model calls stand one
-by one.
+question about a run is a pass of its own over all events, about a step one over the events of its place. It
+expects a log in which model calls stand one by one.
 """
 
 import itertools
@@ -24,6 +24,7 @@ LONGEST_PREVIEW = 200
 
 RUN_ENDS = {"flow_completed": "completed", "flow_failed": "failed", "flow_cancelled": "cancelled"}
 PAUSES = ("step_paused", "step_paused_for_tool_calls")
+STARTS = ("step_started", "step_skipped")
 ATTEMPT_ENDS = {"step_completed": "completed", "step_retrying": "failed", "step_error": "failed"}
 OF_ATTEMPTS = (
     "step_started",
@@ -43,26 +44,17 @@ GOING_ON = (*OF_ATTEMPTS, "overrides_applied", "loop_started", "loop_completed")
 
 def reference_trace(events: list[JsonObject]) -> JsonObject:
     """What `GET …/trace` answers for a run of which these are all events so far, the first included."""
-    places: list[Place] = []
-    for event in events:
-        if event["eventType"] in ("step_started", "step_skipped") and place_of(event) not in places:
-            places.append(place_of(event))
-    attempts = {place: attempts_of(place, events) for place in places}
+    attempts = list(attempts_by_place(events).values())
     return {
-        "flowRun": flow_run(events, list(itertools.chain(*attempts.values()))),
-        "steps": [attempts[place][-1] for place in places],
+        "flowRun": flow_run(events, list(itertools.chain(*attempts))),
+        "steps": [of_place[-1] for of_place in attempts],
     }
 
 
 def reference_attempts(step_id: str, events: list[JsonObject]) -> JsonObject:
     """What `GET …/steps/{stepId}/trace?attempt=all` answers: by iteration, then by attempt."""
-    places = {
-        place_of(event)
-        for event in events
-        if event["eventType"] in ("step_started", "step_skipped") and event["stepId"] == step_id
-    }
-    attempts = [attempt for place in sorted(places) for attempt in attempts_of(place, events)]
-    return {"stepId": step_id, "attempts": attempts}
+    of_step = sorted(item for item in attempts_by_place(events).items() if item[0][0] == step_id)
+    return {"stepId": step_id, "attempts": [attempt for _, attempts in of_step for attempt in attempts]}
 
 
 # The run.
@@ -182,29 +174,34 @@ def place_of(event: JsonObject) -> Place:
     return event["stepId"], tuple(path)
 
 
-def attempts_of(place: Place, events: list[JsonObject]) -> list[JsonObject]:
-    """Every attempt at a place, as a StepTrace, in the order of their numbers."""
-    numbers = {
-        event["attempt"]
-        for event in events
-        if event["eventType"] in ("step_started", "step_skipped") and place_of(event) == place
+def attempts_by_place(events: list[JsonObject]) -> dict[Place, list[JsonObject]]:
+    """Every attempt as a StepTrace, in the order of their numbers, by places in the order of their starts."""
+    of_places: dict[Place, list[JsonObject]] = {}
+    for event in events:
+        if event["eventType"] in STARTS:
+            of_places.setdefault(place_of(event), [])
+    for event in events:
+        if event["eventType"] in OF_ATTEMPTS:
+            of_places[place_of(event)].append(event)
+        elif event["eventType"] == "content_kept":
+            for kept in event["outputs"]:
+                of_places[place_of(kept)].append({"eventType": "output_kept", **kept})
+        elif event["eventType"] in RUN_ENDS:
+            # It may be the end of an attempt, too.
+            for told in of_places.values():
+                told.append(event)
+    return {
+        place: [
+            attempt_trace([event for event in told if event.get("attempt", number) == number])
+            for number in sorted({event["attempt"] for event in told if event["eventType"] in STARTS})
+        ]
+        for place, told in of_places.items()
     }
-    return [attempt_trace(events_of_attempt(place, number, events)) for number in sorted(numbers)]
-
-
-def events_of_attempt(place: Place, number: int, events: list[JsonObject]) -> list[JsonObject]:
-    """What the log has of one attempt: its own events, and the end of the run, which may be its end too."""
-    return [
-        event
-        for event in events
-        if event["eventType"] in (*RUN_ENDS, "content_kept")
-        or (event["eventType"] in OF_ATTEMPTS and place_of(event) == place and event["attempt"] == number)
-    ]
 
 
 def attempt_trace(events: list[JsonObject]) -> JsonObject:
     """The StepTrace of the attempt that `events` tell of."""
-    first = next(event for event in events if event["eventType"] in ("step_started", "step_skipped"))
+    first = next(event for event in events if event["eventType"] in STARTS)
     trace: JsonObject = {
         "stepId": first["stepId"],
         "attempt": first["attempt"],
@@ -230,17 +227,17 @@ def attempt_trace(events: list[JsonObject]) -> JsonObject:
         if end["eventType"] == "step_completed":
             trace["outputContext"] = end.get("output")
             trace["outputSizeBytes"] = end.get("outputSizeBytes")
+            for kept in of_type(events, "output_kept"):
+                trace["outputContext"] = kept["output"]
         else:
             trace["errorContext"] = attempt_error(end)
-        for kept in kept_outputs(events, first) if end["eventType"] == "step_completed" else []:
-            trace["outputContext"] = kept["output"]
         trace["durationMs"] = end.get("durationMs")
         if end["eventType"] in RUN_ENDS:
             trace["durationMs"] = milliseconds(first["at"], end["at"])
     trace["truncated"] = any(event["truncated"] for event in inputs[-1:]) or bool(
         end
         and end["eventType"] == "step_completed"
-        and (end.get("truncated") or any(kept["truncated"] for kept in kept_outputs(events, first)))
+        and (end.get("truncated") or any(kept["truncated"] for kept in of_type(events, "output_kept")))
     )
 
     calls = [event["modelCall"] for event in of_type(events, "step_model_call")]
@@ -252,16 +249,6 @@ def attempt_trace(events: list[JsonObject]) -> JsonObject:
         trace["finishReason"] = call.get("finishReason")
     trace["reservation"] = open_reservation(events)
     return without_nulls(trace)
-
-
-def kept_outputs(events: list[JsonObject], attempt: JsonObject) -> list[JsonObject]:
-    """What was kept of the attempt because its run failed."""
-    return [
-        kept
-        for event in of_type(events, "content_kept")
-        for kept in event["outputs"]
-        if place_of(kept) == place_of(attempt) and kept["attempt"] == attempt["attempt"]
-    ]
 
 
 def end_of_attempt(events: list[JsonObject]) -> JsonObject | None:

@@ -92,10 +92,6 @@ class Payload:
         return self._value is None and self.holding is None
 
     @property
-    def is_away(self) -> bool:
-        return self.holding is not None and self.holding.away
-
-    @property
     def json(self) -> bytes:
         if self._json is None:
             assert self.holding is None, "the payload is in the store"

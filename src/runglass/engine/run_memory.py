@@ -117,7 +117,7 @@ class RunMemory:
                 holding.users += 1
             try:
                 for payload in payloads:
-                    await self.bring_back(payload)
+                    await self._bring_back(payload)
                 yield room
             finally:
                 for holding in holdings:
@@ -133,9 +133,9 @@ class RunMemory:
             return await work
         finally:
             holding.users += 1
-            await self.bring_back(payload)
+            await self._bring_back(payload)
 
-    async def bring_back(self, payload: Payload) -> None:
+    async def _bring_back(self, payload: Payload) -> None:
         """Reads the payload from the store, if it is there. Raises StoreError."""
         while (holding := payload.holding) is not None and holding.away:
             assert holding.address is not None

@@ -1,6 +1,7 @@
 """A provider that sends too much, or falls silent, ends its own call and costs nobody memory or time."""
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Callable
 from itertools import product
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from runglass.engine.models.answer_bounds import (
     EVENT_LINES,
     HEADS,
     PART_LIMIT_BYTES,
+    VALUES,
     ProviderCall,
     bound,
 )
@@ -259,11 +261,23 @@ async def test_a_long_answer_of_many_events_is_taken_whatever_its_line_ends(
 ) -> None:
     # Far more values than one event may have, too.
     frames = [chunk({"content": "word "}), *[chunk({})] * 8000, chunk({}, finish="stop"), DONE]
-    reply = Reply(body=b"".join(frames).replace(b"\n\n", ends))
+    reply = Reply(body=BOM_UTF8 + b"".join(frames).replace(b"\n\n", ends))
     assert len(reply.body) > PART_LIMIT_BYTES
     answer = await asked(fake, monkeypatch, "local:tiny", reply)
     assert isinstance(answer, ModelAnswer)
     assert answer.output == {"text": "word "}
+
+
+async def test_events_that_a_library_asked_for_by_itself_have_the_bounds_of_a_stream(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anthropic's does where an answer may take longer than ten minutes, as without `max_tokens`."""
+    reply = padded(
+        FAMILIES["anthropic"].stream("Hi", False), b'event: ping\ndata: {"type": "ping"}\n\n' * VALUES
+    )
+    answer = await asked(fake, monkeypatch, FAMILIES["anthropic"].model, reply, is_cut=False, stream=False)
+    assert isinstance(answer, ModelAnswer)
+    assert (answer.output, fake.requests[0]["stream"]) == ({"text": "Hi"}, True)
 
 
 async def test_a_call_that_is_cut_off_in_its_turn_leaves_the_turn_to_others(

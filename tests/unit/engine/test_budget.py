@@ -46,6 +46,7 @@ from tests.laws.stored import broken_in
 from tests.unit.engine.conftest import (
     EngineHarness,
     Ran,
+    end_in_next_life,
     follow,
     next_life,
     open_harness,
@@ -337,6 +338,26 @@ async def test_a_crash_after_a_declined_request_charges_what_may_have_cost_somet
         await house.engine.active.join(started.id)
         project = await project_of(house)
     assert (project.spent_usd, project.reserved_usd) == (before.reserved_usd * (1 + charged), Decimal(0))
+
+
+async def test_a_crash_after_a_declined_request_tells_of_the_second_without_a_budget_too(
+    tmp_path: Path,
+) -> None:
+    declined, silent = error_reply(400, "response_format is not known here"), Reply(body=b"", silent=True)
+    async with FakeProvider.serving() as fake:
+        fake.replies.extend([declined, silent])
+        models = ModelGateway(base_urls={"local": fake.base_url})
+        store = SqliteStore(tmp_path / "db")
+        async with open_harness(store, models=models) as house:
+            started = await start(house, DECLINED)
+            # The fifth event is the end of the first request.
+            await follow(house, started.id, until=5)
+            FaultyStore(store).die()
+    ran = await end_in_next_life(tmp_path / "db", started.id)
+    assert [(call.number, call.error_code) for call in ran.calls] == [
+        (1, "PROVIDER_ERROR"),
+        (2, "WORKER_LOST"),
+    ]
 
 
 class _Always(Random):

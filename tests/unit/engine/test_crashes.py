@@ -222,6 +222,17 @@ async def test_a_caller_is_owed_the_whole_error_of_a_step_that_was_lost_before_a
     assert ("secret" in repr(ran.events) + msgspec.json.encode(ran.trace).decode()) is known
 
 
+async def test_a_loop_that_has_begun_goes_on_under_a_limit_that_was_lowered_since(tmp_path: Path) -> None:
+    flow = "- {id: each, type: loop, over: '[1, 2, 3]', steps: [{id: a, type: code, code: 'return {}'}]}"
+    async with open_harness(dying_store(tmp_path / "db", 3)[0]) as house:
+        started = await start(house, flow)
+        with pytest.raises(StoreError):
+            await started.outcome()
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL"), run_iterations=1) as house:
+        ran = await read_at_end(house, started.id)
+    assert ran.trace.flow_run.status == "completed"
+
+
 async def test_crashes_are_counted_apart_from_retries(tmp_path: Path) -> None:
     flow = """
 - id: a

@@ -303,14 +303,6 @@ async def test_what_is_no_answer_is_never_taken_for_one(bench: Bench, reply: Rep
     assert (failure.code, failure.may_retry) == ("PROVIDER_UNAVAILABLE", True)
 
 
-@pytest.mark.parametrize("body", [b"", chunk({"content": "Good mor"})], ids=["silence", "in the middle"])
-async def test_an_answer_slower_than_the_timeout_is_given_up(bench: Bench, body: bytes) -> None:
-    failure = await bench.failure(Reply(body=body, silent=True), timeout_s=0.001)
-    assert (failure.code, failure.may_retry) == ("PROVIDER_UNAVAILABLE", True)
-    assert "did not answer in time" in str(failure)
-    assert "after 0.001 seconds" in str(failure)
-
-
 async def test_an_address_is_told_without_what_is_secret_in_it(bench: Bench) -> None:
     base_url = bench.fake.base_url.replace("//", "//user:pass-word@") + "?key=in-the-query"
     bench.fake.replies.append(error_reply(400, "no"))
@@ -403,6 +395,19 @@ async def test_a_server_that_does_not_stream_is_asked_in_one_piece(bench: Bench)
     assert [sent.get("stream", False) for sent in bench.fake.requests] == [True, False, False]
     failure = await bench.failure(refusal, settings={"stream": True})
     assert failure.code == "PROVIDER_ERROR", "the step asked for a stream"
+
+
+async def test_a_server_that_passes_over_the_wish_for_a_stream_is_asked_in_one_piece(bench: Bench) -> None:
+    answer = await bench.ask(whole_reply("Hi"), whole_reply("Hi again", usage=USAGE), settings={})
+    assert (answer.output, answer.response.note) == (
+        {"text": "Hi again"},
+        "asked without streaming: the server does not stream",
+    )
+    await bench.ask(whole_reply("Hi", usage=USAGE), settings={})
+    assert [sent.get("stream", False) for sent in bench.fake.requests] == [True, False, False]
+    failure = await bench.failure(whole_reply("Hi"), settings={"stream": True})
+    assert (failure.code, failure.may_retry) == ("PROVIDER_ERROR", False)
+    assert str(failure).endswith("no stream came, but an answer in one piece")
 
 
 async def test_a_step_may_ask_for_its_answer_in_one_piece(bench: Bench) -> None:

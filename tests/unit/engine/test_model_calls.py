@@ -20,15 +20,17 @@ from runglass.engine.models.gateway import (
 )
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.steps.call_recorder import HIDDEN
-from runglass.errors import StepFailure
+from runglass.errors import StepFailure, StoreError
 from runglass.log.fold import fold
 from runglass.log.trace import StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
+from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
     EngineHarness,
     Ran,
+    end_in_next_life,
     open_harness,
     read,
     resume,
@@ -255,6 +257,28 @@ async def test_a_call_that_takes_too_long_is_recorded_without_a_cost(tmp_path: P
     assert (call.error_code, call.cost_unknown, call.response) == ("STEP_TIMEOUT", "no_usage", None)
     totals = found.totals
     assert (totals.unmetered_calls, totals.unpriced_calls) == (1, 0)
+
+
+async def test_a_call_of_a_branch_that_no_process_cut_off_is_told_as_lost(tmp_path: Path) -> None:
+    """The process dies after one branch has failed, before the end of the other is stored."""
+    flow = """
+- id: both
+  type: parallel
+  branches:
+    a: [{id: silent, type: llm, model: 'local:tiny', prompt: Hi}]
+    b: [{id: bad, type: llm, model: 'local:tiny', prompt: Hi}]
+"""
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    died = StoreError("the process has died")
+    FaultyStore(store).fail("append", died, when=lambda batch: b'"CANCELLED"' in b"".join(batch.events))
+    async with open_harness(store, models=Scripted(None, FAILURE)) as house:
+        started = await start(house, flow)
+        with pytest.raises(StoreError):
+            await started.outcome()
+    ran = await end_in_next_life(tmp_path / "db", started.id)
+    assert [call.error_code for call in ran.step("bad").model_calls] == ["PROVIDER_ERROR"]
+    (call,) = ran.step("silent").model_calls
+    assert (call.error_code, call.cost_unknown) == ("WORKER_LOST", "no_usage")
 
 
 async def test_a_text_that_was_cut_says_so(tmp_path: Path) -> None:

@@ -118,16 +118,20 @@ async def failure_of(monkeypatch: pytest.MonkeyPatch, reply: Reply, **more: Any)
     return caught.value
 
 
+OTHER = {"type": "function", "function": {"name": "listen"}}
+
+
 @WAYS
+@pytest.mark.parametrize("tools", [[], [OTHER]], ids=["none", "another"])
 async def test_a_tool_that_nobody_offered_is_not_called(
-    monkeypatch: pytest.MonkeyPatch, streamed: bool
+    monkeypatch: pytest.MonkeyPatch, streamed: bool, tools: list[dict[str, Any]]
 ) -> None:
     reply = changed("compatible", lambda frame: frame, streamed=streamed, calls=True)
-    failure = await failure_of(monkeypatch, reply, settings={"stream": streamed})
+    failure = await failure_of(monkeypatch, reply, settings={"stream": streamed}, tools=tools)
     assert isinstance(failure, AnswerRejected), "it is to be paid for"
     assert (failure.code, failure.response.tokens is not None) == ("PROVIDER_UNAVAILABLE", True)
     assert failure.message == (
-        f"model 'local:tiny' at {failure.details['address']} called the tool 'look', and no tool was offered"
+        f"model 'local:tiny' at {failure.details['address']} called the tool 'look', which was not offered"
     )
 
 
@@ -138,6 +142,29 @@ async def test_two_tool_calls_with_one_id_could_not_be_answered(monkeypatch: pyt
         "PROVIDER_UNAVAILABLE",
         "made two tool calls with one id",
     )
+
+
+SAID = {
+    "an error": (
+        b'{"error": {"message": "the model is not loaded", "code": 404}}',
+        "the model is not loaded",
+    ),
+    "a text as error": (b'{"error": "Unexpected endpoint"}', "Unexpected endpoint"),
+    "a page": (b"<html>busy</html>", "<html>busy</html>"),
+}
+"""What comes with status 200 in the place of an answer, and what is told of it."""
+
+
+@WAYS
+@pytest.mark.parametrize("what", SAID)
+async def test_what_a_provider_says_in_the_place_of_an_answer_is_told(
+    monkeypatch: pytest.MonkeyPatch, what: str, streamed: bool
+) -> None:
+    body, said = SAID[what]
+    reply = Reply(body=body, headers={"content-type": "application/json"})
+    failure = await failure_of(monkeypatch, reply, settings={"stream": streamed})
+    assert (failure.code, failure.details["providerMessage"]) == ("PROVIDER_UNAVAILABLE", said)
+    assert failure.message.endswith(f"sent an incomplete or garbled answer (model 'local:tiny'): {said}")
 
 
 async def test_an_object_that_is_nested_too_deeply_is_no_output(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_ai.exceptions import UserError
 
 from runglass.config.settings import Settings
+from runglass.engine.models import provider_requests
 from runglass.engine.models.gateway import ModelGateway
 from runglass.log.events import StepRetrying
 from runglass.log.trace import ModelCall
@@ -82,11 +84,15 @@ async def test_another_status_or_body_is_another_server_error(bench: Bench) -> N
     assert (ran.outcome.status, len(bench.fake.requests)) == ("completed", 5)
 
 
-async def test_the_same_refusal_of_a_busy_provider_is_waited_for(bench: Bench) -> None:
-    busy = error_reply(429, "slow down", headers={"retry-after": "7"})
-    ran = await bench.run(PATIENT, busy, busy, GOOD)
-    assert (ran.outcome.status, len(bench.fake.requests)) == ("completed", 3)
-    assert [event.delay_ms for event in ran.events if isinstance(event, StepRetrying)] == [7000, 7000]
+@pytest.mark.parametrize("status", [429, 500, 503, 529])
+async def test_a_provider_that_says_how_long_it_is_busy_is_asked_then(bench: Bench, status: int) -> None:
+    busy = error_reply(status, "slow down", headers={"retry-after": "7"})
+    # The same answer twice would else be the last one.
+    ran = await bench.run(PATIENT, busy, busy, error_reply(429, "slow down"), GOOD)
+    assert (ran.outcome.status, len(bench.fake.requests)) == ("completed", 4)
+    retrying = [event for event in ran.events if isinstance(event, StepRetrying)]
+    assert [(event.error or {}).get("retryAfterMs") for event in retrying] == [7000, 7000, None]
+    assert [event.delay_ms for event in retrying] == [7000, 7000, 4]
 
 
 async def test_a_provider_that_is_not_there_could_not_be_reached(tmp_path: Path) -> None:
@@ -102,6 +108,21 @@ async def test_a_provider_that_is_not_there_could_not_be_reached(tmp_path: Path)
         "nobody listens there (connection refused)"
     )
     assert (ran.error["address"], ran.step("ask").attempt) == (base_url, 3)
+
+
+@pytest.mark.parametrize(("timeout_ms", "waits_s"), [(600_000, None), (3_600_000, 4200)])
+async def test_a_client_waits_for_an_answer_at_least_as_long_as_its_step(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, timeout_ms: int, waits_s: int | None
+) -> None:
+    asked: list[Any] = []
+
+    async def answer(*_: Any, model_settings: Any, **more: Any) -> Any:
+        asked.append(model_settings.get("timeout"))
+        raise UserError("enough")
+
+    monkeypatch.setattr(provider_requests, "model_request", answer)
+    await bench.run(ASK.replace("stream: true}", f"stream: false}}, timeout_ms: {timeout_ms}"))
+    assert asked == [waits_s]
 
 
 BROKEN = {

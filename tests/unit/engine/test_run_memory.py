@@ -119,10 +119,13 @@ async def test_the_oldest_is_put_away_first_and_nothing_that_is_in_use() -> None
     async with run.using([used]):
         for name, payload in (("second", second), ("third", third), ("fourth", fourth)):
             run.keep(payload, (name, ""))
-        assert [each.is_away for each in (used, second, third, fourth)] == [False, True, True, False]
-        await run.bring_back(second)
-        assert second.value == used.value
-        assert fourth.is_away
+        holdings = [each.holding for each in (used, second, third, fourth)]
+        assert [each and each.away for each in holdings] == [False, True, True, False]
+        del holdings
+        async with run.using([second]):
+            assert second.value == used.value
+        assert fourth.holding is not None
+        assert fourth.holding.away
     del third, fourth, payload
     assert memory.held == used.size_bytes + second.size_bytes
     run.close()
@@ -238,19 +241,42 @@ async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
         assert house.engine.limits.memory.working_bytes == 0
 
 
-async def test_the_output_of_a_container_can_be_put_away_before_the_next_event(tmp_path: Path) -> None:
+async def test_the_output_of_a_container_that_memory_has_no_room_for_is_read_where_it_is_needed(
+    tmp_path: Path,
+) -> None:
     flow = """
 - id: both
   type: parallel
   branches:
     a: [{id: a, type: code, code: 'return {"text": "a" * 40000}'}]
     b: [{id: b, type: code, code: 'return {"text": "b" * 40000}'}]
-- {id: last, type: code, code: 'return {"n": len(a["text"] + b["text"])}'}
 """
+    last = '- {id: last, type: code, code: \'return {"n": len(a["text"] + b["text"]), "more": more}\'}'
     store = SqliteStore(tmp_path / "db")
     async with open_harness(store, run_memory_bytes=0, memory_limit_bytes=60_000) as house:
         outcome = await (await start(house, flow)).outcome()
-    assert (outcome.status, outcome.result_json) == ("completed", b'{"n":80000}')
+        assert (outcome.status, len(outcome.result_json or b"")) == ("completed", 80_033)
+        stepped = await start(house, flow + last, segment=Segment(last=0))
+        assert (await stepped.outcome()).status == "paused"
+        rest = await resume(house, stepped.id, Segment(first=1, input={"more": 1}))
+        outcome = await rest.outcome()
+    assert (outcome.status, outcome.result_json) == ("completed", b'{"n":80000,"more":1}')
+
+
+async def test_a_loop_that_memory_has_no_room_for_fails_once_however_many_of_its_workers_find_that(
+    tmp_path: Path,
+) -> None:
+    flow = """
+- id: each
+  type: loop
+  over: list(range(100))
+  max_concurrency: 20
+  steps: [{id: a, type: passthrough, input: {text: '{{ initial.text }}'}}]
+"""
+    async with open_harness(SqliteStore(tmp_path / "db"), memory_limit_bytes=100_000) as house:
+        ran = await run_to_end(house, flow, {"text": "a" * 6000}, capture="redacted")
+    assert (ran.error["code"], ran.error["setting"]) == ("RUN_LIMIT", "memory_limit_bytes")
+    assert [attempt.status for attempt in ran.attempts["each"]] == ["failed"]
 
 
 def test_a_project_below_its_share_has_room_though_others_hold_all() -> None:

@@ -21,8 +21,8 @@ from runglass.store.sqlite.store import SqliteStore
 from tests.postgres_server import postgres_server
 from tests.unit.engine.changed_answers import changed, every_provider, places, put, with_odd
 from tests.unit.engine.conftest import EngineHarness, open_harness, run_to_end
-from tests.unit.engine.fake_provider import FakeProvider, Reply
-from tests.unit.engine.provider_families import FAMILIES
+from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk
+from tests.unit.engine.provider_families import FAMILIES, USAGE
 
 # Libraries warn of usage that they cannot read.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -232,6 +232,25 @@ async def test_no_number_of_any_provider_costs_more_than_an_honest_one(
     assert set(failures) <= {("PROVIDER_UNAVAILABLE", True)}
 
 
+@pytest.mark.parametrize("family", ["openai chat", "compatible", "mistral", "groq"])
+async def test_of_usage_that_comes_with_each_part_of_an_answer_the_last_one_holds(
+    monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """Perplexity, and Google behind OpenAI's protocol, tell each time what was used so far."""
+
+    def change(frame: Any) -> Any:
+        usage = frame.pop("usage") or USAGE | {"completion_tokens": 1}
+        return frame | ({"x_groq": {"id": "g1", "usage": usage}} if family == "groq" else {"usage": usage})
+
+    model = FAMILIES[family].model
+    request = ModelRequest(model=model, messages=ASKED.messages, settings={"stream": True})
+    async with every_provider(monkeypatch) as (fake, models):
+        body = changed(family, change, streamed=True).body
+        fake.replies.append(Reply(body=body.replace(DONE, chunk(usage=dict.fromkeys(USAGE, 0)) + DONE)))
+        response = (await models.complete(request, lambda text: None)).response
+    assert response.tokens == TokenBreakdown(prompt=5, completion=2, total=7)
+
+
 ASKED = ModelRequest(
     model="local:m", messages=[{"role": "user", "content": "Hi"}], settings={"max_tokens": 100}
 )
@@ -240,7 +259,7 @@ PROBLEMS: list[tuple[dict[str, Any], str]] = [
     ({"cache_write_tokens": 51}, "51 cached of 50 prompt tokens"),
     ({"output_reasoning_tokens": 41}, "41 reasoning of 40 completion tokens"),
     ({"details": {"reasoning_tokens": 41}}, "41 reasoning of 40 completion tokens"),
-    ({"details": {"reasoning_tokens": "many"}}, "reasoning_tokens is 'many', not a whole number"),
+    ({"details": {"reasoning_tokens": "many"}}, "reasoning_tokens is a str, not a whole number"),
     ({"output_tokens": 201}, "201 completion tokens where `max_tokens` is 100"),
     ({"input_tokens": 10**6}, "1000000 prompt tokens where the request has 489 at most"),
     ({"input_tokens": 0}, "0 prompt and 40 completion tokens"),

@@ -7,6 +7,7 @@ nothing of what the bytes mean.
 
 import asyncio
 import re
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
@@ -55,6 +56,8 @@ class ProviderCall:
         self.has_begun = False
         """Whether the head of its answer has come."""
         self.heads = 0
+        self.loose = b""
+        """The beginning of an answer in one piece, or of what came in the place of events."""
         self._model = model
         self._observer = observer
 
@@ -127,7 +130,9 @@ def bound(call: ProviderCall, response: Any, settings: Settings, *, may_be_charg
     response.encoding = "utf-8"
     # Each of the two libraries takes its own kind alone.
     kind = next(kind for kind in type(response.stream).__mro__ if kind.__name__ == "AsyncByteStream")
-    in_events = call.is_streamed and response.status_code < 300
+    # Anthropic's library asks for a stream by itself where an answer may take long.
+    comes_in_events = call.is_streamed or "event-stream" in response.headers.get("content-type", "")
+    in_events = comes_in_events and response.status_code < 300
     response.stream = _stream_of(kind)(response.stream, call, settings, in_events=in_events)
 
 
@@ -204,6 +209,8 @@ class _BoundedStream:
 
     def _whole(self, data: bytes | None) -> bytes:
         """What is whole when `data` has come, None for the end; it may be read without a look at its size."""
+        # Allowed in front of events, and not known to every library.
+        data = data.removeprefix(BOM_UTF8) if data and not self._size else data
         self._size += len(data or b"")
         if self._size > self._settings.answer_limit_bytes:
             what = f"sent an answer of over {self._settings.answer_limit_bytes} bytes"
@@ -217,6 +224,7 @@ class _BoundedStream:
         else:
             self._held += data or b""
             whole = bytes(self._held) if data is None else b""
+            self._call.loose = whole[: 2 * VALUES]
             texts = [whole]
         # What is no longer than this cannot have so many.
         if any(len(text) > 2 * VALUES and weighs_more(text, VALUES) for text in texts):
@@ -246,7 +254,9 @@ class _BoundedStream:
         if len(self._held) - end > room or self._lines > EVENT_LINES:
             what = f"sent an event of over {room} bytes or {EVENT_LINES} lines"
             raise self._call.fail("OUTPUT_TOO_LARGE", what)
-        end = len(self._held) if data is None else end
+        if data is None:
+            end = len(self._held)
+            self._call.loose = bytes(self._held) if self._is_raw else b""
         whole = _BREAKS.sub(_escaped, bytes(self._held[:end]))
         del self._held[:end]
         return whole

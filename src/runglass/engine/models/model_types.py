@@ -19,7 +19,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     `model` is `echo`, or `PROVIDER:NAME` for a provider that pydantic-ai knows or that the settings give a
     base URL. `messages` are `{role: user | assistant | tool, content, toolCalls?, toolCallId?, name?}`; the
     text of the last user message is the prompt. `tools` and `tool_choice` have the OpenAI function format.
-    `timeout_s` bounds the whole call, the last byte of the answer included.
+    Whoever asks ends the call after `timeout_s`.
     """
 
     model: str
@@ -29,7 +29,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     output_schema: dict[str, Any] | None = None
     tools: list[dict[str, Any]] = []
     tool_choice: Any = None
-    timeout_s: float | None = None
+    timeout_s: float = 0.0
 
 
 class ProviderResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ class ModelCallFailed(StepFailure):
     """A request went out, and no whole answer came back.
 
     It costs nothing where the provider refused it before anything was generated; else it may be charged.
-    `server_error` is the same for an HTTP status of 5xx with the same body, and None for all else.
+    `server_error` is the same for a status of 5xx with the same body and no `Retry-After`, else None.
     """
 
     def __init__(

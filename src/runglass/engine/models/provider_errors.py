@@ -7,9 +7,11 @@ keys.
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from pydantic_ai.exceptions import (
     ModelAPIError,
     ModelAuthenticationError,
@@ -18,13 +20,13 @@ from pydantic_ai.exceptions import (
     ModelQuotaExceededError,
     ModelRateLimitError,
     ModelRequestRejectedError,
-    ModelRequestTimeout,
     ModelServerError,
     ModelTimeoutError,
     UnexpectedModelBehavior,
     UserError,
 )
 
+from runglass.engine.models.answer_bounds import ProviderCall
 from runglass.engine.models.model_types import ModelCallFailed
 from runglass.errors import StepFailure
 from runglass.redact import strike_known
@@ -52,6 +54,8 @@ _REDIRECTS = range(300, 400)
 _NOT_CONNECTED = frozenset({"pool", "connect"})
 """The phases of a request in which a connection for it is still missing."""
 _DEEPEST_CAUSE = 10
+_WORDS = ("message", "error", "detail")
+"""Members of the JSON of an error in which providers say what it is."""
 
 
 def setup_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> StepFailure:
@@ -95,18 +99,39 @@ def call_failure(
         details["address"], where = address, f" at {address}"
     if status is not None:
         details["status"], asked = status, f", status {status}"
-    waited = error.retry_after if isinstance(error, ModelAPIError) and code == "RATE_LIMITED" else None
+    waited = error.retry_after if isinstance(error, ModelAPIError) and may_retry else None
     words = said[:500] or "its answer is empty"
-    is_whole_answer = isinstance(error, ModelHTTPError) and error.status_code >= 500 and not error.in_stream
+    in_stream = getattr(error, "in_stream", False)
+    is_fault = (status or 0) >= 500 and waited is None and not in_stream
     return ModelCallFailed(
         code,
         f"provider {provider!r}{where} {what} (model {model!r}{asked}): {words}",
-        may_be_charged=may_be_charged or getattr(error, "in_stream", False),
+        may_be_charged=may_be_charged or in_stream,
         may_retry=may_retry,
         retry_after_ms=None if waited is None else round(min(waited, MOST_WAIT_S) * 1000),
         details=details,
-        server_error=hash((status, repr(getattr(error, "body", None)))) if is_whole_answer else None,
+        server_error=hash((status, repr(getattr(error, "body", None)))) if is_fault else None,
     )
+
+
+def call_error(error: Exception, call: ProviderCall) -> Exception:
+    """The error of a library as one of `CALL_ERRORS`, with what came in the place of an answer."""
+    if not isinstance(error, CALL_ERRORS):
+        what, cause = f"{type(error).__name__}: {error}", error
+        # Libraries take an answer for what it should be, and fail somewhere inside of it. Before that
+        # Google's fetches images, which may not be there.
+        error = UnexpectedModelBehavior(f"it cannot be read: {what}") if call.is_sent else UserError(what)
+        error.__cause__ = cause
+    if call.loose and isinstance(error, UnexpectedModelBehavior | ModelAPIError) and error.body is None:
+        said: Any = call.loose.decode(errors="replace")
+        with suppress(msgspec.DecodeError):
+            said = msgspec.json.decode(call.loose)
+        is_text = isinstance(said, str) and not said.startswith("{")
+        if is_text or (isinstance(said, dict) and any(map(said.get, _WORDS))):
+            error.body = said
+        elif isinstance(said, dict) and call.is_streamed and not isinstance(error, ModelHTTPError):
+            return NotImplementedError("no stream came, but an answer in one piece")
+    return error
 
 
 def address_of(url: str | None) -> str:
@@ -175,12 +200,14 @@ def _meaning(error: Exception, status: int | None, *, is_connected: bool) -> tup
             return "PROVIDER_UNAVAILABLE", "failed", True
         case ModelConnectionError() if not is_connected:
             return "PROVIDER_UNAVAILABLE", "could not be reached", True
-        case ModelRequestTimeout() | ModelTimeoutError():
+        case ModelTimeoutError():
             return "PROVIDER_UNAVAILABLE", "did not answer in time", True
         case ModelAPIError() if not is_final:
             return "PROVIDER_UNAVAILABLE", "sent an incomplete or garbled answer", True
         case UnexpectedModelBehavior() | OSError():
             return "PROVIDER_UNAVAILABLE", "sent an incomplete or garbled answer", True
+        case UserError():
+            return "INVALID_INPUT", "could not be asked", False
         case _:
             return "PROVIDER_ERROR", "refused the request", False
 
@@ -194,7 +221,7 @@ def _provider_message(error: Exception) -> str:
     for _ in range(3):
         if not isinstance(body, dict):
             break
-        body = next((body[key] for key in ("message", "error", "detail") if body.get(key)), None)
+        body = next((body[key] for key in _WORDS if body.get(key)), None)
     return body if isinstance(body, str) else str(error)
 
 

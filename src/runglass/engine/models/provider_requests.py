@@ -15,7 +15,6 @@ from functools import partial
 from traceback import walk_tb
 
 from pydantic_ai.direct import model_request, model_request_stream
-from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import (
     ModelMessage,
     ModelResponse,
@@ -30,9 +29,10 @@ from pydantic_ai.messages import (
     ToolCallPart,
     ToolCallPartDelta,
 )
-from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.models import DEFAULT_HTTP_TIMEOUT, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
+from pydantic_ai.usage import RequestUsage
 
 from runglass.config.settings import Settings
 from runglass.engine.models import message_mapping
@@ -42,6 +42,7 @@ from runglass.engine.models.pricing import Price, TokenBound
 from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
 from runglass.engine.models.provider_errors import (
     CALL_ERRORS,
+    call_error,
     call_failure,
     rejects_output_format,
     rejects_streaming,
@@ -92,8 +93,9 @@ class ProviderRequests:
         settings = message_mapping.model_settings(request.settings, provider=provider)
         if "max_retries" not in prepared.model.unsupported_settings:
             settings["max_retries"] = 0
-        if request.timeout_s is not None:
-            settings["request_timeout"] = request.timeout_s
+        if request.timeout_s > DEFAULT_HTTP_TIMEOUT and "timeout" not in prepared.model.unsupported_settings:
+            # A client by itself waits for ten minutes. The caller's limit comes before this one.
+            settings["timeout"] = request.timeout_s + DEFAULT_HTTP_TIMEOUT
         if request.tools:
             settings["tool_choice"] = message_mapping.tool_choice(request.tool_choice)
         wanted = request.settings.get("stream")
@@ -201,17 +203,13 @@ async def _ask(
             if call.failure is not None:
                 # A library may have made something else of it, or this is it: no error may be its own cause.
                 raise call.failure from None
-            # Libraries of providers take an answer for what it should be, and fail somewhere inside of it.
-            if not isinstance(error, CALL_ERRORS):
-                if not call.is_sent or _is_ours(error):
-                    raise
-                raise UnexpectedModelBehavior(
-                    f"it cannot be read: {type(error).__name__}: {error}"
-                ) from error
-            last = form == prepared.forms[-1]
-            if request.output_schema is None or last or not rejects_output_format(error):
+            if not isinstance(error, CALL_ERRORS) and _is_ours(error):
                 raise
-            await declined(error)
+            failed = call_error(error, call)
+            last = form == prepared.forms[-1]
+            if request.output_schema is None or last or not rejects_output_format(failed):
+                raise failed from failed.__cause__
+            await declined(failed)
         finally:
             current_call.reset(making)
             await call.end()
@@ -240,6 +238,7 @@ async def _stream(
     async with model_request_stream(
         model, messages, model_settings=settings, model_request_parameters=parameters
     ) as stream:
+        _take_usage_as_totals(stream)
         half = ""
         async for event in stream:
             if not isinstance(event, PartStartEvent | PartDeltaEvent):
@@ -262,6 +261,18 @@ async def _stream(
     if call.failure is not None:
         raise call.failure
     return stream.get()
+
+
+def _take_usage_as_totals(stream: StreamedResponse) -> None:
+    """Lets the last usage hold: some servers tell each time what was used so far; the library adds it up."""
+    add = stream._add_usage
+
+    def take(usage: RequestUsage, *, reported: bool, cumulative: bool = False) -> None:
+        if usage.input_tokens or usage.output_tokens:
+            stream._usage = RequestUsage()
+        add(usage, reported=reported, cumulative=cumulative)
+
+    stream._add_usage = take  # type: ignore[method-assign]
 
 
 def _grown(part: ModelResponsePart | ModelResponsePartDelta) -> str:

@@ -66,10 +66,11 @@ async def read_answer(
     verdict = _Verdict(request, response, given)
     verdict.check_ending(given)
     if asked_for:
-        if not request.tools:
-            name = asked_for[0]["function"]["name"]
-            what = f"called the tool {name!r:.100}, and no tool was offered"
-            raise verdict.rejected("PROVIDER_UNAVAILABLE", what)
+        offered = {tool["function"]["name"] for tool in request.tools}
+        for call in asked_for:
+            if (name := call["function"]["name"]) not in offered:
+                what = f"called the tool {name!r:.100}, which was not offered"
+                raise verdict.rejected("PROVIDER_UNAVAILABLE", what)
         if len({call["id"] for call in asked_for}) < len(asked_for):
             raise verdict.rejected("PROVIDER_UNAVAILABLE", "made two tool calls with one id")
         output: dict[str, Any] = {"text": response.text}

@@ -88,7 +88,9 @@ def read_usage(
 def _odd_count(counts: dict[str, object]) -> str | None:
     for name, count in counts.items():
         if type(count) is not int:
-            return f"{name} is {count!r:.50}, not a whole number"
+            # No text of a provider, since every capture mode keeps this.
+            told = f"{count!r:.50}" if isinstance(count, float | None) else f"a {type(count).__name__}"
+            return f"{name} is {told}, not a whole number"
         if not 0 <= count <= MOST_TOKENS:
             return f"{name} is {'negative' if count < 0 else f'over {MOST_TOKENS:,}'}"
     return None

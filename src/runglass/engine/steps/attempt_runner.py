@@ -190,6 +190,7 @@ async def model_request(
         output_schema=step.output_schema,
         tools=llm_context.offer.tools if llm_context.offer else [],
         tool_choice=llm_context.offer.choice if llm_context.offer else None,
+        timeout_s=step.limit_ms / 1000,
     )
 
 

@@ -28,6 +28,8 @@ from runglass.support.clock import Clock, iso
 from runglass.support.lazy_json import encoded
 
 HIDDEN = "[redacted]"
+DECLINED = "the server declined this request, and was asked again in another form"
+"""The note of a call in whose place another one is made."""
 
 
 class CallRecorder:
@@ -120,8 +122,7 @@ class CallRecorder:
 
     def declined(self, failure: ModelCallFailed) -> ModelCall:
         """The call in whose place another one is made: the attempt has not failed, and keeps no more."""
-        note = "the server declined this request, and was asked again in another form"
-        return self._failed(failure.code, refused=not failure.may_be_charged, failed=False, note=note)
+        return self._failed(failure.code, refused=not failure.may_be_charged, failed=False, note=DECLINED)
 
     def never_made(self) -> ModelCall:
         """The call as it is told where it was cut off after it had been reserved, and costs nothing."""
@@ -218,9 +219,7 @@ def _provider(model: str) -> str | None:
     return model.partition(":")[0] if ":" in model else None
 
 
-def lost_call(
-    model: str, number: int, *, error_code: str, reservation: ModelReservation | None = None
-) -> ModelCall:
+def lost_call(model: str, number: int, *, reservation: ModelReservation | None) -> ModelCall:
     """The call that an attempt may have been making when its process ended, charged as it was reserved."""
     return ModelCall(
         number=number,
@@ -230,7 +229,7 @@ def lost_call(
         cost_usd=None if reservation is None else reservation.usd,
         cost_unknown="no_usage",
         cost_estimated=reservation is not None,
-        error_code=error_code,
+        error_code=WORKER_LOST,
     )
 
 
@@ -243,9 +242,7 @@ def charge_lost(writer: RunWriter, run_id: str) -> None:
         return
     for _, step in writer.fold.open_steps:
         if (reservation := step.reservation) is not None:
-            call = lost_call(
-                reservation.model, reservation.number, error_code=WORKER_LOST, reservation=reservation
-            )
+            call = lost_call(reservation.model, reservation.number, reservation=reservation)
             writer.record(
                 StepModelCall(
                     execution_id=run_id,

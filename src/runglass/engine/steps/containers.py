@@ -57,7 +57,8 @@ class Containers:
         items: list[Any]
         if decided is not None:
             items = await offload(partial(_items, decided), size_bytes=len(decided))
-            self._context.usage.iterate(len(items), step_id=step.id)
+            # It has begun under the limit that held then.
+            self._context.usage.iterations += len(items)
         else:
             items = await self._items_of(step, data, scope, position)
         remaining = iter(range(len(items)))
@@ -78,13 +79,14 @@ class Containers:
                     output = await walk(
                         step.steps, Payload(names), scope.iteration(names), position.iteration(index)
                     )
-                    try:
-                        outputs.add(index, output)
-                    except StepFailure as failure:
-                        await self._executor.fail(step, Payload(names), failure, position)
+                    outputs.add(index, output)
 
             workers = LoopWorkers(min(step.max_concurrency, len(items)), self._workers)
-            await workers.run(work)
+            try:
+                await workers.run(work)
+            except StepFailure as failure:
+                # Here, where the other workers are cut off: each of them would let the loop fail once more.
+                await self._executor.fail(step, data, failure, position)
             output = await outputs.joined()
         await self._require_values(step, data, output, position)
         if self._checkpoints.holds(step.id, position.loop_path):
@@ -122,8 +124,7 @@ class Containers:
                 f"`over: {step.over}` of loop {step.id!r} is a {type(items).__name__}, not a list",
             )
         if failure is not None:
-            async with self._context.memory.using([data], decoded=False):
-                await self._executor.fail(step, data, failure, position)
+            await self._executor.fail(step, data, failure, position)
         self._context.writer.record_with_next(
             LoopStarted(
                 execution_id=self._context.run_id,
@@ -189,7 +190,7 @@ class Containers:
         try:
             await require_values(output, step_id=step.id)
         except StepFailure as failure:
-            await self._executor.fail(step, Payload(None) if data.is_away else data, failure, position)
+            await self._executor.fail(step, data, failure, position)
 
     async def _evaluate(
         self,

@@ -150,10 +150,12 @@ class StepExecutor:
 
         Raises StepFailedPermanently.
         """
-        attempt = AttemptRecorder(self._context, step, data, position, self.next_attempt(step.id, position))
-        await attempt.prepare_failure(failure)
-        attempt.start()
-        raise StepFailedPermanently(attempt.record_failure(failure)) from failure
+        async with self._context.memory.using([data], decoded=False):
+            number = self.next_attempt(step.id, position)
+            attempt = AttemptRecorder(self._context, step, data, position, number)
+            await attempt.prepare_failure(failure)
+            attempt.start()
+            raise StepFailedPermanently(attempt.record_failure(failure)) from failure
 
     async def _go_on_after(
         self,

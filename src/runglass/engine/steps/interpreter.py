@@ -81,8 +81,8 @@ class Interpreter:
         for index in range(segment.first, len(steps)):
             step = steps[index]
             if index == segment.first and segment.input is not None:
-                await self._context.memory.bring_back(data)
-                data = Payload({**(data.value or {}), **segment.input})
+                async with self._context.memory.using([data]):
+                    data = Payload({**(await value_of(data) or {}), **segment.input})
             offer = segment.offer if isinstance(step, LlmStep) and step.tools else None
             try:
                 data = await self._step(
@@ -100,7 +100,6 @@ class Interpreter:
                 event = StepPaused(execution_id=self._context.run_id, step_id=step.id, step_index=index)
                 self._context.writer.record(event, checkpoint=pause_checkpoint(pause))
                 return SegmentResult(None, pause, await self._outputs(scope))
-        await self._context.memory.bring_back(data)
         return SegmentResult(data, None, {})
 
     async def _outputs(self, scope: Scope) -> dict[str, Any]:
@@ -213,8 +212,7 @@ class Interpreter:
             try:
                 self._context.usage.keep(output.size_bytes, step_id=step.id)
             except StepFailure as failure:
-                async with self._context.memory.using([data], decoded=False):
-                    await self._executor.fail(step, data, failure, position)
+                await self._executor.fail(step, data, failure, position)
             self._context.writer.add_checkpoint(Checkpoint(step.id, position.path_text, output.json))
         self._context.memory.keep(output, (step.id, position.path_text))
 
