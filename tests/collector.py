@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.http_server import listening
 from tests.waiting import eventually
 
 
@@ -115,13 +116,9 @@ def collecting() -> Iterator[Collector]:
         def log_message(self, *args: object) -> None:
             """Tells nobody."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        collector = Collector(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with listening(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
+        collector = Collector(f"http://127.0.0.1:{port}")
         try:
             yield collector
         finally:
             collector.gate.set()
-            server.shutdown()
-            thread.join()

@@ -14,7 +14,7 @@ class Reply(NamedTuple):
 
 
 @contextmanager
-def answering(answer: Callable[[str, bytes], Reply]) -> Iterator[str]:
+def answering(answer: Callable[[str, bytes], Reply], *, port: int = 0) -> Iterator[str]:
     """The address of a server that answers a path and a body so, each in a thread, until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -33,8 +33,8 @@ def answering(answer: Callable[[str, bytes], Reply]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Says nothing."""
 
-    with listening(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
-        yield f"http://127.0.0.1:{port}"
+    with listening(ThreadingHTTPServer(("127.0.0.1", port), Handler)) as found:
+        yield f"http://127.0.0.1:{found}"
 
 
 @contextmanager

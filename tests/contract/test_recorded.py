@@ -19,12 +19,11 @@ FLOW = b"slug: otel\nsteps: [{id: a, type: passthrough}]\n"
 server = server_with(recording_settle_s=0)
 
 
-def recorded(server: RunningServer, *, ended: bool = False) -> str:
-    """The id of a run of the flow `otel`."""
+def recorded(server: RunningServer, *, ended: bool = False, **attributes: Any) -> str:
+    """The id of a run of the flow `otel`, of which the end is known where it has `ended`."""
     trace = uuid.uuid4().hex
-    end = 1000 if ended else None
-    agent = span(1, "agent", end=end, trace=trace, gen_ai__operation__name="invoke_agent")
-    send(server, agent, service="otel")
+    about = attributes or {"gen_ai__operation__name": "execute_tool"}
+    send(server, span(1, "work", trace=trace, end=1 if ended else None, **about), service="otel")
     return run_of(server, trace, ended=ended)
 
 
@@ -72,6 +71,20 @@ def test_a_recorded_flow_is_listed_and_not_pushed(server: RunningServer, http: h
         assert refusal(answer) == (409, "FLOW_RECORDED")
     pushed = http.put("/flows/acme/demo/mine", content=FLOW.replace(b"otel", b"mine")).json()
     assert "recorded" not in pushed
+
+
+def test_a_list_shows_plain_runs_where_it_is_asked_for_them(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    shown, plain = recorded(server), recorded(server, http__route="/")
+
+    def listed(**query: str) -> set[str]:
+        found = http.get("/flow-runs", params=query).json()["runs"]
+        return {run["id"] for run in found} & {shown, plain}
+
+    assert listed() == {shown} == listed(q="kind:recorded")
+    assert listed(q="kind:plain") == {plain}
+    assert listed(q="flow:otel kind:plain,recorded") == {shown, plain}
 
 
 def test_a_recorded_run_without_its_trace_is_not_imported(server: RunningServer, http: httpx2.Client) -> None:

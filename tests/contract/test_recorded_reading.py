@@ -9,6 +9,7 @@ from runglass import Client
 from runglass.log.fold import fold
 from runglass.testing import RunningServer
 from tests.browser.sent_traces import TICKET, TRACE, Json, call, run_of, send, span
+from tests.contract.wire import http_for
 from tests.servers import server_with
 
 FOLLOWED, GOING = "11" * 16, "22" * 16
@@ -104,6 +105,23 @@ def test_each_row_leads_to_its_step(http: httpx2.Client, ticket: str) -> None:
             assert step["name"] == outline["names"][name]
             spans.append(int(step["spanId"], 16))
     assert spans == [1, 2, 3, 4, 5, 6, 8]
+
+
+def test_its_spans_as_a_file_tell_another_project_the_same(
+    server: RunningServer, http: httpx2.Client, ticket: str
+) -> None:
+    file = http.get(f"/flow-runs/{ticket}/export?format=otlp").json()
+    with http_for(server, server.make_key("acme", "elsewhere")) as elsewhere:
+        assert elsewhere.post(f"{server.address}/v1/traces", json=file).json() == {}
+        (run,) = elsewhere.get("/flow-runs").json()["runs"]
+        again = elsewhere.get(f"/flow-runs/{run['id']}/trace").json()
+    trace = http.get(f"/flow-runs/{ticket}/trace").json()
+    assert again["flowRun"]["recording"] == trace["flowRun"]["recording"]
+    told = ("name", "kind", "status", "parentSpanId", "startTimeUnixNano", "completedAt", "tokens")
+    content = ("errorContext", "events", "links")
+    assert {step["spanId"]: [step.get(name) for name in told + content] for step in again["steps"]} == {
+        step["spanId"]: [step.get(name) for name in told + content] for step in trace["steps"]
+    }
 
 
 def test_what_comes_after_its_end_is_a_run_that_it_names(

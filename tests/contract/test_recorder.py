@@ -10,8 +10,8 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
-import httpx2
 import msgspec
 import pytest
 from pydantic import BaseModel, computed_field
@@ -96,7 +96,7 @@ def test_functions_of_each_kind_are_steps_and_stay_what_they_are(rec: Recorder, 
             for number in range(count):
                 yield number
 
-    @rec.run(tags=["b", "a"], session="s-1", user="u-1", metadata={"tier": "gold"})
+    @rec.run(tags=["b", "a"], session="s-1", user="u-1", metadata={"tier": "gold", "tries": 3, "is": [1]})
     async def answer(question: str) -> dict[str, str]:
         run = there(current_run())
         ids.append(run.id)
@@ -133,8 +133,8 @@ def test_functions_of_each_kind_are_steps_and_stay_what_they_are(rec: Recorder, 
     told = there(steps.run.recording)
     assert (told.name, told.tags, told.session, told.user) == ("answer", ("a", "b"), "s-1", "u-1")
     assert (told.service, told.release, told.environment) == ("assistant", "1.4", "staging")
-    assert steps["answer"].attributes is not None
-    assert steps["answer"].attributes["metadata.tier"] == "gold"
+    attributes = steps["answer"].attributes or {}
+    assert [attributes[f"metadata.{name}"] for name in ("tier", "tries", "is")] == ["gold", 3, "[1]"]
 
 
 def test_a_model_call_has_what_was_asked_and_answered_and_what_it_used(rec: Recorder, sent: Any) -> None:
@@ -296,6 +296,44 @@ def test_a_generator_is_current_only_while_it_runs_and_says_that_it_was_left(
         assert steps.parent(name) == "streams"
     assert steps.parent("between") == "streams"
     assert len([step for step in steps.all if step.name == "parts"]) == 1
+
+
+def test_items_of_a_generator_are_recorded_as_they_were_and_are_not_held(rec: Recorder, sent: Any) -> None:
+    @rec.step
+    def rows() -> Generator[dict[str, int], None, None]:
+        row = {}
+        for number in range(3):
+            row["n"] = number
+            yield row
+
+    class Frame:
+        """Large, and nobody's any more once it was used."""
+
+    @rec.step
+    async def frames() -> AsyncGenerator[Frame, None]:
+        for _ in range(3):
+            yield Frame()
+
+    @rec.step
+    def large() -> Generator[str, None, None]:
+        for _ in range(3):
+            yield "x" * 600_000
+
+    async def use() -> list[bool]:
+        used = []
+        async for frame in frames():
+            used.append(ref(frame))
+            del frame
+        return [each() is None for each in used]
+
+    with rec.run("streams") as run:
+        assert len(list(rows())) == len(list(large())) == 3
+        assert asyncio.run(use()) == [True] * 3
+    steps = sent(run.id)
+    assert steps["rows"].output_context == {"value": [{"n": 0}, {"n": 1}, {"n": 2}]}
+    assert len((steps["frames"].output_context or {})["value"]) == 3
+    assert steps["large"].notes == ("only the first 2 items are recorded",)
+    assert steps["large"].truncated
 
 
 def test_tasks_that_share_a_block_each_leave_their_own_step(rec: Recorder, sent: Any) -> None:
@@ -496,6 +534,8 @@ def test_what_of_the_users_own_helpers_fails_is_left_out_and_told(
     server: RunningServer, tmp_path: Path
 ) -> None:
     class Broken(BaseModel):
+        whole: int = 1
+
         @computed_field
         def broken(self) -> str:
             raise RuntimeError("no")
@@ -529,8 +569,7 @@ def test_what_of_the_users_own_helpers_fails_is_left_out_and_told(
         "the result could not be read: RuntimeError",
     )
     assert steps["reduced"].notes == ("the result could not be read: RuntimeError",)
-    assert (steps["valued"].output_context or {})["text"].endswith("Broken>")
-    assert steps["valued"].truncated
+    assert steps["valued"].output_context == {"whole": 1, "broken": "<not readable: RuntimeError>"}
     told = Steps(server, masked.id)["masked"]
     assert told.notes == (
         "8 bytes of content were left out: it could not be masked or redacted (RuntimeError)",
@@ -538,16 +577,34 @@ def test_what_of_the_users_own_helpers_fails_is_left_out_and_told(
     assert told.output_context is None
 
 
-def test_the_capture_mode_is_told_to_a_sender_that_asks(server: RunningServer) -> None:
-    span = {"traceId": "ab" * 16, "spanId": "cd" * 8, "name": "a", "startTimeUnixNano": "1"}
-    body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
-    headers = {"Authorization": f"Bearer {server.key}"}
-    silent = httpx2.post(f"{server.address}/v1/traces", json=body, headers=headers)
-    assert "X-Runglass-Capture" not in silent.headers
-    asked = httpx2.post(
-        f"{server.address}/v1/traces", json=body, headers=headers | {"X-Runglass-Capture": "?"}
-    )
-    assert asked.headers["X-Runglass-Capture"] == "redacted"
+def test_what_cannot_be_read_of_what_is_said_costs_the_user_nothing(rec: Recorder, sent: Any) -> None:
+    class Odd:
+        """As arrays are, and worse."""
+
+        def __bool__(self) -> bool:
+            raise ValueError("ambiguous")
+
+        __str__ = __iter__ = __bool__  # type: ignore[assignment]
+
+    odd: Any = Odd()
+
+    async def attempts() -> AsyncGenerator[int, None]:
+        with rec.attempts():
+            yield 1
+
+    async def leave() -> None:
+        left = attempts()
+        await asyncio.create_task(anext(left))
+        await left.aclose()
+
+    with rec.run("odd", tags=odd) as run:
+        for said in ({"tags": odd}, {"user": odd}, {"metadata": odd}, {"tags": None}):
+            run.add(**said)
+        for asked in ({"model": odd}, {"tools": odd}, {"settings": [odd]}):
+            with run.model_call(**asked):
+                pass
+        asyncio.run(leave())
+    assert len(sent(run.id).all) == 4
 
 
 def test_a_flush_says_that_the_server_has_refused_what_was_recorded(

@@ -20,12 +20,13 @@ from tests.servers import server_with
 SENDS = """
 import json, os, secrets, signal, sys, time, urllib.parse, urllib.request
 
-def send(ids=None, **attributes):
+def send(ids=None, failed=False, **attributes):
     trace_id, span_id, parent_id = ids or (secrets.token_hex(16), secrets.token_hex(8), "")
     pairs = dict(each.split("=", 1) for each in os.environ["OTEL_EXPORTER_OTLP_HEADERS"].split(","))
     headers = {name: urllib.parse.unquote(value) for name, value in pairs.items()}
     now = time.time_ns()
     span = {"traceId": trace_id, "spanId": span_id, "parentSpanId": parent_id, "name": "work",
+            "status": {"code": 2 if failed else 0},
             "startTimeUnixNano": str(now - 10**9), "endTimeUnixNano": str(now),
             "attributes": [{"key": name, "value": {"stringValue": value}}
                            for name, value in attributes.items()]}
@@ -216,7 +217,8 @@ def test_an_endpoint_of_the_user_s_gets_no_key_of_ours(program: Program) -> None
 def test_the_running_server_of_the_folder_is_used_and_the_keys_end_with_the_program(program: Program) -> None:
     key = fill(program.data)
     with served(program.data, key) as (_, http):
-        done = runglass(*program.words(CALL))
+        done = runglass(*program.words(CALL.replace("send(", "send(failed=True, ")))
+        assert done.stderr.startswith("✗ my-agent: work  failed, 1 step"), "though its server waits for more"
         [run] = http.get("/flow-runs", params={"q": "flow:my-agent"}).json()["runs"]
         assert done.stderr.rstrip().endswith(f"{http.base_url.copy_with(path='/runs/')}{run['id']}")
         keys = http.get("/keys").json()["keys"]

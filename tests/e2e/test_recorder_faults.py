@@ -11,9 +11,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from runglass.testing import ORG, PROJECT, RunningServer, running_server
 from runglass.wire.admin_api import SERVER
 from runglass.wire.run_api import CaptureMode
 from tests.e2e.command import environment
+from tests.http_server import Reply, answering
 from tests.waiting import eventually
 
 SECRET = "sk-proj-" + "a1B2c3D4" * 6
@@ -190,24 +190,10 @@ def test_what_an_earlier_program_has_left_is_sent_though_the_next_one_records_no
 
 
 def test_a_spool_stays_where_its_key_is_refused(place: Place) -> None:
-    class Refuses(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(401)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
     run_id = place.done("with rec.run('first') as run: print(run.id)")
-    with HTTPServer(("127.0.0.1", int(urlsplit(place.base_url).port or 0)), Refuses) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        with place.recorder() as rec:
-            assert not rec.flush(30)
-        server.shutdown()
-        thread.join()
+    port = urlsplit(place.base_url).port or 0
+    with answering(lambda *_: Reply(401), port=port), place.recorder() as rec:
+        assert not rec.flush(30)
     with place.server(), place.recorder():
         assert [step.name for step in place.steps(run_id, ended(1))] == ["first"]
 
@@ -277,6 +263,28 @@ def test_what_a_full_buffer_drops_is_told_in_the_run(place: Place) -> None:
             kept = [step for step in steps if step.name == "work"]
             assert 0 < len(kept) == 500 - dropped
             assert all(step.status == "completed" for step in steps)
+
+
+def test_a_run_that_began_where_no_room_was_left_says_how_it_ended_and_what_is_missing(place: Place) -> None:
+    with place.recorder(spool=None, buffer_bytes=20_000) as rec:
+        for _ in range(60):
+            with rec.run("fills") as fills:
+                fills.output = PLAIN * 20
+        with suppress(ValueError), rec.run("top") as run:
+            with rec.step("dropped"):
+                pass
+            with place.server():
+                assert rec.flush(30)
+            with rec.step("kept"):
+                pass
+            raise ValueError("in the end")
+        with place.server():
+            steps = {step.name: step for step in place.steps(run.id, ended(2))}
+            assert {name: step.status for name, step in steps.items()} == {
+                "top": "failed",
+                "kept": "completed",
+            }
+            assert steps["top"].notes == ("the sender dropped 1 steps, and 0 bytes of content",)
 
 
 def test_content_that_no_buffer_holds_leaves_the_buffer_free(place: Place) -> None:
@@ -380,7 +388,8 @@ def test_nothing_is_imported_while_a_fork_would_leave_half_of_it(place: Place) -
     code = """
         known = {*sys.modules}
         with rec.run("parent") as run:
-            pass
+            with rec.step("redacted", capture="redacted") as step:
+                step.output = {"api_key": "secret"}
         rec.flush()
         print(sorted({*sys.modules} - known))
     """
@@ -467,6 +476,26 @@ def test_a_durable_step_is_stored_before_the_code_goes_on(place: Place) -> None:
             names = {step.name: step.status for step in place.steps(run.id)}
             assert names == {"durable": "running", "pay": "running"}
         assert {step.name: step.status for step in place.steps(run.id)}["pay"] == "completed"
+
+
+def test_a_durable_step_whose_wait_is_interrupted_is_not_left_open(place: Place) -> None:
+    code = """
+        rec = runglass.Recorder("agent", durable=True, spool=None)
+        try:
+            with rec.run("waits", parent={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}):
+                print("not reached")
+        except KeyboardInterrupt:
+            print("interrupted")
+        sys.stdin.readline()
+    """
+    process = place.program(code)
+    assert process.stderr is not None
+    assert "waits in memory until the server takes it" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    with place.server():
+        [step] = place.steps("ab" * 16, ended(1))
+        assert (step.error_context or {})["code"] == "KeyboardInterrupt"
+        assert process.communicate("\n", timeout=60)[0] == "interrupted\n"
 
 
 def test_a_key_that_is_refused_costs_nothing_but_the_recording(

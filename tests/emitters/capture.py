@@ -1,6 +1,5 @@
 """A collector that keeps each request as it came, passes it on, and files it as a fixture."""
 
-import threading
 import urllib.error
 import urllib.request
 import zipfile
@@ -9,6 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+from tests.http_server import listening
 
 KEPT = ("Content-Type", "Content-Encoding")
 """Headers that say what a body is; keys and whatever names a machine are not kept."""
@@ -42,14 +43,8 @@ Server = TypeVar("Server", bound=Local)
 @contextmanager
 def served(server: Server) -> Iterator[Server]:
     """The server answers until the block ends."""
-    with server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(server):
+        yield server
 
 
 class Collector(Local):

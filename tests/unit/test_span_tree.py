@@ -330,6 +330,8 @@ def test_the_end_cuts_off_what_is_open() -> None:
     totals = recording.summary.totals
     assert totals is not None
     assert (totals.completed, totals.failed, totals.failed_cost_usd) == (1, 2, "0.5")
+    ended = recording.steps[1].completed_at, recording.steps[1].duration_ms
+    assert (recording.summary.completed_at, recording.summary.duration_ms) == ended == (END["at"], 120_000)
 
 
 def test_the_error_of_a_run_is_that_of_the_top_span_that_failed_first() -> None:
@@ -358,6 +360,8 @@ def test_times_of_a_run_are_those_of_its_spans() -> None:
     ("session", "session_id"),
     [
         ("0af76519-16cd-43dd-8448-eb211c80319c", "0af76519-16cd-43dd-8448-eb211c80319c"),
+        # As Swift and .NET may write it.
+        ("0AF76519-16CD-43DD-8448-EB211C80319C", "0af76519-16cd-43dd-8448-eb211c80319c"),
         ("thread-7", "c389c27a-d9f6-58b8-a1f2-c543be321d2d"),
     ],
 )

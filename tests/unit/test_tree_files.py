@@ -88,7 +88,8 @@ def told(**fields: Any) -> dict[str, Any]:
     for name in ("request", "response"):
         if name in fields:
             fields[name] = msgspec.Raw(msgspec.json.encode(fields[name]))
-    return dict(call_attributes(ModelCall(number=1, model="openai:gpt-x", provider="openai", **fields)))
+    call = ModelCall(number=1, model="openai:gpt-x", provider="openai", **fields)
+    return dict(call_attributes(call, call.provider))
 
 
 def test_a_conversation_with_tools_and_images_is_in_the_words_of_the_conventions() -> None:

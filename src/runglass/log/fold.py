@@ -269,7 +269,8 @@ class RunFold:
                     reservation=None,
                 )
                 if self.tree is not None and step.span_id is not None:
-                    self.tree.fail(step.span_id)
+                    at_us = round(datetime.fromisoformat(at).timestamp() * 1_000_000)
+                    self.tree.fail(step.span_id, at_us)
                 else:
                     self._end_attempt("failed", step, step)
                 cut_off.append(StepChange(position, step))
@@ -521,7 +522,8 @@ def _with_spans(run: RunSummary, tree: SpanTree) -> RunSummary:
 
 def session_id_of(session: str) -> str:
     """The id of a session of another program, in our form."""
-    return session if _UUID.fullmatch(session) else str(uuid5(NAMESPACE_URL, session))
+    lowered = session.lower()
+    return lowered if _UUID.fullmatch(lowered) else str(uuid5(NAMESPACE_URL, session))
 
 
 def recorded_status(span: SpanState) -> str:

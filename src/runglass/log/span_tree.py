@@ -167,12 +167,14 @@ class SpanTree:
             self._push_top(node)
         return self._position[node]
 
-    def fail(self, span_id: str) -> None:
-        """Ends a span that is open, as the run has failed."""
+    def fail(self, span_id: str, at_us: int) -> None:
+        """Ends a span that is open, as the run has failed at this time."""
         node = self._find(span_id)
         if self._flags[node] & _STATE == _NAMED:
             self._stop_counting(node)
             self._flags[node] |= _ENDED | _FAILED
+            self._end[node] = at_us
+            self.last_end_us = max(at_us, self.last_end_us or 0)
             self.open_spans -= 1
             self._failed += 1
             self._pay(node)

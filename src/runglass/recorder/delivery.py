@@ -16,7 +16,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from queue import Empty, SimpleQueue
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -45,7 +44,6 @@ from runglass.wire.run_api import CaptureMode
 
 if TYPE_CHECKING:
     from runglass.client.transport.blocking import SyncTransport
-    from runglass.redact import Redactor
 
 BATCH_BYTES, BATCH_STEPS = 1 << 20, 1000
 GATHER_S = 0.1
@@ -94,9 +92,10 @@ class Delivery:
         """So long after this process was last heard of, its open steps have lost their writer."""
         # Not in the thread: a process forked meanwhile would have half a module for ever.
         from runglass.client.transport.blocking import SyncTransport
+        from runglass.redact import Redactor
 
         codecs.lookup("idna")
-        self._new_transport = SyncTransport
+        self._new_transport, self._redactor = SyncTransport, Redactor()
         self._spool: Spool | None = None
         self._begin_process()
         # Before functions of the user's are registered, which are called first and may have steps.
@@ -125,6 +124,8 @@ class Delivery:
         self._thread: threading.Thread | None = None
         self._transport: SyncTransport | None = None
         self._open: dict[OpenStep, None] = {}
+        self._unbegun: dict[OpenStep, None] = {}
+        """First steps of traces for which there was no room: sent when they have ended, if there is then."""
         self._waiting: dict[OpenStep, None] = {}
         """Ended, or to be told of again, and not stored yet."""
         self._bytes = 0
@@ -152,7 +153,10 @@ class Delivery:
             if self._is_refused or self._is_closing:
                 return
             if self._bytes > self._buffer_bytes:
-                self._drop(step.top, 1, step.size - STEP_BYTES)
+                if step is step.top:
+                    self._unbegun[step], self._has_dropped = None, True
+                else:
+                    self._drop(step.top, 1, step.size - STEP_BYTES)
                 return
             self._open[step] = None
             self._bytes += step.size
@@ -162,10 +166,16 @@ class Delivery:
         """Has a step that has ended."""
         size = _size_of(step)
         with self._lock:
-            if step not in self._open:
-                # Not begun, dropped, or of the process that this one was forked from.
+            if step in self._unbegun:
+                del self._unbegun[step]
+                if self._bytes + size > self._buffer_bytes:
+                    return
+                step.size = 0
+            elif step in self._open:
+                del self._open[step]
+            else:
+                # Dropped, or of the process that this one was forked from.
                 return
-            del self._open[step]
             self._waiting[step] = None
             if self._bytes - step.size + size > self._buffer_bytes:
                 self._leave_out(step, "were left out: the buffer of the sender was full")
@@ -475,9 +485,9 @@ class Delivery:
                 content = {name: _changed(value, self._mask) for name, value in content.items()}
                 message = str(self._mask(message)) if message else ""
             if mode == "redacted" and (is_spool or step.capture == "redacted"):
-                redactor = _redactor()
-                content = {name: _changed(value, redactor.redact) for name, value in content.items()}
-                message = redactor.text(message)
+                redact = self._redactor.redact
+                content = {name: _changed(value, redact) for name, value in content.items()}
+                message = self._redactor.text(message)
         except Exception as error:
             report("content could not be masked or redacted, and is left out", error)
             reason = f"were left out: it could not be masked or redacted ({type(error).__name__})"
@@ -514,20 +524,3 @@ def _changed(value: bytes | str, change: Callable[[Any], Any]) -> bytes | str:
     if isinstance(value, str):
         return str(change(value))
     return msgspec.json.encode(change(msgspec.json.decode(value)))
-
-
-@cache
-def _redactor() -> "Redactor":
-    # Part of the server, and of no program that only records: it is loaded when it is needed.
-    with _loading:
-        from runglass.redact import Redactor
-
-    return Redactor()
-
-
-_loading = threading.Lock()
-"""No process is forked meanwhile, which would have half a module for ever."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
-    )

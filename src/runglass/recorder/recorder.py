@@ -15,6 +15,8 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, cast, overload
 
+import msgspec
+
 from runglass.client.core.connection import endpoint
 from runglass.errors import RunglassError
 from runglass.log.span_state import SpanKind
@@ -33,7 +35,7 @@ from runglass.recorder.spans import (
     report,
 )
 from runglass.recorder.spool import default_folder
-from runglass.recorder.values import type_name
+from runglass.recorder.values import MOST_BYTES, snapshot, type_name
 from runglass.recorder.wrapping import wrap
 from runglass.wire.run_api import CaptureMode, read_trace_context
 
@@ -42,7 +44,7 @@ Step = TypeVar("Step", bound=OpenStep)
 Client = TypeVar("Client")
 
 MOST_ITEMS = 100_000
-"""So many items of a stream are kept for what is recorded of it."""
+"""So many items of a stream are kept for functions of the user's."""
 _LATER = ("coroutine", "generator", "async_generator")
 _NOT_RECORDED = "runglass=off"
 _OF_A_RUN = {"tags", "metadata", "user", "session"}
@@ -134,6 +136,44 @@ class Block(Generic[Step]):
         return cast(Function, functools.wraps(function)(call))
 
 
+class Items:
+    """What a generator has given, each as it was then, up to `MOST_BYTES` of JSON.
+
+    Functions of the user's get the items themselves, up to `MOST_ITEMS`.
+    """
+
+    def __init__(self, step: OpenStep, options: Mapping[str, Any]) -> None:
+        self.kept: list[Any] = []
+        self._step = step
+        self._left = MOST_BYTES
+        self._are_texts = True
+        self._are_given = not options.keys().isdisjoint(("reduce", "process_outputs"))
+
+    def add(self, item: Any) -> None:
+        step = self._step
+        if step.delivery is None or step.capture == "off":
+            return
+        if self._left <= 0 or len(self.kept) == MOST_ITEMS:
+            step.facts["runglass.truncated"] = True
+            step.note(f"only the first {len(self.kept):,} items are recorded")
+            return
+        self._are_texts = self._are_texts and isinstance(item, str)
+        try:
+            if not self._are_given:
+                data, is_cut = snapshot(item)
+                item = msgspec.json.decode(data)
+                self._left -= len(data)
+                if is_cut:
+                    step.facts["runglass.truncated"] = True
+            self.kept.append(item)
+        except Exception as error:
+            report("an item of a generator could not be read, and is not recorded", error)
+
+    def joined(self) -> Any:
+        """Texts as one, others as a list."""
+        return "".join(self.kept) if self._are_texts else self.kept
+
+
 class RecordedFunction:
     """A function of the user's, and what is recorded of each call."""
 
@@ -181,9 +221,9 @@ class RecordedFunction:
         function = self._function
 
         def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            items: list[Any] = []
             result = None
             with self._opened(args, kwargs) as step:
+                items = Items(step, self._options)
                 step.leave()
                 source = function(*args, **kwargs)
                 advance: Callable[[], Any] = source.__next__
@@ -191,8 +231,7 @@ class RecordedFunction:
                     while True:
                         with step.active():
                             item = advance()
-                        if len(items) < MOST_ITEMS:
-                            items.append(item)
+                        items.add(item)
                         try:
                             advance = functools.partial(source.send, (yield item))
                         except GeneratorExit:
@@ -213,8 +252,8 @@ class RecordedFunction:
         function = self._function
 
         async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            items: list[Any] = []
             with self._opened(args, kwargs) as step:
+                items = Items(step, self._options)
                 step.leave()
                 source = function(*args, **kwargs)
                 advance: Callable[[], Any] = source.__anext__
@@ -222,8 +261,7 @@ class RecordedFunction:
                     while True:
                         with step.active():
                             item = await advance()
-                        if len(items) < MOST_ITEMS:
-                            items.append(item)
+                        items.add(item)
                         try:
                             advance = functools.partial(source.asend, (yield item))
                         except GeneratorExit:
@@ -264,21 +302,20 @@ class RecordedFunction:
         process = options.get("process_inputs")
         return given if process is None else process(given)
 
-    def _take(self, step: OpenStep, result: Any, items: list[Any] | None = None) -> None:
+    def _take(self, step: OpenStep, result: Any, items: Items | None = None) -> None:
         """Records the result, or what the items of a generator come to."""
         if step.delivery is None:
             return
         if (kind := type_name(result)) in _LATER:
             step.note(f"it returned a {kind}, which runs after its end and is not part of it")
+        if step.capture == "off":
+            return
         try:
             if items is not None:
-                if len(items) == MOST_ITEMS:
-                    step.note(f"at most {MOST_ITEMS:,} items are recorded")
                 if (reduce := self._options.get("reduce")) is not None:
-                    result = reduce(items)
-                elif items or result is None:
-                    is_text = all(isinstance(item, str) for item in items)
-                    result = "".join(items) if is_text else items
+                    result = reduce(items.kept)
+                elif items.kept or result is None:
+                    result = items.joined()
             process = self._options.get("process_outputs")
             step.output = result if process is None else process(result)
         except Exception as error:
@@ -395,11 +432,13 @@ class Recorder:
     @contextmanager
     def attempts(self) -> Iterator[None]:
         """A block in which a step of the same name after one that has failed is its next attempt."""
-        token = attempts.set({})
+        # No token: the block may end in another context than it began in.
+        before = attempts.get()
+        attempts.set({})
         try:
             yield
         finally:
-            attempts.reset(token)
+            attempts.set(before)
 
     def headers(self) -> dict[str, str]:
         """Headers by which `run(parent=…)` in another process goes on in the current step, if any."""

@@ -41,6 +41,8 @@ _FRAMES = 30
 """Of a traceback the calls that are kept, from where the exception was raised."""
 _HERE = os.path.dirname(__file__)
 INPUT, OUTPUT, TRACEBACK = "runglass.input", "runglass.output", "exception.stacktrace"
+_WHOLE = b'{["'
+"""What JSON of objects, lists and texts begins with."""
 
 log = logging.getLogger("runglass")
 _reported: set[str] = set()
@@ -126,20 +128,24 @@ class OpenStep:
     def add(
         self,
         *,
-        tags: Iterable[str] = (),
+        tags: Iterable[str] | None = None,
         metadata: Mapping[str, object] | None = None,
         user: str | None = None,
         session: str | None = None,
     ) -> None:
         """Adds tags, metadata by name, and whose run it is, in which session."""
-        if tags := [tags] if isinstance(tags, str) else [*tags]:
-            self.facts["runglass.tags"] = sorted({*self.facts.get("runglass.tags", ()), *map(str, tags)})
-        if user is not None:
-            self.facts["user.id"] = str(user)
-        if session is not None:
-            self.facts["session.id"] = str(session)
-        for name, value in (metadata or {}).items():
-            self.take(f"metadata.{name}", value)
+        try:
+            if tags := [tags] if isinstance(tags, str) else [*(tags or ())]:
+                known = self.facts.get("runglass.tags", ())
+                self.facts["runglass.tags"] = sorted({*known, *map(str, tags)})
+            if user is not None:
+                self.facts["user.id"] = str(user)
+            if session is not None:
+                self.facts["session.id"] = str(session)
+            for name, value in (metadata or {}).items():
+                self.take(f"metadata.{name}", value)
+        except Exception as error:
+            report("what is said of a step could not be read", error)
 
     def note(self, text: str) -> None:
         """Adds a sentence that is shown with the step, whatever the capture mode."""
@@ -162,7 +168,8 @@ class OpenStep:
         if is_cut:
             self.facts["runglass.truncated"] = True
         # What is no object is one of its own on the server, where a text begins as JSON does.
-        self.content[attribute] = data if data[:1] in b'{["' else b'{"value":%b}' % data
+        is_whole = data[:1] in _WHOLE or attribute not in (INPUT, OUTPUT)
+        self.content[attribute] = data if is_whole else b'{"value":%b}' % data
 
     def model_call(self, **asked: "Unpack[CallOptions]") -> "OpenCall":
         """A call of a model in the step: a block, in which `response` is to be assigned."""
@@ -211,7 +218,12 @@ class OpenStep:
             current.set(around)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException as error:
+            # A durable one was waited for, and no block follows.
+            self.end(error)
+            raise
         current.set(self)
         return self
 
@@ -272,19 +284,25 @@ class OpenCall(OpenStep):
         parent: OpenStep | None,
         capture: CaptureMode,
     ) -> None:
-        operation, model = asked.get("operation", "chat"), asked.get("model")
-        name = f"{operation} {model}" if model else operation
+        operation = asked.get("operation", "chat")
         kind: SpanKind = "llm" if operation == "chat" else "embedding"
-        super().__init__(name, kind, delivery=delivery, parent=parent, capture=capture)
-        self.facts |= {"gen_ai.operation.name": operation, "gen_ai.request.model": model or "unknown"}
-        if (provider := asked.get("provider")) is not None:
-            self.facts["gen_ai.provider.name"] = provider
-        settings, messages = asked.get("settings"), asked.get("messages")
-        if settings and settings.get("stream") is True:
-            self.facts["gen_ai.request.stream"] = True
-        self.take("gen_ai.input.messages", [messages] if isinstance(messages, str | Mapping) else messages)
-        self.take("gen_ai.tool.definitions", asked.get("tools") or None)
-        self.take("llm.invocation_parameters", settings or None)
+        super().__init__(operation, kind, delivery=delivery, parent=parent, capture=capture)
+        self.facts |= {"gen_ai.operation.name": operation, "gen_ai.request.model": "unknown"}
+        try:
+            if model := asked.get("model"):
+                self.name = f"{operation} {model}"
+                self.facts["gen_ai.request.model"] = model
+            if (provider := asked.get("provider")) is not None:
+                self.facts["gen_ai.provider.name"] = provider
+            settings, messages = asked.get("settings"), asked.get("messages")
+            is_one = isinstance(messages, str | Mapping)
+            self.take("gen_ai.input.messages", [messages] if is_one else messages)
+            self.take("gen_ai.tool.definitions", asked.get("tools") or None)
+            self.take("llm.invocation_parameters", settings or None)
+            if settings and settings.get("stream") is True:
+                self.facts["gen_ai.request.stream"] = True
+        except Exception as error:
+            report("what is asked of a model could not be read", error)
 
     def first_token(self) -> None:
         """Says that the first part of the answer has come; only the first time counts."""
@@ -441,8 +459,10 @@ def _value(value: Any) -> dict[str, Any]:
     match value:
         case str():
             return {"stringValue": _whole(value)}
-        case bytes():
+        case bytes() if value[:1] in _WHOLE:
             return {"stringValue": value.decode()}
+        case bytes():
+            return _value(msgspec.json.decode(value))
         case bool():
             return {"boolValue": value}
         case int():

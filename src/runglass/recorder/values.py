@@ -7,6 +7,7 @@ fail. Size and depth are bounded.
 import dataclasses
 import decimal
 import enum
+import math
 import pathlib
 import uuid
 from collections import deque
@@ -24,6 +25,7 @@ _INT_BITS = 1024
 _ATOMS = frozenset({int, float, bool, type(None)})
 _SHAPED = frozenset({"numpy", "pandas", "polars", "pyarrow", "torch", "tensorflow", "jax", "jaxlib", "cupy"})
 """Libraries whose values are told by type and shape."""
+_NO_NUMBERS = {math.inf: "Infinity", -math.inf: "-Infinity"}
 _ABSENT = object()
 
 
@@ -63,7 +65,7 @@ def _is_plain(value: object) -> bool:
             left -= _ITEM_BYTES * len(each)
             if left > 0:
                 pending.extend(each)
-        elif kind not in _ATOMS:
+        elif kind not in _ATOMS or (kind is float and not math.isfinite(each)):
             return False
         if left <= 0:
             return False
@@ -75,15 +77,19 @@ class _Copy:
 
     def __init__(self) -> None:
         self._left = MOST_BYTES
+        self._around: set[int] = set()
         self.is_cut = False
 
     def of(self, value: Any, level: int) -> Any:
         """The copy; of what cannot be read its type, so that nothing beside it is lost."""
         try:
-            return self._of(value, level)
+            told = self._of(value, level)
         except Exception:
             self.is_cut = True
-            return f"<{type_name(value)}>"
+            told = f"<{type_name(value)}>"
+        if type(told) is str:
+            self._left -= len(told)
+        return told
 
     def _of(self, value: Any, level: int) -> Any:
         self._left -= _ITEM_BYTES
@@ -97,7 +103,8 @@ class _Copy:
             number = int.__add__(value, 0)
             return number if number.bit_length() <= _INT_BITS else f"<int: {number.bit_length():,} bits>"
         if isinstance(value, float):
-            return float.__add__(value, 0.0)
+            real = float.__add__(value, 0.0)
+            return real if math.isfinite(real) else _NO_NUMBERS.get(real, "NaN")
         if isinstance(value, bytes | bytearray | memoryview):
             return f"<{type_name(value)}: {len(value):,} bytes>"
         if isinstance(value, date | time):
@@ -106,9 +113,16 @@ class _Copy:
             return self._text(str(value))
         if type(value).__module__.partition(".")[0] in _SHAPED:
             return self._shaped(value, level)
-        if level >= MOST_LEVELS or self._left <= 0:
+        # What it is in is told already: a tree whose nodes know their parents would be told over and over.
+        if level >= MOST_LEVELS or self._left <= 0 or id(value) in self._around:
             self.is_cut = True
             return f"<{type_name(value)}>"
+        self._around.add(id(value))
+        told = self._inside(value, level)
+        self._around.discard(id(value))
+        return told
+
+    def _inside(self, value: Any, level: int) -> Any:
         if isinstance(value, dict):
             return self._members(value.items(), level)
         if isinstance(value, list | tuple | set | frozenset | deque):
@@ -121,7 +135,6 @@ class _Copy:
 
     def _text(self, text: str) -> str:
         most = max(self._left, 200)
-        self._left -= len(text)
         told = text[:most].encode(errors="replace").decode()
         if len(text) <= most:
             return told
@@ -175,4 +188,12 @@ def _members_of(value: Any) -> Iterable[tuple[str, Any]] | None:
         names += getattr(value, "__pydantic_extra__", None) or ()
     else:
         return None
-    return [(name, each) for name in names if (each := getattr(value, name, _ABSENT)) is not _ABSENT]
+    return [(name, each) for name in names if (each := _member(value, name)) is not _ABSENT]
+
+
+def _member(value: Any, name: str) -> Any:
+    try:
+        return getattr(value, name, _ABSENT)
+    except Exception as error:
+        # As a computed one may raise.
+        return f"<not readable: {type_name(error)}>"

@@ -5,6 +5,7 @@ Knows no dialect, no capture and no other run. Of each span it keeps where its l
 
 from array import array
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
 import msgspec
 from msgspec import json
@@ -40,9 +41,9 @@ class RecordedRun:
     """
 
     __slots__ = (
-        *("_at", "_earlier", "_events", "_open_bytes", "_open_sizes", "_renamed"),
-        *("_replaced_bytes", "_rows", "_sent", "_seqs", "counted_bytes", "first_id", "fold", "head"),
-        *("pending_bytes", "run", "trace_id"),
+        *("_earlier", "_events", "_open_bytes", "_open_sizes", "_renamed", "_replaced_bytes", "_rows"),
+        *("_sent", "_seqs", "counted_bytes", "first_id", "fold", "head", "last_at", "pending_bytes"),
+        *("run", "trace_id"),
     )
 
     def __init__(self, run: RunRecord, trace_id: str) -> None:
@@ -55,7 +56,8 @@ class RecordedRun:
         self.head = self._sent = 0
         self._seqs = array("I")
         """Of the last event of each span, in order of their positions, which is that of arrival."""
-        self._at = ""
+        self.last_at = ""
+        """When the last event was recorded; empty where there is none."""
         self._events: list[bytes] = []
         self._rows: dict[int, StepRow] = {}
         self._renamed: list[int] = []
@@ -93,21 +95,18 @@ class RecordedRun:
         states = [new] if known is None else [new, known.span]
         return any(each.name for each in states) and not any(each.end_time_unix_nano for each in states)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether no span is known to be open."""
-        return self._tree.open_spans == 0
+    def settles_after(self, longest: timedelta) -> timedelta | None:
+        """For how long more may come of it, by what its senders say; None while a span is open."""
+        if not self.head or self._tree.open_spans:
+            return None
+        told_s = self._tree.settle_s
+        return longest if told_s is None else min(longest, timedelta(seconds=told_s))
 
     @property
     def _tree(self) -> SpanTree:
         # There from the first event on.
         assert self.fold.tree is not None
         return self.fold.tree
-
-    @property
-    def last_at(self) -> str:
-        """When the last event was recorded; empty where there is none."""
-        return self._at
 
     async def catch_up(self, store: RunLog) -> None:
         """Reads what is stored behind `head`. Raises StoreError, RunUnreadable."""
@@ -198,14 +197,14 @@ class RecordedRun:
         if status == "running":
             step = recorded_step(new.decoded(), step_id, path)
         position = self.fold.take_span(head, step_id, number, step)
-        self.head, self._at = self.head + 1, max(self._at, at)
+        self.head, self.last_at = self.head + 1, max(self.last_at, at)
         name = step_id.encode()
         event = (
             b'{"eventType":"step_recorded","executionId":"%b","seq":%d,"at":"%b","stepId":"%b","loopPath":[%d],"span":%b}'
             % (
                 self.run.id.encode(),
                 self.head,
-                self._at.encode(),
+                self.last_at.encode(),
                 name,
                 number,
                 new.state,
@@ -228,7 +227,7 @@ class RecordedRun:
         """Records an event, newly made, as the next of the run."""
         msgspec.structs.force_setattr(event, "seq", self.head + 1)
         # The log's times do not go back where clocks do.
-        msgspec.structs.force_setattr(event, "at", max(self._at, at))
+        msgspec.structs.force_setattr(event, "at", max(self.last_at, at))
         data = encode_event(event)
         for position, step in self._apply(event, len(data)):
             number = str((step.loop_path or (0,))[0])
@@ -251,7 +250,7 @@ class RecordedRun:
             steps=rows,
             status=status,
             summary=json.encode(summary),
-            ended_at=self._at if has_ended else None,
+            ended_at=self.last_at if has_ended else None,
             numbers=RunNumbers.of(summary) if has_ended else NO_NUMBERS,
             renamed=self._renamed,
             # A row that says `running` is followed by another in its place.
@@ -266,7 +265,7 @@ class RecordedRun:
 
     def _apply(self, event: StreamEvent, size_bytes: int) -> Sequence[StepChange]:
         """Takes in the next event of the log, recorded or read."""
-        self.head, self._at = event.seq, event.at
+        self.head, self.last_at = event.seq, event.at
         if isinstance(event, RunStarted):
             self.first_id = event.continues or self.run.id
         changes = self.fold.apply(event)

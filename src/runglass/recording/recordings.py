@@ -405,7 +405,7 @@ class Recordings:
             news = await self._news(run, incoming[trace_id].spans, slice_, refused)
             at = iso(self._clock.now())
             known: Mapping[str, StepRecorded] = {}
-            ids, head = list(news), run.head
+            ids, head, is_put_off = list(news), run.head, False
             for index, (span_id, span) in enumerate(news.items()):
                 if perf_counter() > slice_.until_s:
                     await slice_.rest()
@@ -426,17 +426,21 @@ class Recordings:
                 counts["repeated" if event is None else "recorded"] += 1
                 if event is None and span.head.lease_s and span.head.end_time_unix_nano is None:
                     waits_s[run.run.no] = max(span.head.lease_s, waits_s.get(run.run.no, 0))
+                elif last is not None and last.span.lease_s:
+                    is_put_off = True
                 pending_bytes += run.pending_bytes - before
                 if pending_bytes > APPEND_BYTES:
                     await self.store(dirty.values())
                     dirty, pending_bytes = {trace_id: run}, 0
             if run.head == head:
                 unchanged.append(trace_id)
-            elif head and (tree := run.fold.tree) is not None and (settle_s := tree.settle_s) is not None:
-                waits_s[run.run.no] = min(settle_s, self._settle.total_seconds())
+            elif head:
+                wait = run.settles_after(self._settle)
+                if wait is not None and (is_put_off or wait < self._settle):
+                    waits_s[run.run.no] = wait.total_seconds()
         await self.store(dirty.values())
         for run_no, wait_s in waits_s.items():
-            # Its sender is there, and is not missed before that; or it expects nothing more.
+            # Its sender is there, and is not missed before that; or nothing is open any more.
             due = self._clock.now() + timedelta(seconds=wait_s)
             await self._store.defer_recording(run_no, due_at=iso(due))
         # No append has found out whether these are still there.

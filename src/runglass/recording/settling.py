@@ -104,21 +104,18 @@ class Settling:
                 return
             now = self._clock.now()
             # Without an event its first spans were not stored, and their sender may come again.
-            is_complete = run.head > 0 and run.is_complete
+            settle = run.settles_after(self._settle)
             last = datetime.fromisoformat(run.last_at or iso_ms(created_ms(run.run.id)))
-            wait = self._settle if is_complete else self._idle
-            tree = run.fold.tree
-            if is_complete and tree is not None and (told_s := tree.settle_s) is not None:
-                wait = min(wait, timedelta(seconds=told_s))
-            elif not is_complete and (lease := await self._lease(run)) is not None:
+            wait = self._idle if settle is None else settle
+            if settle is None and (lease := await self._lease(run)) is not None:
                 # What its sender repeats is not in the log: it puts off when the run is due.
                 last, wait = max(last, self._since), lease
             if now - last >= wait:
                 # Open steps went on until their sender fell silent, and not while it was waited for.
-                await self._end(run, iso(now if is_complete else max(last, now - wait)))
+                await self._end(run, iso(max(last, now - wait) if settle is None else now))
             else:
                 latest = last + wait
-                await self._defer(record, latest if is_complete else min(now + self._settle, latest))
+                await self._defer(record, min(now + self._settle, latest) if settle is None else latest)
 
     async def _lease(self, run: RecordedRun) -> timedelta | None:
         """The longest lease of its open spans; None where one of them has none."""

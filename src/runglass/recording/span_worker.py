@@ -5,6 +5,7 @@ Of a request one piece at a time is in memory as objects.
 """
 
 import re
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import accumulate
@@ -19,7 +20,6 @@ from runglass.log.span_state import SpanState
 from runglass.recording.content import CONTENT, captured_at_once
 from runglass.recording.dialects import interpret, interpret_log
 from runglass.recording.otlp import Signal
-from runglass.recording.own_runs import link_to_run, own_run_id
 from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused
 from runglass.redact import Rules
 from runglass.support.lazy_json import json_bytes
@@ -35,6 +35,11 @@ LOOKED_AT_BYTES = 60 * 1024
 RESOURCE_BYTES = 32 * 1024
 """What is kept of a resource. It is written with each of its spans."""
 UNUSABLE = "it has a value that cannot be kept as JSON"
+OWN_SCOPE, RUN_ID = "runglass", "runglass.run.id"
+"""The scope of the spans of a run of ours, and the attribute of each with the id of the run."""
+STARTED_BY_CALLER = "runglass.trigger"
+"""Of the span of a run as a whole, and of no other."""
+COUNTED_ELSEWHERE = ("gen_ai.usage.", "runglass.cost", "runglass.input", "runglass.output")
 
 _ADDRESS = b'{"stepId":"","attempt":1,'
 _NO_CONTENT: dict[str, Any] = dict.fromkeys((*CONTENT, "resource"))
@@ -176,6 +181,34 @@ def _read(item: Received, flow: str | None, resource: msgspec.Raw) -> tuple[Read
     encoded = encoded_span(replace(state, **raw))
     span = ReadSpan(encoded.head, encoded.state, encoded.step, item.trace_id, slug_of(flow, item))
     return span, b"[%b]" % b",".join(values)
+
+
+# Spans of our own that come back. A run that was executed here is there already: where another program called
+# the flow, its trace has the run as one step, which points to the run and tells no usage.
+
+
+def own_run_id(span: ReceivedSpan) -> str | None:
+    """The id of the run that a Runglass tells of with this span, None for a span of any other program.
+
+    Whoever asks finds out whether the project has executed that run.
+    """
+    if span.scope != OWN_SCOPE or not isinstance(run_id := span.attributes.get(RUN_ID), str):
+        return None
+    try:
+        return str(uuid.UUID(run_id))
+    except ValueError:
+        return None
+
+
+def link_to_run(span: ReceivedSpan) -> ReceivedSpan | None:
+    """What the trace of a caller has of a run of ours: its span, without usage and content.
+
+    None for a span inside of the run, and for a run that no span called.
+    """
+    if span.parent_id is None or STARTED_BY_CALLER not in span.attributes:
+        return None
+    kept = {name: value for name, value in span.attributes.items() if not name.startswith(COUNTED_ELSEWHERE)}
+    return span._replace(attributes=kept, events=[])
 
 
 def slug_of(header: str | None, item: Received) -> str:

@@ -34,12 +34,10 @@ def model_name(call: ModelCall) -> str:
     return call.model.partition(":")[2] or call.model
 
 
-def call_attributes(call: ModelCall) -> Iterator[Attribute]:
+def call_attributes(call: ModelCall, provider: str | None, *, operation: str = "chat") -> Iterator[Attribute]:
     """The attributes of a span, None where there is none; content only where it is kept."""
-    # The models without one are ours.
-    provider = call.provider or "runglass"
-    yield "gen_ai.operation.name", "chat"
-    yield "gen_ai.provider.name", _PROVIDERS.get(provider, provider)
+    yield "gen_ai.operation.name", operation
+    yield "gen_ai.provider.name", provider and _PROVIDERS.get(provider, provider)
     yield "gen_ai.request.model", model_name(call)
     yield "gen_ai.response.model", call.model_used
     if call.finish_reason is not None:

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from runglass.log.trace import ModelCall, RunSummary, StepTrace
+from runglass.log.trace import ModelCall, Recording, RunSummary, StepTrace
 from runglass.outlines.outline import TreeRow
 from runglass.run_files.gen_ai import Attribute, call_attributes, model_name, tool_attributes
 from runglass.wire.run_api import read_trace_context
@@ -35,6 +35,8 @@ _OPENINFERENCE_KINDS = {
     "retrieval": "RETRIEVER",
     **{kind: kind.upper() for kind in ("llm", "tool", "embedding", "agent", "chain", "guardrail")},
 }
+_MEMBERS = {"at": "timeUnixNano", "name": "name", "traceId": "traceId", "spanId": "spanId"}
+"""Of events and links: what they are called here, and in OTLP."""
 SERVICE = "runglass"
 """The name of the service, and of the scope, of our spans."""
 
@@ -51,6 +53,8 @@ class RunSpan(NamedTuple):
     end_ns: int
     attributes: list[Attribute]
     error: str | None
+    events: Sequence[Any] = ()
+    links: Sequence[Any] = ()
 
 
 class RunSpans:
@@ -102,10 +106,8 @@ class RunSpans:
         for row, step in rows:
             if self._run.recording is None:
                 yield from self._of_row(row, step)
-            elif step is not None and step.started_at is not None and step.completed_at is not None:
-                yield _recorded(
-                    self._run.recording.trace_id, step, _ns(step.started_at), _ns(step.completed_at)
-                )
+            elif step is not None and step.completed_at is not None:
+                yield _recorded(self._run.recording, step, _ns(step.completed_at))
 
     def _of_row(self, row: TreeRow, step: StepTrace | None) -> Iterator[RunSpan]:
         if row.start is None or row.end is None:
@@ -160,7 +162,8 @@ class RunSpans:
                 f"chat {model_name(call)}",
                 start_ns,
                 end_ns,
-                call_attributes(call),
+                # The models without a provider are ours.
+                call_attributes(call, call.provider or SERVICE),
                 kind=_CLIENT,
                 error=call.error_code,
             )
@@ -202,12 +205,19 @@ class OtlpWriter:
 
     def __init__(self, run: RunSummary, *, version: str) -> None:
         self._spans = RunSpans(run)
+        self._resource: list[Attribute] = [("service.name", SERVICE)]
+        if (told := run.recording) is not None:
+            self._resource = [
+                ("service.name", told.service or SERVICE),
+                ("service.version", told.release),
+                ("deployment.environment.name", told.environment),
+            ]
         self._version = version
         self._is_first = True
 
     def opening(self) -> bytes:
         """All that comes before the spans of rows."""
-        resource = {"attributes": _json_attributes([("service.name", SERVICE)])}
+        resource = {"attributes": _json_attributes(self._resource)}
         scope = {"name": SERVICE, "version": self._version}
         before = b'{"resourceSpans":[{"resource":%b,"scopeSpans":[{"scope":%b,"spans":[' % (
             msgspec.json.encode(resource),
@@ -281,24 +291,48 @@ def refused_spans(answer: bytes) -> tuple[int, str]:
     return partial.rejected_spans, partial.error_message
 
 
-def _recorded(trace_id: str, step: StepTrace, start_ns: int, end_ns: int) -> RunSpan:
+def _recorded(run: Recording, step: StepTrace, end_ns: int) -> RunSpan:
     """A span as it was received, but for what the attributes are called that Runglass has read."""
+    error: Any = step.error_context if isinstance(step.error_context, dict) else {}
+    operation = "embeddings" if step.kind == "embedding" else "chat"
     attributes: list[Attribute] = [
         *(step.attributes or {}).items(),
-        *(each for call in step.model_calls for each in call_attributes(call)),
+        *(
+            each
+            for call in step.model_calls
+            for each in call_attributes(call, call.provider, operation=operation)
+        ),
         ("openinference.span.kind", _OPENINFERENCE_KINDS.get(step.kind or "")),
         ("input.value", _kept(step.input_context)),
         ("output.value", _kept(step.output_context)),
+        ("error.type", error.get("code")),
+        ("exception.stacktrace", error.get("traceback")),
     ]
-    kept = {
-        name: _kept(value) if isinstance(value, dict) else value
-        for name, value in attributes
-        if value is not None
-    }
-    error = (_error_of(step) or ("", "it failed"))[1] if step.status == "failed" else None
-    kind = _CLIENT if step.model_calls else _INTERNAL
-    about = step.span_id or "", step.parent_span_id, step.name or step.step_id
-    return RunSpan(trace_id, *about, kind, start_ns, end_ns, list(kept.items()), error)
+    if step.tokens is not None and not step.model_calls:
+        attributes += [
+            ("gen_ai.usage.input_tokens", step.tokens.prompt),
+            ("gen_ai.usage.output_tokens", step.tokens.completion),
+            ("gen_ai.response.model", step.model_used),
+            ("runglass.cost_usd", step.cost_usd),
+        ]
+    if step.span_id == run.entry_span_id:
+        attributes += [("session.id", run.session), ("user.id", run.user)]
+        attributes += [("runglass.tags", list(run.tags) or None)]
+    # Its end is known in milliseconds.
+    start_ns = int(step.start_time_unix_nano or 0)
+    return RunSpan(
+        run.trace_id,
+        step.span_id or "",
+        step.parent_span_id,
+        step.name or step.step_id,
+        _CLIENT if step.model_calls else _INTERNAL,
+        start_ns,
+        max(start_ns, end_ns),
+        list({name: value for name, value in attributes if value is not None}.items()),
+        (_error_of(step) or ("", "it failed"))[1] if step.status == "failed" else None,
+        step.events or (),
+        step.links or (),
+    )
 
 
 def _error_of(step: StepTrace | None) -> tuple[str, str] | None:
@@ -329,11 +363,23 @@ def _json_span(span: RunSpan) -> dict[str, Any]:
         "endTimeUnixNano": str(span.end_ns),
         "attributes": _json_attributes(span.attributes),
     }
+    for name, parts in (("events", span.events), ("links", span.links)):
+        if parts:
+            told[name] = [_json_part(each) for each in parts if isinstance(each, dict)]
     return told if span.error is None else told | {"status": {"code": _ERROR, "message": span.error}}
 
 
+def _json_part(part: dict[str, Any]) -> dict[str, Any]:
+    """An event, or a link; what OTLP has no member for is an attribute."""
+    members = {theirs: part[ours] for ours, theirs in _MEMBERS.items() if ours in part}
+    more = {name: value for name, value in part.items() if name not in _MEMBERS}
+    if isinstance(told := more.get("attributes"), dict):
+        more = {**more, **told, "attributes": told.get("attributes")}
+    return members | {"attributes": _json_attributes(more.items())}
+
+
 def _json_attributes(attributes: Iterable[Attribute]) -> list[dict[str, Any]]:
-    return [{"key": name, "value": _json_value(value)} for name, value in attributes]
+    return [{"key": name, "value": _json_value(value)} for name, value in attributes if value is not None]
 
 
 def _json_value(value: Any) -> dict[str, Any]:
@@ -381,4 +427,6 @@ def _typed(value: Any) -> tuple[str, Any]:
             return "double", value
         case list():
             return "array", value
-    return "string", str(value)
+        case str():
+            return "string", value
+    return "string", msgspec.json.encode(value).decode()

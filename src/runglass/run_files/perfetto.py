@@ -51,7 +51,11 @@ class PerfettoWriter:
         run = self._run
         about = {"run": run.id, "flow": run.flow_slug, "version": run.version, "status": run.status}
         name = run.flow_slug or "run"
-        end = None if run.completed_at is None else run.duration_ms or 0
+        end = None
+        if run.completed_at is not None:
+            # As rows count: the duration of a recorded run is rounded.
+            ended_us = round(datetime.fromisoformat(run.completed_at).timestamp() * 1_000_000)
+            end = max(0, ended_us - self._started_us) // 1000
         self._open.append(_Slice(_MAIN, 0, end, is_apart=False))
         events = [
             self._named("process_name", _MAIN, f"{name} {run.id}"),
@@ -81,7 +85,9 @@ class PerfettoWriter:
             return
         parent = self._open[-1]
         track, is_apart = parent.track, False
-        if row.start < parent.free_ms:
+        # Spans may outlive what they are in.
+        outlives = parent.end is not None and (row.end is None or row.end > parent.end)
+        if row.start < parent.free_ms or outlives:
             is_apart = True
             if self._free and self._free[0][0] <= row.start:
                 track = heappop(self._free)[1]

@@ -2,11 +2,7 @@
 
 import gzip
 import multiprocessing
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,7 @@ import pytest
 
 from runglass import Recorder
 from runglass.recorder.delivery import BATCH_STEPS
-from tests.e2e.command import environment
+from tests.http_server import Reply, answering
 
 
 class Receiver:
@@ -42,30 +38,16 @@ class Receiver:
 def receiver() -> Iterator[Receiver]:
     receiver = Receiver()
 
-    class Takes(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def take(_: str, body: bytes) -> Reply:
+        if receiver.is_away:
+            return Reply(503)
+        body = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
+        for resource in msgspec.json.decode(body)["resourceSpans"]:
+            receiver.spans += resource["scopeSpans"][0]["spans"]
+        return Reply(200)
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            if not receiver.is_away:
-                body = gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body
-                for resource in msgspec.json.decode(body)["resourceSpans"]:
-                    receiver.spans += resource["scopeSpans"][0]["spans"]
-            self.send_response(503 if receiver.is_away else 200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Takes) as server:
-        server.daemon_threads = True
-        receiver.address = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with answering(take) as receiver.address:
         yield receiver
-        server.shutdown()
-        thread.join()
 
 
 Make = Callable[..., Recorder]
@@ -167,51 +149,3 @@ def test_a_run_that_a_spool_delivers_in_batches_tells_its_end_behind_all_of_them
         rec = rec if is_same else recorder()
         assert rec.flush()
         assert is_whole_at_its_end(receiver, run.id, steps)
-
-
-FORKS = """
-import os, sys, threading
-
-asked, forks, looked = (threading.Event() for _ in range(3))
-found = []
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "runglass.redact":
-            asked.set()
-            forks.wait(60)
-            # Where the fork waits for this, it has not looked.
-            looked.wait(0.2)
-
-def look():
-    found.append(hasattr(sys.modules.get("runglass.redact"), "Redactor"))
-    looked.set()
-
-os.register_at_fork(before=look)
-from runglass.recorder import delivery, recorder
-# What is registered last is called first.
-os.register_at_fork(before=forks.set)
-sys.meta_path.insert(0, Finder())
-nowhere = {"api_key": "nk_key", "base_url": "http://127.0.0.1:9", "spool": None}
-rec = recorder.Recorder("agent", capture="redacted", **nowhere)
-with rec.step("work") as step:
-    step.output = "content"
-asked.wait(60)
-if child := os.fork():
-    print(found, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    os._exit(0)
-from runglass.redact import Redactor
-os._exit(0)
-"""
-
-
-def test_a_process_that_is_forked_while_the_redactor_is_loaded_has_it_whole() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout.endswith("[True] 0\n")

@@ -22,17 +22,6 @@ def test_a_file_is_taken_over_once_when_its_owner_is_gone(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_not_taken_stays(tmp_path: Path) -> None:
-    owner, other = Spool(tmp_path, server()), Spool(tmp_path, server())
-    owner.write(b"first")
-    owner.write(b"second")
-    owner.let_go()
-    bodies = other.bodies()
-    assert next(bodies) == b"first"
-    del bodies
-    assert list(Spool(tmp_path, server()).bodies()) == [b"first", b"second"]
-
-
 def test_a_torn_end_costs_no_more_than_itself(tmp_path: Path) -> None:
     owner = Spool(tmp_path, server())
     owner.write(b"first")

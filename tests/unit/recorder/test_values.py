@@ -104,6 +104,7 @@ ID = uuid.UUID(int=7)
         (b"12345", "<bytes: 5 bytes>"),
         ([MOMENT, ID, Decimal("1.50"), PurePosixPath("/a")], [MOMENT.isoformat(), str(ID), "1.50", "/a"]),
         ([1 << 70, 1 << 99_999], [1 << 70, "<int: 100,000 bits>"]),
+        ([float("nan"), float("inf"), -float("inf")], ["NaN", "Infinity", "-Infinity"]),
         ("half \ud800", "half ?"),
         (open, "<builtin_function_or_method>"),
     ],
@@ -125,13 +126,34 @@ def test_values_under_the_same_key_are_told_to_be_missing() -> None:
     assert msgspec.json.decode(data) == {f"<{__name__}.Loud>": 2}
 
 
+def test_what_a_value_is_in_is_not_told_in_it_once_more() -> None:
+    @dataclasses.dataclass
+    class Tree:
+        above: Any = None
+        below: list[Any] = dataclasses.field(default_factory=list)
+
+    root = Tree()
+    root.below = [Tree(root) for _ in range(1000)]
+    data, is_cut = snapshot(root)
+    assert is_cut
+    name = f"<{__name__}.{Tree.__qualname__}>"
+    assert msgspec.json.decode(data) == {"above": None, "below": [{"above": name, "below": []}] * 1000}
+
+
 def test_a_value_is_bounded_however_large_deep_or_circular_it_is() -> None:
     circle: list[Any] = []
     circle.append(circle)
     deep: Any = 1
     for _ in range(10_000):
         deep = [deep]
-    for value in (circle, deep, "x" * (3 * MOST_BYTES), {str(n): n for n in range(500_000)}, [circle] * 9):
+    for value in (
+        circle,
+        deep,
+        "x" * (3 * MOST_BYTES),
+        {str(n): n for n in range(500_000)},
+        [circle] * 9,
+        [Loud()] * 500_000,
+    ):
         data, is_cut = snapshot(value)
         assert is_cut
         assert len(data) < 2 * MOST_BYTES

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import importlib.util
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, assert_type
@@ -288,23 +288,52 @@ def events_of_anthropic(client: Any) -> list[Any]:
         return [*events, events.get_final_message()]
 
 
+async def async_chunks_of_openai(client: Any) -> list[Any]:
+    async with client:
+        chunks = await client.chat.completions.create(
+            model=OPENAI_MODEL, messages=QUESTION, stream=True, stream_options={"include_usage": True}
+        )
+        return [chunk async for chunk in chunks]
+
+
+async def async_events_of_anthropic(client: Any) -> list[Any]:
+    asked = client.messages.stream(model=ANTHROPIC_MODEL, max_tokens=9, messages=QUESTION)
+    async with client, asked as events:
+        return [*[event async for event in events], await events.get_final_message()]
+
+
+async def async_raw_events_of_responses(client: Any) -> list[Any]:
+    asked = client.responses.with_streaming_response.create(model=OPENAI_MODEL, input=QUESTION, stream=True)
+    async with client, asked as raw:
+        return [event async for event in await raw.parse()]
+
+
 @pytest.mark.parametrize(
-    "read",
+    ("read", "library"),
     [
-        *(chunks_of_openai, events_of_openai, events_of_responses, events_of_anthropic),
-        *(raw_chunks_of_openai, raw_events_of_responses),
+        (chunks_of_openai, "of_openai"),
+        (events_of_openai, "of_openai"),
+        (events_of_responses, "of_openai"),
+        (events_of_anthropic, "of_anthropic"),
+        (raw_chunks_of_openai, "of_openai"),
+        (raw_events_of_responses, "of_openai"),
+        (async_chunks_of_openai, "async_openai"),
+        (async_events_of_anthropic, "async_anthropic"),
+        (async_raw_events_of_responses, "async_openai"),
     ],
 )
 def test_a_stream_gives_what_it_gave_before(
-    recording: Recording, models: ModelServer, clients: Clients, read: Callable[[Any], list[Any]]
+    recording: Recording, models: ModelServer, clients: Clients, read: Callable[[Any], Any], library: str
 ) -> None:
-    make: Any = clients.of_anthropic if read is events_of_anthropic else clients.of_openai
+    make = getattr(clients, library)
 
-    def plain(chunks: list[Any], call_id: str) -> list[tuple[type, str]]:
+    def chunks_of(client: Any) -> list[tuple[type, str]]:
+        chunks = read(client)
+        chunks = asyncio.run(chunks) if asyncio.iscoroutine(chunks) else chunks
+        call_id = models.calls[-1].id
         return [(type(chunk), chunk.model_dump_json(warnings=False).replace(call_id, "")) for chunk in chunks]
 
-    before = plain(read(make()), models.calls[-1].id)
-    after = plain(read(recording.recorder.wrap(make())), models.calls[-1].id)
+    before, after = chunks_of(make()), chunks_of(recording.recorder.wrap(make()))
     # Each call of the server has other numbers of tokens.
     strip = str.maketrans("", "", "0123456789")
     assert [(kind, text.translate(strip)) for kind, text in after] == [
@@ -315,14 +344,6 @@ def test_a_stream_gives_what_it_gave_before(
     _, recorded = recording.call()
     assert recorded["response"]["content"] == "Bergen has rain, Lima has sun."
     assert recorded["timeToFirstTokenMs"] >= 0
-
-
-def leave_by_close(client: openai.OpenAI) -> None:
-    stream = client.chat.completions.create(model=OPENAI_MODEL, messages=LONG, stream=True)
-    for chunk in stream:
-        if chunk.choices[0].delta.content:
-            break
-    stream.close()
 
 
 def leave_by_dropping(client: openai.OpenAI) -> None:
@@ -341,11 +362,24 @@ def leave_a_block(client: openai.OpenAI) -> None:
                 break
 
 
-@pytest.mark.parametrize("leave", [leave_by_close, leave_by_dropping, leave_a_block])
+async def leave_on_asyncio(client: openai.AsyncOpenAI) -> None:
+    async with (
+        client,
+        await client.chat.completions.create(model=OPENAI_MODEL, messages=LONG, stream=True) as stream,
+    ):
+        async for chunk in stream:
+            if chunk.choices[0].delta.content:
+                break
+
+
+@pytest.mark.parametrize("leave", [leave_by_dropping, leave_a_block, leave_on_asyncio])
 def test_a_stream_that_is_left_ends_its_step_with_what_came_and_unknown_usage(
-    recording: Recording, clients: Clients, leave: Callable[[openai.OpenAI], None]
+    recording: Recording, clients: Clients, leave: Callable[[Any], Any]
 ) -> None:
-    leave(recording.recorder.wrap(clients.of_openai()))
+    if asyncio.iscoroutinefunction(leave):
+        asyncio.run(leave(recording.recorder.wrap(clients.async_openai())))
+    else:
+        leave(recording.recorder.wrap(clients.of_openai()))
     told = recording.told()
     assert (told.usage.input, told.usage.output, told.unmetered) == (0, 0, 1)
     step, call = recording.call()
@@ -403,22 +437,6 @@ def test_an_error_passes_as_it_is_and_is_told_with_its_status(recording: Recordi
     assert (step["status"], step["errorContext"]["code"]) == ("failed", "RateLimitError")
     assert "not this time" in step["errorContext"]["message"]
     assert step["attributes"]["http.response.status_code"] == 429
-
-
-def test_in_a_block_of_attempts_a_call_after_a_failed_one_is_its_next_attempt(
-    recording: Recording, clients: Clients
-) -> None:
-    client = recording.recorder.wrap(clients.of_openai())
-    failing: Any = [{"role": "user", "content": "The weather? [fail-500]"}]
-    with recording.recorder.run("answer"), recording.recorder.attempts():
-        with pytest.raises(openai.InternalServerError):
-            client.chat.completions.create(model=OPENAI_MODEL, messages=failing)
-        client.chat.completions.create(model=OPENAI_MODEL, messages=failing)
-    calls = [step for step in recording.steps() if step["kind"] == "llm"]
-    assert {step["status"]: step["attributes"].get("runglass.attempt") for step in calls} == {
-        "failed": None,
-        "completed": 2,
-    }
 
 
 class CutOff(httpx2.SyncByteStream):
@@ -490,55 +508,6 @@ async def test_a_cancelled_call_and_a_cancelled_stream_are_cancelled(
     step, call = await asyncio.to_thread(recording.call)
     assert call["response"]["content"].startswith("Bergen has ")
     assert (step["status"], step["errorContext"]["code"]) == ("failed", "CANCELLED")
-
-
-@pytest.mark.parametrize("library", ["openai", "anthropic"])
-async def test_an_async_stream_that_is_read_to_its_end_tells_its_usage(
-    recording: Recording, models: ModelServer, clients: Clients, library: str
-) -> None:
-    if library == "openai":
-        async with recording.recorder.wrap(clients.async_openai()) as client:
-            chunks = await client.chat.completions.create(
-                model=OPENAI_MODEL, messages=QUESTION, stream=True, stream_options={"include_usage": True}
-            )
-            assert {chunk.id async for chunk in chunks} == {models.calls[-1].id}
-    else:
-        async with (
-            recording.recorder.wrap(clients.async_anthropic()) as other,
-            other.messages.stream(model=ANTHROPIC_MODEL, max_tokens=9, messages=QUESTION) as events,
-        ):
-            assert (await events.get_final_message()).id == models.calls[-1].id
-    told, usage = await asyncio.to_thread(recording.told), models.calls[-1].usage
-    assert (told.usage.input, told.usage.output, told.unmetered) == (usage.input, usage.output, 0)
-
-
-async def test_a_raw_async_stream_is_recorded_as_it_is_parsed(
-    recording: Recording, models: ModelServer, clients: Clients
-) -> None:
-    client = recording.recorder.wrap(clients.async_openai())
-    async with client.responses.with_streaming_response.create(
-        model=OPENAI_MODEL, input=QUESTION, stream=True
-    ) as raw:
-        stream: Any = await raw.parse()
-        assert [event.type async for event in stream][-1] == "response.completed"
-    await client.close()
-    told, usage = await asyncio.to_thread(recording.told), models.calls[-1].usage
-    assert (told.usage.input, told.usage.output, told.unmetered) == (usage.input, usage.output, 0)
-
-
-async def test_an_async_stream_that_is_left_ends_its_step(recording: Recording, clients: Clients) -> None:
-    client = recording.recorder.wrap(clients.async_openai())
-    stream: AsyncIterator[Any] = await client.chat.completions.create(
-        model=OPENAI_MODEL, messages=LONG, stream=True
-    )
-    async with stream:  # type: ignore[attr-defined]
-        async for chunk in stream:
-            if chunk.choices[0].delta.content:
-                break
-    await client.close()
-    step, call = await asyncio.to_thread(recording.call)
-    assert call["response"]["content"] == "Bergen has "
-    assert any("left" in note for note in step["notes"])
 
 
 def test_calls_are_in_the_step_around_them(recording: Recording, clients: Clients) -> None:

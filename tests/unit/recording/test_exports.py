@@ -1,5 +1,6 @@
 """A recorded run goes to a file and comes back, and its outline adds up to its totals."""
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from runglass.recording.received import ReceivedLog
 from runglass.run_files.header import FlowOfRun, RunHeader
 from runglass.run_files.imported_log import ImportedLog
 from runglass.run_files.otlp import OtlpWriter
+from runglass.run_files.perfetto import PerfettoWriter
 from runglass.store.sqlite.database_file import check
 from runglass.store.sqlite.store import SqliteStore
 from tests.recorded_spans import END, Recording, asked, at, id_of, raw, span
@@ -114,12 +116,45 @@ def test_a_recorded_run_is_exported_with_the_spans_of_its_sender() -> None:
     agent, tool, call = spans[id_of(1)], spans[id_of(2)], spans[id_of(3)]
     assert "parentSpanId" not in agent
     assert (tool["parentSpanId"], tool["name"], tool["status"]["message"]) == (id_of(1), "chat", "bad")
-    assert (call["startTimeUnixNano"], call["kind"]) == (at(7), 3)
+    assert (call["startTimeUnixNano"], call["kind"]) == (at(7.0005), 3)
     told = {each["key"]: each["value"] for each in call["attributes"]}
+    assert "gen_ai.provider.name" not in told
     assert told["a.b"] == {"stringValue": '{"c":1}'}
     assert told["n"] == {"intValue": "2"}
     assert told["gen_ai.usage.input_tokens"] == {"intValue": "3"}
     assert told["openinference.span.kind"] == {"stringValue": "LLM"}
+
+
+def test_in_perfetto_a_span_that_outlives_what_it_is_in_has_its_own_time() -> None:
+    outliving = recorded(
+        span(1, start=0.9, end=32, name="top"),
+        span(2, 1, start=10, end=90, name="late"),
+        span(3, 2, start=20, end=80, name="inside"),
+        span(4, 1, start=12, end=30, name="beside"),
+        span(5, 4, start=5, end=20, name="early"),
+    )
+    writer, outline = PerfettoWriter(outliving.summary), outline_of(outliving)
+    rows = [(row, None) for row in tree_rows(outline, 0, outline.row_count)]
+    events = msgspec.json.decode(writer.opening() + writer.rows(rows) + writer.closing())["traceEvents"]
+    began = events[2]["ts"]
+    open_slices: dict[int, list[tuple[str, int]]] = {}
+    told = {}
+    # As its viewer reads them: what ends is what began last on the track.
+    for event in sorted((each for each in events if each["ph"] in "BE"), key=itemgetter("ts")):
+        at_ms, track = (event["ts"] - began) // 1000, open_slices.setdefault(event["tid"], [])
+        if event["ph"] == "B":
+            track.append((event["name"], at_ms))
+        else:
+            name, since = track.pop()
+            told[name] = since, at_ms
+    assert told == {
+        "run": (0, 90),
+        "top": (0, 32),
+        "late": (10, 90),
+        "inside": (20, 80),
+        "beside": (12, 30),
+        "early": (5, 20),
+    }
 
 
 async def test_a_store_with_a_recorded_run_is_sound_and_its_log_imports_again(tmp_path: Path) -> None:

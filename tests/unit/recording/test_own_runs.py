@@ -4,68 +4,37 @@ from typing import Any
 
 import pytest
 
-from runglass.recording.own_runs import link_to_run, own_run_id
-from runglass.recording.received import ReceivedSpan, SpanEvent
+from runglass.recording.span_worker import link_to_run, own_run_id
+from tests.unit.recording.emitted import span
 
 RUN = "01980000-0000-7000-8000-000000000001"
 ROOT: dict[str, Any] = {"runglass.run.id": RUN, "runglass.trigger": "api", "gen_ai.workflow.name": "flow"}
 
 
-def received(
-    *, parent: str | None = "b7ad6b7169203331", scope: str = "runglass", **fields: Any
-) -> ReceivedSpan:
-    return ReceivedSpan(
-        trace_id="0af7651916cd43dd8448eb211c80319c",
-        span_id="00f067aa0ba902b7",
-        parent_id=parent,
-        name="invoke_workflow flow",
-        kind=1,
-        start_ns=1,
-        end_ns=2,
-        status=2,
-        status_message="it broke",
-        events=[SpanEvent(1, "exception", {})],
-        links=[],
-        scope=scope,
-        scope_version="1",
-        resource={"service.name": "runglass"},
-        **{"attributes": ROOT, **fields},
-    )
-
-
-def test_a_span_of_ours_names_its_run() -> None:
-    assert own_run_id(received()) == RUN
-    assert own_run_id(received(attributes={"runglass.run.id": RUN.upper()})) == RUN
-
-
 @pytest.mark.parametrize(
-    ("attributes", "scope"),
+    ("attributes", "scope", "run_id"),
     [
-        ({}, "runglass"),
-        ({"runglass.run.id": "nonsense"}, "runglass"),
-        ({"runglass.run.id": 7}, "runglass"),
-        ({"runglass.run.id": [RUN]}, "runglass"),
-        ({"runglass.run.id": RUN}, "opentelemetry.instrumentation.openai_v2"),
+        (ROOT, "runglass", RUN),
+        ({"runglass.run.id": RUN.upper()}, "runglass", RUN),
+        ({}, "runglass", None),
+        ({"runglass.run.id": "nonsense"}, "runglass", None),
+        ({"runglass.run.id": 7}, "runglass", None),
+        ({"runglass.run.id": [RUN]}, "runglass", None),
+        ({"runglass.run.id": RUN}, "opentelemetry.instrumentation.openai_v2", None),
     ],
 )
-def test_any_other_span_names_none(attributes: dict[str, Any], scope: str) -> None:
-    assert own_run_id(received(attributes=attributes, scope=scope)) is None
+def test_a_span_of_ours_and_no_other_names_its_run(
+    attributes: dict[str, Any], scope: str, run_id: str | None
+) -> None:
+    assert own_run_id(span(attributes, scope=scope)) == run_id
 
 
 def test_the_caller_s_trace_keeps_the_run_as_one_step_without_usage_and_content() -> None:
-    told = ROOT | {
-        "runglass.cost_usd": "0.1",
-        "gen_ai.usage.input_tokens": 7,
-        "runglass.input": "{}",
-        "runglass.output": "{}",
-        "runglass.status": "failed",
-    }
-    whole = received(attributes=told)
-    link = link_to_run(whole)
-    assert link == whole._replace(attributes=ROOT | {"runglass.status": "failed"}, events=[])
-    assert own_run_id(whole) == RUN
+    told = ROOT | {"runglass.cost_usd": "0.1", "gen_ai.usage.input_tokens": 7, "runglass.status": "failed"}
+    whole = span(told | {"runglass.input": "{}", "runglass.output": "{}"}, ("exception", {}))
+    assert link_to_run(whole) == whole._replace(attributes=ROOT | {"runglass.status": "failed"}, events=[])
 
 
 def test_nothing_else_of_the_run_is_kept() -> None:
-    assert link_to_run(received(attributes={"runglass.run.id": RUN, "runglass.kind": "step"})) is None
-    assert link_to_run(received(parent=None)) is None, "no span of another program called it"
+    assert link_to_run(span({"runglass.run.id": RUN, "runglass.kind": "step"})) is None
+    assert link_to_run(span(ROOT, parent_id=None)) is None, "no span of another program called it"

@@ -30,6 +30,7 @@ from runglass.wire.run_api import CaptureMode
 from tests.conformance.stores import ALL_STORES, store_kinds
 from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
+from tests.unit.recording import emitted
 
 SETTLE_S, IDLE_S = 60.0, 900.0
 TRACE, OTHER = "0af7651916cd43dd8448eb211c80319c", "1bf7651916cd43dd8448eb211c80319c"
@@ -42,28 +43,17 @@ def span(
 ) -> ReceivedSpan:
     """A span that began at its id, in seconds, and has ended."""
     attributes = {"gen_ai.operation.name": "execute_tool", **fields.pop("attributes", {})}
-    attributes = {key: value for key, value in attributes.items() if value is not None}
     whole: dict[str, Any] = {
-        "kind": 1,
+        "trace_id": trace_id,
+        "span_id": f"{span_id:016x}",
+        "parent_id": None if parent is None else f"{parent:016x}",
+        "name": name,
         "start_ns": BEGAN_NS + span_id * 10**9,
         "end_ns": BEGAN_NS + (span_id + 1) * 10**9,
-        "status": 0,
-        "status_message": "",
-        "events": [],
-        "links": [],
-        "scope": "test",
-        "scope_version": "1",
         "resource": {"service.name": "shop"},
         **fields,
     }
-    return ReceivedSpan(
-        trace_id=trace_id,
-        span_id=f"{span_id:016x}",
-        parent_id=None if parent is None else f"{parent:016x}",
-        name=name,
-        attributes=attributes,
-        **whole,
-    )
+    return emitted.span({key: value for key, value in attributes.items() if value is not None}, **whole)
 
 
 class House(NamedTuple):
@@ -548,6 +538,15 @@ async def test_a_lease_beyond_all_bounds_is_one_of_a_day(house: House, lease_s: 
     await house.record(leased)
     await house.time_passes(86_401)
     assert [(await house.run(each)).status for each in (TRACE, OTHER)] == ["failed", "completed"]
+
+
+async def test_a_long_lease_puts_the_end_of_a_run_off_only_as_long_as_a_span_is_open(house: House) -> None:
+    attributes = {"runglass.lease_s": 3600}
+    for _ in range(2):
+        await house.record(span(1, end_ns=0, attributes=attributes))
+    await house.record(span(1))
+    await house.time_passes(SETTLE_S + 1)
+    assert (await house.run()).status == "completed"
 
 
 async def test_an_open_span_without_a_lease_is_waited_for(house: House) -> None:

@@ -8,17 +8,12 @@ from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import pytest
 
 from runglass.engine.capture.capture import Capture
 from runglass.errors import APIError
-from runglass.log.events import StepRecorded, encode_event
-from runglass.log.fold import recorded_step
 from runglass.recording.content import captured
-from runglass.recording.dialects import interpret
 from runglass.recording.otlp import NotOtlp, decode
-from runglass.recording.received import ReceivedSpan
 from runglass.recording.span_reader import SMALL_BYTES, SMALL_SPANS, SpanReader
 from runglass.recording.span_worker import PIECE, Piece, pieces_of
 from runglass.redact import Redactor
@@ -127,18 +122,6 @@ def test_reading_goes_on_where_it_stopped(is_json: bool) -> None:
     for skip in range(9):
         rest = list(decode(body, "traces", is_json=is_json, skip=skip))
         assert rest == list(decode(body, "traces", is_json=is_json))[skip:]
-
-
-def test_bytes_that_are_written_are_those_of_the_whole_event() -> None:
-    body = body_of(span(1, attributes=[pair("a", string_value="b")], end_time_unix_nano=5))
-    [piece] = here(body)
-    [read_span] = piece.spans
-    [item] = decode(body, "traces", is_json=False)
-    assert isinstance(item, ReceivedSpan)
-    state = interpret(item)
-    event = encode_event(StepRecorded(execution_id="r", step_id="s", loop_path=(0,), span=state))
-    assert event.endswith(b',"span":%b}' % read_span.state)
-    assert msgspec.json.encode(recorded_step(state)).endswith(read_span.step)
 
 
 @pytest.mark.parametrize(

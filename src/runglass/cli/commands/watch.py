@@ -206,7 +206,7 @@ class _Runs:
         totals, recording, status = run.totals, run.recording, run.status
         if status not in TERMINAL and recording is not None and recording.entry_ended:
             # Its server says later that nothing has come any more.
-            status = "completed"
+            status = "failed" if self._has_failed(run) else "completed"
         mark, style = formatting.mark(status)
         took = "" if run.duration_ms is None else f" in {formatting.duration(run.duration_ms)}"
         parts = [f"{status}{took}", formatting.counted(run.step_count or 0, "step")]
@@ -220,6 +220,14 @@ class _Runs:
         if run.error is not None:
             line.append(f"\n  {one_line(formatting.run_error(run.error))}", "red")
         return line
+
+    def _has_failed(self, run: RunSummary) -> bool:
+        """Whether a span at the top has failed, for which its run will have, too."""
+        if run.totals is None or not run.totals.failed:
+            return False
+        steps = self.receiver.client.run(run.id).trace().steps
+        received = {step.span_id for step in steps if step.name is not None}
+        return any(step.status == "failed" and step.parent_span_id not in received for step in steps)
 
     def _look_out(self, after: int | None) -> None:
         with _showing("further runs are"):
