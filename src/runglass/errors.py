@@ -38,6 +38,7 @@ response.
 More than 300 lines: one list of classes and one table.
 """
 
+import copyreg
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -48,6 +49,10 @@ Failed = TypeVar("Failed", bound=BaseException)
 
 class RunglassError(Exception):
     """Root of every error that Runglass raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pools of processes pickle errors. Python's own way calls the class with the message alone.
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class APIError(RunglassError):

@@ -8,8 +8,7 @@ from runglass.cli.commands.runs import diff_lines
 from runglass.client import Client
 from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
 from runglass.log.trace import RunSummary
-from runglass.testing import RunningServer
-from tests.e2e.command import runglass
+from tests.e2e.conftest import Command
 from tests.servers import server_with
 
 FLOW = """\
@@ -34,37 +33,32 @@ steps:
 server = server_with(FLOW, capture="full")
 
 
-@pytest.fixture(autouse=True)
-def _connected(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
+@pytest.fixture
+def diff(client: Client, command: Command) -> Command:
+    """Runs the flow with two messages, and the command on the two runs."""
+
+    def of(a: str, b: str, *options: str) -> tuple[int, str, str]:
+        runs = [client.flow("greet").execute(message=message).execution_id for message in (a, b)]
+        code, out, err = command("runs", "diff", runs[0], "last", *options)
+        assert options == ("--json",) or all(
+            line.startswith(f"{which:<12}{run}  greet v1  completed  ")
+            for which, run, line in zip(("first run", "second run"), runs, out.splitlines(), strict=False)
+        )
+        return code, out, err
+
+    return of
 
 
-@pytest.fixture(scope="module")
-def env(server: RunningServer) -> dict[str, str]:
-    return {"RUNGLASS_BASE_URL": server.base_url, "RUNGLASS_API_KEY": server.key}
+def test_runs_that_are_the_same_end_with_0(diff: Command) -> None:
+    code, out, err = diff("a b", "a b")
+    assert (code, err) == (0, "attempts that differ: 0; that are the same: 3\n")
+    assert out.splitlines()[2:] == ["", "the runs are the same"]
 
 
-def run(server: RunningServer, message: str) -> str:
-    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
-        return client.flow("greet").execute(message=message).execution_id
-
-
-def test_runs_that_are_the_same_end_with_0(server: RunningServer, env: dict[str, str]) -> None:
-    a, b = run(server, "a b"), run(server, "a b")
-    done = runglass("runs", "diff", a, b, env=env)
-    assert (done.returncode, done.stderr) == (0, "attempts that differ: 0; that are the same: 3\n")
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"first run   {a}  greet v1  completed  ")
-    assert lines[1].startswith(f"second run  {b}  greet v1  completed  ")
-    assert lines[2:] == ["", "the runs are the same"]
-
-
-def test_runs_that_differ_end_with_1_and_each_change(server: RunningServer, env: dict[str, str]) -> None:
-    a, b = run(server, "a gut"), run(server, "a good")
-    done = runglass("runs", "diff", a, "last", env=env)
-    assert done.returncode == 1
-    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert lines[1].startswith(f"second run {b}")
+def test_runs_that_differ_end_with_1_and_each_change(diff: Command) -> None:
+    code, out, _ = diff("a gut", "a good")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 1
     assert [line for line in lines[3:] if "duration" not in line] == [
         'first divergence words: input differs at message: "a gut" / "a good"',
         "",
@@ -75,18 +69,13 @@ def test_runs_that_differ_end_with_1_and_each_change(server: RunningServer, env:
         'input differs at word: "gut" / "good"',
         'output differs at text: "GUT" / "GOOD"',
     ]
+    assert "shout[0]" in diff("a gut", "a good", "--all")[1], "it is the same"
 
 
-def test_all_lists_what_is_the_same_too_and_json_is_for_machines(
-    server: RunningServer, env: dict[str, str]
-) -> None:
-    a, b = run(server, "a gut"), run(server, "a good")
-    shown = runglass("runs", "diff", a, b, "--all", env=env).stdout
-    assert "shout[0]" in shown
-    assert "shout[0]" not in runglass("runs", "diff", a, b, env=env).stdout
-    done = runglass("runs", "diff", a, b, "--json", env=env)
-    found = json.loads(done.stdout)
-    assert (done.returncode, found["same"], found["differentRows"]) == (1, False, 2)
+def test_json_is_for_machines(diff: Command) -> None:
+    code, out, _ = diff("a gut", "a good", "--json")
+    found = json.loads(out)
+    assert (code, found["same"], found["differentRows"]) == (1, False, 2)
     assert found["firstDivergence"]["stepId"] == "words"
 
 

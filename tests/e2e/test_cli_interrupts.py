@@ -9,7 +9,7 @@ import pytest
 
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
-from tests.e2e.command import environment, hears_ctrl_c
+from tests.e2e.command import WAIT_S, environment, hears_ctrl_c
 
 WRAPPED = """
 import sys
@@ -46,6 +46,7 @@ def interrupted(*arguments: str, cwd: Path, before: str = "", moment: str = "") 
         env=environment(),
         capture_output=True,
         preexec_fn=hears_ctrl_c,
+        timeout=WAIT_S,
         check=False,
     )
     return ended.returncode, ended.stderr.decode()
@@ -63,6 +64,22 @@ def test_an_interrupt_at_any_moment_shows_no_traceback(
     code, said = interrupted(*arguments, cwd=tmp_path, moment=COUNTED.format(calls))
     assert "Traceback" not in said
     assert code == Exit.INTERRUPTED, said
+
+
+def test_an_interrupt_while_the_thread_of_a_server_begins_ends_the_command(tmp_path: Path) -> None:
+    # In the thread that starts it, which waits for it to be there.
+    prelude = (
+        "import _signal, sys\n"
+        "from concurrent.futures import Future\n"
+        "result = Future.result\n"
+        "def interrupted(future, timeout=None):\n"
+        "    if sys._getframe(1).f_code.co_name == 'start_blocking_portal':\n"
+        "        _signal.raise_signal(_signal.SIGINT)\n"
+        "    return result(future, timeout)\n"
+        "Future.result = interrupted\n"
+    )
+    code, said = interrupted("watch", "--data", "here", "--", "true", cwd=tmp_path, before=prelude)
+    assert (code, "Traceback" in said) == (Exit.INTERRUPTED, False)
 
 
 def test_an_interrupt_in_the_import_of_the_commands_ends_the_process(tmp_path: Path) -> None:

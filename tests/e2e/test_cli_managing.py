@@ -1,16 +1,11 @@
 """Flows managed from the terminal, and budgets."""
 
-import asyncio
 import json
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from runglass.cli.exit_codes import Exit
-from runglass.config.settings import Settings
-from runglass.runtime.composition import open_store
-from runglass.store.sqlite.store import SqliteStore
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
 
@@ -22,14 +17,13 @@ server = server_with()
 
 
 @pytest.fixture
-def shop(alone: None, printed: Printed) -> Settings:
+def shop(alone: None, printed: Printed) -> None:
     """A data folder with an empty project `acme/shop`."""
     printed("projects", "create", "acme/shop", "--data", "here")
-    return Settings(data=Path("here"))
 
 
 @pytest.fixture
-def place(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def place(shop: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The options that name a place to keep flows in."""
     # A key in the environment does not win over a data folder that is named.
     monkeypatch.setenv("RUNGLASS_API_KEY", "nk_unused")
@@ -102,9 +96,10 @@ def test_a_server_without_a_key_is_not_taken_for_a_folder(
 BUDGET = ["projects", "budget", "acme/shop"]
 
 
-def test_a_budget_is_set_shown_and_lifted(shop: Settings, printed: Printed) -> None:
+def test_a_budget_is_set_shown_and_lifted(shop: None, printed: Printed) -> None:
     assert printed(*BUDGET, "--data", "here").out == "acme/shop  no budget, spent $0\n"
     assert printed(*BUDGET, "5.00", "--data", "here").out == "acme/shop  budget $5, spent $0\n"
+    assert "budget $8999999.999999999999," in printed(*BUDGET, "8999999.999999999999", "--data", "here").out
     shown = json.loads(printed(*BUDGET, "0.000000000001", "--data", "here", "--json").out)
     assert shown == {
         "org": "acme",
@@ -119,7 +114,7 @@ def test_a_budget_is_set_shown_and_lifted(shop: Settings, printed: Printed) -> N
     assert printed(*BUDGET, "none", "--data", "here").out == "acme/shop  no budget, spent $0\n"
 
 
-def test_a_list_of_models_is_set_shown_and_lifted(shop: Settings, printed: Printed) -> None:
+def test_a_list_of_models_is_set_shown_and_lifted(shop: None, printed: Printed) -> None:
     models = ["projects", "models", "acme/shop"]
     assert printed(*models, "--data", "here").out == "acme/shop  no list of models\n"
     listed = ["openai:*", "local:tiny"]
@@ -129,20 +124,8 @@ def test_a_list_of_models_is_set_shown_and_lifted(shop: Settings, printed: Print
     assert printed(*models, "default", "--data", "here").out == "acme/shop  no list of models\n"
 
 
-def test_a_large_budget_is_kept_to_the_last_digit(shop: Settings, printed: Printed) -> None:
-    assert "budget $8999999.999999999999," in printed(*BUDGET, "8999999.999999999999", "--data", "here").out
-
-    async def kept() -> Decimal | None:
-        async with open_store(shop) as store:
-            assert isinstance(store, SqliteStore)
-            found = await store.find_project("acme", "shop")
-            return None if found is None else found.budget_usd
-
-    assert asyncio.run(kept()) == Decimal("8999999.999999999999")
-
-
 @pytest.mark.parametrize(
     "amount", ["five", "", "nan", "inf", "1e99", "1000000000001", f"0.{30 * '0'}1", "1e-999999", "$5"]
 )
-def test_what_is_no_amount_of_money_is_refused(shop: Settings, amount: str, printed: Printed) -> None:
+def test_what_is_no_amount_of_money_is_refused(shop: None, amount: str, printed: Printed) -> None:
     assert "write US dollars" in printed(*BUDGET, amount, "--data", "here", code=Exit.USAGE).err

@@ -1,6 +1,5 @@
 """`serve` as a process: ready when it says so, keys made beside it, a folder of flows that it follows."""
 
-import asyncio
 import json
 import socket
 import sys
@@ -77,20 +76,6 @@ def test_serve_says_why_it_cannot_start(tmp_path: Path) -> None:
     assert done.returncode == Exit.USAGE
     assert "does not exist" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-async def test_the_folder_is_looked_at_again_and_again(tmp_path: Path) -> None:
-    folder = tmp_path / "flows" / "acme" / "shop"
-    folder.mkdir(parents=True)
-    reports: asyncio.Queue[str] = asyncio.Queue()
-    async with open_runtime(Settings(data=tmp_path)) as runtime, asyncio.timeout(60):
-        watching = asyncio.create_task(
-            FlowFolder(tmp_path / "flows", runtime, report=reports.put_nowait, look_s=0.01).watch()
-        )
-        (folder / "greet.yaml").write_text(FLOW)
-        assert await reports.get() == "flows: acme/shop/greet is published as version 1"
-        watching.cancel()
-        await asyncio.wait([watching])
 
 
 async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_not_again(

@@ -15,7 +15,8 @@ def test_defaults_stand_where_nothing_is_said() -> None:
 
 def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "runglass.toml"
-    file.write_text('port = 1\nhost = "file"\ncapture = "off"\n')
+    # As editors on Windows write it.
+    file.write_bytes(b'\xef\xbb\xbfport = 1\r\nhost = "file"\r\ncapture = "off"\r\n')
     environment = {"RUNGLASS_PORT": "2", "RUNGLASS_HOST": "environment", "OTHER": "x"}
     settings = read_settings({"port": 3, "data": None}, environment=environment, file=file)
     assert (settings.port, settings.host, settings.capture, settings.data) == (

@@ -4,19 +4,21 @@ A command takes them as decorators, in the order in which its help shows them.
 """
 
 import inspect
+import math
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import click
+import msgspec
 
 from runglass.cli import argument_parsers
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server
-from runglass.log.trace import RunStatus
-from runglass.wire.run_api import CaptureMode
+from runglass.config.settings import Settings
 
 Command = Callable[..., None]
 
@@ -34,7 +36,20 @@ class WholeNumber(click.IntRange):
         return number
 
 
+class Number(click.FloatRange):
+    """A number within bounds, which `nan` is not."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number. Raises BadParameter."""
+        number = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is no number.", param, ctx) if math.isnan(number) else number
+
+
 FILE = click.Path(path_type=Path)
+SETTINGS = {field.name: field for field in msgspec.structs.fields(Settings)}
+LIMITS = ("description", "ge", "le")
 
 project = click.argument(
     "project",
@@ -61,14 +76,6 @@ run_or_query = click.argument(
     help="A run, as `runs show` takes it, or a query, as `runs list` takes it.",
 )
 
-of_flow = click.option("--flow", metavar="FLOW", help="Only of this flow: its id, SLUG or ORG/PROJECT/SLUG.")
-of_status = click.option("--status", type=click.Choice(get_args(RunStatus)), help="Only with this status.")
-since = click.option(
-    "--since",
-    type=argument_parsers.since,
-    metavar="TIME",
-    help="Only since then: 30m, 2h, 1d, 2026-11-20.",
-)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 limit = click.option("--limit", type=WholeNumber(min=1), default=20, metavar="N", help="Maximum number.")
 
@@ -98,24 +105,29 @@ def data_folder(command: Command) -> Command:
     return with_folder
 
 
-def recording_and_log(command: Command) -> Command:
-    """`--capture`, `--log-level` and `--log-format`: what a server or worker writes down."""
-    capture = click.option(
-        "--capture",
-        type=click.Choice(get_args(CaptureMode)),
-        help="What traces keep, unless the flow or project sets it.",
-    )
-    log_level = click.option(
-        "--log-level",
-        type=click.Choice(["debug", "info", "warning", "error"]),
-        help="Minimum level of log messages.",
-    )
-    log_format = click.option(
-        "--log-format",
-        type=click.Choice(["text", "json"]),
-        help="Text, or one JSON object per line.",
-    )
-    return capture(log_level(log_format(command)))
+def setting(
+    name: str, flag: str = "", *, metavar: str | None = None, kind: Any = None
+) -> Callable[[Command], Command]:
+    """The flag of a setting; `Settings` says what it takes, what it means, and what it is by default."""
+    field = SETTINGS[name]
+    about: dict[str, Any] = {}
+    allowed = field.type
+    while not (isinstance(allowed, type) or get_origin(allowed) is Literal):
+        for meta in getattr(allowed, "__metadata__", ()):
+            about |= {key: value for key in LIMITS if (value := getattr(meta, key)) is not None}
+        allowed = get_args(allowed)[0]
+    if allowed is Path:
+        kind = FILE
+    elif allowed is int:
+        kind = WholeNumber(about.get("ge"), about.get("le"))
+    elif get_origin(allowed) is Literal:
+        kind = click.Choice(get_args(allowed))
+    # A word of the program stays as it is.
+    text = re.sub("^[a-z]", lambda first: first[0].upper(), about["description"]).replace("`", "")
+    is_told = field.default is None or "by default" in text.lower()
+    default = "" if is_told else f"; by default {field.default}"
+    flag = flag or f"--{name.replace('_', '-')}"
+    return click.option(flag, name, type=kind, metavar=metavar, help=f"{text}{default}.")
 
 
 def flow_server(command: Command) -> Command:

@@ -53,7 +53,7 @@ def read_settings(
     path = file or Path("runglass.toml")
     if file is not None or path.exists():
         try:
-            of_file = tomllib.loads(path.read_text(encoding="utf-8"))
+            of_file = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"{path}: {error}") from error
         _convert(of_file, str(path))

@@ -49,7 +49,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="port of `/metrics`; 0 picks a free one. By default none"),
     ] = None
     data: Annotated[Path, Meta(description="folder of the database")] = Path("runglass-data")
-    flows: Annotated[Path | None, Meta(description="folder of flow files, published when they change")] = None
+    flows: Annotated[
+        Path | None,
+        Meta(description="folder of flow files `ORG/PROJECT/*.yaml`, published when they change"),
+    ] = None
     store: Annotated[
         str | None,
         Meta(

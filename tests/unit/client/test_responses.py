@@ -1,6 +1,7 @@
 """Answers become values, another attempt, or the exception that the contract names, whoever wrote them."""
 
 import math
+import pickle
 import time
 from email.utils import formatdate
 from typing import Any
@@ -11,17 +12,20 @@ import pytest
 from runglass import (
     APIConnectionError,
     APIError,
+    APITimeoutError,
     AuthenticationError,
     FlowExecutionError,
+    FlowFileError,
     FlowNotFoundError,
     InsufficientCreditsError,
     RateLimitError,
     RequestError,
+    RunglassError,
 )
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.client.core.responses import Answer, ConnectionLost, Outcome, Retries, error_of, finish
-from runglass.errors import CODES, api_error
+from runglass.errors import CODES, Problem, api_error, rate_limited
 from runglass.log.trace import Trace
 
 RUNS = requests.runs(flow_id=None, status=None, limit=20, cursor=None)
@@ -85,6 +89,21 @@ def test_a_page_of_a_proxy_is_quoted_in_part() -> None:
 def test_a_code_of_a_newer_server_is_kept() -> None:
     error = error_of("GET '/x'", answer(409, {"detail": {"code": "BRAND_NEW", "message": "m"}}))
     assert (type(error), error.code, error.message) == (RequestError, "BRAND_NEW", "m")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        api_error("STEP_FAILED", "m", execution_id="e", step_id="s", details={"n": 1}),
+        rate_limited("m", retry_after_s=3),
+        FlowFileError([Problem("m", "steps[0]", 3, 5)], file="a.yaml"),
+        APITimeoutError("m"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_that_another_process_hands_on_is_whole(error: RunglassError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
 def test_a_refused_request_is_told_from_a_run_that_failed() -> None:

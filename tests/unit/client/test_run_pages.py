@@ -1,5 +1,7 @@
 """Lists of runs page by page, runs as files, and managing flows."""
 
+import copy
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +44,15 @@ def test_a_loop_walks_all_pages_with_the_same_filter_and_from_its_start_each_tim
     ]
 
 
+def test_a_copy_of_a_page_has_its_runs_and_says_that_it_cannot_ask_for_more(server: ScriptedServer) -> None:
+    server.plays(page("r2", cursor="c"))
+    with Client("nk_test", base_url=server.url) as client:
+        runs = iter(copy.copy(client.runs()))
+    assert next(runs).id == "r2"
+    with pytest.raises(RuntimeError, match="cursor="):
+        next(runs)
+
+
 CHUNKED = {"transfer-encoding": "chunked", "content-type": "application/jsonl"}
 
 
@@ -81,6 +92,15 @@ def test_one_that_breaks_off_is_an_error_and_not_begun_again(server: ScriptedSer
 def test_an_empty_answer_has_no_parts(server: ScriptedServer, side: Side) -> None:
     server.plays(answers(b""))
     assert list(side.following(side.client(server.url).run(RUN).export())) == []
+
+
+def test_a_file_that_is_not_open_for_bytes_is_refused_before_any_request(
+    server: ScriptedServer, side: Side
+) -> None:
+    for file in ("run.jsonl", io.StringIO("{}")):
+        with pytest.raises(ValueError, match="open for bytes"):
+            side.value(side.client(server.url).import_run(file))
+    assert server.requests == []
 
 
 GREET = ("acme", "demo", "greet")

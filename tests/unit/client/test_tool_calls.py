@@ -226,6 +226,12 @@ async def test_one_failed_call_cancels_the_others_of_its_round(server: ScriptedS
         ({"message": "a", "messages": []}, ValueError),
         ({"attachments": [{"url": "https://host/a.png"}]}, ValueError),
         ({"session_id": "me"}, ValueError),
+        ({"parameters": ["ab", "cd"]}, ValueError),
+        ({"messages": "hi"}, ValueError),
+        ({"block_overrides": ["ab"]}, ValueError),
+        ({"block_overrides": {"ask": ["ab"]}}, ValueError),
+        ({"tools": ["ab"]}, ValueError),
+        ({"attachments": ["https://host/a.png"]}, ValueError),
     ],
 )
 def test_invalid_arguments_are_refused_before_any_request(

@@ -3,6 +3,8 @@
 import asyncio
 import math
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -147,6 +149,26 @@ def test_connections_are_kept_for_the_next_call(server: ScriptedServer, side: Si
     for _ in range(3):
         side.value(run.trace())
     assert len({id(request.connection) for request in server.requests}) == 1
+
+
+FORKS = """
+import os, sys
+from runglass import Client
+
+with Client("nk_test", base_url=sys.argv[1]) as client:
+    run = client.run(sys.argv[2])
+    run.summary()
+    if child := os.fork():
+        os.waitpid(child, 0)
+    run.summary()
+"""
+
+
+def test_a_process_that_is_forked_reads_no_answer_to_its_parent(server: ScriptedServer) -> None:
+    server.plays(answers(TRACE["flowRun"]))
+    subprocess.run([sys.executable, "-c", FORKS, server.url, RUN], timeout=60, check=True)
+    first, of_child, of_parent = (request.connection for request in server.requests)
+    assert first is of_parent is not of_child
 
 
 async def says_nothing(exchange: Exchange) -> None:

@@ -23,6 +23,7 @@ from runglass.cli.backends.local_store import (
     terminal_user,
     viewing_key,
 )
+from runglass.cli.backends.portal import open_portal
 from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.output import warn
@@ -34,7 +35,6 @@ from runglass.store.base import Store
 from runglass.store.data_folder import Announced, DataInUse, announce, running_server, watching
 from runglass.store.keys import make_key
 from runglass.store.records import ApiKey
-from runglass.support.import_without_gc import loading
 from runglass.wire.admin_api import KeyRequest, NewKeyInfo
 
 if TYPE_CHECKING:
@@ -169,8 +169,6 @@ def _own_server(
     settings: Settings, name: ProjectName | None, is_alone: Callable[[], bool]
 ) -> Iterator[Receiver]:
     """A server on the data folder, which is made where it is missing, on this machine's loopback alone."""
-    with loading():
-        from anyio.from_thread import start_blocking_portal
     speaks_to(settings.store_name)
     if any(map(os.environ.get, PROXIES)):
         # No proxy leads back to this machine. What is started from here takes the variables over.
@@ -180,7 +178,7 @@ def _own_server(
         # Its runs are those of its servers and workers.
         settings = msgspec.structs.replace(settings, executes_runs=False)
     with (
-        start_blocking_portal() as portal,
+        open_portal() as portal,
         portal.wrap_async_context_manager(_serving(settings, name, portal, is_alone)) as served,
         served.client,
     ):
@@ -195,10 +193,8 @@ def _successor(
 
     Gives what ends runs, where that is so.
     """
-    with loading():
-        from anyio.from_thread import start_blocking_portal
     served, told = list[Receiver](), set[str]()
-    with start_blocking_portal() as portal:
+    with open_portal() as portal:
 
         async def succeed() -> None:
             # What a server needs is loaded before it has to be there.

@@ -10,20 +10,15 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from runglass.cli import argument_parsers
 from runglass.cli.argument_parsers import FlowName, ProjectName
 from runglass.cli.backends.local_store import DataFolder, speaks_to
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
-from runglass.cli.terminal.output import note
-from runglass.client.core import requests
-from runglass.errors import AuthenticationError
-from runglass.log.trace import RunStatus, StepTrace
+from runglass.errors import api_error
+from runglass.log.trace import StepTrace
 from runglass.wire.run_api import RunPage
 
 if TYPE_CHECKING:
@@ -101,17 +96,21 @@ class Server(NamedTuple):
             raise UsageError(
                 "--create is for a data folder (--data); on a server the project is that of the key"
             )
+        if not self.api_key:
+            settings = DataFolder().settings()
+            folder = shlex.quote(str(settings.data))
+            is_there = settings.store is None and settings.database.exists()
+            raise api_error(
+                "UNAUTHENTICATED",
+                "there is no API key: give --api-key or set RUNGLASS_API_KEY, after `runglass keys create`"
+                + (f"; the data folder here needs no key: --data {folder}" if is_there else ""),
+            )
         try:
-            client = Client(self.api_key or None, base_url=self.base_url or None)
+            client = Client(self.api_key, base_url=self.base_url or None)
             # Made here and not by the first call, as it also judges the environment's proxies.
             speaks_to(client._transport.endpoint.base_url)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        except AuthenticationError:
-            settings = DataFolder().settings()
-            if settings.store is None and settings.database.exists():
-                note(f"the data folder here needs no key: --data {shlex.quote(str(settings.data))}")
-            raise
         with client:
             yield client
 
@@ -165,33 +164,20 @@ def flow_address(client: "Client", flow: FlowName) -> tuple[ProjectName, str]:
     return name, slug
 
 
-def flow_id(client: "Client", flow: str) -> str:
-    """The id of the flow that is named by id, SLUG or ORG/PROJECT/SLUG. Raises FlowNotFoundError."""
-    if _UUID.fullmatch(flow):
-        return flow
-    name, slug = flow_address(client, argument_parsers.flow_name(flow))
-    call = requests.flow_id(client.flow(f"{name}/{slug}")._address)
-    return client._transport.call(call, timeout=None).id
-
-
 def newest_runs(
     client: "Client",
     *,
     query: str | None = None,
-    flow: str | None = None,
-    status: RunStatus | None = None,
-    since: datetime | None = None,
     limit: int,
     patience_s: float = 20.0,
 ) -> RunPage:
     """Up to `limit` runs, newest first, from as many pages as that takes; fewer after `patience_s`."""
-    of_flow = None if flow is None else flow_id(client, flow)
-    read = partial(client.runs, query=query, flow_id=of_flow, status=status, since=since)
     until_s = time.monotonic() + patience_s
-    first = page = read(limit=min(limit, MOST_PER_PAGE))
+    first = page = client.runs(query=query, limit=min(limit, MOST_PER_PAGE))
     runs = list(page.runs)
     while page.next_cursor is not None and len(runs) < limit and time.monotonic() <= until_s:
-        page = read(limit=min(limit - len(runs), MOST_PER_PAGE), cursor=page.next_cursor)
+        most = min(limit - len(runs), MOST_PER_PAGE)
+        page = client.runs(query=query, limit=most, cursor=page.next_cursor)
         runs += page.runs
     return RunPage(runs=runs, next_cursor=page.next_cursor, last_change=first.last_change)
 

@@ -1,6 +1,5 @@
 """`runglass projects` and `runglass keys`: the projects of a data folder, what each may do, and API keys."""
 
-import math
 from collections.abc import Awaitable, Callable
 from typing import Any, get_args
 
@@ -25,15 +24,12 @@ MOST_USD = 1_000_000_000_000
 MOST_DECIMALS = 30
 
 
-class NumberOrDefault(click.FloatRange):
+class NumberOrDefault(options.Number):
     """A number from 0 on, or `default`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number, or `default`. Raises BadParameter."""
-        if value == "default":
-            return value
-        number = super().convert(value, param, ctx)
-        return self.fail(f"{value!r} is no number.", param, ctx) if math.isnan(number) else number
+        return value if value == "default" else super().convert(value, param, ctx)
 
 
 DAYS = NumberOrDefault(0, 1_000_000)

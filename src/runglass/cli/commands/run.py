@@ -56,7 +56,7 @@ from runglass.wire.run_api import Version
 @click.option("--trace", is_flag=True, help="Keep every input and output, if the mode is metadata_only.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True),
     metavar="SECONDS",
     show_default=False,
     help="Maximum wait in seconds; by default unlimited.",

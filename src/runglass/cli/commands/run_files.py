@@ -115,8 +115,10 @@ def new_file(file: Path) -> Iterator[IO[bytes]]:
     try:
         with written:
             yield written
-    except BaseException:
+    except BaseException as error:
         file.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"{str(file)!r} cannot be written: {error.strerror or error}") from error
         raise
 
 

@@ -39,54 +39,23 @@ GC_OBJECTS = 20_000
 
 
 @click.command()
-@click.option("--host", metavar="ADDRESS", help="Address to listen on. By default 127.0.0.1.")
-@click.option(
-    "--port",
-    type=options.WholeNumber(min=0, max=65535),
-    metavar="PORT",
-    help="Port; 0 picks a free one. By default 8080.",
-)
-@click.option(
-    "--data",
-    type=options.FILE,
-    metavar="FOLDER",
-    help="Folder of the database; by default runglass-data.",
-)
-@click.option(
-    "--flows",
-    type=options.FILE,
-    metavar="FOLDER",
-    help="Folder of flow files ORG/PROJECT/*.yaml, published when they change.",
-)
-@click.option(
-    "--store",
-    type=argument_parsers.store_address,
-    metavar="URL",
-    help="sqlite:///path or postgresql://user@host/database, for a database elsewhere.",
-)
+@options.setting("host", metavar="ADDRESS")
+@options.setting("port", metavar="PORT")
+@options.setting("data", metavar="FOLDER")
+@options.setting("flows", metavar="FOLDER")
+@options.setting("store", metavar="URL", kind=argument_parsers.store_address)
 @click.option(
     "--worker/--no-worker",
     "executes_runs",
     default=None,
     help="Whether this server executes runs or leaves them to workers. By default it does.",
 )
-@click.option(
-    "--synchronous",
-    type=click.Choice(["FULL", "NORMAL"]),
-    help="What commits survive: FULL a power cut, NORMAL a crash.",
-)
-@options.recording_and_log
-@click.option(
-    "--otlp-grpc",
-    metavar="HOST:PORT",
-    help="Address to receive traces over gRPC, such as 127.0.0.1:4317. By default none.",
-)
-@click.option(
-    "--metrics-port",
-    type=options.WholeNumber(min=0, max=65535),
-    metavar="PORT",
-    help="Port of /metrics, without a key, on 127.0.0.1. By default none.",
-)
+@options.setting("synchronous")
+@options.setting("capture")
+@options.setting("log_level")
+@options.setting("log_format")
+@options.setting("otlp_grpc", metavar="HOST:PORT")
+@options.setting("metrics_port", metavar="PORT")
 @click.option("--open", "opens", is_flag=True, help="Print a link to the viewer and open it in a browser.")
 def serve(opens: bool, **flags: str | int | bool | Path | None) -> None:
     """Serve flows and runs until Ctrl-C; prints `ready URL` when it accepts connections.
@@ -165,33 +134,13 @@ async def _print_links(
 
 
 @click.command()
-@click.option(
-    "--store",
-    type=argument_parsers.store_address,
-    metavar="URL",
-    help="postgresql://user@host/database, shared with the servers.",
-)
-@click.option(
-    "--concurrency",
-    "max_concurrent_runs",
-    type=options.WholeNumber(min=1),
-    metavar="N",
-    help="Concurrent runs. By default 1000.",
-)
-@options.recording_and_log
-@click.option(
-    "--host",
-    "metrics_host",
-    metavar="ADDRESS",
-    help="Address of /metrics, /health and /ready, without a key. By default 127.0.0.1.",
-)
-@click.option(
-    "--port",
-    "metrics_port",
-    type=options.WholeNumber(min=0, max=65535),
-    metavar="PORT",
-    help="Their port; 0 picks a free one. By default none.",
-)
+@options.setting("store", metavar="URL", kind=argument_parsers.store_address)
+@options.setting("max_concurrent_runs", "--concurrency", metavar="N")
+@options.setting("capture")
+@options.setting("log_level")
+@options.setting("log_format")
+@options.setting("metrics_host", "--host", metavar="ADDRESS")
+@options.setting("metrics_port", "--port", metavar="PORT")
 def worker(**flags: str | int | None) -> None:
     """Execute runs that servers on the same PostgreSQL accept.
 

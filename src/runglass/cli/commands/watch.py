@@ -77,7 +77,7 @@ POLL_S = 0.1
 @click.option(
     "--wait",
     "wait_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True),
     default=10.0,
     metavar="SECONDS",
     help="Maximum wait, after the program's end, for runs that are still active.",

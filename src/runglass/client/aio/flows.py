@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
+from runglass.client.aio.native import pages_of
 from runglass.client.aio.pauses import AsyncPausedResult, ToolAnswers, events_of, steps_of
 from runglass.client.aio.runs import AsyncJob, AsyncRun
 from runglass.client.core import requests, run_requests
@@ -284,12 +285,6 @@ class AsyncFlow:
         """
         if self._id is None:
             self._id = (await self._transport.call(requests.flow_id(self._address), timeout=None)).id
-        cursor: str | None = None
-        while True:
-            call = requests.runs(flow_id=self._id, status=status, limit=limit, cursor=cursor)
-            page = await self._transport.call(call, timeout=None)
-            for run in page.runs:
-                yield run
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        call = requests.runs(flow_id=self._id, status=status, limit=limit, cursor=None)
+        async for run in pages_of(self._transport, call, timeout=None):
+            yield run

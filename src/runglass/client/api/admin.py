@@ -31,37 +31,30 @@ class Management:
     def __init__(self, client: "Client") -> None:
         self._transport = client._transport
 
-    def own_flows(self, *, timeout: float | None = None) -> FlowList:
-        """All flows of the project that the key belongs to, and how that is called.
+    def own_flows(self) -> FlowList:
+        """All flows of the project that the key belongs to, and how that is called."""
+        return self._all_flows("/flows")
 
-        They are fetched page by page, and `timeout` is for each.
-        """
-        return self._all_flows("/flows", timeout)
+    def flows(self, org: str, project: str) -> FlowList:
+        """A project's flows, all of them, by slug."""
+        return self._all_flows(_path(org, project))
 
-    def flows(self, org: str, project: str, *, timeout: float | None = None) -> FlowList:
-        """A project's flows, all of them, by slug. `timeout` is for each page."""
-        return self._all_flows(_path(org, project), timeout)
-
-    def flow(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> FlowHistory:
-        """A flow and all its versions, the draft, which is version 0, first. `timeout` is for each page."""
+    def flow(self, org: str, project: str, slug: str) -> FlowHistory:
+        """A flow and all its versions, the draft, which is version 0, first."""
         call = RequestSpec(method="GET", path=_path(org, project, slug), answer=FlowHistory)
-        page = found = self._transport.call(call, timeout=timeout)
+        page = found = self._transport.call(call, timeout=None)
         while page.next_cursor is not None:
-            page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
+            page = self._transport.call(following_page(call, page.next_cursor), timeout=None)
             found.versions.extend(page.versions)
         return msgspec.structs.replace(found, next_cursor=None)
 
-    def flow_version(
-        self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
-    ) -> FlowTree:
+    def flow_version(self, org: str, project: str, slug: str, version: int) -> FlowTree:
         """A version of a flow as JSON; 0 is the draft."""
         path = f"{_path(org, project, slug)}/versions/{_number(version, least=0)}"
         call: RequestSpec[FlowTree] = RequestSpec(method="GET", path=path, answer=dict[str, Any])
-        return self._transport.call(call, timeout=timeout)
+        return self._transport.call(call, timeout=None)
 
-    def push(
-        self, org: str, project: str, slug: str, text: str | bytes, *, timeout: float | None = None
-    ) -> PushedFlow:
+    def push(self, org: str, project: str, slug: str, text: str | bytes) -> PushedFlow:
         """Stores a flow file, YAML or JSON, as the draft of its slug.
 
         Raises RequestError for a file with mistakes; `details["problems"]` has them all.
@@ -73,17 +66,15 @@ class Management:
             headers={"Content-Type": "application/yaml"},
             body=whole("text", text).encode() if isinstance(text, str) else text,
         )
-        return self._transport.call(call, timeout=timeout)
+        return self._transport.call(call, timeout=None)
 
-    def publish(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> int:
+    def publish(self, org: str, project: str, slug: str) -> int:
         """Makes the draft the next version and that the production version; returns its number."""
         path = f"{_path(org, project, slug)}/publish"
         call = RequestSpec(method="POST", path=path, answer=FlowVersionNumber, sets_state=True)
-        return self._transport.call(call, timeout=timeout).version
+        return self._transport.call(call, timeout=None).version
 
-    def set_production(
-        self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
-    ) -> FlowInfo:
+    def set_production(self, org: str, project: str, slug: str, version: int) -> FlowInfo:
         """Makes a published version the production version. Raises ValueError for one below 1."""
         call = RequestSpec(
             method="PUT",
@@ -92,18 +83,18 @@ class Management:
             headers={"Content-Type": "application/json"},
             body=msgspec.json.encode(FlowVersionNumber(version=_number(version, least=1))),
         )
-        return self._transport.call(call, timeout=timeout)
+        return self._transport.call(call, timeout=None)
 
-    def delete(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> None:
+    def delete(self, org: str, project: str, slug: str) -> None:
         """Deletes a flow; its runs stay, and its slug is free.
 
         Raises RequestError while runs of it have not ended, FlowNotFoundError, also where it was this call
         that deleted it and its answer was lost on the way.
         """
         call = RequestSpec(method="DELETE", path=_path(org, project, slug), answer=NoneType)
-        self._transport.call(call, timeout=timeout)
+        self._transport.call(call, timeout=None)
 
-    def ticket(self, page: str = "/", *, timeout: float | None = None) -> ViewerTicket:
+    def ticket(self, page: str = "/") -> ViewerTicket:
         """A link that opens a page of the viewer in a browser on the server's machine, signed in: once."""
         call = RequestSpec(
             method="POST",
@@ -113,13 +104,13 @@ class Management:
             headers={"Content-Type": "application/json"},
             body=msgspec.json.encode(TicketRequest(page=page)),
         )
-        return self._transport.call(call, timeout=timeout)
+        return self._transport.call(call, timeout=None)
 
-    def _all_flows(self, path: str, timeout: float | None) -> FlowList:
+    def _all_flows(self, path: str) -> FlowList:
         call = RequestSpec(method="GET", path=path, answer=FlowList)
-        page = found = self._transport.call(call, timeout=timeout)
+        page = found = self._transport.call(call, timeout=None)
         while page.next_cursor is not None:
-            page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
+            page = self._transport.call(following_page(call, page.next_cursor), timeout=None)
             found.flows.extend(page.flows)
         return msgspec.structs.replace(found, next_cursor=None)
 

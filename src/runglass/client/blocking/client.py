@@ -172,10 +172,11 @@ class Client(Connected):
 
         All of it or nothing; it must have ended. The key must have the role `admin`. Nothing is tried again.
 
-        Raises RequestError for a file that is none, or a run or flow that is there already,
-        PermissionDeniedError, APIConnectionError, after which the run may have been imported.
+        Raises ValueError for a file that is not open for bytes, RequestError for one that is none, or a run
+        or flow that is there already, PermissionDeniedError, APIConnectionError, after which the run may have
+        been imported.
         """
-        return self._transport.upload(requests.import_run(), file)
+        return self._transport.upload(requests.import_run(file), file)
 
     @overload
     def session(self, *, id: str | uuid.UUID | None = None) -> Session: ...

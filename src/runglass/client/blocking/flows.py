@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
+from runglass.client.blocking.native import pages_of
 from runglass.client.blocking.pauses import PausedResult, ToolAnswers, events_of, steps_of
 from runglass.client.blocking.runs import Job, Run
 from runglass.client.core import requests, run_requests
@@ -281,11 +282,5 @@ class Flow:
         """
         if self._id is None:
             self._id = (self._transport.call(requests.flow_id(self._address), timeout=None)).id
-        cursor: str | None = None
-        while True:
-            call = requests.runs(flow_id=self._id, status=status, limit=limit, cursor=cursor)
-            page = self._transport.call(call, timeout=None)
-            yield from page.runs
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        call = requests.runs(flow_id=self._id, status=status, limit=limit, cursor=None)
+        yield from pages_of(self._transport, call, timeout=None)

@@ -1,7 +1,9 @@
 """What the blocking client does in a way of its own, written by hand; `aio/native.py` has the same names."""
 
 import inspect
+import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from runglass.client.transport.blocking import SyncTransport
 
 PRINTED_ROWS = 200
+_CLIENTS: "weakref.WeakSet[Connected]" = weakref.WeakSet()
 
 
 class Connected:
@@ -30,6 +33,7 @@ class Connected:
         self._made: SyncTransport | None = None
         self._making = threading.RLock()  # a signal handler may close the client just then
         self._closed = False
+        _CLIENTS.add(self)
         if not endpoint.is_plain:
             _ = self._transport  # making the transport checks such a URL, and raises
 
@@ -44,6 +48,20 @@ class Connected:
                     self._made.close()
             return self._made
 
+    def begin_process(self) -> None:
+        """Opens connections of its own in a process that was forked.
+
+        On those of its parent each of the two would read answers to the other.
+        """
+        self._making = threading.RLock()
+        if self._made is None or self._closed:
+            return
+        from runglass.client.transport.blocking import SyncTransport
+
+        if isinstance(self._made, SyncTransport):
+            # In its place: flows and runs have it, too.
+            SyncTransport.__init__(self._made, self._endpoint)
+
     def close(self) -> None:
         """Closes every connection; leaving the context manager does it too.
 
@@ -55,6 +73,15 @@ class Connected:
                 self._made.close()
 
 
+def _begin_process() -> None:
+    for client in list(_CLIENTS):
+        client.begin_process()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_process)
+
+
 # `dict` holds the transport and the call for the next page: a field would be part of the page's JSON.
 class RunPages(RunPage, frozen=True, kw_only=True, rename="camel", dict=True, eq=False):
     """A page of runs, newest first. `next_cursor` is None on the last page.
@@ -64,12 +91,14 @@ class RunPages(RunPage, frozen=True, kw_only=True, rename="camel", dict=True, eq
     """
 
     def __iter__(self) -> Iterator[RunSummary]:
-        transport, call, timeout = self.__dict__["_way_on"]
         page: RunPage = self
         while True:
             yield from page.runs
             if page.next_cursor is None:
                 return
+            if "_way_on" not in self.__dict__:
+                raise RuntimeError("a copy of a page cannot ask for the next one: use client.runs(cursor=…)")
+            transport, call, timeout = self.__dict__["_way_on"]
             page = transport.call(following_page(call, page.next_cursor), timeout=timeout)
 
     def __eq__(self, other: object) -> bool:

@@ -16,9 +16,9 @@ import msgspec
 from runglass.client.core.connection import SESSION_HEADER, session_header
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.session_run import METHODS, SessionRun, asked_input, results_of
-from runglass.client.core.step_session import ENDS
+from runglass.client.core.step_session import ENDS, failure_of, required_calls
 from runglass.diff.json_diff import JsonDiff, brief_pair, compare, path_text
-from runglass.errors import ReplayError, ReplayMiss, run_failed
+from runglass.errors import ReplayError, ReplayMiss
 from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
@@ -27,7 +27,7 @@ from runglass.log.events import (
     StepResumed,
     StreamEvent,
 )
-from runglass.wire.run_api import CompletedResult, JobAccepted, ToolCallsRequired
+from runglass.wire.run_api import CompletedResult, JobAccepted
 
 T = TypeVar("T")
 
@@ -91,21 +91,11 @@ class Replay:
             case FlowCompleted(result=result):
                 return cast(T, CompletedResult(result=result, **run.facts))
             case StepPausedForToolCalls() as pause:
-                waiting = ToolCallsRequired(
-                    paused_at_step=pause.step_id,
-                    iterations_used=pause.iterations_used,
-                    tool_call_messages=pause.tool_call_messages,
-                    tool_calls=pause.tool_calls,
-                    accumulated_outputs=pause.accumulated_outputs,
-                    **run.facts,
-                )
-                return cast(T, waiting)
-            case FlowFailed(error=error, step_id=step_id):
-                raise run_failed(run.execution_id, error or {}, step_id)
+                return cast(T, required_calls(pause, **run.facts))
             case end:
-                assert isinstance(end, FlowCancelled)
-                error = {"code": "CANCELLED", "message": end.reason}
-                raise run_failed(run.execution_id, error, None, is_cancelled=True)
+                failure = failure_of(run.execution_id, end)
+                assert failure is not None
+                raise failure
 
     def events(self, call: RequestSpec[Any]) -> Iterator[Any]:
         """The events with which the server answered a call of a step-through. Raises ReplayMiss."""

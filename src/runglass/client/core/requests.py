@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from types import NoneType
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+from typing import IO, TYPE_CHECKING, Generic, Literal, TypeVar, get_args
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -164,8 +164,7 @@ def step_trace(
         indices = [loop_index] if isinstance(loop_index, int) else loop_index
         if not (isinstance(indices, (list, tuple)) and indices and all(is_count(at, 0) for at in indices)):
             raise ValueError(
-                "loop_index must be a number from 0 on, or a tuple of them, outer loop first, not"
-                f" {loop_index!r}"
+                f"loop_index must be a number from 0 on, or a tuple, outer loop first, not {loop_index!r}"
             )
         query.append(("loop_index", ",".join(map(str, indices))))
     return RequestSpec(
@@ -197,9 +196,8 @@ def delete(run: str) -> RequestSpec[None]:
 
 def job(jobs: str, execution_id: str) -> RequestSpec[JobState]:
     """The state of a job; `jobs` is the path that it was queued at."""
-    return RequestSpec(
-        method="GET", path=f"{jobs}/{path_part('execution_id', execution_id)}", answer=JobState
-    )
+    path = f"{jobs}/{path_part('execution_id', execution_id)}"
+    return RequestSpec(method="GET", path=path, answer=JobState)
 
 
 class FlowId(msgspec.Struct, frozen=True):
@@ -261,8 +259,10 @@ def export(run: str, format: ExportFormat) -> RequestSpec[None]:
     return RequestSpec(method="GET", path=f"{run}/export", answer=NoneType, query=(("format", format),))
 
 
-def import_run() -> RequestSpec[RunSummary]:
-    """Make the run of a file, which is the body."""
+def import_run(file: IO[bytes]) -> RequestSpec[RunSummary]:
+    """Make the run of a file, which is the body. Raises ValueError for one that is not open for bytes."""
+    if not hasattr(file, "read") or hasattr(file, "encoding"):
+        raise ValueError(f"file must be open for bytes, as open(path, 'rb') is, not {file!r:.100}")
     return RequestSpec(method="POST", path="/flow-runs/import", answer=RunSummary)
 
 

@@ -141,7 +141,7 @@ def step_through(
     request = StepRequest(
         **_inputs(options),
         **_offer(tools, tool_choice),
-        input_overrides=None if input_overrides is None else dict(input_overrides),
+        input_overrides=None if input_overrides is None else _object("input_overrides", input_overrides),
         run_remaining=run_remaining,
     )
     return StepThrough(path=path, request=request, headers=_headers(options))
@@ -207,8 +207,10 @@ def _inputs(options: RunOptions) -> dict[str, Any]:
         )
     return {
         "message": options.get("message"),
-        "messages": None if messages is None else [dict(turn) for turn in messages],
-        "parameters": dict(options.get("parameters") or {}),
+        "messages": None
+        if messages is None
+        else [_object(f"messages[{at}]", turn) for at, turn in enumerate(messages)],
+        "parameters": _object("parameters", options.get("parameters") or {}),
         "attachments": [_attachment(given) for given in options.get("attachments") or ()],
         "block_overrides": _overrides(options.get("block_overrides")),
         "trace": options.get("trace", False),
@@ -216,19 +218,21 @@ def _inputs(options: RunOptions) -> dict[str, Any]:
 
 
 def _overrides(given: Overrides | None) -> dict[str, dict[str, Any]]:
-    for step, fields in (given or {}).items():
-        if not isinstance(fields, Mapping):
-            raise ValueError(
-                f"block_overrides[{step!r}] must be fields and their values, not {fields!r:.100}"
-            )
-    return {step: dict(fields) for step, fields in (given or {}).items()}
+    named = _object("block_overrides", given or {})
+    return {step: _object(f"block_overrides[{step!r}]", fields) for step, fields in named.items()}
+
+
+def _object(name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} must be names and their values, not {value!r:.100}")
+    return dict(value)
 
 
 def _attachment(given: Attachment | Mapping[str, Any]) -> Attachment:
     if isinstance(given, Attachment):
         return given
     try:
-        return msgspec.convert(accept_both_spellings(dict(given), Attachment), Attachment)
+        return msgspec.convert(accept_both_spellings(_object("attachment", given), Attachment), Attachment)
     except msgspec.ValidationError as error:
         raise ValueError(f"attachment {given!r} cannot be used: {error}") from error
 
@@ -237,7 +241,7 @@ def _offer(tools: Tools | None, choice: ToolChoice | None) -> dict[str, Any]:
     if tools is not None and (isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence)):
         raise ValueError(f"tools must be a list of tools in the OpenAI function format, not {tools!r:.100}")
     return {
-        "tools": [dict(tool) for tool in tools or ()],
+        "tools": [_object(f"tools[{at}]", tool) for at, tool in enumerate(tools or ())],
         "tool_choice": dict(choice) if isinstance(choice, Mapping) else choice,
     }
 

@@ -15,7 +15,7 @@ from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, Retries, finish
 from runglass.client.core.run_requests import StepThrough
 from runglass.client.core.stream_cursor import STREAM_HEADERS, no_stream, read_frame, read_frames
-from runglass.errors import PASSED_ON, APIConnectionError, api_error
+from runglass.errors import APIConnectionError, APIError, run_failed
 from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
@@ -148,30 +148,13 @@ class StepSession:
 
         Raises FlowExecutionError, or InsufficientCreditsError, where the run has not ended well.
         """
+        if (failure := failure_of(self._execution_id, self._last)) is not None:
+            raise failure
         match self._last:
-            case StepError(error=error, step_id=step_id) | FlowFailed(error=error, step_id=step_id):
-                error = error or {}
-                code, message = error.get("code"), error.get("message")
-                what = "the run" if step_id is None else f"step {step_id!r}"
-                other = "INTERNAL_ERROR" if step_id is None else "STEP_FAILED"
-                raise api_error(
-                    code if code in PASSED_ON else other,
-                    f"{what} failed: {message} ({code})",
-                    execution_id=self._execution_id,
-                    step_id=step_id,
-                    details={"error": dict(error)},
-                )
-            case FlowCancelled(reason=reason):
-                message = f"the run was cancelled: {reason}"
-                raise api_error("STEP_FAILED", message, execution_id=self._execution_id)
             case StepPausedForToolCalls() as pause:
-                self.waiting = ToolCallsRequired(
+                self.waiting = required_calls(
+                    pause,
                     execution_id=self._execution_id,
-                    paused_at_step=pause.step_id,
-                    iterations_used=pause.iterations_used,
-                    tool_call_messages=pause.tool_call_messages,
-                    tool_calls=pause.tool_calls,
-                    accumulated_outputs=pause.accumulated_outputs,
                     flow_id=self._flow_id,
                     block_count=self._step_count,
                     session_id=self._session_id,
@@ -220,6 +203,29 @@ class StepSession:
 
 ENDS = (StepPaused, StepPausedForToolCalls, FlowCompleted, FlowFailed, FlowCancelled)
 """The events with which the answer to a call ends."""
+
+
+def failure_of(run_id: str, event: StreamEvent | None) -> APIError | None:
+    """The failure that an event tells, as the caller of `execute` gets it; None where it tells none."""
+    match event:
+        case StepError(error=error, step_id=step_id) | FlowFailed(error=error, step_id=step_id):
+            return run_failed(run_id, error or {}, step_id)
+        case FlowCancelled(reason=reason):
+            error = {"code": "CANCELLED", "message": reason}
+            return run_failed(run_id, error, None, is_cancelled=True)
+    return None
+
+
+def required_calls(pause: StepPausedForToolCalls, **run: Any) -> ToolCallsRequired:
+    """What the caller of `execute` gets where a run pauses; `run` are the facts of the run."""
+    return ToolCallsRequired(
+        paused_at_step=pause.step_id,
+        iterations_used=pause.iterations_used,
+        tool_call_messages=pause.tool_call_messages,
+        tool_calls=pause.tool_calls,
+        accumulated_outputs=pause.accumulated_outputs,
+        **run,
+    )
 
 
 class StepStream:
