@@ -20,21 +20,7 @@ NOW = datetime(2026, 11, 20, 14, 10, tzinfo=UTC)
 """When somebody looks at them."""
 
 _FLOWS = {flow.slug: flow for flow in example_flows()}
-_NAMES = {
-    "read_lines": "Read the lines",
-    "describe": "Describe the order",
-    "price": "Read the price",
-    "total": "Add up the prices",
-    "ask": "Ask the source",
-    "tell": "Tell the rate",
-    "draft": "Draft the letter",
-    "reading_time": "Time to read it",
-    "answer": "Answer the question",
-    "lay_out": "Lay out the grid",
-    "look": "Look into the cell",
-    "count_cells": "Count the cells",
-    "count_rows": "Count the rows",
-}
+_ARTICLES = "tea bread cheese apples rice milk butter salt pears plums honey oats"
 _AGO_S = {
     "good": 700,
     "failed": 120,
@@ -96,16 +82,8 @@ class _Story(Log):
         self.slug = slug
         self.place: dict[str, Any] = {}
         """Of the attempt that began last, what its events say."""
-        self.add(
-            "run_started",
-            runId=self.run_id,
-            flowId=slug,
-            flowSlug=slug,
-            stepCount=sum(1 for _ in leaves(_FLOWS[slug].steps)),
-            triggerType=trigger,
-            version=1,
-            startedBy="nk_live_5f3a91c2",
-        )
+        steps = sum(1 for _ in leaves(_FLOWS[slug].steps))
+        self.start(slug, steps=steps, triggerType=trigger, startedBy="nk_live_5f3a91c2")
         self.add("run_input", inputs=inputs or {})
 
     def begin(self, step: str, given: Any, *, path: Sequence[int] = (), attempt: int = 1) -> dict[str, Any]:
@@ -115,7 +93,7 @@ class _Story(Log):
             place |= {"loopIndex": path[-1], "loopPath": list(path)}
         self.place = place
         size = len(msgspec.json.encode(given))
-        self.add("step_started", **place, name=_NAMES[step], inputSizeBytes=size)
+        self.add("step_started", **place, inputSizeBytes=size)
         self.add("step_input", **place, inputData=given, inputSizeBytes=size)
         return place
 
@@ -126,7 +104,6 @@ class _Story(Log):
         self.add(
             "step_completed",
             **place,
-            name=_NAMES[place["stepId"]],
             output=output,
             outputSizeBytes=size,
             durationMs=after_ms + spent.pop("before_ms", 0),
@@ -171,7 +148,7 @@ class _Story(Log):
             )
             self.at_ms += pause_ms
         else:
-            self.add("step_error", after_ms=ms, **place, error=error, durationMs=ms, name=_NAMES[step])
+            self.add("step_error", after_ms=ms, **place, error=error, durationMs=ms)
         return error
 
     def ask(
@@ -324,21 +301,7 @@ def _tools() -> _Story:
 
 
 def _going() -> _Story:
-    articles = [
-        "tea",
-        "bread",
-        "cheese",
-        "apples",
-        "rice",
-        "milk",
-        "butter",
-        "salt",
-        "pears",
-        "plums",
-        "honey",
-        "oats",
-    ]
-    lines = [f"{article} {2 + number}.50" for number, article in enumerate(articles)]
+    lines = [f"{article} {2 + number}.50" for number, article in enumerate(_ARTICLES.split())]
     story = _Story("going", "add-up-orders", trigger="job", inputs={"message": "\n".join(lines)})
     story.step("read_lines", {"message": "\n".join(lines)}, {"lines": lines}, ms=4)
     story.add("loop_started", stepId="each_order", iterations=len(lines), stepIds=["describe", "price"])

@@ -116,7 +116,7 @@ def a_call(number: int, text: str, content: str) -> dict[str, Any]:
 
 def a_log(run_id: str) -> Log:
     log = Log(run_id, start_ms=START_MS)
-    log.add("run_started", runId=run_id, flowId="f", flowSlug="f", stepCount=1, triggerType="api", version=1)
+    log.start()
     return log
 
 

@@ -173,7 +173,7 @@ def kinds() -> list[str]:
 
 def structures() -> list[str]:
     """The payloads that are more than text, as JSON: deep, wide, long, with odd keys and numbers."""
-    deep_list = "[" * DEPTH + "]" * DEPTH
+    deep_list = "[" * DEPTH + "9007199254740993" + "]" * DEPTH
     deep_object = '{"a":' * DEPTH + "1" + "}" * DEPTH
     numbers = ["1e308", "-0", "0.1", "9007199254740993", "123456789" * 30, "1e-400", "1E400"]
     keys = ["__proto__", "constructor", "prototype", "toString", "valueOf", "then", "length", "key", "ref"]

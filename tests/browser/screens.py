@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from playwright.sync_api import Page, expect
 
@@ -11,28 +11,35 @@ from tests.browser.fixed_runs import SENT, FixedRuns
 from tests.browser.run_page import open_run, panel
 from tests.browser.visitor import Visitor, unanswered
 
+Show: TypeAlias = Callable[[Visitor, FixedRuns], Page]
+
 
 class Screen(NamedTuple):
     """A state of a page: `show` brings a visitor there and returns once all of it is shown."""
 
     about: str
-    show: Callable[[Visitor, FixedRuns], Page]
+    show: Show
     role: Literal["admin", "read"] | None = "admin"
     project: str = PROJECT
     is_important: bool = False
     is_wide: bool = False
 
 
-def _sign_in(visitor: Visitor, _: FixedRuns) -> Page:
-    page = visitor.open("/")
-    expect(page.get_by_label("API key")).to_be_visible()
-    return page
+def _page(path: str, text: str, *statuses: int, without: str | None = None) -> Show:
+    """The page at a path, in which a name stands for the run's id, once it has this text.
 
+    The API answers requests with these statuses, and those to the address `without` with nothing at all.
+    """
 
-def _used_ticket(visitor: Visitor, _: FixedRuns) -> Page:
-    page = visitor.open("/?ticket=used")
-    expect(page.get_by_text("already used")).to_be_visible()
-    return page
+    def show(visitor: Visitor, runs: FixedRuns) -> Page:
+        visitor.expect(*statuses)
+        if without is not None:
+            visitor.page.route(without, unanswered)
+        page = visitor.open(path.format_map(vars(runs)))
+        expect(page.get_by_text(text).last).to_be_visible()
+        return page
+
+    return show
 
 
 def _refused(visitor: Visitor, _: FixedRuns) -> Page:
@@ -57,42 +64,10 @@ def _completions(visitor: Visitor, runs: FixedRuns) -> Page:
     return page
 
 
-def _nothing_found(visitor: Visitor, _: FixedRuns) -> Page:
-    page = visitor.open("/?q=cost:%3E1000")
-    expect(page.get_by_role("heading", name="No run matches")).to_be_visible()
-    return page
-
-
-def _unknown_names(visitor: Visitor, _: FixedRuns) -> Page:
-    page = visitor.open("/?q=step:nosuch+model:gpt-9")
-    expect(page.get_by_text("gpt-9", exact=True)).to_be_visible()
-    return page
-
-
-def _no_runs(visitor: Visitor, _: FixedRuns) -> Page:
-    page = visitor.open("/")
-    expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
-    return page
-
-
-def _slow_list(visitor: Visitor, _: FixedRuns) -> Page:
-    visitor.page.route("**/flow-runs?*", unanswered)
-    page = visitor.open("/")
-    expect(page.get_by_text("Loading …")).to_be_visible()
-    return page
-
-
 def _lost_list(visitor: Visitor, runs: FixedRuns) -> Page:
     visitor.page.route("**/flow-runs/stream*", lambda route: route.abort())
     page = _runs(visitor, runs)
     expect(page.get_by_text("Connection lost")).to_be_visible()
-    return page
-
-
-def _wrong_query(visitor: Visitor, _: FixedRuns) -> Page:
-    visitor.expect(422)
-    page = visitor.open("/?q=statsu:failed")
-    expect(page.locator("#query-problem")).not_to_be_empty()
     return page
 
 
@@ -103,7 +78,7 @@ def _two_chosen(visitor: Visitor, runs: FixedRuns) -> Page:
     return page
 
 
-def _attempt(name: str, tab: str, **address: object) -> Callable[[Visitor, FixedRuns], Page]:
+def _attempt(name: str, tab: str, **address: object) -> Show:
     def show(visitor: Visitor, runs: FixedRuns) -> Page:
         page = open_run(visitor, getattr(runs, name), **address, tab=tab)
         expect(panel(page).get_by_role("tab", name=tab, selected=True)).to_be_visible()
@@ -114,15 +89,8 @@ def _attempt(name: str, tab: str, **address: object) -> Callable[[Visitor, Fixed
     return show
 
 
-def _run(name: str) -> Callable[[Visitor, FixedRuns], Page]:
+def _run(name: str) -> Show:
     return lambda visitor, runs: open_run(visitor, getattr(runs, name))
-
-
-def _slow_run(visitor: Visitor, runs: FixedRuns) -> Page:
-    visitor.page.route("**/trace/outline?*", unanswered)
-    page = visitor.open(f"/runs/{runs.failed}")
-    expect(page.get_by_text("Loading the run …")).to_be_visible()
-    return page
 
 
 def _lost_run(visitor: Visitor, runs: FixedRuns) -> Page:
@@ -156,19 +124,6 @@ def _cut_run(visitor: Visitor, runs: FixedRuns) -> Page:
     return page
 
 
-def _no_run(visitor: Visitor, _: FixedRuns) -> Page:
-    visitor.expect(404)
-    page = visitor.open("/runs/01900000-0000-7000-8000-000000000000")
-    expect(page.get_by_role("heading", name="Run not found")).to_be_visible()
-    return page
-
-
-def _compare(visitor: Visitor, runs: FixedRuns) -> Page:
-    page = visitor.open(f"/compare/{runs.good}/{runs.failed}")
-    expect(page.locator(".diff-row").first).to_be_visible()
-    return page
-
-
 def _recorded_runs(visitor: Visitor, _: FixedRuns) -> Page:
     page = visitor.open("/")
     expect(page.locator("tbody tr")).to_have_count(1)
@@ -179,7 +134,7 @@ def _recorded_runs(visitor: Visitor, _: FixedRuns) -> Page:
     return page
 
 
-def _dialog(key: str) -> Callable[[Visitor, FixedRuns], Page]:
+def _dialog(key: str) -> Show:
     def show(visitor: Visitor, runs: FixedRuns) -> Page:
         page = open_run(visitor, runs.failed)
         visitor.keys(key)
@@ -189,20 +144,23 @@ def _dialog(key: str) -> Callable[[Visitor, FixedRuns], Page]:
     return show
 
 
+NO_RUN = "01900000-0000-7000-8000-000000000000"
 _FAILED = {"step": "each_order/price", "iteration": 1, "attempt": 2}
 
 SCREENS: dict[str, Screen] = {
-    "sign-in": Screen("Sign-in with a key", _sign_in, role=None, is_important=True),
-    "used-ticket": Screen("Sign-in after a used link", _used_ticket, role=None),
+    "sign-in": Screen("Sign-in with a key", _page("/", "API key"), role=None, is_important=True),
+    "used-ticket": Screen("Sign-in after a used link", _page("/?ticket=used", "already used"), role=None),
     "key-refused": Screen("An unknown key", _refused, role=None),
     "runs": Screen("The runs of a project", _runs, is_important=True, is_wide=True),
-    "runs-none": Screen("A project without runs", _no_runs, project="empty"),
-    "runs-loading": Screen("Runs while they load", _slow_list),
+    "runs-none": Screen("A project without runs", _page("/", "No runs yet"), project="empty"),
+    "runs-loading": Screen("Runs while they load", _page("/", "Loading …", without="**/flow-runs?*")),
     "runs-lost": Screen("Runs without a connection", _lost_list),
     "runs-completions": Screen("Completion of a query", _completions),
-    "runs-nothing": Screen("A query without results", _nothing_found),
-    "runs-unknown-names": Screen("A query with unknown names", _unknown_names),
-    "runs-wrong-query": Screen("An invalid query", _wrong_query),
+    "runs-nothing": Screen("A query without results", _page("/?q=cost:%3E1000", "No run matches")),
+    "runs-unknown-names": Screen(
+        "A query with unknown names", _page("/?q=step:nosuch+model:gpt-9", "called a model gpt-9")
+    ),
+    "runs-wrong-query": Screen("An invalid query", _page("/?q=statsu:failed", "Invalid query", 422)),
     "runs-two-chosen": Screen("Two runs selected for comparison", _two_chosen),
     "run-good": Screen("A completed run", _run("good")),
     "run-failed": Screen(
@@ -235,7 +193,9 @@ SCREENS: dict[str, Screen] = {
     "run-streaming": Screen("Text of a model while it streams", _streaming, is_important=True),
     "run-lost": Screen("An active run without a connection", _lost_run),
     "run-read-only": Screen("An active run, for a read key", _going_run, role="read"),
-    "run-loading": Screen("A run while it loads", _slow_run),
+    "run-loading": Screen(
+        "A run while it loads", _page("/runs/{failed}", "Loading the run …", without="**/trace/outline?*")
+    ),
     "run-recovered": Screen(
         "An interrupted attempt and its retry",
         _attempt("recovered", "error", step="ask", attempt=1),
@@ -252,8 +212,12 @@ SCREENS: dict[str, Screen] = {
         project=SENT,
         is_important=True,
     ),
-    "run-missing": Screen("A missing run", _no_run),
+    "run-missing": Screen("A missing run", _page(f"/runs/{NO_RUN}", "Run not found", 404)),
     "keys": Screen("Keyboard shortcuts", _dialog("?")),
     "palette": Screen("Command palette", _dialog("Control+k")),
-    "compare": Screen("Comparison of a completed and a failed run", _compare, is_important=True),
+    "compare": Screen(
+        "Comparison of a completed and a failed run",
+        _page("/compare/{good}/{failed}", "first difference"),
+        is_important=True,
+    ),
 }

@@ -47,7 +47,14 @@ def span(
     return made
 
 
-def call(number: int, parent: int, *, tokens: tuple[int, int] | None = None, **more: Any) -> Json:
+def call(
+    number: int,
+    parent: int,
+    *,
+    tokens: tuple[int, int] | None = None,
+    model: str = "gpt-4o-2024-08-06",
+    **more: Any,
+) -> Json:
     """A span of a call of a model."""
     usage: Json = {}
     if tokens is not None:
@@ -56,7 +63,7 @@ def call(number: int, parent: int, *, tokens: tuple[int, int] | None = None, **m
         "gen_ai__operation__name": "chat",
         "gen_ai__provider__name": "openai",
         "gen_ai__request__model": "gpt-4o",
-        "gen_ai__response__model": "gpt-4o-2024-08-06",
+        "gen_ai__response__model": model,
     }
     return span(number, "chat gpt-4o", parent, **about, **usage, **more)
 

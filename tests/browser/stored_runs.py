@@ -34,6 +34,11 @@ class Log:
         self.at_ms = start_ms
         self.events: list[Event] = []
 
+    def start(self, slug: str = "f", *, steps: int = 1, **fields: Any) -> None:
+        """The run starts, of a flow of this name with so many steps."""
+        of_flow = {"flowId": slug, "flowSlug": slug, "stepCount": steps, "version": 1}
+        self.add("run_started", **{"runId": self.run_id, **of_flow, "triggerType": "api", **fields})
+
     def add(self, kind: str, *, after_ms: int = 0, **fields: Any) -> None:
         """Adds an event with the time and number that come next."""
         self.at_ms += after_ms

@@ -1,6 +1,7 @@
 """Hostile text in everything that a run says of itself in lists: it is shown as the text that it is."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
@@ -31,19 +32,8 @@ def server() -> Iterator[RunningServer]:
 
 def hostile(number: int, text: str) -> Log:
     log = Log(f"01900000-0000-7000-8000-{number:012x}", start_ms=START_MS + 1000 * number)
-    log.add(
-        "run_started",
-        runId=log.run_id,
-        flowId=text,
-        flowSlug=text,
-        stepCount=1,
-        triggerType=text,
-        version=1,
-        sessionId=text,
-        startedBy=text,
-        traceParent=text,
-        traceState=text,
-    )
+    about: dict[str, Any] = {"sessionId": text, "startedBy": text, "traceParent": text, "traceState": text}
+    log.start(text, triggerType=text, **about)
     log.add("flow_failed", after_ms=10, runId=log.run_id, stepId=text, error={"code": text, "message": text})
     return log
 

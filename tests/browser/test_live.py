@@ -1,12 +1,14 @@
 """A run that is watched while it goes on: it grows, survives a bad connection, and can be cancelled."""
 
 import re
+from typing import Any
 
+import msgspec
 from playwright.sync_api import Browser, Route, expect
 
 from runglass.testing import RunningServer, running_server
 from tests.browser.cutting_proxy import cutting_proxy
-from tests.browser.run_page import labels, lines, open_run, selected, toast
+from tests.browser.run_page import labels, lines, open_run, panel, selected, toast
 from tests.browser.stored_runs import Log, append_events, store_runs
 from tests.browser.visitor import Visitor, visiting
 from tests.contract.wire import ENDLESS, cancel, http_for, start
@@ -30,6 +32,9 @@ steps:
           return {"index": index}
 """
 """Longer than any test looks at it: whoever has seen enough cancels it."""
+
+LARGE = b"12345678901234567890"
+"""A number that a page of a browser has no number for."""
 
 STREAMED = """() => {
     const asked = window.fetch;
@@ -60,27 +65,14 @@ server = server_with(STEADY, ENDLESS, capture="full", log_level="error")
 
 
 def all_labels(visitor: Visitor) -> list[str]:
-    """The lines of the tree that fit the screen, once everything is unfolded and the flow is known."""
+    """The lines of the tree that fit the screen, with tokens, once all is unfolded and the flow is known."""
     page = visitor.page
+    page.get_by_role("button", name="tokens", exact=True).click()
     page.get_by_role("button", name="all", exact=True).click()
     expect(page.get_by_role("button", name="all", exact=True)).to_have_attribute("aria-pressed", "true")
-    expect(page.get_by_role("treeitem", name=re.compile("^hold .* wait step,")).first).to_be_visible()
+    expect(page.get_by_role("treeitem", name=re.compile("^hold.* wait step,")).first).to_be_visible()
     visitor.settle()
     return list(labels(page))
-
-
-def test_a_run_grows_while_it_is_watched(server: RunningServer, visitor: Visitor) -> None:
-    run_id = start(server, "steady")
-    page = open_run(visitor, run_id)
-    expect(page.locator("header")).to_contain_text("live")
-    iterations = page.get_by_role("treeitem", name=re.compile("^each .*loop")).locator(".note")
-    for _ in range(6):
-        expect(iterations).not_to_have_text(iterations.inner_text())
-    loop = page.get_by_role("treeitem", name=re.compile(r"^each \d+ of 1,000 .*loop"))
-    expect(loop.locator(".bar")).to_be_visible()
-    cancel(server, run_id)
-    expect(page.locator(".run-facts")).to_contain_text("cancelled in")
-    expect(page).to_have_title(re.compile("^cancelled"))
 
 
 def test_rows_that_are_read_anew_have_what_happens_meanwhile_and_are_followed(
@@ -88,9 +80,7 @@ def test_rows_that_are_read_anew_have_what_happens_meanwhile_and_are_followed(
 ) -> None:
     visitor.expect(404)  # Nobody knows its flow: rows are read anew for a step that was not there.
     log = Log("019f1000-0000-7000-8000-000000000000", start_ms=1_790_000_000_000)
-    log.add(
-        "run_started", runId=log.run_id, flowId="f", flowSlug="f", stepCount=3, triggerType="api", version=9
-    )
+    log.start(steps=3)
     log.add("step_started", stepId="first", attempt=1, stepIndex=0)
     log.add("step_started", stepId="second", attempt=1, stepIndex=1)
     store_runs(server, [log])
@@ -115,6 +105,61 @@ def test_rows_that_are_read_anew_have_what_happens_meanwhile_and_are_followed(
     append_events(server, log)
     expect(page).to_have_url(re.compile("step=third"))
     expect(second).to_have_accessible_name(re.compile("completed$"))
+
+
+def test_what_a_run_has_done_is_counted_and_read_while_somebody_looks(
+    server: RunningServer, visitor: Visitor
+) -> None:
+    visitor.expect(404)  # Nobody knows its flow.
+    log = Log("019f1000-0000-7000-8000-000000000001", start_ms=1_790_000_000_000)
+    log.start(steps=2)
+    for step in ("ask", "work"):
+        log.add("step_started", stepId=step, attempt=1, stepIndex=0)
+    log.add("step_model_call", stepId="ask", attempt=1, modelCall=said(1, "One"))
+    store_runs(server, [log])
+    page = open_run(visitor, log.run_id, step="ask", tab="chat")
+    turns = panel(page).get_by_role("listitem")
+    expect(turns).to_have_text([re.compile("assistant *One")])
+    facts = page.locator(".run-facts")
+    expect(facts).to_contain_text("0 of 2\xa0steps")
+    log.add("step_progress", stepId="ask", attempt=1, text="Tw")
+    log.add("step_completed", stepId="work", attempt=1, stepIndex=1, output={}, durationMs=0)
+    append_events(server, log)
+    expect(turns.last).to_contain_text("Tw")
+    expect(facts).to_contain_text("1 of 2\xa0steps")
+    log.add("step_model_call", stepId="ask", attempt=1, modelCall=said(2, "Two"))
+    append_events(server, log)
+    expect(turns).to_have_text([re.compile("One"), re.compile("assistant *call 2 *Two$")])
+    page.route(f"**/flow-runs/{log.run_id}", lambda route: route.abort(), times=1)
+    log.add("step_completed", stepId="ask", attempt=1, stepIndex=0, output={}, durationMs=0)
+    log.add("flow_completed", runId=log.run_id, stepId="ask", result={"id": msgspec.Raw(LARGE)})
+    append_events(server, log)
+    expect(page).to_have_title(re.compile("^completed"))
+    expect(page.get_by_role("group", name="Result")).to_contain_text(LARGE.decode())
+
+
+def said(number: int, text: str) -> dict[str, Any]:
+    """A call of a model that has answered."""
+    response = {"role": "assistant", "content": text}
+    return {
+        "number": number,
+        "model": "m",
+        "durationMs": 0,
+        "request": {"messages": []},
+        "response": response,
+    }
+
+
+def test_a_failure_is_in_the_strip_while_somebody_looks(server: RunningServer, visitor: Visitor) -> None:
+    log = Log("019f1000-0000-7000-8000-000000000002", start_ms=1_790_000_000_000)
+    log.start()
+    store_runs(server, [log])
+    page = visitor.open("/?q=flow:unknown")
+    expect(page.locator(f'a[data-run="{log.run_id}"]')).to_be_visible()
+    assert page.locator(".histogram .bar.failed").count() == 0
+    log.add("flow_failed", runId=log.run_id, error={"code": "CODE_ERROR", "message": "no"})
+    append_events(server, log)
+    expect(page.locator(".histogram .bar.failed")).to_have_count(1)
 
 
 def test_following_selects_what_runs_until_somebody_moves_away(

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer
-from tests.browser.run_page import open_run, panel, selected, toast
+from tests.browser.run_page import lines, open_run, panel, selected, toast
 from tests.browser.visitor import Visitor, held
 from tests.contract.wire import execute, http_for
 from tests.servers import server_with
@@ -51,3 +51,5 @@ def test_a_link_into_the_middle_leads_there_once_the_rows_have_come(lengthy: str
     page = open_run(visitor, lengthy, step="each/work", iteration=ITERATIONS // 2)
     expect(selected(page)).to_have_attribute("aria-label", re.compile("^work.*step, completed$"))
     expect(panel(page).get_by_role("heading", level=2)).to_contain_text(f"work [{ITERATIONS // 2}]")
+    expect(selected(page)).to_be_in_viewport()
+    assert lines(page).count() < 80

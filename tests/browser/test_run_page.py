@@ -89,11 +89,10 @@ def test_an_attempt_in_nested_iterations_has_an_address(grid: str, visitor: Visi
     expect(page).to_have_url(re.compile("iteration=1,1&attempt=2"))
 
 
-def test_an_address_in_a_run_of_thousands_of_iterations_is_found(runs: Runs, visitor: Visitor) -> None:
-    page = open_run(visitor, runs.nested, step="each_row/each_cell/look", iteration="31,47", tab="input")
-    expect(panel(page).get_by_role("heading", level=2)).to_have_text("look [31, 47]")
-    expect(selected(page)).to_be_in_viewport()
-    assert lines(page).count() < 80
+def test_an_address_that_was_cut_is_that_of_no_run(visitor: Visitor) -> None:
+    visitor.expect(404)
+    page = visitor.open("/runs/%E0%A4")
+    expect(page.get_by_role("heading", name="Run not found")).to_be_visible()
 
 
 def test_a_filter_shows_what_matches_and_all_around_it(grid: str, visitor: Visitor) -> None:

@@ -115,6 +115,39 @@ def test_runs_appear_and_end_while_somebody_looks(
     expect(row(visitor, run_id).get_by_role("img", name="cancelled")).to_be_visible()
 
 
+def test_who_comes_back_finds_the_list_as_it_was_left(runs: Runs, visitor: Visitor) -> None:
+    visitor.page.set_viewport_size({"width": 1280, "height": 320})
+    page = visitor.open("/")
+    row(visitor, runs.good).get_by_role("checkbox").check()
+    scroller = page.locator(".scroller")
+    scroller.evaluate("each => { each.scrollTop = 50; }")
+    visitor.settle()
+    page.locator(f'a[data-run="{runs.retried}"]').click()
+    expect(page.get_by_role("tree")).to_be_visible()
+    page.go_back()
+    expect(row(visitor, runs.good).get_by_role("checkbox")).to_be_checked()
+    assert scroller.evaluate("each => each.scrollTop") == 50
+
+
+def test_a_list_that_has_grown_long_is_read_anew(runs: Runs, visitor: Visitor) -> None:
+    page, asked = visitor.page, []
+    ids = (f"ffffffff-0000-7000-8000-{number:012d}" for number in range(1000))
+    frames = "".join(
+        f'id: 1\nevent: run\ndata: {{"id":"{id}","flowId":"f","status":"failed"}}\n\n' for id in ids
+    )
+    page.route("**/flow-runs/stream*", unanswered)
+    page.route(
+        "**/flow-runs/stream*",
+        lambda route: route.fulfill(body=frames, content_type="text/event-stream"),
+        times=1,
+    )
+    page.on("request", lambda request: asked.append("/flow-runs?" in request.url))
+    with page.expect_request(lambda _: sum(asked) == 2):
+        visitor.open("/?q=-step:hold")
+    expect(page.locator(".scroller")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+
+
 def test_nothing_moves_under_somebody_who_reads(server: RunningServer, runs: Runs, visitor: Visitor) -> None:
     page = visitor.open("/?q=-step:hold")
     expect(page.locator("tbody tr")).to_have_count(len(runs))

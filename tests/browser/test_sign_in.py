@@ -152,6 +152,9 @@ def test_a_run_is_saved_as_a_file(browser: Browser, server: RunningServer, runs:
 def test_who_signs_out_is_out(visitor: Visitor) -> None:
     visitor.expect(401)
     page = visitor.open("/")
+    page.route("**/viewer/session", lambda route: route.abort(), times=1)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("status").filter(has_text="The server cannot be reached")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("API key")).to_be_visible()
     expect(page.get_by_text(NO_MORE)).to_have_count(0)

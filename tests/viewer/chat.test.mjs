@@ -20,10 +20,9 @@ test("a conversation over several calls has each turn once", () => {
   assert.equal(turns[4].call, 2);
 });
 
-test("text that comes in still is the last turn, until the answer is there", () => {
-  const going = { number: 1, request: { messages: [ASKED] } };
-  assert.equal(turnsOf([going], "Sun").at(-1)?.text, "Sun");
-  assert.equal(turnsOf([FIRST], "Sun").at(-1)?.text, "");
+test("text that comes in still is the last turn, of a further call too", () => {
+  assert.deepEqual(turnsOf([], "Sun", "What is the weather?").map((turn) => turn.text), ["What is the weather?", "Sun"]);
+  assert.deepEqual(turnsOf([FIRST], "Sun").map((turn) => turn.text), ["Be brief.", "What is the weather?", "", "Sun"]);
 });
 
 test("parts, images, arguments that are no JSON, and calls without content are told as they are", () => {

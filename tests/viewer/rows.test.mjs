@@ -91,10 +91,32 @@ for (const name of RUNS) {
   });
 }
 
+const LOOP = { type: "loop", id: "each", steps: [{ type: "code", id: "one" }] };
+
+/** The rows of a run of a flow with these steps, and how they take in what happens to one. @param {...Json} steps */
+function watched(...steps) {
+  const shape = new Shape();
+  shape.learnTree(steps);
+  return watchedOn(new Rows(), shape);
+}
+
+/** A further reader, who has the rows and nothing of how they came about. @param {Rows} rows @param {Shape} shape */
+function watchedOn(rows, shape) {
+  const live = new LiveRows(rows, shape, 0);
+  const apply = (/** @type {string} */ eventType, stepId = "", /** @type {object} */ more = {}) =>
+    live.apply({ eventType, seq: 1, at: "1970-01-01T00:00:00Z", stepId, attempt: 1, ...more });
+  return { live, rows, shape, apply };
+}
+
+/** @param {Rows} rows */
+function statuses(rows) {
+  return [...rows.status.subarray(0, rows.count)].map((status) => STATUSES[status]);
+}
+
 test("an event of a step that nobody knows is not taken", () => {
-  const live = new LiveRows(new Rows(), new Shape(), 0);
-  assert.ok(!live.apply({ eventType: "step_started", seq: 1, at: "2026-01-01T00:00:00Z", stepId: "new", attempt: 1 }));
-  assert.equal(live.rows.count, 0);
+  const { rows, apply } = watched();
+  assert.ok(!apply("step_started", "new"));
+  assert.equal(rows.count, 0);
 });
 
 test("rows stay as they were when their columns have to grow", () => {
@@ -105,75 +127,67 @@ test("rows stay as they were when their columns have to grow", () => {
   for (const column of Object.values(rows)) if (ArrayBuffer.isView(column)) assert.ok("length" in column && column.length === rows.capacity);
 });
 
-test("what still runs when the run is cancelled has ended with it", () => {
-  const shape = new Shape();
-  shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);
-  const live = new LiveRows(new Rows(), shape, 0);
-  for (const index of [0, 1]) {
-    live.apply({ eventType: "step_started", seq: 1, at: "1970-01-01T00:00:00Z", stepId: "one", loopPath: [index], attempt: 1 });
-  }
-  live.apply({ eventType: "flow_cancelled", seq: 3, at: "1970-01-01T00:00:02Z" });
-  const { rows } = live;
-  for (let row = 0; row < rows.count; row += 1) assert.deepEqual([STATUSES[rows.status[row]], rows.end[row]], ["cancelled", 2000]);
+test("what still runs or waits when the run is cancelled has ended with it, and has used what it had", () => {
+  const { live, rows, apply } = watched(LOOP);
+  for (const index of [0, 1]) apply("step_started", "one", { loopPath: [index] });
+  live.spend(2, 10, 0.5);
+  rows.status[2] = STATUSES.indexOf("waiting");
+  apply("flow_cancelled", "", { at: "1970-01-01T00:00:02Z" });
+  assert.deepEqual(statuses(rows), Array(rows.count).fill("cancelled"));
+  assert.deepEqual([...rows.end.subarray(0, rows.count)], Array(rows.count).fill(2000));
+  assert.deepEqual([rows.open[0], rows.tokens[2]], [0, 10]);
+});
+
+test("tokens and cost of a call count once, for whoever comes between two calls as well", () => {
+  const { rows, shape, apply } = watched(LOOP);
+  const used = () => [...Array(rows.count).keys()].map((row) => [rows.tokens[row], rows.cost[row]]);
+  apply("step_started", "one", { loopPath: [0] });
+  apply("step_model_call", "one", { loopPath: [0], modelCall: { tokens: { total: 10 }, costUsd: "0.5" } });
+  assert.deepEqual(used(), [[10, 0.5], [10, 0.5], [10, 0.5]]);
+  const later = watchedOn(rows, shape);
+  later.apply("step_model_call", "one", { loopPath: [0], modelCall: { tokens: { total: 7 }, finishReason: "length" } });
+  later.apply("step_completed", "one", { loopPath: [0], tokens: { total: 17 }, costUsd: "0.5" });
+  assert.deepEqual(used(), [[17, 0.5], [17, 0.5], [17, 0.5]]);
+  assert.deepEqual([...rows.cut], [2]);
 });
 
 test("a step that was to be tried again has failed for good when the run is cancelled", () => {
-  const shape = new Shape();
-  shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);
-  const live = new LiveRows(new Rows(), shape, 0);
-  const place = { at: "1970-01-01T00:00:00Z", stepId: "one", loopPath: [0] };
-  for (const attempt of [1, 2]) {
-    for (const eventType of ["step_started", "step_retrying"]) live.apply({ eventType, seq: attempt, attempt, ...place });
-  }
-  live.apply({ eventType: "flow_cancelled", seq: 3, at: "1970-01-01T00:00:02Z" });
-  const statuses = [...live.rows.status.subarray(0, live.rows.count)].map((status) => STATUSES[status]);
-  assert.deepEqual(statuses, ["failed", "failed", "failed", "retried", "failed"]);
+  const { rows, apply } = watched(LOOP);
+  for (const attempt of [1, 2]) for (const type of ["step_started", "step_retrying"]) apply(type, "one", { attempt, loopPath: [0] });
+  apply("flow_cancelled");
+  assert.deepEqual(statuses(rows), ["failed", "failed", "failed", "retried", "failed"]);
 });
 
 test("an outline that is made between two attempts and the events after it make the same rows", () => {
-  const shape = new Shape();
-  shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);
-  const place = { at: "1970-01-01T00:00:00Z", stepId: "one", loopPath: [0] };
   const [made, before] = ["step_error", "step_retrying"].map((first) => {
-    const rows = new Rows();
-    new LiveRows(rows, shape, 0).apply({ eventType: first, seq: 1, attempt: 1, ...place });
-    const live = new LiveRows(rows, shape, 0);
-    for (const eventType of ["step_started", "step_completed"]) live.apply({ eventType, seq: 2, attempt: 2, ...place });
+    const { rows, shape, apply } = watched(LOOP);
+    apply(first, "one", { loopPath: [0] });
+    const later = watchedOn(rows, shape);
+    for (const type of ["step_started", "step_completed"]) later.apply(type, "one", { attempt: 2, loopPath: [0] });
     return told(rows);
   });
   assert.deepEqual(made, before);
 });
 
 test("a branch that is cut off as the one beside it failed is cancelled, and what is around both has failed", () => {
-  const shape = new Shape();
   const branches = { left: [{ type: "code", id: "one" }], right: [{ type: "code", id: "two" }] };
-  shape.learnTree([{ type: "parallel", id: "both", branches }]);
-  const live = new LiveRows(new Rows(), shape, 0);
-  const at = "1970-01-01T00:00:00Z";
-  for (const stepId of ["one", "two"]) live.apply({ eventType: "step_started", seq: 1, at, stepId, attempt: 1 });
-  live.apply({ eventType: "step_error", seq: 3, at, stepId: "two", attempt: 1, error: { code: "CODE_ERROR" } });
-  live.apply({ eventType: "step_error", seq: 4, at, stepId: "one", attempt: 1, error: { code: "CANCELLED" } });
-  const { rows } = live;
-  const found = [];
-  for (let row = rows.rootFirst; row !== NONE; row = rows.following(row)) found.push(`${rows.nameOf(row)} ${STATUSES[rows.status[row]]}`);
+  const { rows, apply } = watched({ type: "parallel", id: "both", branches });
+  for (const step of ["one", "two"]) apply("step_started", step);
+  apply("step_error", "two", { error: { code: "CODE_ERROR" } });
+  apply("step_error", "one", { error: { code: "CANCELLED" } });
+  const found = told(rows).map((line) => line.split(" ")).map((words) => `${words[2]} ${words[6]}`);
   assert.deepEqual(found, ["both failed", "left cancelled", "one cancelled", "right failed", "two failed"]);
 });
 
 test("a text that was cut is found by a word, and so it is when its attempt gets a row of its own", () => {
-  const shape = new Shape();
-  shape.learnTree([{ type: "llm", id: "ask" }, { type: "llm", id: "tell" }]);
-  const live = new LiveRows(new Rows(), shape, 0);
-  const at = "1970-01-01T00:00:00Z";
-  const apply = (/** @type {string} */ eventType, /** @type {string} */ stepId, attempt = 1, /** @type {object} */ more = {}) =>
-    live.apply({ eventType, seq: 1, at, stepId, attempt, ...more });
+  const { rows, apply } = watched({ type: "llm", id: "ask" }, { type: "llm", id: "tell" });
   apply("step_started", "ask");
-  apply("step_model_call", "ask", 1, { modelCall: { finishReason: "length" } });
+  apply("step_model_call", "ask", { modelCall: { finishReason: "length" } });
   apply("step_retrying", "ask");
-  apply("step_started", "ask", 2);
-  apply("step_model_call", "ask", 2, { modelCall: { finishReason: "stop" } });
+  apply("step_started", "ask", { attempt: 2 });
+  apply("step_model_call", "ask", { attempt: 2, modelCall: { finishReason: "stop" } });
   apply("step_started", "tell");
-  apply("step_model_call", "tell", 1, { modelCall: { finishReason: "tool_call" } });
-  const { rows } = live;
+  apply("step_model_call", "tell", { modelCall: { finishReason: "tool_call" } });
   const { kept, matches } = keep(rows, { text: "truncated", onlyFailed: false, leastMs: 0 }, 1000);
   assert.equal(matches, 1);
   const found = [...rows.cut];
@@ -181,27 +195,17 @@ test("a text that was cut is found by a word, and so it is when its attempt gets
 });
 
 test("iterations that come in any order stand by their number", () => {
-  const shape = new Shape();
-  shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);
-  const live = new LiveRows(new Rows(), shape, 0);
-  for (const index of [3, 0, 2, 1, 4]) {
-    live.apply({ eventType: "step_started", seq: 1, at: "1970-01-01T00:00:00Z", stepId: "one", loopPath: [index], attempt: 1 });
-  }
-  const { rows } = live;
+  const { rows, apply } = watched(LOOP);
+  for (const index of [3, 0, 2, 1, 4]) apply("step_started", "one", { loopPath: [index] });
   const order = [];
-  for (let row = rows.rootFirst; row !== NONE; row = rows.following(row)) if (rows.kind[row] === ITERATION) order.push(rows.index[row]);
+  for (let row = rows.first[0]; row !== NONE; row = rows.next[row]) order.push(rows.index[row]);
   assert.deepEqual(order, [0, 1, 2, 3, 4]);
 });
 
 test("a long loop is as bad as the worst of its iterations, one after the other or at once", () => {
-  const shape = new Shape();
-  shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);
-  const at = "1970-01-01T00:00:00Z";
   for (const atOnce of [1, 4]) {
-    const live = new LiveRows(new Rows(), shape, 0);
-    const { rows } = live;
-    const apply = (/** @type {string} */ eventType, /** @type {number} */ index, attempt = 1) =>
-      live.apply({ eventType, seq: 1, at, stepId: "one", loopPath: [index], attempt });
+    const { rows, apply: applyTo } = watched(LOOP);
+    const apply = (/** @type {string} */ type, /** @type {number} */ index, attempt = 1) => applyTo(type, "one", { loopPath: [index], attempt });
     for (let first = 0; first < 400; first += atOnce) {
       for (let index = first; index < first + atOnce; index += 1) apply("step_started", index);
       for (let index = first; index < first + atOnce; index += 1) {

@@ -5,7 +5,7 @@ import { PROOF } from "./core/kept.js";
 import { bind, listen } from "./core/keys.js";
 import { followLinks, place } from "./core/router.js";
 import { ComparePage } from "./compare/page.js";
-import { Help, helpIsOpen } from "./parts/help.js";
+import { Help, helpIsOpen } from "./parts/dialog.js";
 import { Palette, paletteIsOpen } from "./parts/palette.js";
 import { SignIn } from "./parts/sign_in.js";
 import { Marks } from "./parts/status.js";
@@ -14,8 +14,6 @@ import { Top } from "./parts/top.js";
 import { firstReads } from "./run/model.js";
 import { RunPage } from "./run/page.js";
 import { RunsPage } from "./runs/page.js";
-
-const OPEN_PALETTE = "runglass-palette";
 
 // What the page asks for first is on its way before anything is drawn.
 const [run] = /(?<=^\/runs\/)[0-9a-f-]{36}$/.exec(location.pathname) ?? [];
@@ -27,18 +25,13 @@ function App({ known }) {
   const [problem, setProblem] = useState("");
   useEffect(() => {
     known.catch((error) => setProblem(errorOf(error).message));
-    const open = () => { paletteIsOpen.value = true; };
-    addEventListener(OPEN_PALETTE, open);
-    const unbind = bind([
+    return bind([
       { key: "?", what: "keyboard shortcuts", run: () => { helpIsOpen.value = true; } },
-      { key: "Ctrl-k", shown: "Ctrl-K", what: "command palette", run: open },
+      { key: "Ctrl-k", shown: "Ctrl-K", what: "command palette", run: () => { paletteIsOpen.value = true; } },
     ]);
-    return () => {
-      removeEventListener(OPEN_PALETTE, open);
-      unbind();
-    };
   }, []);
-  if (problem) return html`<main class="empty"><div role="alert"><h1>The page cannot be shown</h1><p>${problem}</p></div></main>`;
+  if (problem) return html`<main class="empty"><div role="alert"><h1>The page cannot be shown</h1><p>${problem}</p></div>
+    <button onClick=${() => location.reload()}>Try again</button></main>`;
   if (me.value === undefined) return null;
   if (me.value === null) return html`<${SignIn} />`;
   return html`<${Marks} />${pageOf(place.value.path)}<${Palette} /><${Help} /><${Toast} />`;
@@ -46,13 +39,20 @@ function App({ known }) {
 
 /** @param {string} path */
 function pageOf(path) {
-  const [, kind, first, ...more] = path.split("/");
+  const [, kind, first, second] = path.split("/").map(decoded);
   if (kind === "") return html`<${RunsPage} key="runs" />`;
-  if (kind === "runs" && first && !more.length) return html`<${RunPage} key=${path} id=${decodeURIComponent(first)} />`;
-  if (kind === "compare" && first && more.length === 1) {
-    return html`<${ComparePage} key=${path} a=${decodeURIComponent(first)} b=${decodeURIComponent(more[0])} />`;
-  }
+  if (kind === "runs" && first) return html`<${RunPage} key=${path} id=${first} />`;
+  if (kind === "compare" && first && second) return html`<${ComparePage} key=${path} a=${first} b=${second} />`;
   return html`<${Top} back /><main class="empty"><h1>Page not found</h1><p><a href="/">All runs</a></p></main>`;
+}
+
+/** A part of a path, which somebody may have cut within an escape. @param {string} part */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 // The script is in the head, so that a chosen theme is there before the page is.

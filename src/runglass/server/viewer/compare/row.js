@@ -1,6 +1,6 @@
 // One attempt that differs: in what, and from what to what.
 import { html, useState } from "../core/html.js";
-import { duration, exact, money, oneLine, size } from "../data/format.js";
+import { count, duration, exact, money, oneLine, size } from "../data/format.js";
 import { queryOf } from "../data/address.js";
 import { JsonTree } from "../parts/json_tree.js";
 
@@ -43,7 +43,13 @@ function summary(row) {
 /** What is known of an attempt that one run alone has. @param {DiffRowData} row */
 function briefly(row) {
   return row.changes.filter((change) => !CONTENT.has(change.field))
-    .map((change) => shown(change.field, row.inA ? change.a : change.b)).filter(Boolean).join(" · ");
+    .map(({ field, a, b }) => named(field, row.inA ? a : b)).filter(Boolean).join(" · ");
+}
+
+/** A value where nothing beside it says what it is. @param {string} field @param {Json} value */
+function named(field, value) {
+  if (field === "tokens") return count(value.total ?? 0, "token");
+  return `${field.endsWith("SizeBytes") ? `${SAID[field]} ` : ""}${shown(field, value)}`;
 }
 
 /** @param {{row: DiffRowData, a: string, b: string}} props */

@@ -1,6 +1,7 @@
 // The server's API as the pages call it: JSON in, JSON out, and one kind of error that says what went wrong.
 import { signal } from "./html.js";
 import { PROOF, keep, kept } from "./kept.js";
+import { parse } from "../data/json.js";
 
 const API = "/api/v1";
 const PROOF_HEADER = "X-Viewer-Proof";
@@ -67,7 +68,7 @@ export async function request(path, options = {}) {
 export async function get(path, abort) {
   const begun = early.get(path);
   early.delete(path);
-  return (await (begun ?? request(path, { signal: abort }))).json();
+  return parse(await (await (begun ?? request(path, { signal: abort }))).text());
 }
 
 /** Asks for the JSON at a path that `get` will be asked for, where somebody seems to be signed in. @param {string} path */

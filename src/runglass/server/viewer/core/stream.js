@@ -11,6 +11,11 @@ export const RETRY = "runglass-retry";
 const FIRST_WAIT_MS = 500;
 const MOST_WAIT_MS = 10_000;
 
+/** Whether the same request may go well later. @param {unknown} error */
+export function mayRepeat(error) {
+  return !(error instanceof ApiError) || error.status === 0 || error.status === 429 || error.status >= 500;
+}
+
 /** Follows a stream until it ends by itself or `abort` says so.
  *
  * `onFrames` gets what came in one piece; `onState` hears of each loss and of each time that it goes on. The
@@ -45,8 +50,7 @@ export async function follow(pathAfter, { lastId, abort, onFrames, onState }) {
       }
     } catch (error) {
       if (abort.aborted) return;
-      const mayRepeat = !(error instanceof ApiError) || error.status === 0 || error.status === 429 || error.status >= 500;
-      if (!mayRepeat) throw error;
+      if (!mayRepeat(error)) throw error;
     }
     if (abort.aborted) return;
     onState("lost");

@@ -4,24 +4,21 @@ import { keep, kept } from "./kept.js";
 
 const KEY = "runglass.theme";
 
-/** @type {import("../vendor/signals.js").Signal<"system"|"light"|"dark">} */
-export const theme = signal(chosenBefore());
-show(theme.peek());
+/** Counts the changes of the colours, for whoever paints with them. */
+export const recoloured = signal(0);
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { recoloured.value += 1; });
+show(kept(KEY));
 
 /** @param {"system"|"light"|"dark"} chosen */
 export function setTheme(chosen) {
-  theme.value = chosen;
-  show(chosen);
   keep(KEY, chosen);
+  show(chosen);
+  recoloured.value += 1;
 }
 
-function chosenBefore() {
-  const chosen = kept(KEY);
-  return chosen === "light" || chosen === "dark" ? chosen : "system";
-}
-
-/** @param {"system"|"light"|"dark"} chosen */
+/** @param {string|null} chosen */
 function show(chosen) {
-  if (chosen === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = chosen;
+  if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
+  else delete document.documentElement.dataset.theme;
 }

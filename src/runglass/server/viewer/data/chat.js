@@ -1,4 +1,5 @@
 // The calls of an llm step as the conversation that it was: each turn once, with what was asked of tools. Pure.
+import { parse } from "./json.js";
 
 /** @typedef {{role: string, text: string, calls: {id: string, name: string, args: Json}[], answers: string,
  *   call?: number, other: Json}} Turn `answers` is the id of the tool call that it answers */
@@ -26,9 +27,8 @@ export function turnsOf(calls, streamed = "", prompt = undefined) {
       known = [...messages, call.response];
     }
   }
-  const last = calls.at(-1);
-  if (streamed && !last && typeof prompt === "string") turns.push(turnOf({ role: "user", content: prompt }));
-  if (streamed && !last?.response) turns.push(turnOf({ role: "assistant", content: streamed }));
+  if (streamed && !calls.length && typeof prompt === "string") turns.push(turnOf({ role: "user", content: prompt }));
+  if (streamed) turns.push(turnOf({ role: "assistant", content: streamed }));
   return turns;
 }
 
@@ -84,7 +84,7 @@ function alike(a, b) {
 function parsed(text) {
   if (typeof text !== "string") return text;
   try {
-    return JSON.parse(text);
+    return parse(text);
   } catch {
     return text;
   }

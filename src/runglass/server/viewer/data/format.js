@@ -113,7 +113,7 @@ export function count(number, word, plural = `${word}s`) {
   return `${exact(number)}${"\u00a0"}${number === 1 ? word : plural}`;
 }
 
-/** A model without its provider: `gpt-4o-mini`. @param {string} model */
+/** A model as flows have it without its provider: `gpt-4o-mini`. @param {string} model */
 export function shortModel(model) {
   return model.slice(model.indexOf(":") + 1);
 }

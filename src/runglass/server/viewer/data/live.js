@@ -6,13 +6,13 @@ import {
 /** @typedef {import("./columns.js").Rows} Rows */
 /** @typedef {{eventType: string, seq: number, at: string, stepId?: string, loopIndex?: number, loopPath?: number[],
  *   iterations?: number, attempt?: number, durationMs?: number, tokens?: {total: number}, costUsd?: string, text?: string,
- *   error?: {code?: string}, modelCall?: {finishReason?: string}}} RunEvent */
+ *   error?: {code?: string}, modelCall?: {number?: number, finishReason?: string, tokens?: {total: number}, costUsd?: string}}} RunEvent */
 
 /** Of so many rows inside of a container the worst is looked for each time, of more it is kept. */
 const FEW_ROWS = 64;
 
-/** @type {Record<string, number>} */
-const ENDS = { step_completed: COMPLETED, step_retrying: RETRIED, step_error: FAILED, step_skipped: SKIPPED };
+/** What an attempt has come to with each event that ends it. @type {Record<string, number>} */
+export const ENDS = { step_completed: COMPLETED, step_retrying: RETRIED, step_error: FAILED, step_skipped: SKIPPED };
 
 export class LiveRows {
   /** @param {Rows} rows @param {import("./shape.js").Shape} shape @param {number} startedMs when the run started */
@@ -32,7 +32,7 @@ export class LiveRows {
   apply(event) {
     const type = event.eventType;
     if (type === "flow_cancelled" || type === "flow_failed") this.cutOff(event);
-    if (type === "step_model_call") this.noteEnd(event);
+    if (type === "step_model_call") this.takeCall(event);
     // What a span adds to the sums around it depends on all others: the server knows.
     if (type === "step_recorded") return false;
     if (type !== "step_started" && type !== "step_resumed" && !(type in ENDS)) return true;
@@ -42,18 +42,35 @@ export class LiveRows {
     if (row === NONE) return false;
     const at = Math.max(0, Date.parse(event.at) - this.startedMs);
     if (type in ENDS) {
-      this.end(row, at, event.error?.code === "CANCELLED" && type === "step_error" ? CANCELLED : ENDS[type], event);
+      this.spend(row, event.tokens?.total ?? 0, event.costUsd === undefined ? NaN : Number(event.costUsd));
+      this.end(row, at, event.error?.code === "CANCELLED" && type === "step_error" ? CANCELLED : ENDS[type]);
       this.current.delete(keyOf(stepId, path));
     } else this.begin(row, at);
     return true;
   }
 
-  /** Notes whether a model was stopped at its limit of tokens. @param {RunEvent} event */
-  noteEnd(event) {
-    const row = this.current.get(keyOf(event.stepId ?? "", pathOf(event)));
-    if (row === undefined) return;
-    if (event.modelCall?.finishReason === "length") this.rows.cut.add(row);
-    else this.rows.cut.delete(row);
+  /** Takes in what a call of a model used, and whether it was stopped at its limit of tokens. @param {RunEvent} event */
+  takeCall({ stepId = "", attempt = 1, modelCall = {}, ...event }) {
+    const { rows } = this;
+    const row = this.attemptRow(stepId, pathOf(event), attempt);
+    if (row === NONE) return;
+    const cost = modelCall.costUsd === undefined ? rows.cost[row] : (rows.cost[row] || 0) + Number(modelCall.costUsd);
+    this.spend(row, rows.tokens[row] + (modelCall.tokens?.total ?? 0), cost);
+    if (modelCall.finishReason === "length") rows.cut.add(row);
+    else rows.cut.delete(row);
+  }
+
+  /** Sets what an attempt has used, which all that it is inside of has used too. @param {number} row
+   * @param {number} tokens @param {number} cost NaN where nobody knows it */
+  spend(row, tokens, cost) {
+    const { rows } = this;
+    const [more, dearer] = [tokens - rows.tokens[row], (cost || 0) - (rows.cost[row] || 0)];
+    rows.tokens[row] = tokens;
+    rows.cost[row] = cost;
+    for (let up = rows.parent[row]; up !== NONE; up = rows.parent[up]) {
+      rows.tokens[up] += more;
+      if (!Number.isNaN(cost)) rows.cost[up] = (rows.cost[up] || 0) + dearer;
+    }
   }
 
   /** @param {number} row @param {number} at */
@@ -73,21 +90,14 @@ export class LiveRows {
     }
   }
 
-  /** @param {number} row @param {number} at @param {number} status @param {RunEvent} event */
-  end(row, at, status, event) {
+  /** @param {number} row @param {number} at @param {number} status */
+  end(row, at, status) {
     const { rows } = this;
-    const tokens = event.tokens?.total ?? 0;
-    const cost = event.costUsd === undefined ? NaN : Number(event.costUsd);
-    const wasGoing = rows.isGoing(row);
+    if (rows.isGoing(row)) rows.addOpen(row, -1);
     rows.status[row] = status;
     rows.end[row] = status === SKIPPED ? rows.end[row] : at;
-    rows.tokens[row] = tokens;
-    rows.cost[row] = cost;
-    if (wasGoing) rows.addOpen(row, -1);
     let inner = row;
     for (let up = rows.parent[row]; up !== NONE; up = rows.parent[up]) {
-      rows.tokens[up] += tokens;
-      if (!Number.isNaN(cost)) rows.cost[up] = (Number.isNaN(rows.cost[up]) ? 0 : rows.cost[up]) + cost;
       const worst = this.worstInside(up, inner);
       inner = up;
       if (rows.open[up] > 0) {
@@ -107,7 +117,7 @@ export class LiveRows {
     for (let row = 0; row < rows.count; row += 1) {
       const isAttempt = rows.kind[row] === ATTEMPT || (rows.kind[row] === STEP && rows.first[row] === NONE);
       if (!isAttempt) continue;
-      if (rows.status[row] === RUNNING) this.end(row, at, status, event);
+      if (rows.isGoing(row)) this.end(row, at, status);
       // What was to be tried again is not.
       const isLast = rows.kind[row] === STEP || rows.next[row] === NONE;
       if (isLast && rows.status[row] === RETRIED) for (let up = row; up !== NONE; up = rows.parent[up]) rows.status[up] = FAILED;

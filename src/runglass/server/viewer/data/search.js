@@ -10,7 +10,7 @@ export const FIELDS = {
   status: "pending, running, paused, completed, failed or cancelled",
   flow: "slug or id of a flow",
   version: "version number, 0 is the draft",
-  trigger: "how it was started: api, job, step",
+  trigger: "how it was started: api, job, step, replay",
   kind: "executed, recorded or plain",
   session: "session id",
   service: "service that sent it",
@@ -31,7 +31,7 @@ export const FIELDS = {
 
 const VALUES = new Map(Object.entries({
   status: ["failed", "running", "completed", "paused", "cancelled", "pending"],
-  trigger: ["api", "job", "step"],
+  trigger: ["api", "job", "step", "replay"],
   kind: ["recorded", "executed", "plain"],
   since: ["1h", "24h", "7d", "30d"],
   until: ["1h", "24h", "7d"],

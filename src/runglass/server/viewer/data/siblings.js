@@ -32,10 +32,7 @@ export function siblingsOf(rows, row) {
   const step = rows.kind[row] === ATTEMPT ? rows.parent[row] : row;
   if (rows.isRecorded) return [];
   const found = [];
-  for (let at = rows.last[step]; at !== NONE; at = rows.prev[at]) {
-    // A step shows the last of its attempts.
-    if (at !== row && (step !== row || at !== rows.last[step])) found.push(siblingAt(rows, at));
-  }
+  for (let at = rows.last[step]; at !== NONE; at = rows.prev[at]) if (at !== row) found.push(siblingAt(rows, at));
   let [before, after] = [step, step];
   for (let far = 0; far < MOST_EACH_WAY; far += 1) {
     if (before !== NONE) before = beside(rows, before, "prev");
@@ -64,8 +61,6 @@ export function chosenSibling(rows, row, siblings, name) {
     const there = far === NONE ? null : addressOf(rows, far);
     if (far !== row && there?.step === step && there.iteration.join(",") === name) return siblingAt(rows, far);
   }
-  // A step is shown as its last attempt, which may have gone well though the step was tried again.
-  const shown = rows.last[row] === NONE ? row : rows.last[row];
-  const hasFailed = rows.status[shown] === FAILED || rows.status[shown] === RETRIED;
+  const hasFailed = rows.status[row] === FAILED || rows.status[row] === RETRIED;
   return (hasFailed ? siblings.find((each) => rows.status[each.row] === COMPLETED) : undefined) ?? siblings[0];
 }

@@ -1,6 +1,7 @@
 // A JSON value as a tree that is opened step by step: what is closed costs nothing, whatever its size and depth.
 import { html, useState } from "../core/html.js";
 import { count, exact } from "../data/format.js";
+import { LargeNumber } from "../data/json.js";
 
 const FIRST = 100;
 /** Members that are shown at once; more are asked for. */
@@ -9,7 +10,7 @@ const OPEN_MEMBERS = 30;
 
 /** @param {{value: Json, name?: string|number, open?: boolean, level?: number}} props */
 export function JsonTree({ value, name, open, level = 0 }) {
-  if (value === null || typeof value !== "object") {
+  if (value === null || typeof value !== "object" || value instanceof LargeNumber) {
     return html`<div class="json-line"><${Name} name=${name} /><${Scalar} value=${value} /></div>`;
   }
   return html`<${Members} value=${value} name=${name} level=${level}
@@ -47,7 +48,7 @@ function Name({ name }) {
   return html`<span class="json-name">${typeof name === "number" ? name : html`<bdi>${name}</bdi>`}</span><span class="json-mark">: </span>`;
 }
 
-/** @param {{value: Json}} props no object and no list */
+/** @param {{value: Json}} props no list, and no object but a LargeNumber */
 function Scalar({ value }) {
   const [isWhole, setWhole] = useState(false);
   if (typeof value !== "string") return html`<span class="json-literal">${String(value)}</span>`;

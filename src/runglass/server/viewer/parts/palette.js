@@ -1,9 +1,10 @@
 // Everything that can be done here, found by typing: Ctrl-K.
-import { currentOf, html, signal, useLayoutEffect, useRef, useState } from "../core/html.js";
+import { html, signal, useState } from "../core/html.js";
 import { bindings } from "../core/keys.js";
-import { signOut } from "../core/api.js";
 import { go } from "../core/router.js";
 import { setTheme } from "../core/theme.js";
+import { Dialog } from "./dialog.js";
+import { leave } from "./top.js";
 
 export const paletteIsOpen = signal(false);
 
@@ -23,7 +24,7 @@ function commandsFor(text) {
     { what: "theme: system", run: () => setTheme("system") },
     { what: "theme: light", run: () => setTheme("light") },
     { what: "theme: dark", run: () => setTheme("dark") },
-    { what: "sign out", run: () => { signOut(); } },
+    { what: "sign out", run: leave },
   ];
   const keyed = bindings.peek().flat().filter((each) => each.what && !each.isMotion)
     .map((each) => ({ what: each.what, key: each.shown ?? each.key, run: () => each.run(new KeyboardEvent("keydown", { key: each.key })) }));
@@ -35,20 +36,13 @@ function commandsFor(text) {
 }
 
 export function Palette() {
-  /** @type {import("../core/html.js").Ref<HTMLDialogElement>} */
-  const dialog = useRef(null);
+  return html`<${Dialog} isOpen=${paletteIsOpen} look="palette" label="Command palette"><${Commands} /><//>`;
+}
+
+function Commands() {
   const [text, setText] = useState("");
   const [chosen, setChosen] = useState(0);
-  const open = paletteIsOpen.value;
-  // Before the next key comes, which is for this dialog.
-  useLayoutEffect(() => {
-    if (open) {
-      setText("");
-      setChosen(0);
-      currentOf(dialog).showModal();
-    } else currentOf(dialog).close();
-  }, [open]);
-  const commands = open ? commandsFor(text) : [];
+  const commands = commandsFor(text);
   /** @param {Command|undefined} command */
   function take(command) {
     paletteIsOpen.value = false;
@@ -67,16 +61,12 @@ export function Palette() {
     }
   }
   return html`
-    <dialog ref=${dialog} class="palette" aria-label="Command palette" onClose=${() => { if (!dialog.current?.open) paletteIsOpen.value = false; }}
-      onClick=${(/** @type {MouseEvent} */ event) => { if (event.target === dialog.current) paletteIsOpen.value = false; }}>
-      ${open && html`
-        <input autofocus role="combobox" aria-label="Command" aria-expanded="true" aria-controls="palette-list"
-          aria-activedescendant=${`palette-${chosen}`} placeholder="a step, a command, a run id, a query" value=${text}
-          spellcheck=${false} onKeyDown=${key} onInput=${(/** @type {import("../core/html.js").EventOf<HTMLInputElement>} */ event) => { setText(event.currentTarget.value); setChosen(0); }} />
-        <ul id="palette-list" role="listbox" aria-label="Commands">
-          ${commands.map((command, at) => html`
-            <li key=${at} id=${`palette-${at}`} role="option" aria-selected=${at === chosen} onClick=${() => take(command)}>
-              <span class="cut"><bdi>${command.what}</bdi></span>${command.key && html`<kbd>${command.key}</kbd>`}</li>`)}
-        </ul>`}
-    </dialog>`;
+    <input autofocus role="combobox" aria-label="Command" aria-expanded="true" aria-controls="palette-list"
+      aria-activedescendant=${`palette-${chosen}`} placeholder="a step, a command, a run id, a query" value=${text}
+      spellcheck=${false} onKeyDown=${key} onInput=${(/** @type {import("../core/html.js").EventOf<HTMLInputElement>} */ event) => { setText(event.currentTarget.value); setChosen(0); }} />
+    <ul id="palette-list" role="listbox" aria-label="Commands">
+      ${commands.map((command, at) => html`
+        <li key=${at} id=${`palette-${at}`} role="option" aria-selected=${at === chosen} onClick=${() => take(command)}>
+          <span class="cut"><bdi>${command.what}</bdi></span>${command.key && html`<kbd>${command.key}</kbd>`}</li>`)}
+    </ul>`;
 }

@@ -7,9 +7,9 @@ import { FIRST_BYTES } from "./large_content.js";
 const WAIT_MS = 90;
 /** Who goes through many rows asks for none of them. */
 const KEPT = 40;
-/** Attempts that have ended and stay in memory. */
+/** Attempts of a run that has ended which stay in memory. */
 
-/** @typedef {{key: string, value: Json, problem: Error|null, loading: boolean}} Attempt
+/** @typedef {{of: string, key: string, value: Json, problem: Error|null, loading: boolean}} Attempt `of` which attempt, `key` with its state;
  *   `value.leftOut` has the sizes of those parts that are too large to be read unasked */
 
 /** Where the API has a part of an attempt, or with `trace` all of it. @param {import("./model.js").RunModel} model
@@ -29,7 +29,7 @@ export class AttemptReader {
   constructor(model) {
     this.model = model;
     /** @type {import("../vendor/signals.js").Signal<Attempt>} */
-    this.now = signal({ key: "", value: null, problem: null, loading: false });
+    this.now = signal({ of: "", key: "", value: null, problem: null, loading: false });
     /** @type {Map<string, Json>} */
     this.kept = new Map();
   }
@@ -37,31 +37,29 @@ export class AttemptReader {
   /** Reads the attempt of a row; how far it is goes to `now`. @param {number} row
    * @param {{whole?: boolean}} [how] `whole`: with all of its parts, whatever their size */
   read(row, { whole = false } = {}) {
-    const { stepId, loopIndex, attempt } = placeOf(this.model.rows, row);
-    const state = this.model.rows.status[row];
-    const key = `${stepId} ${loopIndex} ${attempt} ${state}`;
-    if (key === this.now.peek().key && !whole) return;
+    const of = this.model.attemptOf(row);
+    const key = `${of} ${this.model.stateOf(row)}`;
+    const before = this.now.peek();
+    if (key === before.key && !before.loading && !whole) return;
     this.stop();
-    const known = this.kept.get(key);
+    const known = this.kept.get(of);
     if (known && !whole) {
-      this.now.value = { key, value: known, problem: null, loading: false };
+      this.now.value = { of, key, value: known, problem: null, loading: false };
       return;
     }
-    const before = this.now.peek();
     // The same attempt in another state: what is shown stays until the new one is there.
-    const isSame = before.key.replace(/ \d+$/, "") === key.replace(/ \d+$/, "");
-    this.now.value = { key, value: isSame ? before.value : null, problem: null, loading: true };
+    this.now.value = { of, key, value: before.of === of ? before.value : null, problem: null, loading: true };
     this.abort = new AbortController();
     const { signal: abort } = this.abort;
     this.timer = setTimeout(async () => {
       const path = pathOf(this.model, row, "trace", whole ? {} : { part_bytes: String(FIRST_BYTES) });
       try {
         const value = await get(path, abort);
-        // Of a span something may be told until its run ends.
-        if (value.status !== "running" && (!value.spanId || this.model.hasEnded())) this.keep(key, value);
-        this.now.value = { key, value, problem: null, loading: false };
+        // Something may be told of an attempt until its run ends.
+        if (this.model.hasEnded()) this.keep(of, value);
+        this.now.value = { of, key, value, problem: null, loading: false };
       } catch (error) {
-        if (!abort.aborted) this.now.value = { key, value: null, problem: errorOf(error), loading: false };
+        if (!abort.aborted) this.now.value = { of, key, value: null, problem: errorOf(error), loading: false };
       }
     }, WAIT_MS);
   }
@@ -71,9 +69,9 @@ export class AttemptReader {
     this.abort?.abort();
   }
 
-  /** @param {string} key @param {Json} value */
-  keep(key, value) {
-    this.kept.set(key, value);
+  /** @param {string} of @param {Json} value */
+  keep(of, value) {
+    this.kept.set(of, value);
     const [oldest] = this.kept.keys();
     if (this.kept.size > KEPT && oldest !== undefined) this.kept.delete(oldest);
   }

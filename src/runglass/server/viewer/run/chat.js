@@ -8,9 +8,11 @@ const LONG = 4000;
 
 /** @param {{model: import("./model.js").RunModel, row: number, value: Json}} props */
 export function Chat({ model, row, value }) {
-  const streamed = model.changes.value >= 0 ? model.saidIn(row) : "";
+  const said = model.changes.value >= 0 ? model.saidIn(row) : undefined;
   const calls = value.modelCalls ?? [];
-  const turns = turnsOf(calls, value.status === "running" ? streamed : "", value.inputContext?.__rendered_prompt__);
+  // A call that has ended is among the others once they are read anew.
+  const isComing = said && value.status === "running" && !(said.isOver && calls.length >= said.calls);
+  const turns = turnsOf(calls, isComing ? said.text : "", value.inputContext?.__rendered_prompt__);
   if (!turns.length) {
     return html`<div class="empty"><h2>The conversation was not kept</h2>
       <p>${value.spanId ? "Not sent, or not kept." : "The run's capture mode keeps no content of model calls."}</p></div>`;

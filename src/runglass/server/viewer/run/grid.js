@@ -1,6 +1,6 @@
 // The tree and, beside it, the same rows on the axis of time. One scroller; what is seen is painted, and no more.
 import { currentOf, effect, html, useLayoutEffect, useRef } from "../core/html.js";
-import { theme } from "../core/theme.js";
+import { recoloured } from "../core/theme.js";
 import { idleTimes } from "../data/density.js";
 import { Folding, TimeAxis, within, zoomed } from "../data/time_axis.js";
 import { selectedEntry, toggle } from "./moves.js";
@@ -88,11 +88,14 @@ export class GridPainter {
     // What changes is seen in the next frame, whatever else the page has to do.
     this.unwatch = [
       effect(() => this.soonAfter(model.changes, model.selected, controls.by, controls.window, controls.foldIdle, controls.hasTime)),
-      effect(() => { if (theme.value) this.recolour(); }),
+      effect(() => {
+        recoloured.value;
+        this.colours = undefined;
+        this.soon();
+      }),
     ];
     const { signal } = this.abort;
     this.scroller.addEventListener("scroll", () => this.soon(), { signal, passive: true });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recolour(), { signal });
     this.canvas.addEventListener("wheel", (event) => this.wheel(event), { signal, passive: false });
     this.canvas.addEventListener("pointerdown", (event) => this.down(event), { signal });
     this.canvas.addEventListener("pointermove", (event) => this.moved(event), { signal });
@@ -119,11 +122,6 @@ export class GridPainter {
   /** @param {...import("../vendor/signals.js").Signal<unknown>} signals */
   soonAfter(...signals) {
     for (const each of signals) each.value;
-    this.soon();
-  }
-
-  recolour() {
-    this.colours = undefined;
     this.soon();
   }
 

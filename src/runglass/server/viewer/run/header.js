@@ -46,7 +46,7 @@ export function Facts({ run }) {
       ${cost && html`<span title="all model calls, including failed attempts">${cost}</span>`}
       ${tokens && html`<span title=${`${exact(tokens.prompt)} in + ${exact(tokens.completion)} out, all attempts`}>${count(tokens.total, "token")}</span>`}
       ${run.totals && html`<span title=${attemptsOf(run)}>${stepsSaid(run)}</span>`}
-      ${models.length > 0 && html`<span class="cut" title=${models.join(", ")}><bdi>${oneLine(models.map(shortModel).join(", "), 100)}</bdi></span>`}
+      ${models.length > 0 && html`<span class="cut" title=${models.join(", ")}><bdi>${oneLine(models.map(run.recording ? String : shortModel).join(", "), 100)}</bdi></span>`}
       ${run.recording && html`<${Sender} run=${run} told=${run.recording} />`}
       <span class="muted">${!run.recording && run.triggerType}${run.startedBy && html` by <bdi>${oneLine(run.startedBy, 40)}</bdi>`}</span>
       ${run.sessionId && !run.recording?.session && html`<a href=${`/?q=session:${run.sessionId}`} title=${run.sessionId}>session ${run.sessionId.slice(0, 4)}…</a>`}
@@ -91,8 +91,8 @@ function stepsSaid(run) {
 
 /** @param {{model: import("./model.js").RunModel}} props */
 function StreamState({ model }) {
-  return model.stream.value === "lost" ? html`<${Lost} />`
-    : html`<span class="going" role="status">live</span>`;
+  const { value } = model.stream;
+  return value === "lost" ? html`<${Lost} />` : value === "live" ? html`<span class="going" role="status">live</span>` : null;
 }
 
 /** @param {{model: import("./model.js").RunModel, run: import("../data/run.js").Run, controls: import("./page.js").Controls}} props */

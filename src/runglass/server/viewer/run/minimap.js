@@ -1,6 +1,6 @@
 // The whole run in a strip: how much goes on at each time, failures never hidden, and which part is seen.
 import { currentOf, html, useEffect, useLayoutEffect, useRef } from "../core/html.js";
-import { theme } from "../core/theme.js";
+import { recoloured } from "../core/theme.js";
 import { FAILED, RETRIED } from "../data/columns.js";
 import { within } from "../data/time_axis.js";
 import { coloursOf, penOf } from "./timeline.js";
@@ -15,17 +15,12 @@ export function Minimap({ model, controls }) {
   /** @type {import("../core/html.js").Ref<{x: number, at: number, window: import("../data/time_axis.js").Span|null}>} */
   const drag = useRef(null);
   const paint = () => paintStrip(currentOf(canvas), model, controls.window.peek());
-  const seen = [model.changes.value, controls.window.value, theme.value];
+  const seen = [model.changes.value, controls.window.value, recoloured.value];
   useEffect(paint, seen);
   useLayoutEffect(() => {
     const resized = new ResizeObserver(paint);
     resized.observe(currentOf(canvas));
-    const theme = matchMedia("(prefers-color-scheme: dark)");
-    theme.addEventListener("change", paint);
-    return () => {
-      resized.disconnect();
-      theme.removeEventListener("change", paint);
-    };
+    return () => resized.disconnect();
   }, [model]);
 
   const whole = { from: 0, to: model.endMs() * 1.02 };

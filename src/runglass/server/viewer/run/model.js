@@ -1,11 +1,12 @@
 // A run as its page has it: the rows outside of all signals, and signals that say that something has changed.
 import { batch, signal } from "../core/html.js";
-import { ApiError, errorOf, get, request } from "../core/api.js";
-import { follow } from "../core/stream.js";
+import { errorOf, get, request } from "../core/api.js";
+import { follow, mayRepeat } from "../core/stream.js";
 import { addressOf, placeOf, rowAt } from "../data/address.js";
 import { Rows } from "../data/columns.js";
 import { densityOf } from "../data/density.js";
-import { LiveRows } from "../data/live.js";
+import { parse } from "../data/json.js";
+import { ENDS, LiveRows } from "../data/live.js";
 import { LoopTotals } from "../data/loops.js";
 import { hasEnded } from "../data/run.js";
 import { View } from "../data/view.js";
@@ -21,14 +22,16 @@ const STRIP = 1200;
 const ROWS_PER_MS = 20;
 const AGAIN_MS = 1000;
 /** How often the outline is read anew at most, where events tell of what is not in it. */
-const TOTALS_MS = 1000;
-/** How often the summary is read anew at most, while models are asked. */
+const SUMMARY_MS = 1000;
+/** How often the summary is read anew at most, while steps end. */
 
 /** The path of a run, and that of its first rows. @param {string} id */
 export function firstReads(id) {
   const path = `/flow-runs/${encodeURIComponent(id)}`;
   return [path, `${path}/trace/outline?limit=${FIRST_PAGE}&partial=true`];
 }
+
+/** The `text` of the call that goes on, or that `isOver`; how many `calls` have ended. @typedef {{text: string, calls: number, isOver: boolean}} Said */
 
 export class RunModel {
   /** @param {string} id */
@@ -51,7 +54,7 @@ export class RunModel {
     this.selected = signal(-1);
     this.filter = signal({ text: "", onlyFailed: false, leastMs: 0 });
     this.matches = signal(0);
-    /** Text of the selected attempt as its model says it. @type {Map<string, string>} */
+    /** What the models of attempts that go on say. @type {Map<string, Said>} */
     this.said = new Map();
     this.loops = new LoopTotals();
     this.told = new Told(this.path, this.abort.signal);
@@ -62,7 +65,7 @@ export class RunModel {
     /** The timer of the next refresh. @type {ReturnType<typeof setTimeout>|undefined} */
     this.due = undefined;
     /** The timer of the next summary. @type {ReturnType<typeof setTimeout>|undefined} */
-    this.totalsDue = undefined;
+    this.summaryDue = undefined;
     /** Where following has led, and what was open before. */
     this.followed = { row: -1, chosen: new Map(), shown: new Set() };
     this.rows = new Rows();
@@ -125,8 +128,15 @@ export class RunModel {
       if (!this.hasEnded()) await this.followLive();
       else if (!hasEnded(run)) this.told.readEnds(this.seq, true);
     } catch (error) {
-      if (!this.abort.signal.aborted) this.problem.value = errorOf(error);
+      this.fail(error);
     }
+  }
+
+  /** Says why nothing follows. @param {unknown} error */
+  fail(error) {
+    if (this.abort.signal.aborted) return;
+    this.problem.value = errorOf(error);
+    this.stream.value = "ended";
   }
 
   /** Takes in a summary. @param {import("../data/run.js").Run} run */
@@ -229,7 +239,7 @@ export class RunModel {
       onFrames: (frames) => {
         let ended = false;
         for (const frame of frames) {
-          const event = JSON.parse(frame.data);
+          const event = parse(frame.data);
           // An outline that was read anew may be ahead of the stream.
           if (event.seq <= this.seq) continue;
           this.hear(event);
@@ -238,51 +248,62 @@ export class RunModel {
           take(event);
           ended ||= /^flow_(completed|failed|cancelled)$/.test(event.eventType);
         }
-        if (ended || frames.some((frame) => /run_started|step_paused|step_resumed/.test(frame.event))) this.readSummary(ended);
-        else if (frames.some((frame) => /step_model_call|step_recorded/.test(frame.event))) this.readTotalsSoon();
+        if (ended || frames.some((frame) => /run_started|step_paused|step_resumed/.test(frame.event))) this.readSummarySoon(0, ended);
+        else if (frames.some((frame) => frame.event !== "step_progress")) this.readSummarySoon(SUMMARY_MS);
         this.refreshSoon();
         return ended;
       },
     });
   }
 
-  /** What the model of a row's attempt has said since somebody looks. @param {number} row */
+  /** What the model of a row's attempt says, where it goes on. @param {number} row @returns {Said|undefined} */
   saidIn(row) {
-    if (!this.said.size) return "";
+    return this.said.size ? this.said.get(this.attemptOf(row)) : undefined;
+  }
+
+  /** What changes where there is news of a row's attempt: another state, a call of its model that ended, the end of the run.
+   * @param {number} row */
+  stateOf(row) {
+    return `${this.rows.status[row]} ${this.saidIn(row)?.calls} ${this.hasEnded()}`;
+  }
+
+  /** @param {number} row */
+  attemptOf(row) {
     const { stepId, loopIndex, attempt } = placeOf(this.rows, row);
-    return this.said.get(`${stepId} ${loopIndex} ${attempt}`) ?? "";
+    return `${stepId} ${loopIndex} ${attempt}`;
   }
 
-  /** Keeps the text that a model says meanwhile. @param {import("../data/live.js").RunEvent} event */
-  hear(event) {
-    if (event.eventType !== "step_progress" && event.eventType !== "step_started") return;
-    const key = `${event.stepId} ${(event.loopPath ?? []).join(",")} ${event.attempt}`;
+  /** Keeps what a model says meanwhile. @param {import("../data/live.js").RunEvent} event */
+  hear({ eventType: type, stepId, loopPath = [], attempt, text, modelCall }) {
+    const key = `${stepId} ${loopPath.join(",")} ${attempt}`;
     // Of an attempt that had begun before, the first words may be missing.
-    this.said.set(key, event.eventType === "step_started" ? "" : (this.said.get(key) ?? "… ") + event.text);
+    const said = this.said.get(key) ?? { text: "… ", calls: 0, isOver: false };
+    if (type === "step_started") this.said.set(key, { text: "", calls: 0, isOver: false });
+    else if (type === "step_progress") this.said.set(key, { ...said, text: (said.isOver ? "" : said.text) + text, isOver: false });
+    else if (type === "step_model_call") this.said.set(key, { ...said, calls: modelCall?.number ?? said.calls + 1, isOver: true });
+    // What is shown stays until the attempt is read anew.
+    else if (type in ENDS && key !== this.attemptOf(this.selected.peek())) this.said.delete(key);
   }
 
-  /** Reads the tokens and the cost anew, which the server alone adds up exactly. Where that fails, what is shown stays
-   * until the next model call. */
-  readTotalsSoon() {
-    this.totalsDue ??= setTimeout(async () => {
-      const run = await get(this.path, this.abort.signal).catch(() => null);
-      this.totalsDue = undefined;
-      // The summary of its end may have overtaken this one.
-      if (run && !this.hasEnded()) this.take(run);
-    }, TOTALS_MS);
-  }
-
-  /** @param {boolean} ended */
-  async readSummary(ended) {
-    try {
-      const run = await get(this.path, this.abort.signal);
-      // One that was asked for before the end may come after it.
-      if (ended || !this.hasEnded()) this.take(run);
-      if (ended) this.refresh();
-    } catch (error) {
-      const isUnreachable = error instanceof ApiError && error.status === 0;
-      if (!this.abort.signal.aborted && !isUnreachable) this.problem.value = errorOf(error);
-    }
+  /** Reads the summary anew in so many milliseconds: the server alone adds up tokens and cost exactly. Where that fails,
+   * what is shown stays until the next step ends; the last one is asked for until it comes. @param {number} ms */
+  readSummarySoon(ms, isLast = false) {
+    if (ms && this.summaryDue) return;
+    clearTimeout(this.summaryDue);
+    this.summaryDue = setTimeout(async () => {
+      const due = this.summaryDue;
+      const found = await get(this.path, this.abort.signal).catch(errorOf);
+      // One that was asked for later knows more.
+      if (due !== this.summaryDue || this.abort.signal.aborted) return;
+      this.summaryDue = undefined;
+      if (!(found instanceof Error)) {
+        this.take(found);
+        if (isLast) this.refresh();
+      } else if (isLast && mayRepeat(found)) {
+        this.stream.value = "lost";
+        this.readSummarySoon(SUMMARY_MS, isLast);
+      } else if (isLast) this.fail(found);
+    }, ms);
   }
 
   refreshSoon() {

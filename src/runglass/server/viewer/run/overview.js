@@ -13,9 +13,7 @@ import { unattributed } from "./tree_rows.js";
 /** @param {{model: import("./model.js").RunModel, row: number, value: Json, controls: import("./page.js").Controls}} props */
 export function Overview({ model, row, value, controls }) {
   const { rows } = model;
-  const going = rows.end[row] < 0 && rows.start[row] >= 0;
   const status = STATUSES[rows.status[row]];
-  const started = startOf(model, row);
   const waited = waitBefore(rows, row);
   const error = value?.errorContext;
   const cost = costOf(value && { costUsd: value.costUsd, ...unknownIn(value.modelCalls ?? []) });
@@ -26,9 +24,7 @@ export function Overview({ model, row, value, controls }) {
     <dl class="facts">
       ${rows.isSpan(row) && html`<${SpanFacts} model=${model} row=${row} value=${value} />`}
       <${Fact} name="status">${saidOf(status, rows.kind[row] === ATTEMPT || rows.isRecorded)}${value?.finishReason ? ` · finish reason ${oneLine(value.finishReason, 60)}` : ""}<//>
-      ${status !== "skipped" && html`
-        <${Fact} name="took">${duration(lengthOf(rows, row, model.endMs()))}${going ? " so far" : ""}<//>
-        ${rows.start[row] >= 0 && html`<${Fact} name="started" title=${exactTime(started)}>${duration(rows.start[row])} into the run · ${exactTime(started)}<//>`}`}
+      <${Times} model=${model} row=${row} />
       ${waited > 0 && html`<${Fact} name="waited">${duration(waited)} before this attempt<//>`}
       ${value?.modelUsed && html`<${Fact} name="model">${oneLine(value.modelUsed, 200)}<//>`}
       ${value?.tokens && html`<${Fact} name="tokens">${exact(value.tokens.prompt)} in + ${exact(value.tokens.completion)} out = ${exact(value.tokens.total)}<//>`}
@@ -55,21 +51,27 @@ export function ContainerFacts({ model, row }) {
     return html`<p>Not received: other spans name it as their parent.</p>
       <dl class="facts"><${Fact} name="inside">${exact(rows.children[row])}<//><${Fact} name="total">${sumOf(rows, row)}<//></dl>`;
   }
-  const going = rows.end[row] < 0 && rows.start[row] >= 0;
   const far = model.loops.of(rows, row);
   const inner = rows.children[row] > 0 && rows.kind[rows.first[row]] === ITERATION ? "iterations" : "inside";
   return html`
     <dl class="facts">
       <${Fact} name="kind">${KINDS[rows.kind[row]]}<//>
       <${Fact} name="status">${SAID[STATUSES[rows.status[row]]]}<//>
-      ${rows.start[row] >= 0 && html`
-        <${Fact} name="took">${duration(lengthOf(rows, row, model.endMs()))}${going ? " so far" : ""}<//>
-        <${Fact} name="started" title=${exactTime(startOf(model, row))}>${duration(rows.start[row])} into the run<//>`}
+      <${Times} model=${model} row=${row} />
       <${Fact} name=${inner}>${far ? `${exact(far.begun)} of ${exact(far.total)}` : exact(rows.children[row])}<//>
       ${rows.tokens[row] > 0 && html`<${Fact} name="tokens">${exact(rows.tokens[row])}<//>`}
       ${!Number.isNaN(rows.cost[row]) && html`<${Fact} name="cost">${money(rows.cost[row])}<//>`}
     </dl>
     <p class="muted">Tokens and cost include everything inside, every attempt.</p>`;
+}
+
+/** When it started and how long it took, where it did. @param {{model: import("./model.js").RunModel, row: number}} props */
+function Times({ model, row }) {
+  const [start, startedAt] = [model.rows.start[row], model.run.value?.startedAt];
+  if (start < 0) return null;
+  return html`
+    <${Fact} name="took">${duration(lengthOf(model.rows, row, model.endMs()))}${model.rows.end[row] < 0 ? " so far" : ""}<//>
+    <${Fact} name="started">${duration(start)} into the run${startedAt && ` · ${exactTime(new Date(Date.parse(startedAt) + start).toISOString())}`}<//>`;
 }
 
 /** @param {{name: string, title?: string, children?: import("../core/html.js").Children}} props */
@@ -140,13 +142,6 @@ function unknownIn(calls) {
   const without = (/** @type {string[]} */ ...reasons) => calls.filter((call) => reasons.includes(call.costUnknown)).length;
   const estimatedCostUsd = calls.find((call) => call.costEstimated)?.costUsd;
   return { unmeteredCalls: without("no_usage", "bad_usage"), unpricedCalls: without("no_price"), estimatedCostUsd };
-}
-
-/** @param {import("./model.js").RunModel} model @param {number} row */
-function startOf(model, row) {
-  const run = model.run.peek();
-  return run?.startedAt && model.rows.start[row] >= 0
-    ? new Date(Date.parse(run.startedAt) + model.rows.start[row]).toISOString() : "";
 }
 
 /** How long an attempt waited after the one before it. @param {import("../data/columns.js").Rows} rows @param {number} row */

@@ -7,7 +7,7 @@ import { addressIn, addressOf, isLeaf, queryOf, rowAt, TABS, titleOf } from "../
 import { NONE, STATUSES } from "../data/columns.js";
 import { exact } from "../data/format.js";
 import { flowOf } from "../data/run.js";
-import { finder } from "../parts/palette.js";
+import { finder, paletteIsOpen } from "../parts/palette.js";
 import { SAID } from "../parts/status.js";
 import { copy, say } from "../parts/toast.js";
 import { Top } from "../parts/top.js";
@@ -181,7 +181,7 @@ function keysOf(model, controls, filterField) {
     { key: "s", what: "slowest step; again: the next slowest", run: () => lead(most(model, "time"), "No further step") },
     { key: "$", what: "most expensive step; again: the next", run: () => lead(most(model, "cost"), "No further step has a cost") },
     { key: "/", what: "filter steps", run: () => { filterField.current?.focus(); filterField.current?.select(); } },
-    { key: "g", what: "go to step", run: () => dispatchEvent(new CustomEvent("runglass-palette")) },
+    { key: "g", what: "go to step", run: () => { paletteIsOpen.value = true; } },
     { key: ".", what: "follow active steps", run: () => {
       controls.follows.value = !controls.follows.value;
       say(controls.follows.value ? "Following active steps" : "No longer following");
@@ -232,5 +232,6 @@ function Problem({ problem, id }) {
   return html`<main class="empty"><div role="alert">
     <h1>${isMissing ? "Run not found" : "The run cannot be shown"}</h1>
     <p>${isMissing ? html`<code>${id}</code> is not in this project, or was deleted.` : problem.message}</p></div>
+    ${!isMissing && html`<p><button onClick=${() => location.reload()}>Try again</button></p>`}
     <p><a href="/">All runs</a></p></main>`;
 }

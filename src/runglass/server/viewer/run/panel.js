@@ -1,9 +1,11 @@
 // All that is kept of what is selected.
-import { html, useEffect, useMemo } from "../core/html.js";
+import { html, useEffect, useMemo, useState } from "../core/html.js";
+import { errorOf } from "../core/api.js";
 import { place, setQuery } from "../core/router.js";
-import { STATUSES } from "../data/columns.js";
+import { SKIPPED, STATUSES, STEP } from "../data/columns.js";
 import { isLeaf, labelOf, TABS, titleOf } from "../data/address.js";
-import { size } from "../data/format.js";
+import { exact, size } from "../data/format.js";
+import { Download } from "../parts/download.js";
 import { Mark } from "../parts/status.js";
 import { JsonTree } from "../parts/json_tree.js";
 import { beside, siblingsOf } from "../data/siblings.js";
@@ -12,26 +14,30 @@ import { Chat } from "./chat.js";
 import { CompareWith } from "./compare_with.js";
 import { LargeContent } from "./large_content.js";
 import { ContainerFacts, Overview } from "./overview.js";
-import { Raw } from "./raw.js";
 import { reveal } from "./moves.js";
+
+const RAW_CHARACTERS = 50_000;
 
 /** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls}} props */
 export function Panel({ model, controls }) {
   const reader = useMemo(() => new AttemptReader(model), [model]);
   const { rows } = model;
-  const row = model.selected.value;
-  const isThere = model.changes.value >= 0 && row >= 0 && row < rows.count;
+  const selected = model.selected.value;
+  const isThere = model.changes.value >= 0 && selected >= 0 && selected < rows.count;
+  // A step is shown as its last attempt.
+  const row = isThere && rows.kind[selected] === STEP && rows.children[selected] ? rows.last[selected] : selected;
   const leaf = isThere && isLeaf(rows, row);
-  const state = isThere ? rows.status[row] : -1;
+  const isSkipped = isThere && rows.status[row] === SKIPPED;
+  const state = isThere && model.run.value ? model.stateOf(row) : "";
   useEffect(() => {
-    if (leaf && STATUSES[state] !== "skipped") reader.read(row);
+    if (leaf && !isSkipped) reader.read(row);
     return () => reader.stop();
   }, [row, state, leaf]);
   if (!isThere) return null;
 
   const found = reader.now.value;
-  const value = leaf && STATUSES[state] !== "skipped" ? found.value : null;
-  const tabs = leaf ? tabsOf(value, isSaying(model, row)).filter((each) => each !== "compare" || siblingsOf(rows, row).length) : ["overview"];
+  const value = leaf && !isSkipped ? found.value : null;
+  const tabs = leaf ? tabsOf(value, Boolean(model.saidIn(row)?.text)).filter((each) => each !== "compare" || siblingsOf(rows, row).length) : ["overview"];
   const wanted = place.value.query.get("tab") ?? "overview";
   const tab = tabs.includes(wanted) ? wanted : "overview";
 
@@ -48,7 +54,7 @@ export function Panel({ model, controls }) {
   return html`
     <aside class="panel" aria-label="Selection">
       <header>
-        <${Mark} status=${STATUSES[state]} />
+        <${Mark} status=${STATUSES[rows.status[row]]} />
         <h2 class="cut" title=${leaf ? titleOf(rows, row) : labelOf(rows, row)}><bdi>${leaf ? titleOf(rows, row) : labelOf(rows, row)}</bdi></h2>
         <${Siblings} model=${model} row=${row} />
         <button class="plain" aria-label="Close the panel" title="Close (Esc)" onClick=${() => { controls.panel.value = false; }}>✕</button>
@@ -122,11 +128,6 @@ function ErrorContent({ value }) {
     ${Object.keys(others).length > 0 && html`<div class="json mono"><${JsonTree} value=${others} open=${true} /></div>`}`;
 }
 
-/** Whether its model says something at the moment. @param {import("./model.js").RunModel} model @param {number} row */
-function isSaying(model, row) {
-  return model.changes.value >= 0 && model.saidIn(row) !== "";
-}
-
 /** @param {Json} value @param {boolean} isSaid whether text comes in still */
 function tabsOf(value, isSaid) {
   /** @type {Record<string, boolean>} */
@@ -144,4 +145,28 @@ function Siblings({ model, row }) {
     <button class="plain" disabled=${before < 0} aria-label="Previous" title="Previous" onClick=${go(before)}>‹</button>
     <button class="plain" disabled=${after < 0} aria-label="Next" title="Next" onClick=${go(after)}>›</button>
   </span>`;
+}
+
+/** The attempt as the API gives it. @param {{value: Json, path: string, controls: import("./page.js").Controls}} props `path`: where the API has all of it */
+function Raw({ value, path, controls }) {
+  const [most, setMost] = useState(RAW_CHARACTERS);
+  const text = useMemo(() => written(value), [value]);
+  return html`
+    <div class="content-bar">
+      ${value.leftOut && html`<span class="muted">without ${Object.entries(value.leftOut).map(([part, bytes]) => `${part} (${size(Number(bytes))})`).join(", ")}</span>`}
+      <${Download} path=${path} name=${`${value.stepId}.json`} />
+      <button class="plain" onClick=${() => controls.copy(text, "JSON copied")}>Copy</button>
+    </div>
+    <pre class="raw">${text.slice(0, most)}</pre>
+    ${text.length > most && html`<button onClick=${() => setMost(most * 10)}>${exact(text.length - most)} more characters</button>`}`;
+}
+
+/** @param {Json} value */
+function written(value) {
+  try {
+    return JSON.stringify(value, null, 2);
+  } catch (error) {
+    // The browser gives up on what is nested thousands of levels deep.
+    return `This value cannot be written as text: ${errorOf(error).message}. Its tree can be opened level by level.`;
+  }
 }

@@ -3,6 +3,7 @@
 import { signal } from "../core/html.js";
 import { errorOf, me, request } from "../core/api.js";
 import { firstFrames } from "../core/stream.js";
+import { parse } from "../data/json.js";
 import { valuesIn } from "../data/overrides.js";
 import { Shape } from "../data/shape.js";
 
@@ -62,9 +63,9 @@ export class Told {
   /** @param {number} after @param {(event: EndEvent) => boolean} isLast */
   async readFrom(after, isLast) {
     const { frames, isCut } = await firstFrames(`${this.path}/trace/stream?after=${after}`, {
-      abort: this.abort, mostBytes: MOST_BYTES, isLast: ({ data }) => isLast(JSON.parse(data)),
+      abort: this.abort, mostBytes: MOST_BYTES, isLast: ({ data }) => isLast(parse(data)),
     });
-    for (const { data } of frames) this.take(JSON.parse(data));
+    for (const { data } of frames) this.take(parse(data));
     if (isCut) this.change({ tooLarge: [...this.content.peek().tooLarge, after ? "Result" : "Input"] });
   }
 

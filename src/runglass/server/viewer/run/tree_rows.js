@@ -80,7 +80,7 @@ export class TreeRows {
     const far = group ? undefined : model.loops.of(rows, row);
     const kind = group ? "" : kindOf(model, row);
     const asked = kind === "llm" || rows.isRecorded ? modelIn(model, row) : "";
-    const note = group ? count(group.count, "iteration") : [noteOf(rows, row, far), asked && shortModel(asked), ...spanNotes(rows, row)].filter(Boolean).join(" · ");
+    const note = group ? count(group.count, "iteration") : [noteOf(rows, row, far), asked && (rows.isRecorded ? asked : shortModel(asked)), ...spanNotes(rows, row)].filter(Boolean).join(" · ");
     const value = group ? "" : valueOf(model, row, by);
     // Most lines are the same as in the frame before.
     const shown = `${entry} ${at} ${isOpen} ${status} ${isSelected} ${text} ${kind} ${note} ${value}`;

@@ -31,7 +31,7 @@ function said(run, where) {
   if (status === "cancelled") return html`<p><bdi>${cancelledBy(run)}</bdi>${where && html`; during <bdi>${where}</bdi>`}</p>`;
   if (status === "paused") {
     return where ? html`<p><bdi>${where}</bdi> called tools; the run continues when its caller sends the results</p>`
-      : html`<p>Waiting for the next step of the step-through</p>`;
+      : html`<p>Waiting for the next call of the step-through</p>`;
   }
   if (status === "running" && run.recording?.entryEnded) return html`<p>Its entry span has ended. The run stays open for late spans.</p>`;
   if (status === "running" && run.recording && !where) return html`<p>Waiting for more spans.</p>`;

@@ -5,13 +5,17 @@ import { count, exactTime, round } from "../data/format.js";
 
 const BUCKETS = 90;
 const HEIGHT = 32;
+const SOON_MS = 1000;
+/** How often it is read anew at most. */
 
 /** @typedef {{from: string, bucketMs: number, buckets: {runs: number, failed: number}[]}} Found */
 
-/** @param {{query: string, seen: number, onTime: (sinceMs: number, untilMs: number) => void}} props
- *   `seen` changes when there may be new runs */
-export function Histogram({ query, seen, onTime }) {
+/** @param {{query: string, changes: number, onTime: (sinceMs: number, untilMs: number) => void}} props
+ *   `changes` grows when there may be new runs, or other ones failed */
+export function Histogram({ query, changes, onTime }) {
   const [found, setFound] = useState(/** @type {Found|null} */ (null));
+  const [seen, setSeen] = useState(0);
+  const due = useRef(0);
   const [drag, setDrag] = useState(/** @type {[number, number]|null} */ (null));
   /** @type {import("../core/html.js").Ref<SVGSVGElement>} */
   const strip = useRef(null);
@@ -26,6 +30,9 @@ export function Histogram({ query, seen, onTime }) {
     });
     return () => abort.abort();
   }, [query, seen]);
+  useEffect(() => {
+    if (changes) due.current ||= setTimeout(() => { due.current = 0; setSeen(changes); }, SOON_MS);
+  }, [changes]);
 
   if (!found || !found.buckets.length) return html`<div class="histogram" aria-hidden="true"></div>`;
   const { buckets, bucketMs } = found;

@@ -1,15 +1,14 @@
 // The runs of the project, newest first: what is asked for is in the address.
-import { html, useEffect, useMemo, useRef, useSignal } from "../core/html.js";
-import { ApiError } from "../core/api.js";
+import { currentOf, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../core/html.js";
+import { ApiError, get, me } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { bind } from "../core/keys.js";
 import { go, place, setQuery } from "../core/router.js";
 import { count, dayTime } from "../data/format.js";
-import { withFields } from "../data/search.js";
+import { namesIn, withFields } from "../data/search.js";
 import { Lost } from "../parts/lost.js";
 import { Top } from "../parts/top.js";
 import { Histogram } from "./histogram.js";
-import { Nothing } from "./nothing.js";
 import { QueryBox } from "./query_box.js";
 import { Row } from "./row.js";
 import { RunList } from "./run_list.js";
@@ -18,11 +17,20 @@ const HEADS = [["c-choose", ""], ["c-status", ""], ["c-flow", "flow"], ["c-input
   ["c-started", "started"], ["c-duration num", "duration"], ["c-steps num", "steps"], ["c-tokens num", "tokens"], ["c-cost num", "cost"],
   ["c-trigger", "trigger"]];
 
+/** The list that was shown last, which whoever comes back finds as it was left. @type {RunList|null} */
+let last = null;
+
+/** @param {string} query */
+function listOf(query) {
+  const before = last?.who === me.peek() ? last : null;
+  last = before?.query === query ? before : new RunList(query, before);
+  return last;
+}
+
 export function RunsPage() {
   const query = place.value.query.get("q") ?? "";
-  const before = useRef(/** @type {import("../data/run.js").Run[]} */ ([]));
-  const list = useMemo(() => new RunList(query, before.current ?? []), [query]);
-  const chosen = useSignal(/** @type {string[]} */ ([]));
+  const list = useMemo(() => listOf(query), [query]);
+  const { chosen } = list;
   /** @type {import("../core/html.js").Ref<HTMLInputElement>} */
   const field = useRef(null);
   /** @type {import("../core/html.js").Ref<HTMLElement>} */
@@ -31,9 +39,10 @@ export function RunsPage() {
   useEffect(() => { document.title = query ? `${query} – Runglass` : "Runs – Runglass"; }, [query]);
   useEffect(() => {
     list.mayMove = () => (scroller.current?.scrollTop ?? 0) === 0 && !scroller.current?.matches(":hover, :focus-within");
-    list.more();
+    list.open();
     return () => list.close();
   }, [list]);
+  useLayoutEffect(() => { currentOf(scroller).scrollTop = list.top; }, [list]);
 
   const ask = (/** @type {string} */ text, { push } = { push: true }) => setQuery({ q: text }, { push });
   /** @param {number} by */
@@ -72,12 +81,12 @@ export function RunsPage() {
 
   /** @param {import("../core/html.js").EventOf<HTMLElement>} event */
   function scrolled({ currentTarget: { scrollHeight, scrollTop, clientHeight } }) {
+    list.top = scrollTop;
     const near = scrollHeight - scrollTop - clientHeight < 600;
     if (near && list.cursor.value && !list.loading.value && !list.isStopped && !list.problem.value) list.more();
   }
 
   const runs = list.runs.value;
-  before.current = runs;
   const problem = list.problem.value;
   const arrived = list.arrived.value.length;
   const isQueryWrong = problem instanceof ApiError && problem.status === 422;
@@ -86,7 +95,7 @@ export function RunsPage() {
     <main class="runs">
       <h1 class="hidden-label">Runs</h1>
       <${QueryBox} query=${query} problem=${isQueryWrong ? problem : null} onQuery=${ask} fieldRef=${field} />
-      <${Histogram} query=${query} seen=${runs[0]?.id ?? ""}
+      <${Histogram} query=${query} changes=${list.changes.value}
         onTime=${(/** @type {number} */ since, /** @type {number} */ until) => ask(withFields(query, { since: iso(since), until: iso(until) }))} />
       <div class="list-bar">
         <span class="muted" role="status">${said(runs.length, list)}</span>
@@ -132,4 +141,37 @@ function said(number, list) {
 /** @param {number} ms */
 function iso(ms) {
   return new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
+}
+
+/** @typedef {{field: string, name: string}} Named */
+
+/** @type {Record<string, string>} */
+const UNKNOWN = { step: "has run a step", model: "has called a model" };
+
+/** @param {{query: string, onAll: () => void}} props */
+function Nothing({ query, onAll }) {
+  const [unknown, setUnknown] = useState(/** @type {Named[]} */ ([]));
+  useEffect(() => {
+    const abort = new AbortController();
+    setUnknown([]);
+    unknownIn(query, abort.signal).then(setUnknown, () => {});
+    return () => abort.abort();
+  }, [query]);
+  return query
+    ? html`<div class="empty"><h2>No run matches</h2><p><code>${query}</code></p>
+        ${unknown.map(({ field, name }) => html`<p key=${`${field}:${name}`}>No run of this project ${UNKNOWN[field]} <code>${name}</code>.</p>`)}
+        <button onClick=${onAll}>Show all runs</button></div>`
+    : html`<div class="empty"><h2>No runs yet</h2>
+        <p>Runs of this project appear here as they start. From a terminal:</p>
+        <p><code>${`runglass run ${me.value?.org ?? "ORG"}/${me.value?.project ?? "PROJECT"}/FLOW --message "Hello"`}</code></p></div>`;
+}
+
+/** The names that no run has, as far as one request for each can tell. @param {string} query @param {AbortSignal} abort */
+async function unknownIn(query, abort) {
+  const asked = await Promise.all(namesIn(query).map(async (named) => {
+    const parameters = new URLSearchParams({ q: `${named.field}:"${named.name}"`, limit: "1" });
+    const page = await get(`/flow-runs?${parameters}`, abort);
+    return { named, isUnknown: page.runs.length === 0 && page.nextCursor === null };
+  }));
+  return asked.filter((each) => each.isUnknown).map((each) => each.named);
 }

@@ -32,10 +32,10 @@ export function Row({ run, chosen, onChoose }) {
       <td class="c-flow cut"><a href=${href} data-run=${run.id}><bdi>${run.flowSlug ?? run.flowId}</bdi>
         ${" "}<span class="muted">${run.recording ? html`<bdi>${oneLine(run.recording.name ?? "", 80)}</bdi>`
           : run.version === 0 ? "draft" : run.version ? `v${run.version}` : ""}</span></a></td>
-      <td class="c-input cut mono muted" title=${input}><bdi>${input}</bdi></td>
-      <td class="c-outcome cut" title=${[outcome, result].filter(Boolean).join("\n")}>
+      <td class="c-input cut mono muted" dir="auto" title=${input}>${input}</td>
+      <td class="c-outcome cut" dir="auto" title=${[outcome, result].filter(Boolean).join("\n")}>
         ${outcome && html`<bdi class=${run.status === "failed" ? "problem" : "muted"}>${outcome}</bdi>${" "}`}
-        ${result && html`<bdi class="mono">${result}</bdi>`}</td>
+        ${result && html`<span class="mono">${result}</span>`}</td>
       <td class="c-started" title=${exactTime(run.startedAt)}>${ago(run.startedAt, now.value)}</td>
       <td class="c-duration num">${going && run.startedAt && !run.recording?.entryEnded
         ? html`<span class=${run.status === "running" ? "going" : "muted"}>${soFar(soFarOf(run, now.value))} …</span>` : duration(run.durationMs)}</td>

@@ -1,20 +1,28 @@
 // The runs that a query finds: page by page as far as somebody scrolls, and live from then on.
 import { batch, signal } from "../core/html.js";
-import { errorOf, get } from "../core/api.js";
+import { errorOf, get, me } from "../core/api.js";
 import { follow } from "../core/stream.js";
+import { parse } from "../data/json.js";
 
 const PAGE = 50;
 const MOST_WAITING = 500;
-/** Of runs that arrived and are not shown yet; with more, the list is read anew. */
+/** Of runs that arrived and are not shown yet. */
+const MOST_SHOWN = 1000;
+/** With more, the list is read anew when further ones arrive at its top: a tab may stay open for weeks. */
 
 /** @typedef {import("../data/run.js").Run} Run */
 
 export class RunList {
-  /** @param {string} query @param {Run[]} before what is shown until the first page is there */
+  /** @param {string} query @param {Pick<RunList, "runs"|"chosen">|null} before whose runs are shown until the first page is there */
   constructor(query, before) {
     this.query = query;
+    this.who = me.peek();
     /** @type {import("../vendor/signals.js").Signal<Run[]>} */
-    this.runs = signal(before);
+    this.runs = signal(before?.runs.peek() ?? []);
+    /** The ids of those that are selected to be compared. @type {import("../vendor/signals.js").Signal<string[]>} */
+    this.chosen = before?.chosen ?? signal([]);
+    /** How far somebody has scrolled. */
+    this.top = 0;
     /** Whether it is still those from before. */
     this.isOld = signal(true);
     /** Those that arrived at the top and are not shown yet. @type {import("../vendor/signals.js").Signal<Run[]>} */
@@ -29,13 +37,22 @@ export class RunList {
     this.isStopped = false;
     /** @type {AbortController|undefined} */
     this.search = undefined;
-    /** @type {Promise<void>|undefined} */
-    this.live = undefined;
+    /** Counts the changes of runs that somebody looks at. */
+    this.changes = signal(0);
+    /** The last change that is in the list, once its first page is there. */
+    this.lastId = "";
     /** @type {import("../vendor/signals.js").Signal<import("../core/stream.js").StreamState>} */
     this.stream = signal("live");
     this.abort = new AbortController();
     /** Whether what arrives may be shown at once: nobody reads what would move. */
     this.mayMove = () => true;
+  }
+
+  /** Reads the first page, or all that has changed since the list was left. */
+  open() {
+    this.abort = new AbortController();
+    if (this.lastId) this.followLive();
+    if (!this.lastId || this.loading.peek()) this.more();
   }
 
   close() {
@@ -46,7 +63,8 @@ export class RunList {
   async more() {
     this.isStopped = false;
     this.search = new AbortController();
-    const abort = AbortSignal.any([this.abort.signal, this.search.signal]);
+    const { signal: left } = this.abort;
+    const abort = AbortSignal.any([left, this.search.signal]);
     batch(() => {
       this.loading.value = true;
       this.problem.value = null;
@@ -55,7 +73,7 @@ export class RunList {
       let found = 0;
       do found += await this.readPage(abort); while (this.cursor.peek() && found < PAGE);
     } catch (error) {
-      if (this.abort.signal.aborted) return;
+      if (left.aborted) return;
       if (!this.isStopped) this.problem.value = errorOf(error);
     }
     batch(() => {
@@ -85,8 +103,11 @@ export class RunList {
       this.cursor.value = page.nextCursor ?? "";
       if (page.nextCursor && page.runs.length < PAGE) this.searchedTo.value = timeOf(page.nextCursor);
     });
-    // The stream goes on from the moment that the first page is of: nothing falls between the two.
-    this.live ??= this.followLive(String(page.lastChange));
+    if (!this.lastId) {
+      // The stream goes on from the moment that the first page is of: nothing falls between the two.
+      this.lastId = String(page.lastChange);
+      this.followLive();
+    }
     return page.runs.length;
   }
 
@@ -95,15 +116,16 @@ export class RunList {
     return this.isOld.peek() ? [] : this.runs.peek();
   }
 
-  /** @param {string} after */
-  async followLive(after) {
+  async followLive() {
     const parameters = this.query ? `?${new URLSearchParams({ q: this.query })}` : "";
     try {
       await follow(() => `/flow-runs/stream${parameters}`, {
-        lastId: after, abort: this.abort.signal,
+        lastId: this.lastId, abort: this.abort.signal,
         onState: (state) => { this.stream.value = state; },
         onFrames: (frames) => {
-          const told = frames.map((frame) => ({ event: frame.event, run: JSON.parse(frame.data) }));
+          this.lastId = frames.at(-1)?.id || this.lastId;
+          this.changes.value += 1;
+          const told = frames.map((frame) => ({ event: frame.event, run: parse(frame.data) }));
           this.take(told.filter((each) => each.event === "run").map((each) => each.run));
           this.leave(told.filter((each) => each.event === "gone").map((each) => each.run.id));
         },
@@ -140,6 +162,17 @@ export class RunList {
 
   /** Shows what has arrived. */
   showArrived() {
+    const isLong = this.runs.peek().length + this.arrived.peek().length > MOST_SHOWN;
+    if (isLong && !this.loading.peek()) {
+      this.close();
+      batch(() => {
+        this.isOld.value = true;
+        this.cursor.value = this.lastId = "";
+        this.arrived.value = [];
+      });
+      this.open();
+      return;
+    }
     batch(() => {
       this.runs.value = [...this.arrived.value, ...this.runs.value].sort((a, b) => (a.id < b.id ? 1 : -1));
       this.arrived.value = [];
