@@ -47,31 +47,17 @@ async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
 
 
 async def make_run(
-    store: Store,
-    run_id: str = "run-1",
-    *,
-    project: str = "demo",
-    slug: str = "flow",
-    call: IdempotencyKey | None = None,
+    store: Store, run_id: str = "run-1", *, project: str = "demo", slug: str = "flow", **fields: Any
 ) -> RunRecord:
     owner = await store.ensure_project("acme", project)
     flow = await store.put_draft(owner.id, slug, name=None, capture=None, source=b"{}")
-    request, summary = b'{"inputs":{}}', b'{"status":"pending"}'
-    return await store.create_run(
-        new_run(owner.id, flow.id, id=run_id, request=request, summary=summary, call=call)
-    )
+    about = {"request": b'{"inputs":{}}', "summary": b'{"status":"pending"}', **fields}
+    return await store.create_run(new_run(owner.id, flow.id, id=run_id, **about))
 
 
 def batch(run: RunRecord, head: int, *events: bytes, status: str = "running", **more: Any) -> Append:
-    return Append(
-        run_no=run.no,
-        head=head,
-        fence=run.fence,
-        events=events,
-        status=status,
-        summary=b'{"status":"%s"}' % status.encode(),
-        **more,
-    )
+    about = {"summary": b'{"status":"%s"}' % status.encode(), **more}
+    return Append(run_no=run.no, head=head, fence=run.fence, events=events, status=status, **about)
 
 
 def row(position: int, *, attempt: int = 1, status: str = "running", step_id: str = "s") -> StepRow:

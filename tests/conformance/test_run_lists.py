@@ -17,11 +17,11 @@ from runglass.log.events import FlowFailed, StepCompleted, encode_event
 from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
 from runglass.store.query_search import SearchLimits
-from runglass.store.records import Append, ListPosition, RunNumbers, StepRow
+from runglass.store.records import ListPosition, RunNumbers, StepRow
 from runglass.support.clock import iso_ms
 from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.query_parser import parse_run_query
-from tests.conformance.stores import STORES, store_kinds
+from tests.conformance.stores import STORES, batch, make_run, store_kinds
 from tests.records import new_run
 
 PATIENT = SearchLimits(look_s=60.0, count_s=60.0)
@@ -131,6 +131,12 @@ def made_up(random: Random, number: int) -> Known:
     )
 
 
+def completed(run_id: str, step_id: str, text: str) -> bytes:
+    """The event of a step that has ended with this text."""
+    step: dict[str, Any] = {"step_id": step_id, "step_index": 0, "attempt": 1, "duration_ms": 1}
+    return encode_event(StepCompleted(execution_id=run_id, **step, output={"text": text}))
+
+
 async def stored(store: Store, project_id: int, run: Known) -> None:
     created = await store.create_run(
         new_run(
@@ -145,33 +151,17 @@ async def stored(store: Store, project_id: int, run: Known) -> None:
     )
     if run.status == "pending":
         return
-    event = StepCompleted(
-        execution_id=run.id,
-        step_id=run.step,
-        step_index=0,
-        attempt=1,
-        duration_ms=1,
-        output={"text": f"before {run.text} behind"},
-    )
     step = StepRow(1, run.step, "", 1, "completed" if run.step_ran else "skipped", b"{}")
-    middle = Append(
-        run_no=created.no,
-        head=0,
-        fence=created.fence,
-        events=[encode_event(event), b"no JSON"],
-        steps=[step],
-        status="running",
-        summary=summary_of(run, status="running"),
-    )
-    await store.append(middle)
+    told = [completed(run.id, run.step, f"before {run.text} behind"), b"no JSON"]
+    begun = summary_of(run, status="running")
+    await store.append(batch(created, 0, *told, steps=[step], summary=begun))
     if run.status == "running":
         return
     error = {"code": "X", "message": "y"}
-    last = Append(
-        run_no=created.no,
-        head=2,
-        fence=created.fence,
-        events=[encode_event(FlowFailed(execution_id=run.id, run_id=run.id, error=error))],
+    last = batch(
+        created,
+        2,
+        encode_event(FlowFailed(execution_id=run.id, run_id=run.id, error=error)),
         status=run.status,
         summary=summary_of(run, status=run.status),
         ended_at=iso_ms(run.created_ms) if run.status in TERMINAL else None,
@@ -397,47 +387,32 @@ async def test_a_change_says_whether_the_run_meets_the_query_or_may_have_met_it(
 
 
 async def test_an_append_that_leaves_the_status_is_no_change(own_store: Store) -> None:
-    store = own_store
-    project = await store.ensure_project("acme", "demo")
-    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
-    run = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
-
+    run = await make_run(own_store, first_id(1))
     seen = []
     for head, status in enumerate(["running", "running", "paused", "paused", "running"]):
-        await store.append(
-            Append(run_no=run.no, head=head, fence=run.fence, events=[b"{}"], status=status, summary=b"{}")
-        )
-        seen += [each.number for each in await store.changed_runs(project.id, RunQuery(), after=0, limit=9)]
+        await own_store.append(batch(run, head, b"{}", status=status))
+        changed = await own_store.changed_runs(run.project_id, RunQuery(), after=0, limit=9)
+        seen += [each.number for each in changed]
     assert seen == [2, 2, 3, 3, 4]
 
 
 async def test_the_number_of_a_purged_change_is_not_given_again(own_store: Store) -> None:
-    store = own_store
-    project = await store.ensure_project("acme", "demo")
-    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
-    first = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
-    await store.append(
-        Append(run_no=first.no, head=0, fence=first.fence, events=[b"{}"], status="failed", summary=b"{}")
-    )
-    assert await store.purge_runs([first.no])
-    await store.create_run(new_run(project.id, flow.id, id=first_id(2)))
-    (change,) = await store.changed_runs(project.id, RunQuery(), after=0, limit=9)
+    first = await make_run(own_store, first_id(1))
+    await own_store.append(batch(first, 0, b"{}", status="failed"))
+    assert await own_store.purge_runs([first.no])
+    await make_run(own_store, first_id(2))
+    (change,) = await own_store.changed_runs(first.project_id, RunQuery(), after=0, limit=9)
     assert change.number == 3
 
 
 async def test_the_message_of_an_error_is_found_until_it_is_taken_out(own_store: Store) -> None:
     store = own_store
-    project = await store.ensure_project("acme", "demo")
-    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
     newest, oldest = first_id(2), first_id(1)
-    numbers = []
+    runs = [await make_run(store, run_id) for run_id in (newest, oldest)]
     summary = b'{"error":{"code":"CODE_ERROR","message":"no Sesame"}}'
-    for run_id in (newest, oldest):
-        run = await store.create_run(new_run(project.id, flow.id, id=run_id))
-        await store.append(
-            Append(run_no=run.no, head=0, fence=run.fence, events=[b"{}"], status="failed", summary=summary)
-        )
-        numbers.append(run.no)
+    for run in runs:
+        await store.append(batch(run, 0, b"{}", status="failed", summary=summary))
+    numbers = [run.no for run in runs]
 
     async def found(text: str) -> list[str]:
         return await all_pages(store, await asked(store, text), limit=1)
@@ -456,7 +431,7 @@ async def test_the_message_of_an_error_is_found_until_it_is_taken_out(own_store:
     assert "run_error {" in rows
     # A row that was left of it would take the place of the other run in the first page.
     assert await store.purge_runs(numbers[:1])
-    page = await store.runs(project.id, await asked(store, "error:code_error"), limit=1)
+    page = await store.runs(runs[0].project_id, await asked(store, "error:code_error"), limit=1)
     assert ([each.id for each in page.runs], page.position) == ([oldest], None)
 
 
@@ -496,27 +471,10 @@ async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_e
     kind: str, tmp_path: Path
 ) -> None:
     async with STORES[kind](tmp_path, search=SearchLimits(look_s=0.0)) as store:
-        project = await store.ensure_project("acme", "demo")
-        flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
-        for number in (1, 2):
-            run = await store.create_run(new_run(project.id, flow.id, id=first_id(number)))
+        runs = [await make_run(store, first_id(number)) for number in (1, 2)]
+        for number, run in enumerate(runs, 1):
             words = ["early", *[f"filler {number}"] * 250, "late"]
-            events = [
-                encode_event(
-                    StepCompleted(
-                        execution_id=run.id,
-                        step_id="s",
-                        step_index=0,
-                        attempt=1,
-                        duration_ms=1,
-                        output={"text": word},
-                    )
-                )
-                for word in words
-            ]
-            await store.append(
-                Append(run_no=run.no, head=0, fence=run.fence, events=events, status="running", summary=b"{}")
-            )
+            await store.append(batch(run, 0, *(completed(run.id, "s", word) for word in words)))
         both = [first_id(2), first_id(1)]
         for text, wanted in (
             ("early late", both),
@@ -527,7 +485,7 @@ async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_e
             ("never", []),
         ):
             assert await all_pages(store, await asked(store, text), limit=1) == wanted, text
-        page = await store.runs(project.id, await asked(store, "late"), limit=1)
+        page = await store.runs(runs[0].project_id, await asked(store, "late"), limit=1)
         assert page.runs == []
         assert page.position is not None
         assert page.position.run_id == first_id(2)
@@ -539,30 +497,23 @@ async def test_of_another_projects_session_nothing_is_told(kind: str, tmp_path: 
     query = RunQuery((Term("session", (session,)), Term("model", ("echo",), negated=True)))
     async with STORES[kind](tmp_path, search=SearchLimits(look_s=0.0, first_rows=0)) as store:
         own = await store.ensure_project("acme", "own")
-        other = await store.ensure_project("acme", "other")
-        flow = await store.put_draft(other.id, "one", name=None, capture=None, source=b"{}")
-        for number in range(1, 6):
-            await store.create_run(new_run(other.id, flow.id, id=first_id(number), session_id=session))
+        of_other = {"project": "other", "session_id": session}
+        other, *_ = [await make_run(store, first_id(number), **of_other) for number in range(1, 6)]
         found = await store.runs(own.id, query, limit=1)
         assert (found.runs, found.position) == ([], None)
         counts = await store.count_runs(own.id, query, until_ms=1000, buckets=10)
         assert counts.from_ms == 1000
-        assert len((await store.runs(other.id, query, limit=9)).runs) == 5
-        assert (await store.count_runs(other.id, query, until_ms=1000, buckets=10)).from_ms == 1
+        assert len((await store.runs(other.project_id, query, limit=9)).runs) == 5
+        assert (await store.count_runs(other.project_id, query, until_ms=1000, buckets=10)).from_ms == 1
 
 
 @pytest.mark.parametrize("letters", [10, 60, 64, 65, 300])
 async def test_a_text_of_any_length_is_found_where_it_stands_alone(own_store: Store, letters: int) -> None:
     there, content = 'Ä"' + "aB" * letters, 'Ä"' + "Ab" * letters
     event = msgspec.json.encode({"stepId": content[:-1] + "c", "output": {"x": [content]}})
-    store = own_store
-    project = await store.ensure_project("acme", "demo")
-    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
-    run = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
-    await store.append(
-        Append(run_no=run.no, head=0, fence=run.fence, events=[event], status="running", summary=b"{}")
-    )
+    run = await make_run(own_store, first_id(1))
+    await own_store.append(batch(run, 0, event))
     for text, is_there in ((there, True), (there + "c", False), (there[:-1] + "c", False)):
         query = RunQuery((Term("text", (text,)),))
-        found = await store.runs(project.id, query, limit=1)
+        found = await own_store.runs(run.project_id, query, limit=1)
         assert bool(found.runs) == is_there, text

@@ -8,7 +8,7 @@ import pytest
 
 from runglass.errors import PermanentStoreError, WrongExpectedVersion
 from runglass.store.base import Store
-from runglass.store.records import Append, Checkpoint
+from runglass.store.records import Checkpoint
 from tests.conformance.stores import batch, make_run, row, whole_trace
 from tests.records import new_run, there
 
@@ -39,7 +39,7 @@ async def test_an_append_on_another_head_is_refused_and_writes_nothing(store: St
 
 async def test_a_writer_with_an_old_fencing_number_is_refused(store: Store) -> None:
     run = await make_run(store)
-    stale = Append(run_no=run.no, head=0, fence=run.fence - 1, events=[b"x"], status="running", summary=b"{}")
+    stale = batch(msgspec.structs.replace(run, fence=run.fence - 1), 0, b"x")
     with pytest.raises(WrongExpectedVersion):
         await store.append(stale)
     assert await store.events(run.no, after=0, limit_bytes=1000) == []
@@ -115,8 +115,7 @@ async def test_checkpoints_of_steps_that_run_again_are_dropped(store: Store) -> 
     run = await make_run(store)
     kept = [Checkpoint("s", "", b"1"), Checkpoint("s", "0", b"2"), Checkpoint("t", "", b"3")]
     await store.append(batch(run, 0, b"1", checkpoints=kept))
-    again = batch(run, 1, b"2", checkpoints=[Checkpoint("s", "1", b"4")])
-    await store.append(msgspec.structs.replace(again, dropped=["s"]))
+    await store.append(batch(run, 1, b"2", checkpoints=[Checkpoint("s", "1", b"4")], dropped=["s"]))
     assert await store.checkpoints(run.no) == [Checkpoint("s", "1", b"4"), Checkpoint("t", "", b"3")]
 
 
@@ -125,11 +124,11 @@ async def test_large_checkpoints_of_steps_that_run_again_go_bit_by_bit(store: St
     large = b"0" * 700_000
     old = [Checkpoint("s", str(number), large) for number in range(3)]
     size = 3 * len(large)
-    first = batch(run, 0, b"1", checkpoints=[*old, Checkpoint("t", "", b"1")])
-    await store.append(msgspec.structs.replace(first, open_bytes=size))
+    first = [*old, Checkpoint("t", "", b"1")]
+    await store.append(batch(run, 0, b"1", checkpoints=first, open_bytes=size))
     before = await open_bytes_of(store, run.id)
     again = [Checkpoint("s", "1", b"2"), Checkpoint("s", "3", b"3")]
-    await store.append(msgspec.structs.replace(batch(run, 1, b"2", checkpoints=again), dropped=["s", "u"]))
+    await store.append(batch(run, 1, b"2", checkpoints=again, dropped=["s", "u"]))
     left = [*again, Checkpoint("t", "", b"1")]
     assert sorted(await store.checkpoints(run.no)) == left
     assert await store.checkpoint(run.no, "s", "0") is None
@@ -139,7 +138,7 @@ async def test_large_checkpoints_of_steps_that_run_again_go_bit_by_bit(store: St
     for rest in (len(large), 0):
         assert await store.drop_checkpoints(limit_rows=100, limit_bytes=1000)
         assert await open_bytes_of(store, run.id) == before - 2 * len(large) + rest
-    await store.append(msgspec.structs.replace(batch(run, 2, b"3"), dropped=["s"]))
+    await store.append(batch(run, 2, b"3", dropped=["s"]))
     assert await store.checkpoints(run.no) == [Checkpoint("t", "", b"1")]
     while await store.drop_checkpoints(limit_rows=1, limit_bytes=1):
         pass

@@ -3,7 +3,6 @@
 from decimal import Decimal
 from uuid import UUID, uuid4
 
-import msgspec
 import pytest
 
 from runglass.errors import WrongExpectedVersion
@@ -31,8 +30,8 @@ async def test_runs_without_a_lease_are_claimed_oldest_first(store: Store) -> No
 async def test_an_owner_is_told_its_runs_with_the_head_of_each(store: Store) -> None:
     going, ended, _ = [await make_run(store, f"run-{number}") for number in range(3)]
     await store.hold_lease("me", until="2027-01-01", renew=False)
-    await store.append(msgspec.structs.replace(batch(going, 0, b"1", b"2"), owner="me"))
-    await store.append(msgspec.structs.replace(batch(ended, 0, b"1"), owner="me"))
+    await store.append(batch(going, 0, b"1", b"2", owner="me"))
+    await store.append(batch(ended, 0, b"1", owner="me"))
     assert await store.owned_runs("me") == {"run-0": 2, "run-1": 1}
     await store.append(batch(ended, 1, b"2", status="completed"))
     assert await store.owned_runs("me") == {"run-0": 2}
@@ -43,7 +42,7 @@ async def test_a_lease_keeps_runs_from_others_until_it_runs_out(store: Store) ->
     run = await make_run(store)
     assert await store.hold_lease("one", until="2026-01-01T00:00:10Z", renew=False)
     (mine,) = await store.claim_runs("one", now="2026-01-01T00:00:00Z", limit=10)
-    await store.append(msgspec.structs.replace(batch(mine, 0, b"1"), owner="one"))
+    await store.append(batch(mine, 0, b"1", owner="one"))
     assert await store.claim_runs("two", now="2026-01-01T00:00:09Z", limit=10) == []
     assert await store.hold_lease("one", until="2026-01-01T00:00:20Z", renew=True)
     assert await store.claim_runs("two", now="2026-01-01T00:00:19Z", limit=10) == []

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from runglass.store.base import Store
@@ -31,7 +30,7 @@ async def test_a_task_of_maintenance_is_kept_by_whoever_claims_it_again(store: S
 async def test_what_a_caller_is_owed_expires_with_the_runs_end_and_the_call_stays_known(store: Store) -> None:
     run = await make_run(store, call=CALL)
     await store.answer_call(run.project_id, "key", status=202, answer=b"{}")
-    await store.append(msgspec.structs.replace(batch(run, 0, b"1"), owed=[(1, b"{}")]))
+    await store.append(batch(run, 0, b"1", owed=[(1, b"{}")]))
     assert await store.expire_answers(before="9999", limit=10) == 0, "the run goes on"
     await store.append(batch(run, 1, b"2", status="completed", result=b'{"a":1}'))
     assert await store.expire_answers(before="2000", limit=10) == 0, "nothing is as old as that"
@@ -46,7 +45,7 @@ async def test_what_a_caller_is_owed_expires_with_the_runs_end_and_the_call_stay
 
 async def test_the_answer_to_a_call_expires_though_its_run_waits(store: Store) -> None:
     run = await make_run(store, call=CALL)
-    paused = msgspec.structs.replace(batch(run, 0, b"1", status="paused"), owed=[(1, b"{}")])
+    paused = batch(run, 0, b"1", status="paused", owed=[(1, b"{}")])
     await store.append(paused)
     await store.answer_call(run.project_id, "key", status=200, answer=b"{}")
     assert await store.expire_answers(before="9999", limit=10) == 1
@@ -67,7 +66,7 @@ async def test_answers_expire_a_few_at_a_time_and_the_oldest_first(store: Store)
 async def test_owed_content_of_one_run_expires_bit_by_bit(store: Store) -> None:
     run = await make_run(store)
     owed = [(seq, b"x" * 700_000) for seq in range(1, 6)]
-    await store.append(msgspec.structs.replace(batch(run, 0, *[b"1"] * 5), owed=owed))
+    await store.append(batch(run, 0, *[b"1"] * 5, owed=owed))
     await store.append(batch(run, 5, b"2", status="completed", result=b"{}"))
     bites = 0
     while await store.expire_answers(before="9999", limit=10):

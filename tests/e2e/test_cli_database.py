@@ -228,3 +228,15 @@ def test_a_projects_retention_is_set_shown_and_lifted(folder: Path, printed: Pri
         "retentionDays": None,
         "contentRetentionDays": 0.5,
     }
+
+
+def test_a_backup_on_a_disk_that_can_only_be_read_is_checked(
+    folder: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = folder / "copy.db"
+    assert ask("backup", copy, "--data", folder)[0] == Exit.OK
+    # In place of such a disk, which takes a right of its own to make: SQLite cannot have its log there.
+    copy.with_name("copy.db-wal").mkdir()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    for command in (("check", "--all"), ("usage",)):
+        assert ask(*command, "--store", f"sqlite:///{copy}")[0] == Exit.OK

@@ -76,6 +76,17 @@ def test_a_flow_is_run_and_its_run_is_looked_at_without_a_server(printed: Printe
     printed("runs", "show", run_id, *at, code=Exit.NOT_FOUND)
 
 
+def test_what_is_deleted_without_a_server_is_in_no_file_afterwards(printed: Printed) -> None:
+    """Nor the message of the error, which has an index."""
+    at = ["--data", "here"]
+    Path("bad.yaml").write_text(BAD.replace("ValueError()", "ValueError(message)"))
+    printed("flow", "push", "bad.yaml", "--to", "acme/shop", "--create", *at)
+    printed("run", "bad", "-m", "sesame", *at, code=Exit.FAILED)
+    assert [file.name for file in Path("here").iterdir() if b"sesame" in file.read_bytes()] == ["runglass.db"]
+    printed("runs", "delete", "last", "--yes", *at)
+    assert not any(b"sesame" in file.read_bytes() for file in Path("here").iterdir())
+
+
 def test_a_slug_is_of_the_one_project_and_a_mistyped_one_is_told_its_neighbour(printed: Printed) -> None:
     at = ["--data", "here"]
     printed("flow", "push", "greet.yaml", "--to", "acme/shop", "--create", *at)

@@ -86,8 +86,11 @@ def test_other_commands_leave_an_older_database_as_it_is_and_say_what_upgrades_i
 
 def test_what_upgrades_says_so_before_and_makes_a_copy(folder: Path) -> None:
     before = everything(folder)
+    of_a_killed_one = folder / ".runglass-schema-4-20260101T000000.db.77.part"
+    of_a_killed_one.touch()
     done = runglass("migrate", "--data", folder)
     assert done.returncode == Exit.OK
+    assert not of_a_killed_one.exists()
     (copy,) = folder.glob("runglass-schema-*.db")
     said, did = done.stderr.splitlines()
     assert "upgrading the database" in said

@@ -146,6 +146,11 @@ def test_of_a_database_s_address_its_place_alone_is_shown(address: str, shown: s
     assert "top5ecret" not in str(raised.value)
 
 
+def test_a_store_in_memory_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"store 'sqlite:///:memory:' is not supported here"):
+        _ = Settings(store="sqlite:///:memory:").database
+
+
 @pytest.mark.parametrize(
     "address",
     [

@@ -489,16 +489,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def database(self) -> Path:
-        """Path of the SQLite file. Raises SettingsError for a store of another kind."""
-        if self.store is None:
-            return self.data / "runglass.db"
-        scheme, _, path = self.store.partition(":///")
-        if scheme != "sqlite" or not path:
-            shown = shown_address(self.store)
+        """Path of the SQLite file, behind a link to it. Raises SettingsError for a store of another kind."""
+        store = f"sqlite:///{self.data / 'runglass.db'}" if self.store is None else self.store
+        scheme, _, path = store.partition(":///")
+        if scheme != "sqlite" or path in ("", ":memory:"):
             raise SettingsError(
-                f"store {shown!r} is not supported here; use sqlite:///path or postgresql://user@host/database"
+                f"store {shown_address(store)!r} is not supported here; use sqlite:///path or"
+                " postgresql://user@host/database"
             )
-        return Path(path)
+        database = Path(path)
+        # The lock is beside the file: beside a link to it, a second process would not see it.
+        return database.resolve() if database.is_symlink() else database
 
     @property
     def store_name(self) -> str:

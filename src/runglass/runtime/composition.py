@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
 from decimal import getcontext
 from functools import cache, partial
@@ -32,7 +32,7 @@ from runglass.recording.span_reader import SpanReader
 from runglass.runtime.policy import setting_rules
 from runglass.runtime.runtime import FixedLimits, Runtime
 from runglass.store.base import Store
-from runglass.store.data_folder import exclusive
+from runglass.store.data_folder import DataInUse, exclusive, running_server
 from runglass.store.integrity import Checked
 from runglass.store.leases import ProcessFacts
 from runglass.store.sqlite.database_file import check, upgrade
@@ -259,3 +259,8 @@ async def open_runtime(
                 for task in beside:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
+                if is_guest and removal.woken.is_set():
+                    # Beside a process that has the file, this is its work.
+                    with suppress(DataInUse):
+                        if settings.postgres is not None or running_server(settings.database) is None:
+                            await removal.finish()

@@ -63,6 +63,6 @@ class Store(
     async def __aexit__(self, *exc: object) -> None: ...
 
     @property
-    @abstractmethod
     def pool(self) -> PoolUse | None:
         """The connections of this process; None where a store has none that could run out."""
+        return None

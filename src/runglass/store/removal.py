@@ -87,12 +87,12 @@ class Removal(StorePart):
     _project_before = 0
     """Whose checkpoints went last."""
 
-    @abstractmethod
     async def scrub(self) -> bool:
         """Takes deleted content out of every file of the store; False where it cannot yet: call it again.
 
-        Costs nothing where no content was deleted since.
+        Costs nothing where no content was deleted since, nor where the files are not the store's own.
         """
+        return True
 
     @abstractmethod
     async def compact(self, *, limit_bytes: int) -> bool:
@@ -153,7 +153,6 @@ class Removal(StorePart):
                 if by is not None:
                     told = {"flowId": flow_id, "status": status}
                     yield from note_change(project_id, by, "run.purged", run_id, **told)
-            self._errors_deleted = True
             # Last, as appends wait for these rows.
             yield from subtract(count_bytes, [(row[1], row[4]) for row in gone])
             return len(gone)
@@ -193,7 +192,8 @@ class Removal(StorePart):
                 if rows <= 0 or size <= 0:
                     return 0
             yield done("DELETE FROM purged_run WHERE run_no = ANY (:runs)", runs=together)
-            self._deleted = True
+            # Here: who purged them may have been another process.
+            self._deleted = self._errors_deleted = True
             return len(some)
 
         return await self._remove(work)

@@ -83,9 +83,10 @@ class RunLog(Calls, Imports):
     async def append(self, batch: Append) -> None:
         """Writes the batch. Raises WrongExpectedVersion if head or fence are not the run's."""
 
-    @abstractmethod
     async def request(self, run_no: int) -> bytes | None:
         """`NewRun.request`, as long as the run has not ended."""
+        sql = "SELECT request FROM run_request WHERE run_no = :run_no"
+        return await self._read(one(as_bytes, sql, run_no=run_no))
 
     @property
     @abstractmethod
@@ -95,19 +96,19 @@ class RunLog(Calls, Imports):
         Whoever holds something that it has read compares it then. 0 for ever where that cannot be.
         """
 
-    @abstractmethod
     async def note_setback(self, run_id: str, project_id: int, *, had: int) -> None:
         """Notes that the store had the run's events up to `had`, and now has less or others.
 
         The audit log has it, too, and once the log of the process, unless the run was deleted by hand.
+        Nothing is kept where no other database could have less.
         """
 
-    @abstractmethod
     async def setbacks(self, run_id: str) -> list[Setback]:
         """What the run had at starts of the database, newest first: the last start, and those with a loss.
 
         Of the last 30 days. Also of a run that is gone; none of one that was created since.
         """
+        return []
 
     async def run(self, run_id: str) -> RunRecord | None:
         return await self._look_up(one(run_of, f"{RUN} WHERE id = :id", id=run_id))

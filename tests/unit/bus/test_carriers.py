@@ -103,10 +103,17 @@ async def test_nats_lets_in_who_has_the_password_and_messages_do_not_have_it() -
             assert "secret" not in why
 
 
-async def test_nats_lets_in_who_has_the_token() -> None:
-    with nats_server("--auth", "tok:en") as server:
-        address = f"nats://tok%3Aen@127.0.0.1:{server.port}"
-        here, there = on_nats(address), on_nats(address)
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [
+        (("--auth", "tok:en"), "nats://tok%3Aen@localhost:{}"),
+        (SERVER_TLS, f"nats://localhost:{{}}?ca={TLS}/cert.pem"),
+    ],
+    ids=["a token", "TLS"],
+)
+async def test_nats_gets_what_it_asks_for(options: tuple[str, ...], address: str) -> None:
+    with nats_server(*options) as server:
+        here, there = on_nats(address.format(server.port)), on_nats(address.format(server.port))
         async with running(here, there):
             await woken(there, here)
 
@@ -138,14 +145,6 @@ async def test_nats_over_tls_with_a_certificate_of_our_own(tmp_path: Path) -> No
             await woken(there, here)
         stranger = NatsCarrier(parse_nats_address(f"tls://localhost:{server.port}"))
         assert "its certificate is signed by none of the CAs that are trusted here" in await refusal(stranger)
-
-
-async def test_tls_is_used_where_nats_asks_for_it() -> None:
-    with nats_server(*SERVER_TLS) as server:
-        address = f"nats://localhost:{server.port}?ca={TLS}/cert.pem"
-        here, there = on_nats(address), on_nats(address)
-        async with running(here, there):
-            await woken(there, here)
 
 
 async def test_over_tls_no_password_goes_to_a_server_that_speaks_none() -> None:

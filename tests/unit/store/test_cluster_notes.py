@@ -7,11 +7,12 @@ import pytest
 
 from runglass.errors import WrongExpectedVersion
 from runglass.store.postgres.store import PostgresStore
-from runglass.store.records import Append, RunRecord
+from runglass.store.records import RunRecord
+from tests.conformance.stores import batch, make_run
 from tests.postgres_server import connected, postgres_server
 from tests.prove.clustering.database import NOTES, plant_ignored_fence
 from tests.prove.clustering.hands import Hand, hands_of, zombies
-from tests.records import new_run
+from tests.records import there
 
 pytestmark = pytest.mark.slow
 
@@ -42,14 +43,9 @@ async def test_where_the_store_ignores_the_fence_such_a_write_is_seen(address: s
 async def lose_a_run_and_write(address: str) -> RunRecord:
     """The process `one` has a run, `two` gets it, as returned, and `one` writes."""
     async with PostgresStore(address + "one") as one, PostgresStore(address + "two") as two:
-        project = await one.ensure_project("acme", "demo")
-        flow = await one.put_draft(project.id, "flow", name=None, capture=None, source=b"{}")
-        run = await one.create_run(new_run(project.id, flow.id))
-        claimed = await two.claim_waiting(run)
-        assert claimed is not None
-        await one.append(
-            Append(run_no=run.no, head=0, fence=run.fence, events=[b"{}"], status="running", summary=b"{}")
-        )
+        run = await make_run(one)
+        claimed = there(await two.claim_waiting(run))
+        await one.append(batch(run, 0, b"{}"))
         return claimed
 
 

@@ -93,6 +93,17 @@ def test_a_server_is_found_from_when_its_address_is_written_until_it_has_gone(tm
     assert running_server(database) is None
 
 
+def test_a_link_to_a_database_is_the_database(tmp_path: Path) -> None:
+    """Its lock is that of the file: else two processes would run flows on it."""
+    here, link = Settings(data=tmp_path / "here"), Settings(data=tmp_path)
+    link.database.symlink_to(here.database)
+    with exclusive(here.database):
+        here.database.touch()
+        announce(here.database, Announced("http://127.0.0.1:2"))
+        assert running_server(link.database) == Announced("http://127.0.0.1:2")
+    assert running_server(link.database) is None
+
+
 def test_a_watch_knows_whether_it_is_the_only_one(tmp_path: Path) -> None:
     database = tmp_path / "data" / "runs.db"
     with watching(database) as is_alone:

@@ -16,6 +16,7 @@ import runglass
 from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueTooLarge
 from runglass.store.records import NewRun
 from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.database_file import back_up, upgrade
 from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.stores import batch
@@ -288,3 +289,20 @@ def test_an_io_error_is_named_and_nothing_of_it_stays(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert done.stdout.startswith("('disk I/O error', (\"CommitUncertain: the store ")
     assert done.stdout.endswith("cannot be used: disk I/O error\", ['before'], ['afterwards', 'before']))\n")
+
+
+@pytest.mark.parametrize("way", ["backup", "upgrade"])
+def test_a_disk_without_room_for_a_copy_is_told_as_such_and_has_none_of_it(tmp_path: Path, way: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "db")) as old:
+        old.execute("CREATE TABLE large (data)")
+        old.execute("INSERT INTO large VALUES (zeroblob(?))", (RESERVE_BYTES,))
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    with no_room_for_large_files():
+        if way == "backup":
+            with pytest.raises(OSError, match=r"disk I/O error|full"):
+                back_up(tmp_path / "db", tmp_path / "copy")
+        else:
+            with pytest.raises(StoreError, match=r"copy '.*' cannot be written: .*migrate --no-backup`"):
+                upgrade(tmp_path / "db")
+    assert [file.name for file in tmp_path.iterdir()] == ["db"]

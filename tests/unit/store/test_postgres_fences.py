@@ -3,10 +3,7 @@
 That a claim which was lost and the one which is made anew have different fences is all that keeps it out.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -14,7 +11,8 @@ from runglass.errors import WrongExpectedVersion
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Checkpoint, RunRecord
 from tests.conformance.stores import batch, make_run
-from tests.postgres_server import PostgresServer, postgres_server
+from tests.postgres_server import connected
+from tests.records import there
 
 pytestmark = pytest.mark.slow
 
@@ -24,35 +22,15 @@ Taking = Callable[[PostgresStore, RunRecord, str], Awaitable[RunRecord | None]]
 UNTIL = "2999-01-01"
 
 
-class Failover:
-    """A store, and the statements that take the row of a run back to what a standby has of it."""
-
-    def __init__(self, store: PostgresStore, server: PostgresServer, database: str) -> None:
-        self.store = store
-        self._server = server
-        self._database = database
-
-    async def go_back(self, run: RunRecord) -> None:
-        """From now on the store lacks what came after this state of the run."""
-        await self._server.execute(
+async def go_back(address: str, run: RunRecord) -> None:
+    """From now on the store lacks what came after this state of the run, as a standby may."""
+    async with connected(address) as database:
+        await database.execute(
             f"UPDATE run SET status = '{run.status}', head = {run.head}, fence = {run.fence}, owner = NULL,"
-            f" resume_head = {run.resume_head}, batch = NULL WHERE no = {run.no}",
-            f"INSERT INTO queue (run_no, project_id) VALUES ({run.no}, {run.project_id})"
-            " ON CONFLICT DO NOTHING",
-            database=self._database,
+            f" resume_head = {run.resume_head}, batch = NULL WHERE no = {run.no};"
+            f" INSERT INTO queue (run_no, project_id) VALUES ({run.no}, {run.project_id})"
+            " ON CONFLICT DO NOTHING"
         )
-
-
-@asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Failover]:
-    """A store on a new database."""
-    server = await asyncio.to_thread(postgres_server)
-    address = await server.database_of(folder)
-    database = address.partition("?")[0].rpartition("/")[2]
-    async with PostgresStore(address) as store:
-        for owner in ("before", "after"):
-            await store.hold_lease(owner, until=UNTIL, renew=False)
-        yield Failover(store, server, database)
 
 
 async def claimed(store: PostgresStore, run: RunRecord, owner: str) -> RunRecord | None:
@@ -85,24 +63,23 @@ WAYS: dict[str, Taking] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_fence_from_before_a_failover_is_good_for_nothing(tmp_path: Path, way: str) -> None:
+async def test_a_fence_from_before_a_failover_is_good_for_nothing(
+    store: PostgresStore, address: str, way: str
+) -> None:
     take = WAYS[way]
-    async with opened(tmp_path) as failover:
-        store = failover.store
-        run = await make_run(store)
-        if take in (resumed, taken_to_be_ended):
-            await store.append(batch(run, 0, b"1", status="paused"))
-        else:
-            await failover.go_back(run)
-        kept = await store.run(run.id)
-        assert kept is not None
-        before = await take(store, kept, "before")
-        await failover.go_back(kept)
-        after = await take(store, kept, "after")
-        assert before is not None
-        assert after is not None
-        # The log is where the process from before believes it to be: nothing but its fence is wrong.
-        assert before.head == after.head
-        with pytest.raises(WrongExpectedVersion):
-            await store.append(batch(before, before.head, b"old"))
-        await store.append(batch(after, after.head, b"new"))
+    for owner in ("before", "after"):
+        await store.hold_lease(owner, until=UNTIL, renew=False)
+    run = await make_run(store)
+    if take in (resumed, taken_to_be_ended):
+        await store.append(batch(run, 0, b"1", status="paused"))
+    else:
+        await go_back(address, run)
+    kept = there(await store.run(run.id))
+    before = there(await take(store, kept, "before"))
+    await go_back(address, kept)
+    after = there(await take(store, kept, "after"))
+    # The log is where the process from before believes it to be: nothing but its fence is wrong.
+    assert before.head == after.head
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(batch(before, before.head, b"old"))
+    await store.append(batch(after, after.head, b"new"))

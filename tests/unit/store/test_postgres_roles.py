@@ -1,16 +1,13 @@
 """One role migrates the database, and another one, which may make no tables, serves it."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.stores import batch, make_run
 from tests.postgres_server import connected, postgres_server
@@ -31,26 +28,6 @@ DEFAULTS = (
 )
 
 
-async def test_a_role_that_may_make_no_tables_serves_what_another_one_has_migrated(tmp_path: Path) -> None:
-    server = await asyncio.to_thread(postgres_server)
-    address = await server.database_of(tmp_path)
-    parts = urlsplit(address)
-    database = parts.path.removeprefix("/")
-    by_serving = parts._replace(netloc=parts.netloc.replace("postgres", "serving", 1)).geturl()
-    await server.execute(*MAKE_ROLE)
-    try:
-        with pytest.raises(StoreError, match="permission denied for table schema_migration; the user must"):
-            await PostgresStore(by_serving, patience_s=1.0).__aenter__()
-        await server.execute(*GRANTS, database=database)
-        async with PostgresStore(by_serving) as store:
-            run = await make_run(store)
-            await store.append(batch(run, 0, b"1"))
-            assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
-    finally:
-        await server.execute("DROP OWNED BY serving", database=database)
-        await server.execute("DROP ROLE serving")
-
-
 class Served(NamedTuple):
     """A database that the role `serving` may serve, and the same address by that role."""
 
@@ -59,22 +36,32 @@ class Served(NamedTuple):
 
     async def execute(self, *statements: str) -> None:
         """Runs statements as the owner of the tables."""
-        await (await asyncio.to_thread(postgres_server)).execute(*statements, database=self.database)
+        await postgres_server().execute(*statements, database=self.database)
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    server = await asyncio.to_thread(postgres_server)
-    parts = urlsplit(await server.database_of(tmp_path))
+async def refused(address: str) -> AsyncIterator[Served]:
+    """One to which nothing is granted yet."""
+    server, parts = postgres_server(), urlsplit(address)
     database = parts.path.removeprefix("/")
     await server.execute(*MAKE_ROLE)
     try:
-        await server.execute(*GRANTS, *DEFAULTS, database=database)
         by_serving = parts._replace(netloc=parts.netloc.replace("postgres", "serving", 1)).geturl()
         yield Served(by_serving, database)
     finally:
         await server.execute("DROP OWNED BY serving", database=database)
         await server.execute("DROP ROLE serving")
+
+
+@pytest.fixture
+async def served(refused: Served) -> Served:
+    await refused.execute(*GRANTS, *DEFAULTS)
+    return refused
+
+
+async def test_a_role_that_may_make_no_tables_is_told_what_it_lacks(refused: Served) -> None:
+    with pytest.raises(StoreError, match="permission denied for table schema_migration; the user must"):
+        await PostgresStore(refused.by_serving, patience_s=1.0).__aenter__()
 
 
 async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(served: Served) -> None:
@@ -116,15 +103,9 @@ async def test_such_a_role_goes_on_while_partitions_of_months_ahead_are_missing(
 
 async def _drops(served: Served, *, first: int) -> list[str]:
     """Statements that drop the partitions of months from this one and so many later."""
-    connections = Connections((await asyncio.to_thread(postgres_server)).address(served.database))
-    await connections.open()
-    try:
-        rows = await connections.read(
-            lambda db: db.fetch(
-                "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND right(relname, 7) >="
-                f" to_char(now() AT TIME ZONE 'UTC' + interval '{first} months', 'YYYY_MM')"
-            )
-        )
-    finally:
-        await connections.close()
-    return [f"DROP TABLE {name}" for (name,) in rows]
+    sql = (
+        "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND right(relname, 7) >="
+        f" to_char(now() AT TIME ZONE 'UTC' + interval '{first} months', 'YYYY_MM')"
+    )
+    async with connected(postgres_server().address(served.database)) as owner:
+        return [f"DROP TABLE {name}" for (name,) in await owner.fetch(sql)]

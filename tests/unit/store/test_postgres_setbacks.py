@@ -1,8 +1,6 @@
 """What PostgreSQL remembers of runs at a start of its server, and of what processes say that it has lost."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -10,101 +8,82 @@ from runglass.store.postgres.store import PostgresStore
 from runglass.wire.admin_api import Actor
 from tests.conformance.stores import batch, make_run
 from tests.postgres_replication import own_server
-from tests.postgres_server import PostgresServer, postgres_server
+from tests.postgres_server import connected
 
 pytestmark = pytest.mark.slow
 
 BY_HAND = Actor(kind="cli", name="ann")
 
 
-class Replaced:
-    """A store, and the database behind it, which can be taken for one that was started anew."""
-
-    def __init__(self, store: PostgresStore, server: PostgresServer, database: str) -> None:
-        self.store = store
-        self._server = server
-        self.database = database
-
-    async def start_anew(self) -> None:
-        """From now on the start of the server is one that nobody has noticed yet; then somebody does."""
-        await self.execute(
-            "UPDATE run_setback SET started_at = started_at - interval '1 day'",
-            "DELETE FROM database_start",
-            "SELECT note_start()",
-        )
-
-    async def execute(self, *statements: str) -> None:
-        await self._server.execute(*statements, database=self.database)
-
-    async def actions(self, project_id: int) -> list[tuple[str, str, dict[str, object]]]:
-        entries = await self.store.audit(project_id, limit=10)
-        return [(e.action, e.subject, e.details) for e in entries if e.action.startswith("run.")]
+async def start_anew(address: str) -> None:
+    """From now on the start of the server is one that nobody has noticed yet; then somebody does."""
+    async with connected(address) as database:
+        await database.execute("UPDATE run_setback SET started_at = started_at - interval '1 day'")
+        await database.execute("DELETE FROM database_start")
+        await database.execute("SELECT note_start()")
 
 
-@pytest.fixture
-async def replaced(tmp_path: Path) -> AsyncIterator[Replaced]:
-    server = await asyncio.to_thread(postgres_server)
-    address = await server.database_of(tmp_path)
-    async with PostgresStore(address) as store:
-        yield Replaced(store, server, address.partition("?")[0].rpartition("/")[2])
+async def actions(store: PostgresStore, project_id: int) -> list[tuple[str, str, dict[str, object]]]:
+    entries = await store.audit(project_id, limit=10)
+    return [(e.action, e.subject, e.details) for e in entries if e.action.startswith("run.")]
 
 
-async def test_a_start_notes_what_runs_that_go_on_have_then(replaced: Replaced) -> None:
-    store = replaced.store
+async def test_a_start_notes_what_runs_that_go_on_have_then(store: PostgresStore, address: str) -> None:
     run, ended = await make_run(store), await make_run(store, "ended")
     await store.append(batch(run, 0, b"1", b"2"))
     await store.append(batch(ended, 0, b"1", status="completed"))
-    await replaced.start_anew()
+    await start_anew(address)
     (setback,) = await store.setbacks(run.id)
     assert (setback.head, setback.had) == (2, None)
     assert await store.setbacks(ended.id) == []
     await store.append(batch(run, 2, b"3"))
-    await replaced.start_anew()
+    await start_anew(address)
     (setback,) = await store.setbacks(run.id)
     assert (setback.head, setback.had) == (3, None), "what says nothing of a loss goes with the next start"
 
 
 async def test_a_loss_is_kept_beside_the_next_start_and_said_with_all_that_is_known_of_it(
-    replaced: Replaced,
+    store: PostgresStore, address: str
 ) -> None:
-    store = replaced.store
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", b"2"))
-    await replaced.start_anew()
+    await start_anew(address)
     # Others have gone on with it before the process that knows more came to say so.
     await store.append(batch(run, 2, b"3", b"4", b"5"))
     await store.note_setback(run.id, run.project_id, had=4)
     await store.note_setback(run.id, run.project_id, had=6)
     await store.note_setback(run.id, run.project_id, had=3)
-    await replaced.start_anew()
+    await start_anew(address)
     assert [(each.head, each.had) for each in await store.setbacks(run.id)] == [(5, None), (2, 6)]
-    assert await replaced.actions(run.project_id) == [
+    assert await actions(store, run.project_id) == [
         ("run.set_back", run.id, {"before": {"events": had}, "after": {"events": 2}}) for had in (6, 4)
     ]
 
 
-async def test_a_run_that_is_gone_is_lost_and_one_that_was_purged_is_not(replaced: Replaced) -> None:
-    store = replaced.store
+async def test_a_run_that_is_gone_is_lost_and_one_that_was_purged_is_not(
+    store: PostgresStore, address: str
+) -> None:
     lost, purged = await make_run(store, "lost"), await make_run(store, "purged")
     await store.append(batch(lost, 0, b"1", b"2"))
     await store.append(batch(purged, 0, b"1", status="completed"))
     assert await store.purge_runs([purged.no], by=BY_HAND)
-    await replaced.execute(f"DELETE FROM run WHERE no = {lost.no}")
-    await replaced.start_anew()
+    async with connected(address) as database:
+        await database.execute(f"DELETE FROM run WHERE no = {lost.no}")
+    await start_anew(address)
     await store.note_setback(purged.id, purged.project_id, had=1)
     assert await store.setbacks(purged.id) == []
     await store.note_setback(lost.id, lost.project_id, had=2)
     await store.note_setback(lost.id, lost.project_id, had=2)
     (setback,) = await store.setbacks(lost.id)
     assert (setback.head, setback.had) == (None, 2)
-    said, _ = await replaced.actions(lost.project_id)
+    said, _ = await actions(store, lost.project_id)
     assert said == ("run.lost", lost.id, {"before": {"events": 2}})
 
 
-async def test_a_crash_after_which_the_server_goes_on_by_itself_is_a_start(replaced: Replaced) -> None:
+async def test_a_crash_after_which_the_server_goes_on_by_itself_is_a_start(address: str) -> None:
     with own_server() as server:
         server.start()
-        async with PostgresStore(server.address(replaced.database)) as store:
+        async with PostgresStore(server.address(urlsplit(address).path[1:])) as store:
             run = await make_run(store)
             await store.append(batch(run, 0, b"1", b"2"))
             started = server.execute("SELECT pg_postmaster_start_time()")

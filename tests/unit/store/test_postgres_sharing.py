@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -20,7 +19,7 @@ from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery
 from tests.conformance.stores import CALL, batch, make_run
 from tests.conformance.test_imports import EVENTS, RUN, imported, project_id_of
-from tests.postgres_server import connected, postgres_server, until_one_waits
+from tests.postgres_server import connected, until_one_waits
 from tests.records import new_run
 
 pytestmark = pytest.mark.slow
@@ -29,8 +28,7 @@ RUNS = 60
 
 
 @pytest.fixture
-async def stores(tmp_path: Path) -> AsyncIterator[list[PostgresStore]]:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+async def stores(address: str) -> AsyncIterator[list[PostgresStore]]:
     async with PostgresStore(address) as one, PostgresStore(address) as two, PostgresStore(address) as three:
         yield [one, two, three]
 
@@ -115,9 +113,8 @@ class SkewedClock(SystemClock):
 
 
 async def test_clocks_that_do_not_agree_take_no_lease_away_and_keep_none_alive(
-    stores: list[PostgresStore], tmp_path: Path
+    stores: list[PostgresStore], address: str
 ) -> None:
-    address = await postgres_server().database_of(tmp_path)
     await make_run(stores[0])
     early, late = SkewedClock(timedelta(hours=-1)), SkewedClock(timedelta(hours=1))
     async with PostgresStore(address, clock=early) as one, PostgresStore(address, clock=late) as two:
@@ -163,9 +160,8 @@ async def test_the_import_of_a_process_is_given_up_by_others_once_it_is_gone(
         await theirs.import_rows(no, [(2, b"2")], [])
 
 
-async def import_beside(ours: PostgresStore, folder: Path, run: ImportedRun, made: str) -> None:
+async def import_beside(ours: PostgresStore, address: str, run: ImportedRun, made: str) -> None:
     """Ends the import while somebody else makes something in a transaction, which then is committed."""
-    address = await postgres_server().database_of(folder)
     async with connected(address) as theirs:
         await theirs.execute(f"BEGIN; {made}")
         importing = asyncio.create_task(ours.finish_import(run, by=SERVER))
@@ -183,7 +179,7 @@ async def import_beside(ours: PostgresStore, folder: Path, run: ImportedRun, mad
     ],
 )
 async def test_an_import_sees_the_flow_that_somebody_else_makes_at_the_same_time(
-    stores: list[PostgresStore], tmp_path: Path, flow_id: str, project: str, told: str
+    stores: list[PostgresStore], address: str, flow_id: str, project: str, told: str
 ) -> None:
     ours = stores[0]
     project_id = await project_id_of(ours)
@@ -194,7 +190,7 @@ async def test_an_import_sees_the_flow_that_somebody_else_makes_at_the_same_time
         f"INSERT INTO flow (id, project_id, slug, updated_at) VALUES ('{flow_id}', {other_id}, 'far', '2026')"
     )
     with pytest.raises(ImportConflict, match=told):
-        await import_beside(ours, tmp_path, imported(no, project_id), made)
+        await import_beside(ours, address, imported(no, project_id), made)
     assert await ours.run(RUN) is None
 
 
@@ -235,11 +231,11 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
 
 @pytest.mark.parametrize("hours", [-25, 25])
 async def test_a_process_with_a_wrong_clock_forgets_no_call_before_its_time(
-    stores: list[PostgresStore], tmp_path: Path, hours: int
+    stores: list[PostgresStore], address: str, hours: int
 ) -> None:
     run = await make_run(stores[0], call=CALL)
     wrong = SkewedClock(timedelta(hours=hours))
-    async with PostgresStore(await postgres_server().database_of(tmp_path), clock=wrong) as store:
+    async with PostgresStore(address, clock=wrong) as store:
         maintenance = Maintenance(
             store=store,
             # Of which nothing is asked where no run is paused.

@@ -16,7 +16,6 @@ from runglass.store.statements import fetch
 from runglass.wire.query import RunQuery, first_id
 from runglass.wire.query_parser import parse_run_query
 from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, known_runs
-from tests.postgres_server import postgres_server
 from tests.records import new_run
 from tests.unit.store.test_sqlite import on_each_reader
 
@@ -95,8 +94,7 @@ ANALYZE run_error;
 
 
 @pytest.mark.slow
-async def test_no_query_goes_through_the_runs_of_other_projects(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+async def test_no_query_goes_through_the_runs_of_other_projects(address: str) -> None:
     connection = await asyncpg.connect(address)
     found = {}
     try:

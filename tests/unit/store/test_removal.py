@@ -4,11 +4,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from runglass.store.records import Append, RunRecord, StepRow
+from runglass.store.records import RunRecord, StepRow
 from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.store import SqliteStore
-from tests.records import new_run
+from tests.conformance.stores import batch, make_run
 from tests.unit.store.test_query_index import plan_of
 from tests.unit.store.test_sqlite import files_with, on_each_reader
 
@@ -19,25 +19,13 @@ async def full_run(
     store: SqliteStore, run_id: str = "run-1", *, steps: int = 200, size: int = 20_000
 ) -> RunRecord:
     """A run that has ended, with a large event and a large step for each of its steps."""
-    project = await store.ensure_project("acme", "demo")
-    flow = await store.put_draft(project.id, "flow", name=None, capture=None, source=b"{}")
-    run = await store.create_run(new_run(project.id, flow.id, id=run_id))
+    run = await make_run(store, run_id)
     data = b'{"eventType":"x","stepId":"s","text":"%b"}' % (SECRET * (size // len(SECRET)))
     for head in range(steps):
         last = head + 1 == steps
-        await store.append(
-            Append(
-                run_no=run.no,
-                head=head,
-                fence=1,
-                events=[data],
-                steps=[StepRow(head + 1, "s", "", 1, "completed", data)],
-                status="completed" if last else "running",
-                summary=b"{}",
-                result=data,
-                ended_at="2026-01-01T00:00:00.000Z" if last else None,
-            )
-        )
+        end = {"status": "completed", "ended_at": "2026-01-01T00:00:00.000Z"} if last else {}
+        step = StepRow(head + 1, "s", "", 1, "completed", data)
+        await store.append(batch(run, head, data, steps=[step], result=data, **end))
     return run
 
 

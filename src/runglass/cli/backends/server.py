@@ -98,13 +98,10 @@ class Server(NamedTuple):
             )
         if not self.api_key:
             settings = DataFolder().settings()
-            folder = shlex.quote(str(settings.data))
-            is_there = settings.store is None and settings.database.exists()
-            raise api_error(
-                "UNAUTHENTICATED",
-                "there is no API key: give --api-key or set RUNGLASS_API_KEY, after `runglass keys create`"
-                + (f"; the data folder here needs no key: --data {folder}" if is_there else ""),
-            )
+            why = "there is no API key: give --api-key or set RUNGLASS_API_KEY, after `runglass keys create`"
+            if settings.store is None and settings.database.exists():
+                why += f"; the data folder here needs no key: --data {shlex.quote(str(settings.data))}"
+            raise api_error("UNAUTHENTICATED", why)
         try:
             client = Client(self.api_key, base_url=self.base_url or None)
             # Made here and not by the first call, as it also judges the environment's proxies.

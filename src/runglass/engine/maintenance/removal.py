@@ -71,7 +71,8 @@ class RunRemoval:
         # A reader whose wake-up is lost looks once in `tail_poll_s`.
         self._grace_s = 2 * settings.tail_poll_s + 1
         self._batch_rows = batch_rows
-        self._woken = asyncio.Event()
+        self.woken = asyncio.Event()
+        """Set from a purge on until what it left is removed."""
         self._claimed_s = clock.monotonic_s()
 
     async def purge(self, run: RunRecord, *, by: Actor) -> bool:
@@ -85,7 +86,13 @@ class RunRemoval:
 
     def wake(self) -> None:
         """Lets what has become due meanwhile be removed within a moment."""
-        self._woken.set()
+        self.woken.set()
+
+    async def finish(self) -> None:
+        """Deletes at once what is left of purged runs, where no other process does. Raises StoreError."""
+        if await self._store.claim_maintenance("removal", for_s=INTERVAL_S):
+            await self._clear(0.0)
+            await self._store.scrub()
 
     async def run_forever(self) -> None:
         """Removes what is due now, every minute, and after each purge, until it is cancelled.
@@ -94,7 +101,7 @@ class RunRemoval:
         """
         failures = FailureLog(log, "removing runs that are due failed")
         while True:
-            self._woken.clear()
+            self.woken.clear()
             try:
                 if await self._store.claim_maintenance("removal", for_s=CLAIM_S):
                     self._claimed_s = self._clock.monotonic_s()
@@ -226,7 +233,7 @@ class RunRemoval:
         """Returns after a minute, or after a purge."""
         waits = {
             asyncio.create_task(self._clock.sleep(INTERVAL_S)),
-            asyncio.create_task(self._woken.wait()),
+            asyncio.create_task(self.woken.wait()),
         }
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -182,10 +182,6 @@ class PostgresStore(PostgresLeases, Store):
         await make_months(self._db, self._months_ahead)
         return False
 
-    async def scrub(self) -> bool:
-        # What is deleted is out of reach of every statement; files are the database's.
-        return True
-
     @staticmethod
     async def _each_row(db: Db, sql: str, key: int | str, take: Callable[[RawRow], None]) -> None:
         """Hands each row to `take`, which may wait."""

@@ -3,6 +3,7 @@
 For commands that work beside a server, or instead of one. Blocking; each opens the file for itself.
 """
 
+import errno
 import logging
 import os
 import sqlite3
@@ -147,6 +148,10 @@ def rebuild(path: Path) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
+_UNWRITTEN = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+"""What a backup says of its copy: it writes nothing else."""
+
+
 def back_up(path: Path, target: Path) -> None:
     """A copy of the database as of one moment, though others write. `target` is whole or not there at all.
 
@@ -158,9 +163,14 @@ def back_up(path: Path, target: Path) -> None:
     # For the owner's eyes alone, as the database itself.
     os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
-        with opened(path) as db, opened(part) as copy:
-            # In one go: a copy in steps begins anew with each write.
-            db.backup(copy)
+        with opened(path) as db, closing(sqlite3.connect(part)) as copy:
+            try:
+                # In one go: a copy in steps begins anew with each write.
+                db.backup(copy)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in _UNWRITTEN:
+                    raise
+                raise OSError(errno.ENOSPC, str(error)) from error
             (found,) = copy.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise StoreError(f"the copy of {str(path)!r} is damaged, as the database may be: {found}")
@@ -193,6 +203,9 @@ def upgrade(path: Path, *, with_copy: bool = True) -> None:
         copy = path.with_name(f"{path.stem}-schema-{schema}-{datetime.now(UTC):%Y%m%dT%H%M%S}{path.suffix}")
         as_it_was = f"it is copied to {str(copy)!r} first" if with_copy else "no copy is made"
         log.warning("upgrading the database %r, which has schema %d: %s", str(path), schema, as_it_was)
+        # Of upgrades that were killed: each further try would leave another one.
+        for part in path.parent.glob(f".{path.stem}-schema-*.part*"):
+            part.unlink(missing_ok=True)
         if with_copy:
             try:
                 back_up(path, copy)
@@ -207,12 +220,15 @@ def upgrade(path: Path, *, with_copy: bool = True) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to a file that is there. Raises StoreError for any failure."""
+    """A connection to a file that is there, to read where it can only be read. Raises StoreError."""
+    mode = "rw" if os.access(path, os.W_OK) else "ro"
+    if mode == "ro" and not path.with_name(f"{path.name}-wal").is_file():
+        # As of a backup: nobody writes to it, and SQLite need not make a file beside it, which it could not.
+        mode += "&immutable=1"
+    address = f"{path.absolute().as_uri()}?mode={mode}"
     try:
         with closing(
-            sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None
-            )
+            sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         ) as connection:
             yield connection
     except sqlite3.Error as error:

@@ -75,10 +75,6 @@ class SqliteLeases(Leases):
         held = changed(sql, until=until, owner=owner, **process._asdict())
         return await self._remove(held) == 1
 
-    async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
-        # One process has the file to itself.
-        return True
-
     async def set_weights(self, weights: Mapping[int, float]) -> None:
         # One process has the file, and has told all that there are.
         await self._remove(done("UPDATE project SET weight = 1 WHERE weight <> 1"))

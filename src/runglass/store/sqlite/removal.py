@@ -3,7 +3,8 @@
 There is one writer: an append waits for one bite at most. The file is made with `secure_delete`, so each byte
 that goes is also written; that is why bites are measured in bytes. Two things it does not reach: the
 write-ahead log, which has each page as it was, and copies that a page keeps of rows which have been moved to
-another one. So the log is emptied, and small tables are written anew.
+another one. So the log is emptied, and small tables are written anew; such copies of events and steps stay
+until `runglass data vacuum`.
 """
 
 import sqlite3

@@ -14,14 +14,13 @@ from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
 from runglass.store.calls import begin_call
 from runglass.store.query_search import USUAL, SearchLimits
-from runglass.store.records import Append, NewRecording, NewRun, RawRow, RunRecord, Setback
+from runglass.store.records import Append, NewRecording, NewRun, RawRow, RunRecord
 from runglass.store.run_tables import ADD_PART, OF_TRACE, RUN, run_of
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.leases import SqliteLeases
 from runglass.store.sqlite.removal import SqliteRemoval
 from runglass.store.sqlite.sql_helpers import NEXT_NO, SEARCH_SQL, SQLITE, page, perform
-from runglass.store.statements import as_bytes, one
 from runglass.support.clock import SystemClock
 
 _CREATE = (
@@ -34,7 +33,6 @@ _CREATE = (
 class SqliteStore(SqliteLeases, SqliteRemoval, Store):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
-    pool = None
     # The file is of one process, which ends before another file is put in its place.
     generation = 0
     _sql = SQLITE
@@ -62,12 +60,6 @@ class SqliteStore(SqliteLeases, SqliteRemoval, Store):
 
     async def __aexit__(self, *exc: object) -> None:
         await self._db.close()
-
-    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> None:
-        """Keeps nothing: there is no other file that has less."""
-
-    async def setbacks(self, run_id: str) -> list[Setback]:
-        return []
 
     async def create_run(self, run: NewRun) -> RunRecord:
         def work(db: sqlite3.Connection) -> RunRecord:
@@ -110,10 +102,6 @@ class SqliteStore(SqliteLeases, SqliteRemoval, Store):
         await write(partial(write_append, batch=batch))
         if batch.dropped or batch.status in TERMINAL:
             self._deleted = True
-
-    async def request(self, run_no: int) -> bytes | None:
-        sql = "SELECT request FROM run_request WHERE run_no = :run_no"
-        return await self._read(one(as_bytes, sql, run_no=run_no))
 
     @staticmethod
     def _each_row(db: sqlite3.Connection, sql: str, key: int | str, take: Callable[[RawRow], None]) -> None:
