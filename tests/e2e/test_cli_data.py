@@ -61,6 +61,7 @@ def test_keys_are_listed_without_the_key_and_can_be_revoked(printed: Printed) ->
         (["runs", "show", "some-id"], Exit.DENIED, "RUNGLASS_API_KEY"),
         (["runs", "list", "--api-key", "sk-other"], Exit.DENIED, "nk_"),
         (["runs", "list", "--api-key", "nk_x", "--base-url", "ftp://x"], Exit.USAGE, "ftp://x"),
+        (["runs", "list", "--status", "gone"], Exit.USAGE, "gone"),
         (["runs", "step", "id", "s", "--attempt", "0", "--api-key", "nk_x"], Exit.USAGE, "attempt '0'"),
         (["runs", "step", "id", "s", "--loop", "a", "--api-key", "nk_x"], Exit.USAGE, "iteration 'a'"),
         (["run", "acme/shop/x", "--param", "topic"], Exit.USAGE, "NAME=VALUE"),

@@ -60,21 +60,26 @@ def test_named_runs_are_told_first_and_then_deleted(client: Client, ask: Command
 def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Client, ask: Command) -> None:
     one, two = ran(client, "one"), ran(client, "two")
     going = client.flow("slow").execute_async().execution_id
-    code, out, _ = ask("flow:one", "--json")
+    code, out, _ = ask("--flow", "one", "--json")
     told = json.loads(out)
     assert (code, told["count"], told["oldest"]["id"], told["newest"]) == (0, 1, one, told["oldest"])
-    assert ask("flow:one", "--yes")[:2] == (Exit.OK, "deleted 1 run\n")
+    assert ask("--flow", "acme/demo/one", "--yes")[:2] == (Exit.OK, "deleted 1 run\n")
     assert left(client) == {two, going}
-    assert json.loads(ask("until:0m", "--yes", "--json")[1]) == {"deleted": [two], "missing": []}
+    assert json.loads(ask("--older-than", "0m", "--yes", "--json")[1]) == {"deleted": [two], "missing": []}
     assert left(client) == {going}
-    assert ask("flow:slow", "--yes")[1] == "deleted 0 runs\n"
-    assert ask("status:running", "--yes")[1] == "deleted 1 run\n"
+    assert ask("--flow", "slow", "--yes")[1] == "deleted 0 runs\n"
+    assert ask("--status", "running", "--yes")[1] == "deleted 1 run\n"
     assert left(client) == set()
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
+        [],
+        [UNKNOWN, "--flow", "one"],
+        ["--before", "yesterday"],
+        ["--older-than", "30"],
+        ["--older-than", "-1d"],
         ["status:failed", UNKNOWN],
         [" "],
     ],

@@ -98,6 +98,26 @@ def test_a_piped_list_has_whole_ids(ids: dict[str, str], printed: Printed) -> No
     assert set(ids.values()) <= {row.split()[0] for row in rows}
 
 
+def test_a_list_may_be_of_what_failed_lately_and_of_a_flow(ids: dict[str, str], printed: Printed) -> None:
+    def listed(*arguments: str) -> list[str]:
+        found = json.loads(printed("runs", "list", "--json", *arguments).out)
+        return [run["id"] for run in found["runs"]]
+
+    assert listed("--failed") == listed("--status", "failed") == [ids["failed"]]
+    assert listed("--flow", "greet") == listed("--flow", "acme/demo/greet") == [ids["plain"], ids["kept"]]
+    assert set(listed("--since", "1d")) >= set(ids.values())
+    assert listed("--since", "2100-01-01") == []
+    with Client() as client:
+        begun = client.run(ids["off"]).trace().flow_run.started_at
+    assert begun is not None
+    # The id's time is when the run was accepted, a moment before it began.
+    since = datetime.fromisoformat(begun) - timedelta(milliseconds=100)
+    assert set(listed("--since", since.isoformat())) >= {ids["off"], ids["failed"]}
+    assert ids["kept"] not in listed("--since", begun, "--limit", "100")
+    printed("runs", "list", "--failed", "--status", "completed", code=Exit.USAGE)
+    assert "2026-11-20" in printed("runs", "list", "--since", "soon", code=Exit.USAGE).err
+
+
 def test_a_time_is_an_age_or_a_date_in_the_local_zone() -> None:
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
     assert argument_parsers.since("90s", now=now) == now - timedelta(seconds=90)
@@ -183,7 +203,7 @@ def test_a_list_takes_a_query(ids: dict[str, str], printed: Printed) -> None:
         return [run["id"] for run in found["runs"]]
 
     assert listed("status:failed since:1d") == [ids["failed"]]
-    assert listed("--", "-status:failed flow:greet") == [ids["plain"], ids["kept"]]
+    assert listed("--flow", "greet", "--", "-status:failed") == [ids["plain"], ids["kept"]]
     assert listed("trigger:job flow:fail -flow:greet", "--limit", "1") == [ids["failed"]]
     assert listed('error:"the reason"') == [ids["failed"]]
     told = printed("runs", "list", "flow:greet statsu:failed", code=Exit.FAILED).err

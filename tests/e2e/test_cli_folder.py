@@ -61,7 +61,7 @@ def test_a_flow_is_run_and_its_run_is_looked_at_without_a_server(printed: Printe
     assert json.loads(ran.out) == {"said": "hello"}
     run_id = ran.err.splitlines()[0].removeprefix("run ")
     for command, shown in (
-        (["runs", "list", "flow:greet", "--json"], run_id),
+        (["runs", "list", "--flow", "greet", "--json"], run_id),
         (["runs", "show", "last"], "completed"),
         (["runs", "step", run_id[-8:], "say"], '"said": "hello"'),
         (["runs", "tail", run_id], "run completed"),
@@ -91,7 +91,7 @@ def test_a_slug_is_of_the_one_project_and_a_mistyped_one_is_told_its_neighbour(p
     at = ["--data", "here"]
     printed("flow", "push", "greet.yaml", "--to", "acme/shop", "--create", *at)
     assert printed("flow", "list", *at).out.splitlines()[1].startswith("acme/shop/greet  draft only")
-    for command in (["run", "gret"], ["flow", "publish", "gret"]):
+    for command in (["run", "gret"], ["flow", "publish", "gret"], ["runs", "list", "--flow", "gret"]):
         assert "did you mean 'greet'?" in printed(*command, *at, code=Exit.NOT_FOUND).err
     printed("projects", "create", "acme/other", *at)
     for command in (["runs", "list"], ["flow", "list"]):

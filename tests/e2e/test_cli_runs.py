@@ -174,6 +174,13 @@ def test_show_draws_each_iteration_with_its_attempts_and_totals(run_id: str, pri
     assert any(line.startswith("cost") and "no known price for 1 model call" in line for line in lines)
 
 
+def test_show_puts_the_error_below_the_failed_step_on_one_line(failed_id: str, printed: Printed) -> None:
+    lines = printed("runs", "show", failed_id).out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("✗ broken"))
+    assert "CODE_ERROR" in lines[at + 1]
+    assert "this is the reason" in lines[at + 1]
+
+
 def test_show_begins_with_why_and_a_command_that_looks_closer(failed_id: str, printed: Printed) -> None:
     status, why, command, *_ = printed("runs", "show", failed_id).out.splitlines()
     assert status.startswith("status     ✗ failed in ")

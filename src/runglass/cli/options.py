@@ -19,6 +19,7 @@ from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server
 from runglass.config.settings import Settings
+from runglass.log.trace import RunStatus
 
 Command = Callable[..., None]
 
@@ -76,6 +77,14 @@ run_or_query = click.argument(
     help="A run, as `runs show` takes it, or a query, as `runs list` takes it.",
 )
 
+of_flow = click.option("--flow", metavar="FLOW", help="Only of this flow: its id, SLUG or ORG/PROJECT/SLUG.")
+of_status = click.option("--status", type=click.Choice(get_args(RunStatus)), help="Only with this status.")
+since = click.option(
+    "--since",
+    type=argument_parsers.since,
+    metavar="TIME",
+    help="Only since then: 30m, 2h, 1d, 2026-11-20.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 limit = click.option("--limit", type=WholeNumber(min=1), default=20, metavar="N", help="Maximum number.")
 

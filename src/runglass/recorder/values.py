@@ -118,9 +118,10 @@ class _Copy:
             self.is_cut = True
             return f"<{type_name(value)}>"
         self._around.add(id(value))
-        told = self._inside(value, level)
-        self._around.discard(id(value))
-        return told
+        try:
+            return self._inside(value, level)
+        finally:
+            self._around.discard(id(value))
 
     def _inside(self, value: Any, level: int) -> Any:
         if isinstance(value, dict):

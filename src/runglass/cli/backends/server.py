@@ -10,15 +10,19 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from runglass.cli import argument_parsers
 from runglass.cli.argument_parsers import FlowName, ProjectName
 from runglass.cli.backends.local_store import DataFolder, speaks_to
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
+from runglass.client.core import requests
 from runglass.errors import api_error
-from runglass.log.trace import StepTrace
+from runglass.log.trace import RunStatus, StepTrace
 from runglass.wire.run_api import RunPage
 
 if TYPE_CHECKING:
@@ -161,20 +165,33 @@ def flow_address(client: "Client", flow: FlowName) -> tuple[ProjectName, str]:
     return name, slug
 
 
+def flow_id(client: "Client", flow: str) -> str:
+    """The id of the flow that is named by id, SLUG or ORG/PROJECT/SLUG. Raises FlowNotFoundError."""
+    if _UUID.fullmatch(flow):
+        return flow
+    name, slug = flow_address(client, argument_parsers.flow_name(flow))
+    call = requests.flow_id(client.flow(f"{name}/{slug}")._address)
+    return client._transport.call(call, timeout=None).id
+
+
 def newest_runs(
     client: "Client",
     *,
     query: str | None = None,
+    flow: str | None = None,
+    status: RunStatus | None = None,
+    since: datetime | None = None,
     limit: int,
     patience_s: float = 20.0,
 ) -> RunPage:
     """Up to `limit` runs, newest first, from as many pages as that takes; fewer after `patience_s`."""
+    of_flow = None if flow is None else flow_id(client, flow)
+    read = partial(client.runs, query=query, flow_id=of_flow, status=status, since=since)
     until_s = time.monotonic() + patience_s
-    first = page = client.runs(query=query, limit=min(limit, MOST_PER_PAGE))
+    first = page = read(limit=min(limit, MOST_PER_PAGE))
     runs = list(page.runs)
     while page.next_cursor is not None and len(runs) < limit and time.monotonic() <= until_s:
-        most = min(limit - len(runs), MOST_PER_PAGE)
-        page = client.runs(query=query, limit=most, cursor=page.next_cursor)
+        page = read(limit=min(limit - len(runs), MOST_PER_PAGE), cursor=page.next_cursor)
         runs += page.runs
     return RunPage(runs=runs, next_cursor=page.next_cursor, last_change=first.last_change)
 

@@ -216,12 +216,7 @@ AUDIT_COLUMNS = (
     metavar="[ORG/PROJECT]",
     help="By default all projects.",
 )
-@click.option(
-    "--since",
-    type=argument_parsers.since,
-    metavar="TIME",
-    help="Only since then: 30m, 2h, 1d, 2026-11-20.",
-)
+@options.since
 @click.option("--action", metavar="ACTION", help="Only this action, such as key.revoked.")
 @options.limit
 @options.data_folder

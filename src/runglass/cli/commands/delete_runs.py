@@ -2,17 +2,19 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from runglass.cli import options
+from runglass.cli import argument_parsers, options
 from runglass.cli.backends.server import MOST_PER_PAGE, Server, named_run, names_run
+from runglass.cli.backends.server import flow_id as named_flow_id
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.errors import APIError, FlowNotFoundError, RequestError, RunglassError
-from runglass.log.trace import TERMINAL, RunSummary
+from runglass.log.trace import TERMINAL, RunStatus, RunSummary
 
 if TYPE_CHECKING:
     from runglass.client import Client, Run
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 CAN_END = "kind:executed status:pending,running,paused"
 """The runs that can be cancelled."""
-HAVE_ENDED = f"status:{','.join(sorted(TERMINAL))}"
 
 
 class DatedRun(NamedTuple):
@@ -34,27 +35,56 @@ class DatedRun(NamedTuple):
 @click.argument(
     "runs",
     nargs=-1,
-    required=True,
-    metavar="RUN_ID...|QUERY",
+    metavar="[RUN_ID|QUERY]...",
     help="Runs, as `runs show` takes them, or one query, as `runs list` takes it.",
+)
+@options.of_flow
+@options.of_status
+@click.option(
+    "--before",
+    "--older-than",
+    "limit",
+    type=argument_parsers.since,
+    metavar="TIME",
+    help="Runs that ended before 2026-01-31, with or without a time, or longer ago than 30d, 90m, 12h or 2w.",
 )
 @click.option("--yes", is_flag=True, help="Delete; without it, only list what would be deleted.")
 @options.as_json
 @options.server
-def delete(runs: tuple[str, ...], yes: bool, as_json: bool, server: Server) -> None:
-    """Delete runs permanently, by id or query. Without --yes, only list what would be deleted.
+def delete(
+    runs: tuple[str, ...],
+    flow: str | None,
+    status: RunStatus | None,
+    limit: datetime | None,
+    yes: bool,
+    as_json: bool,
+    server: Server,
+) -> None:
+    """Delete runs permanently, by id, query or options. Without --yes, only list what would be deleted.
 
-    A query finds runs that have ended, unless it names a status.
+    Options and queries find runs that have ended, unless they name a status.
     """
     query = runs[0] if len(runs) == 1 and not names_run(runs[0]) else None
+    by_name = bool(runs) and query is None
+    if by_name == any(each is not None for each in (query, flow, status, limit)):
+        raise UsageError(
+            "say which runs: either ids, or a query, in words or by --flow, --status, --before, --older-than"
+        )
     with server.connect() as client:
-        if query is None:
+        if by_name:
             named = [named_run(client, run_id) for run_id in dict.fromkeys(runs)]
             found = [DatedRun(run.execution_id, None) if yes else _dated(run) for run in named]
         else:
-            names_status = re.search(r"(?<!\S)status:", query) is not None
-            matching = found_by(client, query, "" if names_status else HAVE_ENDED)
-            found = [DatedRun(each.id, each.completed_at or each.started_at) for each in matching]
+            found = []
+            names_status = status is not None or re.search(r"(?<!\S)status:", query or "") is not None
+            flow_id = None if flow is None else named_flow_id(client, flow)
+            for each in found_by(client, query, flow_id=flow_id, status=status):
+                at = each.completed_at or each.started_at
+                then = formatting.moment(at)
+                is_due = limit is None or (then is not None and then < limit)
+                # Without a status only those that have ended.
+                if is_due and (names_status or each.status in TERMINAL):
+                    found.append(DatedRun(each.id, at))
         if not yes:
             _print_preview(found, as_json=as_json)
             return
@@ -65,7 +95,7 @@ def delete(runs: tuple[str, ...], yes: bool, as_json: bool, server: Server) -> N
         write_json({"deleted": deleted, "missing": missing})
     else:
         write_line(stdout(), f"deleted {formatting.counted(len(deleted), 'run')}")
-    if query is None and missing:
+    if by_name and missing:
         raise NotFound(f"there is no run {', '.join(map(repr, missing))}")
 
 
@@ -90,15 +120,23 @@ def cancel(runs: str, yes: bool, server: Server) -> None:
     write_line(stdout(), f"cancelled {formatting.counted(len(cancelled), 'run')}{also}")
 
 
-def found_by(client: "Client", query: str, and_also: str = "") -> Iterator[RunSummary]:
+def found_by(
+    client: "Client",
+    query: str | None,
+    and_also: str = "",
+    *,
+    flow_id: str | None = None,
+    status: RunStatus | None = None,
+) -> Iterator[RunSummary]:
     """The runs of a query, newest first. Raises UsageError for one without words."""
-    if not query.strip():
+    if query is not None and not query.strip():
         # The usual reason is a variable of the shell that has no value.
         raise UsageError(
             "the query is empty: say which runs, such as status:failed or flow:SLUG;"
             " `status:completed,failed,cancelled` are all that have ended"
         )
-    return iter(client.runs(query=f"{query} {and_also}", limit=MOST_PER_PAGE))
+    query = None if query is None else f"{query} {and_also}"
+    return iter(client.runs(query=query, flow_id=flow_id, status=status, limit=MOST_PER_PAGE))
 
 
 def tell_what_would_be(number: int, done: str, also: str = "") -> None:

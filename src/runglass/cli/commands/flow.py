@@ -178,7 +178,7 @@ def delete(flow: FlowName, with_runs: bool, yes: bool, server: Server) -> None:
     with server.connect(flow.project) as client:
         name, slug = flow_address(client, flow)
         flow_id = Management(client).flow(*name, slug).id
-        runs = [run.id for run in found_by(client, f"flow:{flow_id}")] if with_runs else []
+        runs = [run.id for run in found_by(client, None, flow_id=flow_id)] if with_runs else []
         if yes:
             for_each(runs, lambda run_id: client.run(run_id).delete(), "deleted")
             Management(client).delete(*name, slug)

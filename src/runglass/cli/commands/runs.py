@@ -1,6 +1,7 @@
 """`runglass runs`: look at runs of a server, end them and delete them."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Literal
 
 import click
@@ -20,7 +21,7 @@ from runglass.cli.terminal.output import note, one_line, stdout, write_json, wri
 from runglass.cli.terminal.step_view import attempt_lines
 from runglass.cli.terminal.table import print_runs
 from runglass.diff.run_diff import RunDiff, address_text, change_text, row_text
-from runglass.log.trace import StepAttempts
+from runglass.log.trace import RunStatus, StepAttempts
 from runglass.wire.run_api import RunPage
 
 MOST_PATHS = 10
@@ -45,10 +46,23 @@ def group() -> None:
     metavar="[QUERY]",
     help="Only matching runs: 'status:failed since:24h refund'.",
 )
+@options.of_flow
+@options.of_status
+@click.option("--failed", is_flag=True, help="Only failed runs.")
+@options.since
 @options.limit
 @options.as_json
 @options.server
-def list_runs(query: str | None, limit: int, as_json: bool, server: Server) -> None:
+def list_runs(
+    query: str | None,
+    flow: str | None,
+    status: RunStatus | None,
+    failed: bool,
+    since: datetime | None,
+    limit: int,
+    as_json: bool,
+    server: Server,
+) -> None:
     """List the runs that the key may see, newest first.
 
     A query has terms such as status:failed flow:grade-3 version:3 trigger:job since:24h duration:>3s
@@ -57,8 +71,17 @@ def list_runs(query: str | None, limit: int, as_json: bool, server: Server) -> N
     A terminal gets short ids, which every command takes, and previews of input and result; a file or pipe
     gets complete ids and one run per line.
     """
+    if failed and status not in (None, "failed"):
+        raise UsageError(f"give --failed or --status {status}, not both")
     with server.connect() as client:
-        page = newest_runs(client, query=query, limit=limit)
+        page = newest_runs(
+            client,
+            query=query,
+            flow=flow,
+            status="failed" if failed else status,
+            since=since,
+            limit=limit,
+        )
     if as_json:
         write_json(page)
     else:

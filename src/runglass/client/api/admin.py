@@ -31,30 +31,37 @@ class Management:
     def __init__(self, client: "Client") -> None:
         self._transport = client._transport
 
-    def own_flows(self) -> FlowList:
-        """All flows of the project that the key belongs to, and how that is called."""
-        return self._all_flows("/flows")
+    def own_flows(self, *, timeout: float | None = None) -> FlowList:
+        """All flows of the project that the key belongs to, and how that is called.
 
-    def flows(self, org: str, project: str) -> FlowList:
-        """A project's flows, all of them, by slug."""
-        return self._all_flows(_path(org, project))
+        They are fetched page by page, and `timeout` is for each.
+        """
+        return self._all_flows("/flows", timeout)
 
-    def flow(self, org: str, project: str, slug: str) -> FlowHistory:
-        """A flow and all its versions, the draft, which is version 0, first."""
+    def flows(self, org: str, project: str, *, timeout: float | None = None) -> FlowList:
+        """A project's flows, all of them, by slug. `timeout` is for each page."""
+        return self._all_flows(_path(org, project), timeout)
+
+    def flow(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> FlowHistory:
+        """A flow and all its versions, the draft, which is version 0, first. `timeout` is for each page."""
         call = RequestSpec(method="GET", path=_path(org, project, slug), answer=FlowHistory)
-        page = found = self._transport.call(call, timeout=None)
+        page = found = self._transport.call(call, timeout=timeout)
         while page.next_cursor is not None:
-            page = self._transport.call(following_page(call, page.next_cursor), timeout=None)
+            page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
             found.versions.extend(page.versions)
         return msgspec.structs.replace(found, next_cursor=None)
 
-    def flow_version(self, org: str, project: str, slug: str, version: int) -> FlowTree:
+    def flow_version(
+        self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
+    ) -> FlowTree:
         """A version of a flow as JSON; 0 is the draft."""
         path = f"{_path(org, project, slug)}/versions/{_number(version, least=0)}"
         call: RequestSpec[FlowTree] = RequestSpec(method="GET", path=path, answer=dict[str, Any])
-        return self._transport.call(call, timeout=None)
+        return self._transport.call(call, timeout=timeout)
 
-    def push(self, org: str, project: str, slug: str, text: str | bytes) -> PushedFlow:
+    def push(
+        self, org: str, project: str, slug: str, text: str | bytes, *, timeout: float | None = None
+    ) -> PushedFlow:
         """Stores a flow file, YAML or JSON, as the draft of its slug.
 
         Raises RequestError for a file with mistakes; `details["problems"]` has them all.
@@ -66,15 +73,17 @@ class Management:
             headers={"Content-Type": "application/yaml"},
             body=whole("text", text).encode() if isinstance(text, str) else text,
         )
-        return self._transport.call(call, timeout=None)
+        return self._transport.call(call, timeout=timeout)
 
-    def publish(self, org: str, project: str, slug: str) -> int:
+    def publish(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> int:
         """Makes the draft the next version and that the production version; returns its number."""
         path = f"{_path(org, project, slug)}/publish"
         call = RequestSpec(method="POST", path=path, answer=FlowVersionNumber, sets_state=True)
-        return self._transport.call(call, timeout=None).version
+        return self._transport.call(call, timeout=timeout).version
 
-    def set_production(self, org: str, project: str, slug: str, version: int) -> FlowInfo:
+    def set_production(
+        self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
+    ) -> FlowInfo:
         """Makes a published version the production version. Raises ValueError for one below 1."""
         call = RequestSpec(
             method="PUT",
@@ -83,18 +92,18 @@ class Management:
             headers={"Content-Type": "application/json"},
             body=msgspec.json.encode(FlowVersionNumber(version=_number(version, least=1))),
         )
-        return self._transport.call(call, timeout=None)
+        return self._transport.call(call, timeout=timeout)
 
-    def delete(self, org: str, project: str, slug: str) -> None:
+    def delete(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> None:
         """Deletes a flow; its runs stay, and its slug is free.
 
         Raises RequestError while runs of it have not ended, FlowNotFoundError, also where it was this call
         that deleted it and its answer was lost on the way.
         """
         call = RequestSpec(method="DELETE", path=_path(org, project, slug), answer=NoneType)
-        self._transport.call(call, timeout=None)
+        self._transport.call(call, timeout=timeout)
 
-    def ticket(self, page: str = "/") -> ViewerTicket:
+    def ticket(self, page: str = "/", *, timeout: float | None = None) -> ViewerTicket:
         """A link that opens a page of the viewer in a browser on the server's machine, signed in: once."""
         call = RequestSpec(
             method="POST",
@@ -104,13 +113,13 @@ class Management:
             headers={"Content-Type": "application/json"},
             body=msgspec.json.encode(TicketRequest(page=page)),
         )
-        return self._transport.call(call, timeout=None)
+        return self._transport.call(call, timeout=timeout)
 
-    def _all_flows(self, path: str) -> FlowList:
+    def _all_flows(self, path: str, timeout: float | None) -> FlowList:
         call = RequestSpec(method="GET", path=path, answer=FlowList)
-        page = found = self._transport.call(call, timeout=None)
+        page = found = self._transport.call(call, timeout=timeout)
         while page.next_cursor is not None:
-            page = self._transport.call(following_page(call, page.next_cursor), timeout=None)
+            page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
             found.flows.extend(page.flows)
         return msgspec.structs.replace(found, next_cursor=None)
 
