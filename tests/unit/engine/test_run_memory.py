@@ -121,7 +121,6 @@ async def test_the_oldest_is_put_away_first_and_nothing_that_is_in_use() -> None
             run.keep(payload, (name, ""))
         holdings = [each.holding for each in (used, second, third, fourth)]
         assert [each and each.away for each in holdings] == [False, True, True, False]
-        del holdings
         async with run.using([second]):
             assert second.value == used.value
         assert fourth.holding is not None

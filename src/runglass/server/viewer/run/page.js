@@ -72,7 +72,8 @@ export function RunPage({ id }) {
     finder.value = (text) => stepsNamed(model, controls, text);
     return () => { finder.value = () => []; };
   }, [model]);
-  useEffect(() => bind(keysOf(model, controls, filterField)), [model]);
+  const isRecorded = Boolean(run?.recording);
+  useEffect(() => bind(keysOf(model, controls, filterField, isRecorded)), [model, isRecorded]);
 
   const problem = model.problem.value;
   if (problem && !run) return html`<${Top} back /><${Problem} problem=${problem} id=${id} />`;
@@ -157,8 +158,9 @@ function followNewest(model, controls) {
   reveal(model, newest);
 }
 
-/** @param {RunModel} model @param {Controls} controls @param {import("../core/html.js").Ref<HTMLInputElement>} filterField */
-function keysOf(model, controls, filterField) {
+/** @param {RunModel} model @param {Controls} controls @param {import("../core/html.js").Ref<HTMLInputElement>} filterField
+ * @param {boolean} isRecorded */
+function keysOf(model, controls, filterField, isRecorded) {
   const open = () => { controls.panel.value = true; };
   const lead = (/** @type {boolean} */ found, /** @type {string} */ otherwise) => {
     if (found) open();
@@ -198,7 +200,7 @@ function keysOf(model, controls, filterField) {
       const run = model.run.peek();
       if (run) compareWithGood(run).catch((error) => say(error.message));
     } },
-    ...(me.peek()?.role === "read" ? [] : [{ key: "r", what: "run again", run: () => { controls.again.value = true; } }]),
+    ...(isRecorded || me.peek()?.role === "read" ? [] : [{ key: "r", what: "run again", run: () => { controls.again.value = true; } }]),
     { key: "u", what: "back to the runs", run: () => go("/") },
   ];
 }
