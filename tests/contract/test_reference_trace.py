@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.engine.models.gateway import Price
+from runglass.config.settings import Price
 from tests.contract.test_stepping import WALK, call
 from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
 from tests.contract.wire import FLOWS, ran

@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from runglass.engine.models.gateway import Price
+from runglass.config.settings import Price
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_stepping import call, types

@@ -8,11 +8,6 @@ import msgspec
 
 from runglass.limits.memory import COUNTED_BYTES
 
-LARGE_BYTES = COUNTED_BYTES
-"""From this size on a payload that is kept for later is JSON, decoded where its value is needed: as Python
-objects it would take 5 to 25 times as much."""
-
-
 _MANY = 2000
 _TEXT = 64
 """So many values are encoded in a fraction of a millisecond, where so many characters count as one."""
@@ -63,7 +58,8 @@ class Payload:
     @classmethod
     def encoded(cls, data: bytes) -> "Payload":
         """The payload of JSON that is an object or null; raises msgspec.DecodeError."""
-        if len(data) < LARGE_BYTES:
+        # As Python objects what is kept for later would take 5 to 25 times as much.
+        if len(data) < COUNTED_BYTES:
             payload = cls(msgspec.json.decode(data))
             payload._json = data
         else:

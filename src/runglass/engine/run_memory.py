@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
-from runglass.engine.payload import LARGE_BYTES, Payload
+from runglass.engine.payload import Payload
 from runglass.errors import StepFailure
-from runglass.limits.memory import OBJECTS_PER_BYTE, MemoryBudget
+from runglass.limits.memory import COUNTED_BYTES, OBJECTS_PER_BYTE, MemoryBudget
 from runglass.limits.offload import offload
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class RunMemory:
 
     def hold_inputs(self, request_bytes: int) -> None:
         """Counts the inputs of the run, which stay in memory as objects as long as it goes on."""
-        if request_bytes >= LARGE_BYTES:
+        if request_bytes >= COUNTED_BYTES:
             self.hold(request_bytes * OBJECTS_PER_BYTE)
 
     def hold(self, size: int) -> None:
@@ -83,7 +83,7 @@ class RunMemory:
 
     def keep(self, payload: Payload, address: tuple[str, str]) -> None:
         """Holds a payload whose checkpoint has been recorded as JSON, and puts others away for it."""
-        if payload.size_bytes < LARGE_BYTES or self._closed:
+        if payload.size_bytes < COUNTED_BYTES or self._closed:
             return
         holding = payload.slim()
         # The output of a step that passes its input on is held already.

@@ -31,7 +31,7 @@ Received = ReceivedSpan | ReceivedLog | Refused
 
 MOST_SPANS = 200_000
 """Spans, or records, and scopes of one request: each takes its time, however few bytes it has."""
-LARGE_BYTES = 64 * 1024
+LARGE_SPAN_BYTES = 64 * 1024
 """A span up to this size cannot have too many values."""
 MOST_VALUES = 200_000
 """Values of one span. In memory an empty one takes two hundred times its bytes."""
@@ -219,7 +219,7 @@ _INSIDE: dict[str, dict[int, str]] = {
 
 def _bounded(frame: bytes, kind: str) -> bytes:
     """The frame of a message of this kind. Raises _BadValue where its objects would fill the memory."""
-    pending = [(_INSIDE[kind], 0, len(frame))] if len(frame) > LARGE_BYTES else []
+    pending = [(_INSIDE[kind], 0, len(frame))] if len(frame) > LARGE_SPAN_BYTES else []
     walked, counted = count(1), count(1)
     while pending:
         inside, start, end = pending.pop()
@@ -403,7 +403,7 @@ def _json_items(resources: list[_JsonGroup], signal: Signal, skip: int) -> Itera
 def _read_raw(read: Callable[..., Any], raw: msgspec.Raw, *beside: Any) -> Any:
     """What `read` makes of the object, or its refusal."""
     data = bytes(raw)
-    if len(data) > LARGE_BYTES and weighs_more(data, JSON_WEIGHT * MOST_VALUES):
+    if len(data) > LARGE_SPAN_BYTES and weighs_more(data, JSON_WEIGHT * MOST_VALUES):
         return Refused(_TOO_MANY)
     try:
         return read(_read_message(b"{}" if data == b"null" else data), *beside)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runglass.config.settings import Settings
-from runglass.engine.models.gateway import ModelGateway, Price
+from runglass.config.settings import Price, Settings
+from runglass.engine.models.gateway import ModelGateway
 from tests.unit.engine.fake_provider import FakeProvider, Reply
 from tests.unit.engine.provider_families import FAMILIES, addressed
 

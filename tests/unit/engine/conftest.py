@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 from runglass.bus.base import Bus
-from runglass.config.settings import Settings
+from runglass.config.settings import Price, Settings
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.maintenance.maintenance import Maintenance
-from runglass.engine.models.gateway import ModelGateway, Price
+from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome
 from runglass.engine.steps.run_context import LiveOutputs, StepDependencies

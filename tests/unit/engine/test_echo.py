@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.config.settings import Settings
+from runglass.config.settings import Price, Settings
 from runglass.engine.models.echo import word_count, words_with_space
-from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest, Price
+from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.errors import StepFailure
 from runglass.log.trace import TokenBreakdown
 

@@ -14,8 +14,8 @@ import pytest
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
-from runglass.config.settings import Settings
-from runglass.engine.models.gateway import AnswerRejected, ModelAnswer, ModelGateway, ModelRequest, Price
+from runglass.config.settings import Price, Settings
+from runglass.engine.models.gateway import AnswerRejected, ModelAnswer, ModelGateway, ModelRequest
 from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.provider_errors import setup_failure
 from runglass.engine.models.response_parser import read_answer

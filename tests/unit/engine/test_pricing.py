@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.models.pricing import Price, cost_of
+from runglass.config.settings import Price
+from runglass.engine.models.pricing import cost_of
 from runglass.log.money import format_usd
 
 dollars = st.decimals(min_value=0, max_value=10_000, places=9)

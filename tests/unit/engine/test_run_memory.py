@@ -12,13 +12,13 @@ from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
-from runglass.engine.payload import LARGE_BYTES, Payload
+from runglass.engine.payload import Payload
 from runglass.engine.run_memory import RunMemory
 from runglass.engine.steps.scope import mentioned_outputs
 from runglass.errors import APIError, RunglassError
 from runglass.flows.flow import CodeStep
 from runglass.limits.limits import STEPS_AT_A_TIME, StoreTurns
-from runglass.limits.memory import MemoryBudget
+from runglass.limits.memory import COUNTED_BYTES, MemoryBudget
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
@@ -132,7 +132,7 @@ async def test_the_oldest_is_put_away_first_and_nothing_that_is_in_use() -> None
 
 
 async def test_steps_that_decode_too_much_at_once_wait_for_each_other_and_one_alone_never() -> None:
-    memory = MemoryBudget(Settings(memory_limit_bytes=LARGE_BYTES * 8))
+    memory = MemoryBudget(Settings(memory_limit_bytes=COUNTED_BYTES * 8))
     inside, most = 0, 0
 
     async def work(size: int) -> None:
@@ -145,7 +145,8 @@ async def test_steps_that_decode_too_much_at_once_wait_for_each_other_and_one_al
 
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(work(size)) for size in (LARGE_BYTES * 5, LARGE_BYTES, LARGE_BYTES * 2) * 3
+            group.create_task(work(size))
+            for size in (5 * COUNTED_BYTES, COUNTED_BYTES, 2 * COUNTED_BYTES) * 3
         ]
         await asyncio.sleep(0)
         tasks[3].cancel()

@@ -11,7 +11,8 @@ import pytest
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
-from runglass.engine.models.gateway import ModelCallFailed, ModelGateway, ModelRequest, Price
+from runglass.config.settings import Price
+from runglass.engine.models.gateway import ModelCallFailed, ModelGateway, ModelRequest
 from runglass.engine.models.usage import Usage, read_usage
 from runglass.log.money import ZERO, format_usd
 from runglass.log.trace import ModelCall, RunTotals, TokenBreakdown

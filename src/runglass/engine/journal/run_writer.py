@@ -32,7 +32,7 @@ from runglass.support.clock import Clock, iso
 
 log = logging.getLogger(__name__)
 
-COUNTED_BYTES = 64 * 1024
+LARGE_CHANGE_BYTES = 64 * 1024
 """So much is written before it is added to the counted bytes of the run and its project."""
 MOST_UNDER_WAY = 4 << 20
 """With more on its way to the store, a step waits until all of it is stored: memory is bounded, too."""
@@ -213,7 +213,7 @@ class RunWriter:
     @property
     def is_behind(self) -> bool:
         """Whether so much waits to be stored that the next record must `await_previous_append` first."""
-        return self.log_bytes + self._open_bytes - self._stored_bytes > COUNTED_BYTES
+        return self.log_bytes + self._open_bytes - self._stored_bytes > LARGE_CHANGE_BYTES
 
     async def _stored(self, append: asyncio.Task[None] | None) -> None:
         if append is not None and not append.done():
@@ -245,7 +245,7 @@ class RunWriter:
         log_bytes = self.log_bytes - self._counted_log
         open_bytes = self._open_bytes - self._counted_open
         # Not with each append: it would cost two more statements, and somewhat less is near enough.
-        counted = log_bytes + open_bytes >= COUNTED_BYTES or status != "running"
+        counted = log_bytes + open_bytes >= LARGE_CHANGE_BYTES or status != "running"
         batch = Append(
             run_no=self.run.no,
             head=self._sent,

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from runglass.config.settings import Price
 from runglass.engine.models.model_types import (
     ModelAnswer,
     ModelRequest,
@@ -24,7 +25,7 @@ from runglass.engine.models.model_types import (
     last_user_text,
     text_of,
 )
-from runglass.engine.models.pricing import Price, cost_of
+from runglass.engine.models.pricing import cost_of
 from runglass.engine.workers.checks import Checks
 from runglass.errors import StepFailure
 from runglass.limits.offload import LARGE_BYTES, offload

@@ -22,7 +22,7 @@ from runglass.engine.models.model_types import (
     ModelRequest,
     RequestObserver,
 )
-from runglass.engine.models.pricing import Price, TokenBound, most_of, prompt_bound, with_max_tokens
+from runglass.engine.models.pricing import TokenBound, most_of, prompt_bound, with_max_tokens
 from runglass.engine.models.request_parser import as_given
 from runglass.engine.workers.checks import Checks
 from runglass.errors import StepFailure, api_error
@@ -35,7 +35,7 @@ from runglass.support.import_without_gc import loading
 if TYPE_CHECKING:
     from runglass.engine.models.provider_requests import ProviderRequests
 
-__all__ = ["AnswerRejected", "ModelAnswer", "ModelCallFailed", "ModelGateway", "ModelRequest", "Price"]
+__all__ = ["AnswerRejected", "ModelAnswer", "ModelCallFailed", "ModelGateway", "ModelRequest"]
 
 
 CALL_S = 0.003

@@ -14,8 +14,6 @@ from runglass.config.settings import Price
 from runglass.engine.models.model_types import ModelRequest
 from runglass.log.money import ZERO, add_usd, price_of
 
-__all__ = ["Price", "cost_of", "most_of"]
-
 _PER_REQUEST = 400
 _PER_MESSAGE = 16
 _FOR_TOOLS = 1_000

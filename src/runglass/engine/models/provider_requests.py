@@ -34,11 +34,11 @@ from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
-from runglass.config.settings import Settings
+from runglass.config.settings import Price, Settings
 from runglass.engine.models import message_mapping
 from runglass.engine.models.answer_bounds import ProviderCall, current_call
 from runglass.engine.models.model_types import ModelAnswer, ModelRequest, RequestObserver
-from runglass.engine.models.pricing import Price, TokenBound
+from runglass.engine.models.pricing import TokenBound
 from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
 from runglass.engine.models.provider_errors import (
     CALL_ERRORS,

@@ -10,9 +10,9 @@ import msgspec
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 
+from runglass.config.settings import Price
 from runglass.engine.models.message_mapping import ANSWER_TOOL, arguments_of, wire_call
 from runglass.engine.models.model_types import AnswerRejected, ModelAnswer, ModelRequest, ProviderResponse
-from runglass.engine.models.pricing import Price
 from runglass.engine.models.provider_errors import EXCERPT, address_of
 from runglass.engine.models.usage import Usage, read_usage
 from runglass.engine.workers.checks import Checks

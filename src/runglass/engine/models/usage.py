@@ -14,8 +14,9 @@ from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
 from pydantic_ai.messages import ModelResponse
 
+from runglass.config.settings import Price
 from runglass.engine.models.model_types import ModelRequest
-from runglass.engine.models.pricing import Price, TokenBound, cost_of, prompt_bound
+from runglass.engine.models.pricing import TokenBound, cost_of, prompt_bound
 from runglass.log.trace import TokenBreakdown
 
 MOST_TOKENS = 100_000_000

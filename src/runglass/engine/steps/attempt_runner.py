@@ -15,13 +15,14 @@ import msgspec
 from runglass.engine.journal.run_spec import ToolLoopState, ToolOffer
 from runglass.engine.models.budget import BudgetExceeded
 from runglass.engine.models.model_types import ModelAnswer, ModelRequest, last_user_text
-from runglass.engine.payload import LARGE_BYTES, Payload
+from runglass.engine.payload import Payload
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.model_turn import ask_model
 from runglass.engine.steps.outcomes import AwaitingToolResults
 from runglass.engine.steps.run_context import RunContext
 from runglass.errors import StepFailure, StoreError, without_traceback
 from runglass.flows.flow import CodeStep, LeafStep, LlmStep, PassthroughStep, PlainStep, WaitStep
+from runglass.limits.memory import COUNTED_BYTES
 from runglass.wire.run_api import Attachment
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ async def run_attempt(
                     )
         await context.capture.prepare(output)
         size = output.size_bytes
-        if size >= LARGE_BYTES:
+        if size >= COUNTED_BYTES:
             context.memory.require_room(size, step_id=step.id)
         context.usage.keep(size, step_id=step.id)
         attempt.complete(output)

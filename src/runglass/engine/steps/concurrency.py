@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
-from runglass.engine.payload import LARGE_BYTES, Payload, branches_of, items_of
+from runglass.engine.payload import Payload, branches_of, items_of
 from runglass.engine.run_memory import RunMemory
 from runglass.errors import StepFailure
+from runglass.limits.memory import COUNTED_BYTES
 from runglass.limits.offload import offload, yield_to_others
 from runglass.support.json_weight import weighs_more
 
@@ -176,7 +177,7 @@ class LoopOutputs:
         data = self._outputs[index] = output.json
         self._size += len(data)
         self._uncounted += len(data)
-        if self._uncounted >= LARGE_BYTES:
+        if self._uncounted >= COUNTED_BYTES:
             self._memory.require_room(self._uncounted, step_id=self._step_id)
             self._memory.hold(self._uncounted)
             self._held, self._uncounted = self._held + self._uncounted, 0
@@ -191,7 +192,7 @@ class LoopOutputs:
 async def joined_branches(outputs: Mapping[str, Payload], memory: RunMemory) -> Payload:
     """The output of a parallel step, from the last output of each branch."""
     size = sum(output.size_bytes for output in outputs.values())
-    if size < LARGE_BYTES:
+    if size < COUNTED_BYTES:
         return Payload({name: output.value for name, output in outputs.items()})
     large = [output for output in outputs.values() if output.holding is not None]
     async with memory.using(large, decoded=False):

@@ -19,7 +19,7 @@ CONNECTION = "connection"
 """Where it has the `Connection` that the request came by; over gRPC there is none."""
 ENDPOINT = "endpoint"
 """Where it has the method and the pattern of the path, once they are known."""
-_LARGE_BYTES = 64 * 1024
+_LARGE_PART_BYTES = 64 * 1024
 
 
 class CallerLeft(Exception):
@@ -170,7 +170,7 @@ class JoiningTransport:
         parts, self._parts = self._parts, None
         if parts and not self.is_closing():
             # One write of one piece is the fastest; a large body is not copied for it.
-            if len(parts[-1]) > _LARGE_BYTES:
+            if len(parts[-1]) > _LARGE_PART_BYTES:
                 self._transport.writelines(parts)
             else:
                 self._transport.write(b"".join(parts))
