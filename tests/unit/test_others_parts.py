@@ -1,5 +1,6 @@
 """What Runglass uses of others beyond their documented interface: a test names what a new version broke."""
 
+import inspect
 from typing import Any
 
 import anthropic
@@ -7,6 +8,7 @@ import httpcore2
 import httpx2
 import openai
 import pydantic_ai
+from pydantic_ai.models import StreamedResponse
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
 
@@ -43,3 +45,11 @@ def test_streams_of_openai_and_anthropic_iterate_over_a_part_that_can_be_replace
         stream._iterator = iter(["a chunk"])
         assert list(stream) == ["a chunk"], told + "Stream._iterator"
         assert callable(stream.response.stream.close), told + "Stream.response.stream"
+
+
+def test_streams_of_pydantic_ai_take_usage_in_one_place() -> None:
+    """`engine/models/provider_requests.py` lets the last usage hold there."""
+    told = f"pydantic-ai {pydantic_ai.__version__}: StreamedResponse"
+    parameters = inspect.signature(StreamedResponse._add_usage).parameters
+    assert [*parameters] == ["self", "usage", "reported", "cumulative"], told + "._add_usage"
+    assert "_usage" in StreamedResponse.__dataclass_fields__, told + "._usage"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runglass.bus.base import Bus
-from runglass.config.settings import Settings
+from runglass.config.settings import Price, Settings
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
 from runglass.engine.models.gateway import (
@@ -26,7 +26,6 @@ from runglass.engine.models.gateway import (
     ModelCallFailed,
     ModelGateway,
     ModelRequest,
-    Price,
 )
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.flows.parser import parse_flow
@@ -346,7 +345,7 @@ async def test_a_crash_after_a_declined_request_tells_of_the_second_without_a_bu
     declined, silent = error_reply(400, "response_format is not known here"), Reply(body=b"", silent=True)
     async with FakeProvider.serving() as fake:
         fake.replies.extend([declined, silent])
-        models = ModelGateway(base_urls={"local": fake.base_url})
+        models = ModelGateway(Settings(providers={"local": fake.base_url}))
         store = SqliteStore(tmp_path / "db")
         async with open_harness(store, models=models) as house:
             started = await start(house, DECLINED)
