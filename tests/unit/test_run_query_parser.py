@@ -98,7 +98,7 @@ def test_a_session_is_found_by_its_id_and_by_the_text_of_another_program() -> No
         ("session", (session, str(uuid5(NAMESPACE_URL, "chat 7"))), False)
     ]
     ((_, words, _),) = parsed(f"session:{session.upper()}")
-    assert words == (str(uuid5(NAMESPACE_URL, session.upper())), session)
+    assert words == (session,)
 
 
 def test_a_list_shows_plain_runs_where_it_is_asked_for_them() -> None:

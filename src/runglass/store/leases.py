@@ -2,8 +2,7 @@
 
 A run that nobody has and that can go on stands in the narrow table `queue`. Its place, `pick`, is given as it
 comes: behind the last one of its project, but not before the first that waits now (start-time fair queueing),
-or before all others where it was begun and let go. Those of an owner without a lease are found by the owner.
-How a claim takes them is up to each kind of store.
+or before all others where it was begun and let go. How a claim takes them is up to each kind of store.
 """
 
 from __future__ import annotations

@@ -174,9 +174,7 @@ def _any_word(field: Field) -> Callable[[_Token, datetime], Term]:
 
 
 def _session(token: _Token, now: datetime) -> Term:
-    # A UUID may be typed in capitals.
-    texts = [text for value in token.values for text in (value.text, value.text.lower())]
-    return _with(token, "session", words=tuple(dict.fromkeys(map(session_id_of, texts))))
+    return _with(token, "session", words=tuple(session_id_of(value.text) for value in token.values))
 
 
 def _numbers(

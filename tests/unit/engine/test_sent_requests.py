@@ -296,7 +296,7 @@ async def test_an_image_that_google_s_library_cannot_fetch_is_named(
     image = Attachment(url="https://127.0.0.1/cat.png", mime_type="image/png")
     step = {"id": "ask", "type": "llm", "model": FAMILIES["google"].model, "prompt": "Hi"}
     async with FakeProvider.serving() as fake:
-        models = ModelGateway(**addressed(fake, monkeypatch))
+        models = ModelGateway(Settings(**addressed(fake, monkeypatch)))
         ran = await run(tmp_path, models, step, attachments=[image])
     assert (ran.error["code"], ran.calls, fake.requests) == ("INVALID_INPUT", [], [])
     assert "could not be asked" in ran.error["message"]

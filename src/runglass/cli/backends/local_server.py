@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from msgspec.structs import replace
 
 from runglass.cli.argument_parsers import ProjectName
+from runglass.cli.backends.event_loop import open_portal
 from runglass.cli.backends.local_store import find_store, local_key, named_project
 from runglass.client.core.connection import API_PATH, ServerConnection
 from runglass.client.core.requests import RequestSpec
@@ -52,8 +53,6 @@ def in_process(
     find_store(settings, create=create)
     # Imported here: no other command is to wait for the server.
     with loading():
-        from anyio.from_thread import start_blocking_portal
-
         from runglass.client import Client
         from runglass.runtime.composition import open_runtime
         from runglass.server import create_app
@@ -67,7 +66,7 @@ def in_process(
             yield InProcessTransport(portal, create_app(runtime), made.key)
 
     with (
-        start_blocking_portal() as portal,
+        open_portal() as portal,
         portal.wrap_async_context_manager(application()) as transport,
     ):
         client = Client(transport.endpoint.api_key, base_url=transport.endpoint.base_url)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from runglass.cli.argument_parsers import ProjectName
+from runglass.cli.backends.event_loop import open_portal
 from runglass.cli.backends.local_server import with_keys
 from runglass.cli.backends.local_store import (
     DataFolder,
@@ -23,7 +24,6 @@ from runglass.cli.backends.local_store import (
     terminal_user,
     viewing_key,
 )
-from runglass.cli.backends.portal import open_portal
 from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.output import warn
