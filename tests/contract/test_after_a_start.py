@@ -10,7 +10,7 @@ from runglass.errors import StoreError
 from runglass.testing import RunningServer
 from tests.contract.stores import own_server
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.contract.wire import FLOWS, detail, execute, refusal, start
+from tests.contract.wire import FLOWS, detail, execute, frames, refusal, start
 from tests.faulty_store import FaultyStore
 
 # What could not be recorded is tried again when the lease is renewed.
@@ -53,6 +53,17 @@ def test_a_step_whose_run_cannot_be_read_back_is_not_unavailable(
     assert trace["flowRun"]["triggerType"] == "step"
     assert again.content == answer.content, "some clients repeat it by themselves: no second run was started"
     assert again.headers["idempotent-replayed"] == "true"
+
+
+def test_a_further_step_that_fails_once_it_has_begun_is_repeated_any_number_of_times(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    server.push("slug: two-steps\nsteps: [{id: a, type: passthrough}, {id: b, type: passthrough}]\n")
+    path = "/seq/acme/demo/two-steps/step"
+    run = frames(http.post(path, json={}).text)[0].data["executionId"]
+    with broken(server, "run", after="resume_run"):
+        answers = [http.post(path, json={"executionId": run, "stepIndex": 1}) for _ in range(3)]
+    assert {(answer.status_code, answer.content) for answer in answers} == {(500, answers[0].content)}
 
 
 def test_a_fault_on_the_way_to_an_outcome_is_not_kept_as_the_outcome(

@@ -54,6 +54,15 @@ def test_no_project_is_made_on_a_server(printed: Printed) -> None:
     assert "--create is for a data folder" in err
 
 
+def test_a_failed_run_tells_its_caller_why_though_its_log_keeps_no_words(printed: Printed) -> None:
+    flow = "slug: mute\ncapture: off\nsteps: [{id: a, type: code, code: 'raise ValueError(\"no price\")'}]\n"
+    Path("mute.yaml").write_text(flow)
+    at = ["--data", "here"]
+    printed("flow", "push", "mute.yaml", "--to", "acme/shop", "--create", *at)
+    assert "no price" in printed("run", "mute", *at, code=Exit.FAILED).err
+    assert "no price" not in printed("runs", "show", "last", *at).out
+
+
 def test_a_flow_is_run_and_its_run_is_looked_at_without_a_server(printed: Printed) -> None:
     at = ["--data", "here"]
     printed("flow", "push", "greet.yaml", "--to", "acme/shop", "--create", *at)

@@ -73,7 +73,7 @@ def completed(words: str) -> set[str]:
 
 def test_tab_completes_commands_options_and_their_values() -> None:
     assert completed("runglass ru") == {"run", "runs"}
-    assert completed("runglass runs list --s") == {"--store"}
+    assert completed("runglass runs list --s") == {"--since", "--status", "--store"}
     assert completed("runglass serve --synchronous N") == {"NORMAL"}
     # A project that is not one yet is no mistake while it is typed.
     assert completed("runglass keys create acme --ro") == {"--role"}

@@ -14,9 +14,8 @@ from runglass.cli.terminal.output import complain, note
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import PASSING, Deadline, backoff_s
-from runglass.client.core.step_session import failure_of
-from runglass.errors import APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
-from runglass.log.events import StreamEvent
+from runglass.errors import PASSED_ON, APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
+from runglass.log.events import FlowFailed, StreamEvent
 from runglass.wire.run_api import CompletedResult, JobState, Version
 
 if TYPE_CHECKING:
@@ -104,8 +103,7 @@ class WatchedRun:
                 self._left_s()
             state = self._until_answered(requests.job(self._call.path, self.run_id))
         if state.status == "failed":
-            other = api_error("STEP_FAILED", str(state.error), execution_id=self.run_id)
-            raise failure_of(self.run_id, last) or other
+            raise _failure(state, last)
         return CompletedResult(
             result=state.result,
             flow_id=accepted.flow_id,
@@ -143,6 +141,19 @@ class WatchedRun:
             raise APITimeoutError(f"the server did not answer within {seconds}")
         goes_on = f"it continues: runglass runs tail {self.run_id}"
         raise APITimeoutError(f"the run did not end within {seconds}; {goes_on}")
+
+
+def _failure(state: JobState, last: StreamEvent | None) -> APIError:
+    """The error that the caller of `execute` would have got."""
+    reason = "the run was cancelled" if state.error == "cancelled" else str(state.error)
+    error = (last.error or {}) if isinstance(last, FlowFailed) else {}
+    return api_error(
+        code if (code := error.get("code")) in PASSED_ON else "STEP_FAILED",
+        reason,
+        execution_id=state.execution_id,
+        step_id=last.step_id if isinstance(last, FlowFailed) else None,
+        details={"error": error} if error else {},
+    )
 
 
 def leave_or_cancel(client: "Client", run_id: str | None, *, options: str) -> None:

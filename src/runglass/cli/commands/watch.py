@@ -225,7 +225,10 @@ class _Runs:
         """Whether a span at the top has failed, for which its run will have, too."""
         if run.totals is None or not run.totals.failed:
             return False
-        steps = self.receiver.client.run(run.id).trace().steps
+        try:
+            steps = self.receiver.client.run(run.id).trace().steps
+        except RunglassError:
+            return False
         received = {step.span_id for step in steps if step.name is not None}
         return any(step.status == "failed" and step.parent_span_id not in received for step in steps)
 

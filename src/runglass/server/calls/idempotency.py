@@ -28,6 +28,8 @@ from runglass.store.records import IdempotencyRecord, RunRecord
 
 log = logging.getLogger(__name__)
 
+STORED_S = 2.0
+"""So long a server of the version before this one may take from storing a call to resuming its run."""
 WITHIN_S = 3.0
 MAX_ANSWERS, MAX_BYTES = 1000, 4 * 1024 * 1024
 """The most of one project, so that its failures push out no other's: a client would then pay twice."""
@@ -135,7 +137,8 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
                 raise api_error("UNAVAILABLE", message) from error
         except APIError as error:
             # Another server may have resumed the run for the same call meanwhile.
-            if error.status >= 500 or (before := await _earlier(call)) is None:
+            is_refused = error.status < 500 and error.code != "UNAUTHENTICATED"
+            if not is_refused or (before := await _earlier(call)) is None:
                 raise
             call.before = before
     finally:
@@ -194,9 +197,16 @@ async def _earlier(call: Call) -> IdempotencyRecord | None:
     if before is not None and before.digest != call.key.digest:
         message = f"something else was asked under the Idempotency-Key {call.key.key!r}; use a new one"
         raise api_error("IDEMPOTENCY_MISMATCH", message, execution_id=before.run_id)
-    if before is not None and before.head and before.status is None:
-        run = await call.runtime.store.run(before.run_id)
-        if run and run.status == "paused" and run.head == before.head and not run.is_resuming:
-            # The version before this one stores a call before it resumes the run: it has not done that.
-            return None
-    return before
+    if before is None or not await _was_left(call, before):
+        return before
+    await asyncio.sleep(STORED_S)
+    before = await call.runtime.store.call(call.project.id, call.key.key)
+    return None if before is not None and await _was_left(call, before) else before
+
+
+async def _was_left(call: Call, before: IdempotencyRecord) -> bool:
+    """Whether the call has not resumed its run: the version before this one stores a call before that."""
+    if before.head == 0 or before.status is not None:
+        return False
+    run = await call.runtime.store.run(before.run_id)
+    return run is not None and run.status == "paused" and run.head == before.head and not run.is_resuming

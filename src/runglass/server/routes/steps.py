@@ -48,10 +48,11 @@ async def step(
         if body.step_index is not None and body.step_index < 0:
             message = f"`stepIndex` must be 0 or more, not {body.step_index}"
             raise api_error("INVALID_STEP_INDEX", message, execution_id=body.execution_id)
+        call.resumes = body.execution_id is not None
         # What a call under a key is owed is stored, for its repeats.
         outputs = LiveOutputs() if call.key is None else None
         async with made_once(call) as is_first:
-            if is_first and body.execution_id is not None:
+            if is_first and call.resumes:
                 submitted = await resume(call, body, outputs=outputs)
             elif is_first:
                 if body.step_index not in (None, 0):
