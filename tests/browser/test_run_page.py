@@ -89,10 +89,33 @@ def test_an_attempt_in_nested_iterations_has_an_address(grid: str, visitor: Visi
     expect(page).to_have_url(re.compile("iteration=1,1&attempt=2"))
 
 
+def test_a_step_that_was_retried_leads_on_to_the_next_iteration(grid: str, visitor: Visitor) -> None:
+    page = open_run(visitor, grid, step="rows/columns/cell", iteration="1,0")
+    heading = panel(page).get_by_role("heading", level=2)
+    for button, title in [
+        ("Next", "cell [1, 1] attempt 2 of 2"),
+        ("Next", "cell [1, 2]"),
+        ("Previous", "cell [1, 1] attempt 2 of 2"),
+        ("Previous", "cell [1, 0]"),
+    ]:
+        panel(page).get_by_role("button", name=button).click()
+        expect(heading).to_have_text(title)
+
+
 def test_an_address_that_was_cut_is_that_of_no_run(visitor: Visitor) -> None:
     visitor.expect(404)
     page = visitor.open("/runs/%E0%A4")
     expect(page.get_by_role("heading", name="Run not found")).to_be_visible()
+
+
+def test_an_address_with_parts_too_many_is_that_of_no_page(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.good)
+    # The server has no such page either, which only links within the viewer could lead to.
+    for path in (f"/runs/{runs.good}/anything", f"/compare/{runs.good}/{runs.failed}/anything"):
+        page.evaluate(
+            "path => { history.pushState(null, '', path); dispatchEvent(new Event('popstate')); }", path
+        )
+        expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
 
 
 def test_a_filter_shows_what_matches_and_all_around_it(grid: str, visitor: Visitor) -> None:

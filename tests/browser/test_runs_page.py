@@ -116,36 +116,75 @@ def test_runs_appear_and_end_while_somebody_looks(
 
 
 def test_who_comes_back_finds_the_list_as_it_was_left(runs: Runs, visitor: Visitor) -> None:
-    visitor.page.set_viewport_size({"width": 1280, "height": 320})
+    visitor.page.set_viewport_size({"width": 1280, "height": 220})
     page = visitor.open("/")
     row(visitor, runs.good).get_by_role("checkbox").check()
+    before = [str(run_id) for run_id in shown(visitor)]
     scroller = page.locator(".scroller")
     scroller.evaluate("each => { each.scrollTop = 50; }")
     visitor.settle()
-    page.locator(f'a[data-run="{runs.retried}"]').click()
+    # A click of the mouse would scroll to it.
+    page.locator(f'a[data-run="{runs.retried}"]').evaluate("each => each.click()")
     expect(page.get_by_role("tree")).to_be_visible()
+    deleted = next(run_id for run_id in reversed(before) if run_id != runs.good)
+    page.route("**/flow-runs?*", lambda route: answer_without(route, deleted))
     page.go_back()
     expect(row(visitor, runs.good).get_by_role("checkbox")).to_be_checked()
     assert scroller.evaluate("each => each.scrollTop") == 50
+    # What was deleted meanwhile is not in it any more.
+    expect(page.locator("tbody tr")).to_have_count(len(before) - 1)
+    assert deleted not in shown(visitor)
+    assert scroller.evaluate("each => each.scrollTop") == 50
 
 
-def test_a_list_that_has_grown_long_is_read_anew(runs: Runs, visitor: Visitor) -> None:
-    page, asked = visitor.page, []
-    ids = (f"ffffffff-0000-7000-8000-{number:012d}" for number in range(1000))
+def answer_without(route: Route, run_id: str) -> None:
+    """As a server answers that has deleted this run."""
+    page = route.fetch().json()
+    route.fulfill(json={**page, "runs": [run for run in page["runs"] if run["id"] != run_id]})
+
+
+def tell_of_runs(route: Route, number: int) -> None:
+    """As a server tells of so many new runs, and breaks off."""
+    ids = (f"ffffffff-0000-7000-8000-{each:012d}" for each in range(number))
     frames = "".join(
         f'id: 1\nevent: run\ndata: {{"id":"{id}","flowId":"f","status":"failed"}}\n\n' for id in ids
     )
-    page.route("**/flow-runs/stream*", unanswered)
-    page.route(
-        "**/flow-runs/stream*",
-        lambda route: route.fulfill(body=frames, content_type="text/event-stream"),
-        times=1,
-    )
+    route.fulfill(body=frames, content_type="text/event-stream")
+
+
+def test_a_list_that_has_grown_long_is_read_anew_where_nobody_has_scrolled_down(
+    runs: Runs, visitor: Visitor
+) -> None:
+    page, asked, streams = visitor.page, list[bool](), list[Route]()
+    page.set_viewport_size({"width": 1280, "height": 320})
+    page.route("**/flow-runs/stream*", lambda route: streams.append(route))
     page.on("request", lambda request: asked.append("/flow-runs?" in request.url))
-    with page.expect_request(lambda _: sum(asked) == 2):
+    with page.expect_request("**/flow-runs/stream*"):
         visitor.open("/?q=-step:hold")
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(len(runs))
+    page.locator(".scroller").evaluate("each => { each.scrollTop = 50; }")
+    visitor.settle()
+    tell_of_runs(streams[0], 1000)
+    expect(rows).to_have_count(len(runs) + 1000)
+    with page.expect_request(lambda _: sum(asked) == 2):
+        visitor.keys(".")
     expect(page.locator(".scroller")).to_have_attribute("aria-busy", "false")
-    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    expect(rows).to_have_count(len(runs))
+
+
+def test_bars_that_take_long_come_while_runs_change(visitor: Visitor) -> None:
+    page, bars, asked = visitor.page, list[Route](), list[bool]()
+    page.route("**/flow-runs/histogram?*", lambda route: bars.append(route))
+    page.route("**/flow-runs/stream*", lambda route: tell_of_runs(route, 1))
+    page.on("request", lambda request: asked.append("/flow-runs/stream" in request.url))
+    # Between two of them is more than half a second: with a read for each second there would be several.
+    with page.expect_request(lambda _: sum(asked) == 5):
+        visitor.open("/")
+    assert len(bars) == 1
+    with page.expect_request("**/flow-runs/histogram?*"):
+        bars[0].continue_()
+    expect(page.locator(".histogram svg")).to_be_visible()
 
 
 def test_nothing_moves_under_somebody_who_reads(server: RunningServer, runs: Runs, visitor: Visitor) -> None:

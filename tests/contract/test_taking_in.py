@@ -126,6 +126,21 @@ def test_a_body_of_too_many_values_is_refused_before_it_is_decoded(
     assert most_bytes < 10 * len(body)
 
 
+def test_the_values_of_a_body_are_held_once_under_a_key_too(http: httpx2.Client) -> None:
+    """Its digest decodes the body as well."""
+    body = b'{"parameters":{"a":[' + b'["x1"],' * 100_000 + b"[]]}}"
+    most_bytes = []
+    for headers in ({}, {"Idempotency-Key": "weighed once"}):
+        tracemalloc.start()
+        try:
+            assert http.post(f"{PATH}/execute", content=body, headers=headers).status_code == 200
+            most_bytes.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    plain, under_a_key = most_bytes
+    assert under_a_key < 1.8 * plain
+
+
 def test_nothing_is_sorted_by_the_encoder() -> None:
     """It sorts names in quadratic time, and crashes, where somebody has chosen their order."""
     asking = re.compile(r"""order\s*=\s*["'](sorted|deterministic)""")

@@ -1,8 +1,10 @@
 """`runglass data`: what a database takes, a smaller one, a copy, and whether all in it is true."""
 
 import json
+import shutil
 import sqlite3
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +15,10 @@ import pytest
 from runglass import Client
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
+from runglass.errors import StoreError
+from runglass.store.sqlite.database_file import opened
 from runglass.testing import running_server
+from tests.e2e.command import START, environment
 from tests.e2e.conftest import Printed
 
 FLOWS = """
@@ -230,13 +235,37 @@ def test_a_projects_retention_is_set_shown_and_lifted(folder: Path, printed: Pri
     }
 
 
-def test_a_backup_on_a_disk_that_can_only_be_read_is_checked(
-    folder: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = folder / "copy.db"
+READ_ONLY = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && "$@"']
+"""Runs a command that sees a folder, the first word after these, as a disk that can only be read."""
+
+
+def test_a_backup_on_a_disk_that_can_only_be_read_is_checked(folder: Path, ask: Ask, tmp_path: Path) -> None:
+    copy = tmp_path / "disk" / "copy.db"
+    copy.parent.mkdir()
     assert ask("backup", copy, "--data", folder)[0] == Exit.OK
-    # In place of such a disk, which takes a right of its own to make: SQLite cannot have its log there.
-    copy.with_name("copy.db-wal").mkdir()
-    monkeypatch.setattr("os.access", lambda *_: False)
+    on_disk = [*READ_ONLY, str(copy.parent)]
+    if shutil.which("unshare") is None or subprocess.run([*on_disk, "true"], check=False).returncode:
+        pytest.skip("such a disk takes a right of its own to make")
+    assert subprocess.run([*on_disk, "touch", str(copy)], check=False).returncode
     for command in (("check", "--all"), ("usage",)):
-        assert ask(*command, "--store", f"sqlite:///{copy}")[0] == Exit.OK
+        words = [*START, "data", *command, "--store", f"sqlite:///{copy}"]
+        subprocess.run([*on_disk, *words], env=environment(), check=True)
+
+
+def test_a_file_of_somebody_whose_server_starts_meanwhile_is_not_called_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = folder / "runglass.db"
+    with closing(sqlite3.connect(database)) as owner:
+        # Who may write whatever its rights say, as root, sees it with these eyes.
+        monkeypatch.setattr("os.access", lambda *_: False)
+
+        def read() -> None:
+            with opened(database):
+                assert list(folder.glob("*-wal")) == [], "a reader makes none that the owner could not write"
+                owner.execute("CREATE TABLE more (x)")
+
+        with pytest.raises(StoreError, match="was changed while it was read; try again"):
+            read()
+        with opened(database) as beside:
+            assert beside.execute("SELECT count(*) FROM more").fetchone() == (0,)

@@ -7,6 +7,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_runtime, open_store, upgrade_store
+from runglass.wire.admin_api import SERVER
+from tests.conformance.stores import batch, make_run
 from tests.e2e.command import Process, runglass, started
 from tests.postgres_server import postgres_database
 
@@ -73,6 +77,20 @@ def test_projects_keys_and_flows_are_in_the_database_and_a_server_runs_them(
     assert PASSWORD not in "".join(told)
     # Nothing was kept in a data folder, which is where SQLite's files would be.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["greet.yaml"]
+
+
+async def test_a_command_that_deletes_leaves_the_rows_and_the_claim_of_them_to_servers() -> None:
+    """One may be at work: its readers have a moment to read the last event."""
+    with postgres_database() as address:
+        settings = Settings(store=address)
+        await upgrade_store(settings)
+        async with open_store(settings) as server:
+            run = await make_run(server)
+            await server.append(batch(run, 0, b"1", status="completed", result=b"{}"))
+            async with open_runtime(settings, is_guest=True) as command:
+                assert await command.removal.purge(run, by=SERVER)
+            assert await server.purged_runs(after=0, limit=10) == [run.no]
+            assert await server.claim_maintenance("removal", for_s=1.0)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,13 @@ def test_the_database_is_in_the_data_folder_unless_the_store_says_otherwise() ->
         _ = Settings(store="nope://x").database
 
 
+def test_a_database_whose_links_lead_nowhere_is_refused(tmp_path: Path) -> None:
+    for name, target in (("a.db", "b.db"), ("b.db", "a.db")):
+        (tmp_path / name).symlink_to(target)
+    with pytest.raises(SettingsError, match=r"a\.db' cannot be found: .*loop"):
+        _ = Settings(store=f"sqlite:///{tmp_path / 'a.db'}").database
+
+
 def test_keys_of_providers_are_not_shown() -> None:
     shown = repr(Settings(provider_keys={"openai": "sk-a-very-secret-key"}, port=9))
     assert "sk-a-very" not in shown

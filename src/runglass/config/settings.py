@@ -498,8 +498,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 " postgresql://user@host/database"
             )
         database = Path(path)
-        # The lock is beside the file: beside a link to it, a second process would not see it.
-        return database.resolve() if database.is_symlink() else database
+        try:
+            # The lock is beside the file: beside a link to it, a second process would not see it.
+            return database.resolve() if database.is_symlink() else database
+        except (OSError, RuntimeError) as error:
+            # RuntimeError is what Python 3.11 and 3.12 raise for links in a circle.
+            raise SettingsError(f"the database {path!r} cannot be found: {error}") from error
 
     @property
     def store_name(self) -> str:

@@ -259,8 +259,8 @@ async def open_runtime(
                 for task in beside:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
-                if is_guest and removal.woken.is_set():
+                if is_guest and settings.postgres is None and removal.woken.is_set():
                     # Beside a process that has the file, this is its work.
                     with suppress(DataInUse):
-                        if settings.postgres is not None or running_server(settings.database) is None:
+                        if running_server(settings.database) is None:
                             await removal.finish()

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from runglass.config.settings import Settings
-from runglass.engine.maintenance.removal import AT_ONCE, BATCH_ROWS, INTERVAL_S, RunRemoval
+from runglass.engine.maintenance.removal import AT_ONCE, BATCH_ROWS, INTERVAL_S, SCRUBS, RunRemoval
 from runglass.errors import StoreError
 from runglass.store.records import Append, Retention, RunRecord
 from runglass.support.clock import Clock, iso
@@ -231,6 +231,26 @@ async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, e
         assert await removal.purge(run, by=SERVER)
         await clock.idle.wait()
     assert await house.store.steps(run.no) == []
+
+
+async def test_a_reader_in_the_way_of_the_overwriting_is_waited_for_a_while_and_then_told(
+    house: EngineHarness, execute: Execute, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = await run_of(house, (await execute(STEPS, {"x": "sesame"})).id)
+    removal = removal_in(house)
+    assert await removal.purge(run, by=SERVER)
+    with FaultyStore(house.store) as faults:
+        faults.answer("scrub", False, times=SCRUBS - 1)
+        await removal.finish()
+        assert caplog.messages == []
+        assert await house.store.steps(run.no) == []
+
+        faults.answer("scrub", False)
+        await removal.finish()
+        faults.fail("scrub", StoreError("no disk"))
+        await removal.finish()
+    told = "the runs are deleted, but the store cannot be overwritten yet: %s; the next server does it"
+    assert caplog.messages == [told % "another process is reading it", told % "no disk"]
 
 
 async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_removal_of_another(

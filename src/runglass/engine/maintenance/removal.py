@@ -45,6 +45,8 @@ LISTED_AT_ONCE = 5000
 MOST_CLEARED = 1_000_000
 """Most purged runs whose rows go in one turn: their numbers are held."""
 LEAST_PAUSE_S = 0.001
+SCRUBS = 5
+SCRUB_PAUSE_S = 0.2
 
 
 class RunRemoval:
@@ -89,10 +91,21 @@ class RunRemoval:
         self.woken.set()
 
     async def finish(self) -> None:
-        """Deletes at once what is left of purged runs, where no other process does. Raises StoreError."""
-        if await self._store.claim_maintenance("removal", for_s=INTERVAL_S):
+        """Deletes and overwrites at once what is left of purged runs, for a process that has the store alone.
+
+        A failure is only logged: no request finds these runs any more, and the next server does the rest.
+        """
+        reason: object = "another process is reading it"
+        try:
             await self._clear(0.0)
-            await self._store.scrub()
+            for _ in range(SCRUBS):
+                if await self._store.scrub():
+                    return
+                await self._clock.sleep(SCRUB_PAUSE_S)
+        except StoreError as error:
+            reason = error
+        told = "the runs are deleted, but the store cannot be overwritten yet: %s; the next server does it"
+        log.warning(told, reason)
 
     async def run_forever(self) -> None:
         """Removes what is due now, every minute, and after each purge, until it is cancelled.

@@ -21,7 +21,7 @@ from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.requests.body import body_of
-from runglass.server.requests.body_parsing import parse_off_loop, read_request
+from runglass.server.requests.body_parsing import members_of, parse_off_loop, read_request
 from runglass.server.requests.did_you_mean import camel
 from runglass.server.requests.parameters import checked_uuid, idempotency_key_of, requested_version
 from runglass.server.security.authentication import require_project_of_flow
@@ -124,29 +124,34 @@ async def admitted(
             if call.size_bytes > LARGE_BYTES:
                 entering = call.turn.enter_async_context(limits.large_requests.turn(call.project.id))
                 await while_allowed(request, None, entering, otherwise="nothing was started")
-            reading = partial(read_request, shape=shape, most_values=call.runtime.settings.body_values_limit)
-            # A key's digest decodes the body once more: what is too heavy for that has been refused by then.
-            held = [await parse_off_loop(reading, await body_of(request) or empty)]
+            # First: a key's digest decodes the body, too, and the values of both would be held at once.
             await _identify(call, key)
+            reading = partial(read_request, shape=shape, most_values=call.runtime.settings.body_values_limit)
+            held = [await parse_off_loop(reading, await body_of(request) or empty)]
             # Neither the body nor its values are held here: the block lasts until the run has a place.
             yield held.pop()
 
 
 async def _identify(call: Call, key: str | None) -> None:
-    """Notes by what a repeat of the call is known: its Idempotency-Key, or else its fingerprint."""
+    """Notes by what a repeat of the call is known: its Idempotency-Key, or else its fingerprint.
+
+    Raises INVALID_REQUEST.
+    """
     request, target, body = call.request, _target(call.request), await body_of(call.request)
     if key is not None:
-        call.key = IdempotencyKey(key, await parse_off_loop(partial(_digest, target), body))
+        most_values = call.runtime.settings.body_values_limit
+        digest = await parse_off_loop(partial(_digest, target, most_values=most_values), body)
+        call.key = IdempotencyKey(key, digest)
     else:
         digest = await parse_off_loop(lambda body: hashlib.sha256(body).digest(), body)
         call.fingerprint = CallFingerprint(request.auth.project_id, request.auth.id, target, digest)
 
 
-def _digest(target: bytes, body: bytes) -> bytes:
-    """The hash of target and body, equal for equal values. The body has been read, or is empty."""
+def _digest(target: bytes, body: bytes, *, most_values: int) -> bytes:
+    """The hash of target and body, equal for equal values. Raises INVALID_REQUEST."""
     if body:
-        members: dict[str, Any] = msgspec.json.decode(body)
-        given = {camel(name): member for name, member in members.items() if member is not None}
+        members = members_of(body, most_values=most_values)
+        given = {camel(name): member for name, member in members.items()}
         body = msgspec.json.encode(sorted_members(given))
     return hashlib.sha256(b"%b\n%b" % (target, body)).digest()
 

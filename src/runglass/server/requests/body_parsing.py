@@ -55,7 +55,7 @@ def read_request(body: bytes, shape: type[Shape], *, most_values: int = MOST_VAL
 
     Raises INVALID_REQUEST, INVALID_ATTACHMENT, TOOLS_INVALID.
     """
-    members = accept_both_spellings(_object(body, most_values=most_values), shape)
+    members = accept_both_spellings(members_of(body, most_values=most_values), shape)
     _check_names(members, shape)
     if "attachments" in members:
         members["attachments"] = spell_attachments(members["attachments"])
@@ -76,7 +76,7 @@ def read_body(body: bytes, shape: type[Shape]) -> Shape:
     if len(body) > MANAGING_BYTES:
         message = f"the request body is larger than {MANAGING_BYTES:,} bytes, plenty for its few fields"
         raise api_error("REQUEST_TOO_LARGE", message)
-    members = _object(body)
+    members = members_of(body)
     refuse_slips(members, shape.__struct_encode_fields__, kind="field")
     return _converted(members, shape)
 
@@ -105,8 +105,11 @@ def _converted(members: dict[str, Any], shape: type[Shape]) -> Shape:
         raise api_error("INVALID_REQUEST", _located(str(error))) from error
 
 
-def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
-    """The members of the body's JSON object without nulls."""
+def members_of(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
+    """The members of the body's JSON object without nulls, weighed before it is decoded.
+
+    Raises INVALID_REQUEST.
+    """
     if not body:
         raise api_error("INVALID_REQUEST", "the body is empty: send a JSON object, at least `{}`")
     if heavy := too_heavy(body, most_values, between=yield_to_others):

@@ -39,10 +39,10 @@ function App({ known }) {
 
 /** @param {string} path */
 function pageOf(path) {
-  const [, kind, first, second] = path.split("/").map(decoded);
+  const [, kind, first, second, ...more] = path.split("/").map(decoded);
   if (kind === "") return html`<${RunsPage} key="runs" />`;
-  if (kind === "runs" && first) return html`<${RunPage} key=${path} id=${first} />`;
-  if (kind === "compare" && first && second) return html`<${ComparePage} key=${path} a=${first} b=${second} />`;
+  if (kind === "runs" && first && second === undefined) return html`<${RunPage} key=${path} id=${first} />`;
+  if (kind === "compare" && first && second && !more.length) return html`<${ComparePage} key=${path} a=${first} b=${second} />`;
   return html`<${Top} back /><main class="empty"><h1>Page not found</h1><p><a href="/">All runs</a></p></main>`;
 }
 

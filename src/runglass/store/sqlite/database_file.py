@@ -104,10 +104,11 @@ def usage(path: Path) -> Usage:
             db.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size", "auto_vacuum")
         )
+    _, log = _state(path)
     return Usage(
         file_bytes=pages * size,
         free_bytes=free * size,
-        log_bytes=_size(path.with_name(path.name + "-wal")),
+        log_bytes=log[0] if log else 0,
         gives_back=mode != 0,
         purged_runs=purged,
         projects=projects,
@@ -170,7 +171,8 @@ def back_up(path: Path, target: Path) -> None:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode not in _UNWRITTEN:
                     raise
-                raise OSError(errno.ENOSPC, str(error)) from error
+                is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+                raise OSError(errno.ENOSPC if is_full else errno.EIO, str(error)) from error
             (found,) = copy.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise StoreError(f"the copy of {str(path)!r} is damaged, as the database may be: {found}")
@@ -222,8 +224,11 @@ def upgrade(path: Path, *, with_copy: bool = True) -> None:
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection to a file that is there, to read where it can only be read. Raises StoreError."""
     mode = "rw" if os.access(path, os.W_OK) else "ro"
-    if mode == "ro" and not path.with_name(f"{path.name}-wal").is_file():
-        # As of a backup: nobody writes to it, and SQLite need not make a file beside it, which it could not.
+    before = _state(path)
+    has_no_log = mode == "ro" and before[1] is None
+    if has_no_log:
+        # Else SQLite would make one: on such a disk it cannot, and elsewhere the owner's server could not
+        # write to a log that is another user's. But so it sees nothing of a server that starts meanwhile.
         mode += "&immutable=1"
     address = f"{path.absolute().as_uri()}?mode={mode}"
     try:
@@ -233,10 +238,19 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.Error as error:
         raise StoreError(f"the database {str(path)!r} cannot be used: {error}") from error
+    finally:
+        if has_no_log and _state(path) != before:
+            # What was found is of several moments: it may look damaged, and need not be.
+            raise StoreError(f"the database {str(path)!r} was changed while it was read; try again")
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+def _state(path: Path) -> list[tuple[int, int] | None]:
+    """Size and time of the file, and of its log; None for one that is not there, or cannot be seen."""
+    found: list[tuple[int, int] | None] = []
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        try:
+            state = file.stat()
+            found.append((state.st_size, state.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return found

@@ -54,9 +54,10 @@ export class AttemptReader {
     this.timer = setTimeout(async () => {
       const path = pathOf(this.model, row, "trace", whole ? {} : { part_bytes: String(FIRST_BYTES) });
       try {
+        // Something may be told of an attempt until its run ends, also while the response is on its way.
+        const isFinal = this.model.hasEnded();
         const value = await get(path, abort);
-        // Something may be told of an attempt until its run ends.
-        if (this.model.hasEnded()) this.keep(of, value);
+        if (isFinal) this.keep(of, value);
         this.now.value = { of, key, value, problem: null, loading: false };
       } catch (error) {
         if (!abort.aborted) this.now.value = { of, key, value: null, problem: errorOf(error), loading: false };

@@ -56,7 +56,7 @@ export function Panel({ model, controls }) {
       <header>
         <${Mark} status=${STATUSES[rows.status[row]]} />
         <h2 class="cut" title=${leaf ? titleOf(rows, row) : labelOf(rows, row)}><bdi>${leaf ? titleOf(rows, row) : labelOf(rows, row)}</bdi></h2>
-        <${Siblings} model=${model} row=${row} />
+        <${Siblings} model=${model} row=${selected} />
         <button class="plain" aria-label="Close the panel" title="Close (Esc)" onClick=${() => { controls.panel.value = false; }}>✕</button>
       </header>
       ${leaf && html`

@@ -14,8 +14,11 @@ const SOON_MS = 1000;
  *   `changes` grows when there may be new runs, or other ones failed */
 export function Histogram({ query, changes, onTime }) {
   const [found, setFound] = useState(/** @type {Found|null} */ (null));
-  const [seen, setSeen] = useState(0);
-  const due = useRef(0);
+  /** The changes that were asked for last, and those that are in the bars. */
+  const [asked, setAsked] = useState(changes);
+  const [read, setRead] = useState(-1);
+  const now = useRef(changes);
+  now.current = changes;
   const [drag, setDrag] = useState(/** @type {[number, number]|null} */ (null));
   /** @type {import("../core/html.js").Ref<SVGSVGElement>} */
   const strip = useRef(null);
@@ -27,12 +30,17 @@ export function Histogram({ query, changes, onTime }) {
     get(`/flow-runs/histogram?${parameters}`, abort.signal).then(setFound, () => {
       // Of a query that cannot be read there are no bars, and those of the one before would pass for it.
       if (!abort.signal.aborted) setFound(null);
+    }).then(() => {
+      if (!abort.signal.aborted) setRead(asked);
     });
     return () => abort.abort();
-  }, [query, seen]);
+  }, [query, asked]);
+  // However long a read takes, the next one waits for it.
+  const isBehind = read === asked && changes !== asked;
   useEffect(() => {
-    if (changes) due.current ||= setTimeout(() => { due.current = 0; setSeen(changes); }, SOON_MS);
-  }, [changes]);
+    const timer = isBehind ? setTimeout(() => setAsked(now.current), SOON_MS) : undefined;
+    return () => clearTimeout(timer);
+  }, [isBehind]);
 
   if (!found || !found.buckets.length) return html`<div class="histogram" aria-hidden="true"></div>`;
   const { buckets, bucketMs } = found;

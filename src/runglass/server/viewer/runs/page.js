@@ -63,6 +63,7 @@ export function RunsPage() {
     if (chosen.value.length === 2) go(`/compare/${[...chosen.value].sort().join("/")}`);
   }
   function showArrived() {
+    list.top = 0;
     list.showArrived();
     scroller.current?.scrollTo({ top: 0 });
   }

@@ -5,15 +5,16 @@ import { follow } from "../core/stream.js";
 import { parse } from "../data/json.js";
 
 const PAGE = 50;
+const MOST_IN_PAGE = 100;
 const MOST_WAITING = 500;
 /** Of runs that arrived and are not shown yet. */
 const MOST_SHOWN = 1000;
-/** With more, the list is read anew when further ones arrive at its top: a tab may stay open for weeks. */
+/** With more, the list is read anew when further ones arrive while its top is shown: a tab may stay open for weeks. */
 
 /** @typedef {import("../data/run.js").Run} Run */
 
 export class RunList {
-  /** @param {string} query @param {Pick<RunList, "runs"|"chosen">|null} before whose runs are shown until the first page is there */
+  /** @param {string} query @param {Pick<RunList, "runs"|"chosen"|"changes">|null} before whose runs are shown until the first page is there */
   constructor(query, before) {
     this.query = query;
     this.who = me.peek();
@@ -37,8 +38,8 @@ export class RunList {
     this.isStopped = false;
     /** @type {AbortController|undefined} */
     this.search = undefined;
-    /** Counts the changes of runs that somebody looks at. */
-    this.changes = signal(0);
+    /** Counts the changes of runs that somebody looks at. @type {import("../vendor/signals.js").Signal<number>} */
+    this.changes = signal(before?.changes.peek() ?? 0);
     /** The last change that is in the list, once its first page is there. */
     this.lastId = "";
     /** @type {import("../vendor/signals.js").Signal<import("../core/stream.js").StreamState>} */
@@ -51,7 +52,11 @@ export class RunList {
   /** Reads the first page, or all that has changed since the list was left. */
   open() {
     this.abort = new AbortController();
-    if (this.lastId) this.followLive();
+    if (this.lastId) {
+      this.followLive();
+      // Where that fails, the list is as it was left.
+      this.leaveOut().catch(() => {});
+    }
     if (!this.lastId || this.loading.peek()) this.more();
   }
 
@@ -90,12 +95,17 @@ export class RunList {
     this.search?.abort();
   }
 
+  /** @param {number} limit @param {string} cursor */
+  pathOf(limit, cursor) {
+    const parameters = new URLSearchParams({ limit: String(limit) });
+    if (this.query) parameters.set("q", this.query);
+    if (cursor) parameters.set("cursor", cursor);
+    return `/flow-runs?${parameters}`;
+  }
+
   /** How many runs a further page has. @param {AbortSignal} abort */
   async readPage(abort) {
-    const parameters = new URLSearchParams({ limit: String(PAGE) });
-    if (this.query) parameters.set("q", this.query);
-    if (this.cursor.peek()) parameters.set("cursor", this.cursor.peek());
-    const page = await get(`/flow-runs?${parameters}`, abort);
+    const page = await get(this.pathOf(PAGE, this.cursor.peek()), abort);
     batch(() => {
       const known = new Set(page.runs.map((/** @type {Run} */ run) => run.id));
       this.runs.value = [...this.own().filter((run) => !known.has(run.id)), ...page.runs];
@@ -151,6 +161,20 @@ export class RunList {
     });
   }
 
+  /** Takes out what was deleted, or is too old for the query, since the list was left: the stream tells of neither. */
+  async leaveOut() {
+    const { signal: abort } = this.abort;
+    const left = new Set([...this.arrived.peek(), ...this.runs.peek()].map((run) => run.id));
+    const [oldest] = [...left].sort();
+    let cursor = "";
+    do {
+      const page = await get(this.pathOf(MOST_IN_PAGE, cursor), abort);
+      for (const run of page.runs) left.delete(run.id);
+      cursor = page.nextCursor ?? "";
+    } while (cursor && oldest && timeOf(cursor) >= Number.parseInt(oldest.replaceAll("-", "").slice(0, 12), 16));
+    this.leave([...left]);
+  }
+
   /** Takes runs out that the query does not find any more. @param {string[]} ids */
   leave(ids) {
     if (!ids.length) return;
@@ -163,7 +187,7 @@ export class RunList {
   /** Shows what has arrived. */
   showArrived() {
     const isLong = this.runs.peek().length + this.arrived.peek().length > MOST_SHOWN;
-    if (isLong && !this.loading.peek()) {
+    if (isLong && !this.top && !this.loading.peek()) {
       this.close();
       batch(() => {
         this.isOld.value = true;
