@@ -11,7 +11,6 @@ import pytest
 
 from runglass.engine.journal.resume import PausedRun
 from runglass.errors import api_error
-from runglass.server.calls import idempotency
 from runglass.store.records import IdempotencyKey
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
@@ -185,7 +184,7 @@ def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
     with monkeypatch.context() as patch:
         patch.setattr(server.runtime.engine, "resume", store_the_key_alone)
         assert refusal(http.post(path, json=body, headers=headers)) == (503, "UNAVAILABLE")
-    monkeypatch.setattr(idempotency, "STORED_S", 0.0)
+    monkeypatch.setattr(server.runtime, "limits", server.runtime.limits._replace(noted_s=0.0))
     first, second = (http.post(path, json=body, headers=headers) for _ in range(2))
     assert first.json()["status"] == "completed"
     assert second.content == first.content

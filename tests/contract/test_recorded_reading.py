@@ -13,6 +13,8 @@ from tests.contract.wire import http_for
 from tests.servers import server_with
 
 FOLLOWED, GOING = "11" * 16, "22" * 16
+SEVERAL = ("33" * 16, "44" * 16)
+FAILED = {1: None, 2: "no"}
 
 
 # One that ends a run as soon as all of its spans have ended.
@@ -122,6 +124,27 @@ def test_its_spans_as_a_file_tell_another_project_the_same(
     assert {step["spanId"]: [step.get(name) for name in told + content] for step in again["steps"]} == {
         step["spanId"]: [step.get(name) for name in told + content] for step in trace["steps"]
     }
+
+
+def test_its_file_says_nothing_of_its_spans_that_nobody_has_said(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    def resource_of(trace: str) -> Json:
+        run_id = run_of(server, trace)
+        (told,) = http.get(f"/flow-runs/{run_id}/export?format=otlp").json()["resourceSpans"]
+        (failed,) = [each for each in told["scopeSpans"][0]["spans"] if "status" in each]
+        assert "error.type" not in [each["key"] for each in failed["attributes"]]
+        return {each["key"]: each["value"]["stringValue"] for each in told["resource"]["attributes"]}
+
+    def tell(trace: str, number: int, **more: Any) -> None:
+        send(server, tool(number, None if number == 1 else 1, trace=trace, failed=FAILED[number]), **more)
+
+    tell(SEVERAL[0], 2, service="back", service__version="9", deployment__environment__name="live")
+    tell(SEVERAL[0], 1, service="front")
+    assert resource_of(SEVERAL[0]) == {"service.name": "front"}
+    for number, version in ((2, "8"), (1, "9")):
+        tell(SEVERAL[1], number, service__version=version, deployment__environment__name="live")
+    assert resource_of(SEVERAL[1]) == {"service.name": "tickets", "deployment.environment.name": "live"}
 
 
 def test_what_comes_after_its_end_is_a_run_that_it_names(

@@ -7,9 +7,13 @@ import sys
 from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
+from enum import Enum
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 from weakref import ref
 
 import msgspec
@@ -18,6 +22,7 @@ from pydantic import BaseModel, computed_field
 
 import runglass
 from runglass import Client, Recorder, StepTrace, current_run, current_step
+from runglass.recorder.delivery import Delivery
 from runglass.recorder.responses import Answer, Usage
 from runglass.recorder.spans import OpenStep
 from runglass.testing import RunningServer
@@ -96,7 +101,21 @@ def test_functions_of_each_kind_are_steps_and_stay_what_they_are(rec: Recorder, 
             for number in range(count):
                 yield number
 
-    @rec.run(tags=["b", "a"], session="s-1", user="u-1", metadata={"tier": "gold", "tries": 3, "is": [1]})
+    class Tier(Enum):
+        GOLD = "gold"
+        NONE = None
+
+    metadata = {"tier": "gold", "tries": 3, "is": [1], "rest": inf, "id": UUID(int=1), "of": Tier.GOLD}
+    shown = {
+        "tier": "gold",
+        "tries": 3,
+        "is": "[1]",
+        "rest": "Infinity",
+        "id": str(UUID(int=1)),
+        "of": "gold",
+    }
+
+    @rec.run(tags=["b", "a"], session="s-1", user="u-1", metadata={**metadata, "no": Tier.NONE})
     async def answer(question: str) -> dict[str, str]:
         run = there(current_run())
         ids.append(run.id)
@@ -134,7 +153,8 @@ def test_functions_of_each_kind_are_steps_and_stay_what_they_are(rec: Recorder, 
     assert (told.name, told.tags, told.session, told.user) == ("answer", ("a", "b"), "s-1", "u-1")
     assert (told.service, told.release, told.environment) == ("assistant", "1.4", "staging")
     attributes = steps["answer"].attributes or {}
-    assert [attributes[f"metadata.{name}"] for name in ("tier", "tries", "is")] == ["gold", 3, "[1]"]
+    said = {name.removeprefix("metadata."): value for name, value in attributes.items()}
+    assert {name: said.get(name) for name in (*metadata, "no")} == {**shown, "no": None}
 
 
 def test_a_model_call_has_what_was_asked_and_answered_and_what_it_used(rec: Recorder, sent: Any) -> None:
@@ -306,6 +326,17 @@ def test_items_of_a_generator_are_recorded_as_they_were_and_are_not_held(rec: Re
             row["n"] = number
             yield row
 
+    class Unbound:
+        """What stands for something else, and has nothing now."""
+
+        @property  # type: ignore[misc]
+        def __class__(self) -> type:
+            raise RuntimeError("unbound")
+
+    @rec.step
+    def unbound() -> Generator[Unbound, None, None]:
+        yield Unbound()
+
     class Frame:
         """Large, and nobody's any more once it was used."""
 
@@ -329,9 +360,11 @@ def test_items_of_a_generator_are_recorded_as_they_were_and_are_not_held(rec: Re
     with rec.run("streams") as run:
         assert len(list(rows())) == len(list(large())) == 3
         assert asyncio.run(use()) == [True] * 3
+        assert len(list(unbound())) == 1
     steps = sent(run.id)
     assert steps["rows"].output_context == {"value": [{"n": 0}, {"n": 1}, {"n": 2}]}
     assert len((steps["frames"].output_context or {})["value"]) == 3
+    assert steps["unbound"].output_context == {"value": [f"<{Unbound.__module__}.{Unbound.__qualname__}>"]}
     assert steps["large"].notes == ("only the first 2 items are recorded",)
     assert steps["large"].truncated
 
@@ -365,6 +398,23 @@ def test_tasks_that_share_a_block_each_leave_their_own_step(rec: Recorder, sent:
     shared = [step for step in sent(run.id).all if step.name == "shared"]
     told = {(step.output_context or {}).get("ended"): step.status for step in shared}
     assert told == {True: "failed", False: "completed", None: "completed"}
+
+
+def test_a_block_whose_begin_was_interrupted_is_not_taken_for_entered(
+    rec: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    block = rec.step("shared")
+    entered = copy_context().run(block.__enter__)
+    with monkeypatch.context() as patch:
+        patch.setattr(Delivery, "begin", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            block.__enter__()
+    # In another context than it was entered in.
+    block.__exit__(None, None, None)
+    assert entered.end_ns
 
 
 def test_a_run_inside_of_a_run_is_a_step_and_a_step_outside_is_a_run(rec: Recorder, sent: Any) -> None:
@@ -449,6 +499,11 @@ def test_values_are_masked_and_only_what_the_recorder_may_send_is_sent(
 
     masked = ask(recorder(mask=hide))
     assert (masked.input_context, masked.output_context) == ({"number": "XXXX"}, {"text": "card XXXX"})
+    nothing = ask(recorder(mask=lambda _: None), metadata={"tier": "gold", "tries": 3})
+    assert (nothing.input_context, nothing.output_context) == (None, None)
+    assert not [name for name in nothing.attributes or {} if name.startswith("metadata.")]
+    hidden = ask(recorder(mask=lambda _: "***"), metadata={"tries": 3})
+    assert (hidden.attributes or {})["metadata.tries"] == "***"
     for step in (ask(recorder(capture="metadata_only")), ask(recorder(), capture="metadata_only")):
         assert (step.input_context, step.output_context) == (None, None)
         assert (step.input_size_bytes, step.output_size_bytes) == (17, 11)

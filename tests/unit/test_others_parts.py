@@ -48,8 +48,7 @@ def test_streams_of_openai_and_anthropic_iterate_over_a_part_that_can_be_replace
 
 
 def test_streams_of_pydantic_ai_take_usage_in_one_place() -> None:
-    """`engine/models/provider_requests.py` lets the last usage hold there."""
+    """`engine/models/usage.py` lets the largest counts hold there."""
     told = f"pydantic-ai {pydantic_ai.__version__}: StreamedResponse"
     parameters = inspect.signature(StreamedResponse._add_usage).parameters
     assert [*parameters] == ["self", "usage", "reported", "cumulative"], told + "._add_usage"
-    assert "_usage" in StreamedResponse.__dataclass_fields__, told + "._usage"

@@ -13,9 +13,9 @@ test("an attempt that was asked for before its run ended is read anew after the 
   rows.addPage(outline);
   let isOver = false;
   const model = { rows, path: "/flow-runs/r", hasEnded: () => isOver, attemptOf: String, stateOf: () => String(isOver) };
-  const reader = new AttemptReader(/** @type {any} */ (model));
+  const reader = new AttemptReader(/** @type {import("../../src/runglass/server/viewer/run/model.js").RunModel} */ (/** @type {unknown} */ (model)));
   context.after(() => mock.reset());
-  mock.method(globalThis, "setTimeout", /** @type {any} */ (setImmediate));
+  mock.method(globalThis, "setTimeout", setImmediate);
   /** Reads the only attempt, of which the server says that it has this status. @param {string} status */
   const read = async (status, during = () => {}) => {
     mock.method(globalThis, "fetch", async () => {

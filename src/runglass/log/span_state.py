@@ -10,6 +10,8 @@ from runglass.log.trace import ModelCall, TokenBreakdown
 from runglass.support.lazy_json import Json, JsonList, LazyStruct, decode_when_read
 
 SpanKind = Literal["llm", "tool", "retrieval", "embedding", "agent", "chain", "code", "guardrail", "other"]
+NO_CODE = "ERROR"
+"""The code of an error whose sender has told none."""
 
 
 class SpanState(LazyStruct, frozen=True, kw_only=True, eq=False):

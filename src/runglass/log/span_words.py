@@ -15,6 +15,11 @@ FIELDS = ("session", "user", "service", "release", "environment")
 Said = tuple[str | None, ...]
 
 
+def differing(field: str) -> str:
+    """The note of a run whose spans tell more than one word for the field."""
+    return f"spans tell more than one {field}"
+
+
 class Words:
     """What some spans say alike, and how many these are."""
 
@@ -74,7 +79,7 @@ class SpanWords:
     def notes(self) -> Iterator[str]:
         for field in FIELDS:
             if self._distinct[field] > 1:
-                yield f"spans tell more than one {field}"
+                yield differing(field)
 
     def _count(self, words: Words, times: int) -> None:
         words.spans += times

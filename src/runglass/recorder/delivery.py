@@ -125,7 +125,7 @@ class Delivery:
         self._transport: SyncTransport | None = None
         self._open: dict[OpenStep, None] = {}
         self._unbegun: dict[OpenStep, None] = {}
-        """First steps of traces for which there was no room: sent when they have ended, if there is then."""
+        """First steps of traces for which there was no room: they begin once there is."""
         self._waiting: dict[OpenStep, None] = {}
         """Ended, or to be told of again, and not stored yet."""
         self._bytes = 0
@@ -141,7 +141,7 @@ class Delivery:
 
     def _share_open(self) -> None:
         """A process that is forked now may go on with what is open."""
-        for step in list(self._open):
+        for step in [*self._open, *self._unbegun]:
             step.top.is_shared = True
 
     # In the threads of the user's code
@@ -152,6 +152,8 @@ class Delivery:
         with self._lock:
             if self._is_refused or self._is_closing:
                 return
+            # Before what is inside of them: a run of which only that is known has not failed.
+            self._begin_late()
             if self._bytes > self._buffer_bytes:
                 if step is step.top:
                     self._unbegun[step], self._has_dropped = None, True
@@ -162,20 +164,24 @@ class Delivery:
             self._bytes += step.size
         self._tell()
 
+    def _begin_late(self) -> None:
+        """Begins what could not begin before, as far as there is room now."""
+        while self._unbegun and self._bytes <= self._buffer_bytes:
+            step = next(iter(self._unbegun))
+            del self._unbegun[step]
+            self._open[step] = None
+            self._bytes += step.size
+
     def end(self, step: OpenStep) -> None:
         """Has a step that has ended."""
         size = _size_of(step)
         with self._lock:
-            if step in self._unbegun:
-                del self._unbegun[step]
-                if self._bytes + size > self._buffer_bytes:
-                    return
-                step.size = 0
-            elif step in self._open:
-                del self._open[step]
-            else:
-                # Dropped, or of the process that this one was forked from.
+            self._begin_late()
+            self._unbegun.pop(step, None)
+            if step not in self._open:
+                # Not begun, dropped, or of the process that this one was forked from.
                 return
+            del self._open[step]
             self._waiting[step] = None
             if self._bytes - step.size + size > self._buffer_bytes:
                 self._leave_out(step, "were left out: the buffer of the sender was full")
@@ -310,11 +316,14 @@ class Delivery:
             return True
         if self._spool is not None and not self._spool.is_drained:
             return True
+        if self._unbegun and self._bytes <= self._buffer_bytes:
+            return True
         return any(not step.is_sent for step in list(self._open))
 
     def _taken(self) -> tuple[int, list[OpenStep]]:
         """All that is to be sent, and who waits for that."""
         with self._lock:
+            self._begin_late()
             begun = [step for step in list(self._open) if not step.is_sent]
             # The first step of a trace comes last: where it is sent, all that it had inside is there.
             ended = sorted(self._waiting, key=lambda step: step is step.top)
@@ -419,6 +428,7 @@ class Delivery:
             with self._changed:
                 self._is_refused = True
                 self._open.clear()
+                self._unbegun.clear()
                 self._waiting.clear()
                 self._changed.notify_all()
         elif outcome.status != 413:
@@ -482,11 +492,12 @@ class Delivery:
             return _without(content, f"are not in the spool: {NOT_ALLOWED}" if is_missing else "")
         try:
             if self._mask is not None:
-                content = {name: _changed(value, self._mask) for name, value in content.items()}
-                message = str(self._mask(message)) if message else ""
+                content = _changed(content, self._mask)
+                told = self._mask(message) if message else None
+                message = "" if told is None else str(told)
             if mode == "redacted" and (is_spool or step.capture == "redacted"):
                 redact = self._redactor.redact
-                content = {name: _changed(value, redact) for name, value in content.items()}
+                content = _changed(content, redact)
                 message = self._redactor.text(message)
         except Exception as error:
             report("content could not be masked or redacted, and is left out", error)
@@ -520,7 +531,13 @@ def _without(content: Mapping[str, bytes | str], reason: str) -> SpanContent:
     return SpanContent({}, facts, (note,) if reason and size else ())
 
 
-def _changed(value: bytes | str, change: Callable[[Any], Any]) -> bytes | str:
-    if isinstance(value, str):
-        return str(change(value))
-    return msgspec.json.encode(change(msgspec.json.decode(value)))
+def _changed(content: Mapping[str, bytes | str], change: Callable[[Any], Any]) -> dict[str, bytes | str]:
+    """The content as it is changed, without what is nothing then."""
+    changed: dict[str, bytes | str] = {}
+    for name, value in content.items():
+        was_text = isinstance(value, str)
+        told = change(value if was_text else msgspec.json.decode(value))
+        if told is not None:
+            is_text = was_text or (isinstance(told, str) and name not in (INPUT, OUTPUT))
+            changed[name] = str(told) if is_text else msgspec.json.encode(told)
+    return changed

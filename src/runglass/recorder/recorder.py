@@ -101,8 +101,9 @@ class Block(Generic[Step]):
 
     def __enter__(self) -> Step:
         step = cast(Step, self.opened(self.name or (self._recorder.flow if self._is_run else "step")))
+        entered = step.__enter__()
         self._open[step] = None
-        return step.__enter__()
+        return entered
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
@@ -157,8 +158,9 @@ class Items:
             step.facts["runglass.truncated"] = True
             step.note(f"only the first {len(self.kept):,} items are recorded")
             return
-        self._are_texts = self._are_texts and isinstance(item, str)
         try:
+            # Not by `isinstance`: what stands for something else, and has nothing now, raises.
+            self._are_texts = self._are_texts and issubclass(type(item), str)
             if not self._are_given:
                 data, is_cut = snapshot(item)
                 item = msgspec.json.decode(data)

@@ -167,9 +167,12 @@ class OpenStep:
             return
         if is_cut:
             self.facts["runglass.truncated"] = True
-        # What is no object is one of its own on the server, where a text begins as JSON does.
-        is_whole = data[:1] in _WHOLE or attribute not in (INPUT, OUTPUT)
-        self.content[attribute] = data if is_whole else b'{"value":%b}' % data
+        if attribute in (INPUT, OUTPUT):
+            # What is no object is one of its own on the server, where a text begins as JSON does.
+            self.content[attribute] = data if data[:1] in _WHOLE else b'{"value":%b}' % data
+        elif data != b"null":
+            # A text, as that of a UUID, is one without quotes.
+            self.content[attribute] = msgspec.json.decode(data, type=str) if data[:1] == b'"' else data
 
     def model_call(self, **asked: "Unpack[CallOptions]") -> "OpenCall":
         """A call of a model in the step: a block, in which `response` is to be assigned."""

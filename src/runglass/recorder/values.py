@@ -96,7 +96,7 @@ class _Copy:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, enum.Enum):
-            return self.of(value.value, level)
+            return self._of(value.value, level)
         if isinstance(value, str):
             return self._text(str.__str__(value))
         if isinstance(value, int):
@@ -167,7 +167,7 @@ class _Copy:
     def _shaped(self, value: Any, level: int) -> Any:
         shape = getattr(value, "shape", None)
         if shape == () and type(value).__module__ == "numpy":
-            return self.of(value.item(), MOST_LEVELS)
+            return self._of(value.item(), MOST_LEVELS)
         return f"<{type_name(value)} {tuple(shape)}>" if isinstance(shape, tuple) else f"<{type_name(value)}>"
 
 

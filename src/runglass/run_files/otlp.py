@@ -21,6 +21,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
+from runglass.log.span_state import NO_CODE
+from runglass.log.span_words import differing
 from runglass.log.trace import ModelCall, Recording, RunSummary, StepTrace
 from runglass.outlines.outline import TreeRow
 from runglass.run_files.gen_ai import Attribute, call_attributes, model_name, tool_attributes
@@ -207,11 +209,14 @@ class OtlpWriter:
         self._spans = RunSpans(run)
         self._resource: list[Attribute] = [("service.name", SERVICE)]
         if (told := run.recording) is not None:
-            self._resource = [
-                ("service.name", told.service or SERVICE),
-                ("service.version", told.release),
-                ("deployment.environment.name", told.environment),
-            ]
+            self._resource = [("service.name", told.service or SERVICE)]
+            for name, field, word in (
+                ("service.version", "release", told.release),
+                ("deployment.environment.name", "environment", told.environment),
+            ):
+                # It is said of all spans, so none may have said otherwise, nor be of another service.
+                if {differing("service"), differing(field)}.isdisjoint(told.notes):
+                    self._resource.append((name, word))
         self._version = version
         self._is_first = True
 
@@ -305,7 +310,7 @@ def _recorded(run: Recording, step: StepTrace, end_ns: int) -> RunSpan:
         ("openinference.span.kind", _OPENINFERENCE_KINDS.get(step.kind or "")),
         ("input.value", _kept(step.input_context)),
         ("output.value", _kept(step.output_context)),
-        ("error.type", error.get("code")),
+        ("error.type", None if (code := error.get("code")) == NO_CODE else code),
         ("exception.stacktrace", error.get("traceback")),
     ]
     if step.tokens is not None and not step.model_calls:

@@ -145,8 +145,8 @@ async def open_runtime(
     limits = limits or FixedLimits()
     bus = Bus() if is_guest else _bus(settings)
     if not isinstance(bus, ProcessBus):
-        # In one process no wake-up is lost.
-        limits = limits._replace(poll_s=settings.lease_s)
+        # In one process no wake-up is lost, and no other server may have noted a call.
+        limits = limits._replace(poll_s=settings.lease_s, noted_s=0.0)
     if settings.postgres is None and not (settings.executes_runs or is_guest):
         raise SettingsError(
             "executes_runs is false, and no other process executes the runs of a SQLite file; leave it true,"

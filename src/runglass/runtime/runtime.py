@@ -48,6 +48,8 @@ class FixedLimits(NamedTuple):
 
     poll_s: float = 1.0
     """So long a request or a run for another process may wait whose wake-up was lost."""
+    noted_s: float = 2.0
+    """So long a server of the version before may take from noting a call to resuming its run."""
     long_run_events: int = 100_000
     """Of a run with fewer events the outline is made within some tenths of a second."""
     ends_bytes: int = 128 * 1024

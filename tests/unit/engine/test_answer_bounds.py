@@ -255,6 +255,16 @@ async def test_parts_of_an_answer_in_one_piece_are_bounded(
     assert failure.code == "OUTPUT_TOO_LARGE"
 
 
+async def test_values_of_an_answer_in_the_place_of_events_are_bounded(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = await asked(
+        fake, monkeypatch, "local:tiny", Reply(body=b'{"choices":[%s{}]}' % MANY), is_cut=False
+    )
+    assert isinstance(failure, ModelCallFailed)
+    assert failure.code == "OUTPUT_TOO_LARGE"
+
+
 @pytest.mark.parametrize("ends", [b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n"])
 async def test_a_long_answer_of_many_events_is_taken_whatever_its_line_ends(
     fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, ends: bytes

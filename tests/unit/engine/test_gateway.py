@@ -397,16 +397,19 @@ async def test_a_server_that_does_not_stream_is_asked_in_one_piece(bench: Bench)
     assert failure.code == "PROVIDER_ERROR", "the step asked for a stream"
 
 
-async def test_a_server_that_passes_over_the_wish_for_a_stream_is_asked_in_one_piece(bench: Bench) -> None:
-    answer = await bench.ask(whole_reply("Hi"), whole_reply("Hi again", usage=USAGE), settings={})
+@pytest.mark.parametrize("length", [2, 100_000])
+async def test_a_server_that_passes_over_the_wish_for_a_stream_is_asked_in_one_piece(
+    bench: Bench, length: int
+) -> None:
+    answer = await bench.ask(whole_reply("x" * length), whole_reply("Hi again", usage=USAGE), settings={})
     assert (answer.output, answer.response.note) == (
         {"text": "Hi again"},
         "asked without streaming: the server does not stream",
     )
     await bench.ask(whole_reply("Hi", usage=USAGE), settings={})
     assert [sent.get("stream", False) for sent in bench.fake.requests] == [True, False, False]
-    failure = await bench.failure(whole_reply("Hi"), settings={"stream": True})
-    assert (failure.code, failure.may_retry) == ("PROVIDER_ERROR", False)
+    failure = await bench.failure(whole_reply("x" * length), settings={"stream": True})
+    assert (failure.code, failure.may_retry) == ("PROVIDER_UNAVAILABLE", True)
     assert str(failure).endswith("no stream came, but an answer in one piece")
 
 

@@ -125,6 +125,19 @@ async def test_a_client_waits_for_an_answer_at_least_as_long_as_its_step(
     assert asked == [waits_s]
 
 
+@pytest.mark.parametrize("fault", [KeyError("token_uri"), ValueError("no login")], ids=repr)
+async def test_a_fault_before_anything_is_sent_is_not_the_caller_s(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    async def answer(*_: Any, **more: Any) -> Any:
+        raise fault
+
+    monkeypatch.setattr(provider_requests, "model_request", answer)
+    ran = await bench.run(ASK.replace("true", "false"))
+    assert (ran.error["code"], bench.fake.requests) == ("INTERNAL_ERROR", [])
+    assert f"{type(fault).__name__}: {fault}" in caplog.text
+
+
 BROKEN = {
     "cut": Reply(body=HALF, cut=True),
     "no end": Reply(body=HALF),

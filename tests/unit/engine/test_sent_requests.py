@@ -1,6 +1,7 @@
 """What a trace tells of each request to a model is what its provider got: a real server writes that down."""
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.models.answer_bounds import ProviderCall, current_call
-from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
+from runglass.engine.models.gateway import ModelCallFailed, ModelGateway, ModelRequest
 from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.request_parser import as_sent
 from runglass.engine.steps.call_recorder import HIDDEN
@@ -213,7 +214,17 @@ READ: dict[str, Callable[[dict[str, Any]], Iterator[Fact]]] = {
     "groq": chat_facts,
 }
 """How the test reads what the provider got."""
-CASES = ("plain", "schema", "tools", "history", "attachments", "retry", "stream declined", "form declined")
+CASES = (
+    "plain",
+    "schema",
+    "tools",
+    "history",
+    "attachments",
+    "retry",
+    "stream declined",
+    "stream passed over",
+    "form declined",
+)
 # Mistral is asked for an object in one form only.
 TRIED = [each for each in product(FAMILIES, CASES) if each != ("mistral", "form declined")]
 
@@ -248,6 +259,8 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
         replies.insert(0, error_reply(500, "an accident"))
     if case == "stream declined":
         replies = [error_reply(400, "no stream here"), whole("Hello", False)]
+    if case == "stream passed over":
+        replies = [whole("Hello" * 10_000, False), whole("Hello", False)]
     if case == "form declined":
         replies.insert(0, error_reply(400, "response_format json_schema is not known here"))
     async with FakeProvider.serving() as fake:
@@ -301,6 +314,40 @@ async def test_an_image_that_google_s_library_cannot_fetch_is_named(
     assert (ran.error["code"], ran.calls, fake.requests) == ("INVALID_INPUT", [], [])
     assert "could not be asked" in ran.error["message"]
     assert "127.0.0.1" in ran.error["message"]
+
+
+async def test_a_form_that_no_server_has_declined_is_kept_for_other_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def resolve(host: Any, *more: Any, **options: Any) -> Any:
+        if host == "schema.invalid":
+            raise socket.gaierror("no such name")
+        return known(host, *more, **options)
+
+    known = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    model, stream, _ = FAMILIES["google"]
+    # Servers that do not know the form of the output say such words.
+    image = {"url": "https://schema.invalid/a.png", "mimeType": "image/png"}
+    asked = {"role": "user", "content": "Hi"}
+
+    def request(**more: Any) -> ModelRequest:
+        return ModelRequest(**{"model": model, "messages": [asked], "output_schema": SCHEMA} | more)
+
+    async with (
+        FakeProvider.serving() as fake,
+        ModelGateway(Settings(**addressed(fake, monkeypatch))) as models,
+    ):
+        fake.replies += [stream(OBJECT, False)] * 3
+        with pytest.raises(ModelCallFailed, match=r"could not be asked.*schema\.invalid"):
+            await models.complete(request(messages=[asked | {"attachments": [image]}]), lambda text: None)
+        assert not fake.requests
+        await models.complete(request(), lambda text: None)
+        # Its library does not send the two together.
+        await models.complete(request(tools=[LOOK]), lambda text: None)
+        await models.complete(request(), lambda text: None)
+    forms = ["responseJsonSchema" in body["generationConfig"] for body in fake.requests]
+    assert forms == [True, False, True]
 
 
 PROMPT = "My mail is ada@ada.org"

@@ -252,6 +252,19 @@ async def test_of_usage_that_comes_with_each_part_of_an_answer_the_last_one_hold
     assert response.tokens == TokenBreakdown(prompt=5, completion=2, total=7)
 
 
+@pytest.mark.parametrize("is_told_again", [False, True], ids=["zero", "told again"])
+async def test_tokens_of_a_prompt_that_come_first_are_kept(
+    monkeypatch: pytest.MonkeyPatch, is_told_again: bool
+) -> None:
+    first = {"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100}
+    last = {"prompt_tokens": 100 * is_told_again, "completion_tokens": 7, "total_tokens": 7}
+    body = chunk({"content": "Hi"}, usage=first) + chunk({}, finish="stop", usage=last) + DONE
+    async with every_provider(monkeypatch) as (fake, models):
+        fake.replies.append(Reply(body=body))
+        response = (await models.complete(ASKED, lambda text: None)).response
+    assert response.tokens == TokenBreakdown(prompt=100, completion=7, total=107)
+
+
 ASKED = ModelRequest(
     model="local:m", messages=[{"role": "user", "content": "Hi"}], settings={"max_tokens": 100}
 )

@@ -1,9 +1,12 @@
 """In what order a recorder sends, and when it says that nothing more of a run is expected."""
 
+import gc
 import gzip
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextvars import copy_context
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import msgspec
@@ -11,17 +14,25 @@ import pytest
 
 from runglass import Recorder
 from runglass.recorder.delivery import BATCH_STEPS
+from runglass.recorder.spans import OpenRun
 from tests.http_server import Reply, answering
 
 
 class Receiver:
-    """A server that takes spans, or is away."""
+    """A server that takes spans, or is away, or refuses them."""
 
     def __init__(self) -> None:
         self.is_away = False
+        self.refusal = 503
         self.spans: list[dict[str, Any]] = []
         """All that has come, in its order."""
+        self.names: SimpleQueue[str] = SimpleQueue()
         self.address = ""
+
+    def wait_for(self, name: str) -> None:
+        """Waits for a span of that name, without telling the recorder to send it."""
+        while self.names.get(timeout=30) != name:
+            pass
 
     def states(self, trace_id: str) -> list[tuple[str, bool, int | None]]:
         """Of a trace the names that have come, whether that was their end, and what was said of the rest."""
@@ -40,10 +51,13 @@ def receiver() -> Iterator[Receiver]:
 
     def take(_: str, body: bytes) -> Reply:
         if receiver.is_away:
-            return Reply(503)
+            return Reply(receiver.refusal)
         body = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
         for resource in msgspec.json.decode(body)["resourceSpans"]:
-            receiver.spans += resource["scopeSpans"][0]["spans"]
+            spans = resource["scopeSpans"][0]["spans"]
+            receiver.spans += spans
+            for span in spans:
+                receiver.names.put(span["name"])
         return Reply(200)
 
     with answering(take) as receiver.address:
@@ -113,6 +127,65 @@ def test_a_run_in_which_something_goes_on_says_nothing_of_its_end(receiver: Rece
     for trace_id in (run.id, elsewhere.id, forked.id):
         assert [settle_s for _, _, settle_s in receiver.states(trace_id) if settle_s] == []
         assert receiver.states(trace_id)
+
+
+def fill(rec: Recorder, receiver: Receiver) -> None:
+    """Leaves no room for another run in a buffer of 20 kB."""
+    receiver.is_away = True
+    for _ in range(60):
+        with rec.run("fills") as fills:
+            fills.output = "x" * 1000
+
+
+@pytest.mark.parametrize("is_forked", [False, True])
+def test_a_run_that_began_where_no_room_was_left_is_told_of_once_there_is(
+    receiver: Receiver, recorder: Make, is_forked: bool
+) -> None:
+    rec = recorder(spool=None, buffer_bytes=20_000)
+    fill(rec, receiver)
+    with rec.run("top") as run:
+        if is_forked:
+            process = multiprocessing.get_context("fork").Process(target=int)
+            process.start()
+            process.join()
+        receiver.is_away = False
+        assert rec.flush(), "which makes room"
+        receiver.wait_for("top")
+        assert receiver.states(run.id) == [("top", False, None)]
+    assert rec.flush()
+    assert receiver.states(run.id)[1:] == [("top", True, None if is_forked else 5)]
+
+
+def test_a_run_begins_before_what_is_inside_of_it(receiver: Receiver, recorder: Make) -> None:
+    rec = recorder(buffer_bytes=20_000)
+
+    @rec.step
+    def large(text: str) -> Generator[int, None, None]:
+        yield len(text)
+
+    going = large("x" * 30_000)
+    next(going)
+    with rec.run("top") as run:
+        # Its content is left out, which makes room, for a short while.
+        going.close()
+        inside = large("x" * 30_000)
+        next(inside)
+        assert rec.flush()
+        assert set(receiver.states(run.id)) == {("top", False, None), ("large", False, None)}
+        inside.close()
+
+
+def test_nothing_is_held_of_a_run_that_began_without_room_before_the_key_was_refused(
+    receiver: Receiver, recorder: Make
+) -> None:
+    rec = recorder(spool=None, buffer_bytes=20_000)
+    fill(rec, receiver)
+    # It never ends.
+    copy_context().run(rec.run("unbegun").__enter__)
+    receiver.refusal = 401
+    assert not rec.flush()
+    gc.collect()
+    assert not [each for each in gc.get_objects() if type(each) is OpenRun and each.name == "unbegun"]
 
 
 def is_whole_at_its_end(receiver: Receiver, trace_id: str, steps: int) -> bool:

@@ -120,6 +120,23 @@ def test_what_cannot_be_read_costs_nothing_beside_it() -> None:
     assert msgspec.json.decode(data) == told
 
 
+def test_a_text_that_another_value_stands_for_is_counted_once() -> None:
+    class Long(enum.Enum):
+        A = "x" * (MOST_BYTES // 10)
+
+    class Scalar:
+        shape = ()
+
+        def item(self) -> str:
+            return Long.A.value
+
+    Scalar.__module__ = "numpy"
+    for value in (Long.A, Scalar()):
+        data, is_cut = snapshot([value] * 8)
+        assert not is_cut
+        assert msgspec.json.decode(data) == [Long.A.value] * 8
+
+
 def test_values_under_the_same_key_are_told_to_be_missing() -> None:
     data, is_cut = snapshot({Loud(): 1, Loud(): 2})
     assert is_cut

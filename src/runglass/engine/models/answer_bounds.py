@@ -150,7 +150,7 @@ class _BoundedStream:
         self._settings = settings
         self._in_events = in_events
         self._size = self._lines = self._chunks = 0
-        self._is_after_return = self._is_raw = False
+        self._is_after_return = self._is_raw = self._is_object = False
         self._held = bytearray()
         """What has come of an event, or of an answer in one piece, that is not whole yet."""
 
@@ -210,7 +210,9 @@ class _BoundedStream:
     def _whole(self, data: bytes | None) -> bytes:
         """What is whole when `data` has come, None for the end; it may be read without a look at its size."""
         # Allowed in front of events, and not known to every library.
-        data = data.removeprefix(BOM_UTF8) if data and not self._size else data
+        if data and not self._size:
+            data = data.removeprefix(BOM_UTF8)
+            self._is_object = data.lstrip().startswith(b"{")
         self._size += len(data or b"")
         if self._size > self._settings.answer_limit_bytes:
             what = f"sent an answer of over {self._settings.answer_limit_bytes} bytes"
@@ -221,6 +223,7 @@ class _BoundedStream:
         if self._in_events:
             whole = self._whole_events(data)
             texts = [_data_of(event) for event in whole.split(b"\n\n") if len(event) > 2 * VALUES]
+            texts.append(self._call.loose)
         else:
             self._held += data or b""
             whole = bytes(self._held) if data is None else b""
@@ -250,13 +253,17 @@ class _BoundedStream:
         if not self._is_raw and (other := _NO_FIELD.search(self._held, 0, end)):
             # Google's library makes one text of such lines, whatever else comes between them.
             self._is_raw, end = True, other.start()
-        room = 2 * VALUES if self._is_raw else PART_LIMIT_BYTES
+        room = 2 * VALUES if self._is_raw and not self._is_object else PART_LIMIT_BYTES
         if len(self._held) - end > room or self._lines > EVENT_LINES:
             what = f"sent an event of over {room} bytes or {EVENT_LINES} lines"
             raise self._call.fail("OUTPUT_TOO_LARGE", what)
         if data is None:
             end = len(self._held)
             self._call.loose = bytes(self._held) if self._is_raw else b""
+            if len(self._call.loose) > 2 * VALUES:
+                # The call knows it for an answer in one piece, of which no library is shown so much at once.
+                self._held.clear()
+                return b""
         whole = _BREAKS.sub(_escaped, bytes(self._held[:end]))
         del self._held[:end]
         return whole

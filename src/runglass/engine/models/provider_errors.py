@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from traceback import walk_tb
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from pydantic_ai.exceptions import (
     UnexpectedModelBehavior,
     UserError,
 )
+from pydantic_ai.models import download_item
 
 from runglass.engine.models.answer_bounds import ProviderCall
 from runglass.engine.models.model_types import ModelCallFailed
@@ -56,6 +58,10 @@ _NOT_CONNECTED = frozenset({"pool", "connect"})
 _DEEPEST_CAUSE = 10
 _WORDS = ("message", "error", "detail")
 """Members of the JSON of an error in which providers say what it is."""
+
+
+class NoStream(UnexpectedModelBehavior):
+    """A server answered in one piece where a stream was asked for."""
 
 
 def setup_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> StepFailure:
@@ -115,22 +121,31 @@ def call_failure(
 
 
 def call_error(error: Exception, call: ProviderCall) -> Exception:
-    """The error of a library as one of `CALL_ERRORS`, with what came in the place of an answer."""
+    """The error of a library as one of `CALL_ERRORS`, with what came in the place of an answer.
+
+    It stays as it is where neither the provider nor an image can be the reason.
+    """
     if not isinstance(error, CALL_ERRORS):
         what, cause = f"{type(error).__name__}: {error}", error
-        # Libraries take an answer for what it should be, and fail somewhere inside of it. Before that
-        # Google's fetches images, which may not be there.
-        error = UnexpectedModelBehavior(f"it cannot be read: {what}") if call.is_sent else UserError(what)
+        if any(frame.f_code is download_item.__code__ for frame, _ in walk_tb(error.__traceback__)):
+            # Google's models are not sent the address of an image, but what is there.
+            error = UserError(what)
+        elif call.is_sent:
+            # Libraries take an answer for what it should be, and fail somewhere inside of it.
+            error = UnexpectedModelBehavior(f"it cannot be read: {what}")
+        else:
+            return error
         error.__cause__ = cause
     if call.loose and isinstance(error, UnexpectedModelBehavior | ModelAPIError) and error.body is None:
         said: Any = call.loose.decode(errors="replace")
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, RecursionError):
             said = msgspec.json.decode(call.loose)
-        is_text = isinstance(said, str) and not said.startswith("{")
+        # JSON that cannot be decoded may be an answer of the model, cut off.
+        is_text = isinstance(said, str) and not said.lstrip().startswith(("{", "["))
         if is_text or (isinstance(said, dict) and any(map(said.get, _WORDS))):
             error.body = said
         elif isinstance(said, dict) and call.is_streamed and not isinstance(error, ModelHTTPError):
-            return NotImplementedError("no stream came, but an answer in one piece")
+            return NoStream("no stream came, but an answer in one piece")
     return error
 
 
@@ -142,10 +157,15 @@ def address_of(url: str | None) -> str:
 
 
 def rejects_output_format(error: Exception) -> bool:
-    """Whether a model refused, before it wrote anything, to be held to a JSON Schema natively."""
+    """Whether a model refused, before it wrote anything, to be held to a JSON Schema natively.
+
+    A UserError is the library's own refusal to ask for that, or about an image, which is its cause then.
+    """
     # llama-cpp-python answers 500 to a format that it does not know, so the words count more than the status.
     refused = (ModelRequestRejectedError, ModelServerError, UserError)
     if not isinstance(error, refused) or getattr(error, "in_stream", False):
+        return False
+    if isinstance(error, UserError) and error.__cause__ is not None:
         return False
     said = f"{error} {getattr(error, 'body', '')}".lower()
     return any(word in said for word in ("response_format", "output_format", "nativeoutput", "schema"))
@@ -153,9 +173,8 @@ def rejects_output_format(error: Exception) -> bool:
 
 def rejects_streaming(error: Exception) -> bool:
     """Whether a server refused, before it wrote anything, to stream."""
-    if not isinstance(error, ModelRequestRejectedError | NotImplementedError) or getattr(
-        error, "in_stream", False
-    ):
+    refused = (ModelRequestRejectedError, NotImplementedError, NoStream)
+    if not isinstance(error, refused) or getattr(error, "in_stream", False):
         return False
     return re.search(r"\bstream", f"{error} {getattr(error, 'body', '')}".lower()) is not None
 

@@ -15,6 +15,7 @@ from functools import partial
 from traceback import walk_tb
 
 from pydantic_ai.direct import model_request, model_request_stream
+from pydantic_ai.exceptions import UserError
 from pydantic_ai.messages import (
     ModelMessage,
     ModelResponse,
@@ -29,10 +30,9 @@ from pydantic_ai.messages import (
     ToolCallPart,
     ToolCallPartDelta,
 )
-from pydantic_ai.models import DEFAULT_HTTP_TIMEOUT, Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models import DEFAULT_HTTP_TIMEOUT, Model, ModelRequestParameters
 from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.usage import RequestUsage
 
 from runglass.config.settings import Price, Settings
 from runglass.engine.models import message_mapping
@@ -49,7 +49,7 @@ from runglass.engine.models.provider_errors import (
     setup_failure,
 )
 from runglass.engine.models.response_parser import check_types, read_answer
-from runglass.engine.models.usage import list_cost
+from runglass.engine.models.usage import list_cost, take_usage_as_totals
 from runglass.engine.workers.checks import Checks
 from runglass.support.safe_text import printable, replace_surrogates
 
@@ -178,8 +178,9 @@ async def _ask(
 ) -> ModelResponse:
     """The response, streamed to `on_text`, or in one piece where there is none."""
     messages = message_mapping.model_messages(request.messages, system=request.system)
+    forms = prepared.forms.copy()
     while True:
-        form = prepared.forms[0]
+        form = forms.pop(0)
         parameters = message_mapping.parameters(request, form)
         chosen = message_mapping.with_form(settings, request, form)
         call = ProviderCall(request.model, observer, is_streamed=on_text is not None)
@@ -206,16 +207,18 @@ async def _ask(
             if not isinstance(error, CALL_ERRORS) and _is_ours(error):
                 raise
             failed = call_error(error, call)
-            last = form == prepared.forms[-1]
-            if request.output_schema is None or last or not rejects_output_format(failed):
+            if request.output_schema is None or not forms or not rejects_output_format(failed):
+                if failed is error:
+                    raise
                 raise failed from failed.__cause__
+            is_answer = not isinstance(failed, UserError)
             await declined(failed)
         finally:
             current_call.reset(making)
             await call.end()
-        # Nothing was generated or charged: the server declined the form, so it is asked in the next one, from
-        # now on. A call beside this one may have dropped the form already.
-        if form == prepared.forms[0]:
+        # Nothing was generated or charged: the form was declined, so the next one is tried, from now on where
+        # that was the server's answer. A call beside this one may have dropped the form already.
+        if is_answer and form == prepared.forms[0]:
             del prepared.forms[0]
 
 
@@ -238,7 +241,7 @@ async def _stream(
     async with model_request_stream(
         model, messages, model_settings=settings, model_request_parameters=parameters
     ) as stream:
-        _take_usage_as_totals(stream)
+        take_usage_as_totals(stream)
         half = ""
         async for event in stream:
             if not isinstance(event, PartStartEvent | PartDeltaEvent):
@@ -261,18 +264,6 @@ async def _stream(
     if call.failure is not None:
         raise call.failure
     return stream.get()
-
-
-def _take_usage_as_totals(stream: StreamedResponse) -> None:
-    """Lets the last usage hold: some servers tell each time what was used so far; the library adds it up."""
-    add = stream._add_usage
-
-    def take(usage: RequestUsage, *, reported: bool, cumulative: bool = False) -> None:
-        if usage.input_tokens or usage.output_tokens:
-            stream._usage = RequestUsage()
-        add(usage, reported=reported, cumulative=cumulative)
-
-    stream._add_usage = take  # type: ignore[method-assign]
 
 
 def _grown(part: ModelResponsePart | ModelResponsePartDelta) -> str:

@@ -7,12 +7,15 @@ Imports the built-in list of prices, which takes a while, so only the side of th
 """
 
 from contextlib import suppress
+from copy import copy
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
 from pydantic_ai.messages import ModelResponse
+from pydantic_ai.models import StreamedResponse
+from pydantic_ai.usage import RequestUsage
 
 from runglass.config.settings import Price
 from runglass.engine.models.model_types import ModelRequest
@@ -132,3 +135,35 @@ def list_cost(address: str | None, model: str, bound: TokenBound) -> Decimal | N
         with suppress(LookupError, ValueError):
             costs.append(calc_price(usage, model, provider_api_url=address).total_price)
     return max(costs, default=None)
+
+
+def take_usage_as_totals(stream: StreamedResponse) -> None:
+    """Lets the largest count of each kind hold; the library adds them up.
+
+    Some servers tell each time what was used so far, others the prompt first and the rest in the end.
+    """
+    add = stream._add_usage
+
+    def take(usage: RequestUsage, *, reported: bool, cumulative: bool = False) -> None:
+        add(usage if cumulative else _larger(usage, stream.usage), reported=reported, cumulative=True)
+
+    stream._add_usage = take  # type: ignore[method-assign]
+
+
+def _larger(usage: RequestUsage, before: RequestUsage) -> RequestUsage:
+    """`usage` with those counts of `before` that are larger. What is no count stays, to be judged later."""
+    larger = copy(usage)
+    # The library leaves out texts, too.
+    details: dict[str, Any] = usage.details
+    larger.details = {name: count for name, count in details.items() if isinstance(count, int)}
+    _raise_counts(vars(larger), vars(before))
+    _raise_counts(larger.details, before.details)
+    larger.cost = before.cost if usage.cost is None else usage.cost
+    return larger
+
+
+def _raise_counts(counts: dict[str, Any], least: dict[str, Any]) -> None:
+    for name, count in least.items():
+        now = counts.setdefault(name, count)
+        if isinstance(now, int | float) and isinstance(count, int | float) and 0 <= now < count:
+            counts[name] = count

@@ -8,7 +8,7 @@ what newer spans have as attributes.
 
 from typing import Any, Literal
 
-from runglass.log.span_state import SpanState
+from runglass.log.span_state import NO_CODE, SpanState
 from runglass.log.trace import ModelCall
 from runglass.recording.dialects.attributes import Attributes, SpanHead
 from runglass.recording.dialects.content import read_content
@@ -170,7 +170,7 @@ def _choice(body: Any) -> Any:
 def _error(attributes: Attributes, span: ReceivedSpan, events: list[SpanEvent]) -> dict[str, Any]:
     at = next((at for at in reversed(range(len(events))) if events[at].name == "exception"), None)
     raised: dict[str, Any] = {} if at is None else events[at].attributes
-    code = attributes.found.pop("error_type", None) or text(raised.get("exception.type")) or "ERROR"
+    code = attributes.found.pop("error_type", None) or text(raised.get("exception.type")) or NO_CODE
     message = span.status_message or attributes.found.pop("error_message", None)
     message = message or text(raised.get("exception.message"))
     traceback = attributes.found.pop("error_traceback", None)

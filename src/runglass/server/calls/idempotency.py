@@ -28,8 +28,6 @@ from runglass.store.records import IdempotencyRecord, RunRecord
 
 log = logging.getLogger(__name__)
 
-STORED_S = 2.0
-"""So long a server of the version before this one may take from storing a call to resuming its run."""
 WITHIN_S = 3.0
 MAX_ANSWERS, MAX_BYTES = 1000, 4 * 1024 * 1024
 """The most of one project, so that its failures push out no other's: a client would then pay twice."""
@@ -199,7 +197,7 @@ async def _earlier(call: Call) -> IdempotencyRecord | None:
         raise api_error("IDEMPOTENCY_MISMATCH", message, execution_id=before.run_id)
     if before is None or not await _was_left(call, before):
         return before
-    await asyncio.sleep(STORED_S)
+    await asyncio.sleep(call.runtime.limits.noted_s)
     before = await call.runtime.store.call(call.project.id, call.key.key)
     return None if before is not None and await _was_left(call, before) else before
 
