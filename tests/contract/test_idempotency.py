@@ -171,13 +171,14 @@ def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
     ) -> None:
         values = (paused.run.project_id, *call, paused.run.id, paused.run.head)
         columns = "project_id, key, digest, run_id, head, created_at"
-        insert = f"INSERT INTO call ({columns}) VALUES ($1, $2, $3, $4, $5, '2026')"
+        insert = f"INSERT INTO call ({columns}) VALUES"
         store = server.runtime.store
         if isinstance(store, SqliteStore):
-            await store.connections.write(lambda db: db.execute(insert, values))
+            with_values = f"{insert} (?, ?, ?, ?, ?, '2026')"
+            await store.connections.write(lambda db: db.execute(with_values, values))
         else:
             database = await asyncpg.connect(server.runtime.settings.store)
-            await database.execute(insert, *values)
+            await database.execute(f"{insert} ($1, $2, $3, $4, $5, '2026')", *values)
             await database.close()
         raise api_error("UNAVAILABLE", "the server stops")
 

@@ -6,6 +6,7 @@ descriptions below are the documentation; `docs/reference.md` is tested against 
 More than 300 lines: one table.
 """
 
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
@@ -498,12 +499,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 " postgresql://user@host/database"
             )
         database = Path(path)
-        try:
+        if database.is_symlink():
             # The lock is beside the file: beside a link to it, a second process would not see it.
-            return database.resolve() if database.is_symlink() else database
-        except (OSError, RuntimeError) as error:
-            # RuntimeError is what Python 3.11 and 3.12 raise for links in a circle.
-            raise SettingsError(f"the database {path!r} cannot be found: {error}") from error
+            database = Path(os.path.realpath(database))
+            if database.is_symlink():
+                raise SettingsError(f"the database {path!r} cannot be found: its links lead in a loop")
+        return database
 
     @property
     def store_name(self) -> str:
