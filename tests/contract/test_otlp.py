@@ -8,7 +8,7 @@ import threading
 import tracemalloc
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from runglass.errors import StoreError
 from runglass.recording.received import Refused
+from runglass.recording.recordings import Recorded
 from runglass.recording.span_worker import Piece, ReadSpan
 from runglass.store.records import Project
 from runglass.testing import RunningServer, running_server
@@ -34,7 +35,7 @@ GZIP = {"Content-Encoding": "gzip"}
 BODY = traces(span(1), span(2)).SerializeToString()
 
 
-class Recorded:
+class Taken:
     """In the place of the runtime's recordings: keeps what comes, or does as a test says."""
 
     def __init__(self) -> None:
@@ -44,13 +45,16 @@ class Recorded:
         self.refused: list[Refused] = []
         self.fault: Exception | None = None
 
-    async def record(self, project: Project, piece: Piece) -> Counter[str]:
-        if self.fault is not None:
-            raise self.fault
-        self.projects.append(project.name)
-        self.flows += [span.slug for span in piece.spans[:1]]
-        self.items += piece.spans
-        return Counter(piece.refused) + Counter(dict(self.refused))
+    async def record(self, project: Project, pieces: AsyncIterator[Piece]) -> Recorded:
+        refused = Counter[str]()
+        async for piece in pieces:
+            if self.fault is not None:
+                raise self.fault
+            self.projects.append(project.name)
+            self.flows += [span.slug for span in piece.spans[:1]]
+            self.items += piece.spans
+            refused += Counter(piece.refused) + Counter(dict(self.refused))
+        return Recorded(refused, set())
 
     @property
     def span_ids(self) -> list[int]:
@@ -61,8 +65,8 @@ server = server_with(otlp_limit_bytes=LIMIT)
 
 
 @pytest.fixture
-def recorded(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    made = Recorded()
+def recorded(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Taken:
+    made = Taken()
     monkeypatch.setattr(server.runtime, "recordings", made)
     return made
 
@@ -84,7 +88,7 @@ def partial_success(answer: httpx2.Response) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/traces/", "//v1/traces", "/otel/"])
-def test_traces_are_taken_on_every_path(sender: httpx2.Client, recorded: Recorded, path: str) -> None:
+def test_traces_are_taken_on_every_path(sender: httpx2.Client, recorded: Taken, path: str) -> None:
     answer = sender.post(f"{sender.base_url}{path}" if "//" in path else path, content=BODY, headers=PROTOBUF)
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-type"] == "application/x-protobuf"
@@ -93,7 +97,7 @@ def test_traces_are_taken_on_every_path(sender: httpx2.Client, recorded: Recorde
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "Application/JSON; charset=utf-8"])
-def test_json_is_answered_with_json(sender: httpx2.Client, recorded: Recorded, media_type: str) -> None:
+def test_json_is_answered_with_json(sender: httpx2.Client, recorded: Taken, media_type: str) -> None:
     body = json.dumps(as_json(traces(span(1))))
     answer = sender.post("/v1/traces", content=body, headers={"Content-Type": media_type})
     assert (answer.status_code, answer.json()) == (200, {})
@@ -104,7 +108,7 @@ def test_json_is_answered_with_json(sender: httpx2.Client, recorded: Recorded, m
 @pytest.mark.parametrize(
     "media_type", ["text/plain", "application/grpc", "application/x-www-form-urlencoded"]
 )
-def test_another_content_type_is_refused(sender: httpx2.Client, recorded: Recorded, media_type: str) -> None:
+def test_another_content_type_is_refused(sender: httpx2.Client, recorded: Taken, media_type: str) -> None:
     answer = sender.post("/v1/traces", content=BODY, headers={"Content-Type": media_type})
     assert refusal(answer, media_type) == (415, "INVALID_REQUEST")
     assert recorded.items == []
@@ -132,7 +136,7 @@ COMPRESSED = [name for name in CODERS if name not in ("identity", "nothing")]
 
 @pytest.mark.parametrize(("coding", "encode"), CODERS.values(), ids=CODERS)
 def test_a_body_may_be_compressed(
-    sender: httpx2.Client, recorded: Recorded, coding: str, encode: Callable[[bytes], bytes]
+    sender: httpx2.Client, recorded: Taken, coding: str, encode: Callable[[bytes], bytes]
 ) -> None:
     headers = {"Content-Encoding": coding}
     assert partial_success(sender.post("/v1/traces", content=encode(BODY), headers=headers)) == (0, "")
@@ -143,7 +147,7 @@ def test_a_body_may_be_compressed(
 
 
 @pytest.mark.parametrize("coding", ["br", "gzip, gzip", "deflate,gzip", "zstd, identity", "gzip;q=1"])
-def test_another_coding_or_two_are_refused(sender: httpx2.Client, recorded: Recorded, coding: str) -> None:
+def test_another_coding_or_two_are_refused(sender: httpx2.Client, recorded: Taken, coding: str) -> None:
     answer = sender.post("/v1/traces", content=gzip.compress(BODY), headers={"Content-Encoding": coding})
     assert refusal(answer, "gzip, deflate, zstd") == (415, "INVALID_REQUEST")
     assert recorded.items == []
@@ -151,7 +155,7 @@ def test_another_coding_or_two_are_refused(sender: httpx2.Client, recorded: Reco
 
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_a_damaged_body_is_refused_and_nothing_is_stored(
-    sender: httpx2.Client, recorded: Recorded, name: str
+    sender: httpx2.Client, recorded: Taken, name: str
 ) -> None:
     coding, encode = CODERS[name]
     body = encode(BODY)
@@ -162,7 +166,7 @@ def test_a_damaged_body_is_refused_and_nothing_is_stored(
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd"])
-def test_a_bomb_is_never_in_memory(sender: httpx2.Client, recorded: Recorded, coding: str) -> None:
+def test_a_bomb_is_never_in_memory(sender: httpx2.Client, recorded: Taken, coding: str) -> None:
     body = CODERS[coding][1](bytes(BOMB_BYTES))
     assert len(body) < LIMIT
     tracemalloc.start()
@@ -176,7 +180,7 @@ def test_a_bomb_is_never_in_memory(sender: httpx2.Client, recorded: Recorded, co
     assert recorded.items == []
 
 
-def test_many_small_streams_in_one_body_are_refused(sender: httpx2.Client, recorded: Recorded) -> None:
+def test_many_small_streams_in_one_body_are_refused(sender: httpx2.Client, recorded: Taken) -> None:
     answer = sender.post(
         "/v1/traces", content=gzip.compress(b"") * 5000, headers={"Content-Encoding": "gzip"}
     )
@@ -193,7 +197,7 @@ def large(size: int) -> bytes:
 
 @pytest.mark.parametrize("coding", ["identity", "gzip", "deflate", "zstd"])
 def test_a_body_may_be_as_large_as_the_limit_and_no_larger(
-    sender: httpx2.Client, recorded: Recorded, coding: str
+    sender: httpx2.Client, recorded: Taken, coding: str
 ) -> None:
     encode = CODERS[coding][1]
     headers = {"Content-Encoding": coding}
@@ -205,7 +209,7 @@ def test_a_body_may_be_as_large_as_the_limit_and_no_larger(
 
 @pytest.mark.parametrize("body", [BODY[:-1], BODY + b"garbage", b"{}", b"hello", frame(0x12, b"")], ids=repr)
 def test_a_body_that_is_no_message_is_refused_and_nothing_is_stored(
-    sender: httpx2.Client, recorded: Recorded, body: bytes
+    sender: httpx2.Client, recorded: Taken, body: bytes
 ) -> None:
     for path in ("/v1/traces", "/v1/logs"):
         answer = sender.post(path, content=body)
@@ -214,7 +218,7 @@ def test_a_body_that_is_no_message_is_refused_and_nothing_is_stored(
 
 
 def test_reasons_of_the_decoder_and_of_the_store_are_counted_together(
-    sender: httpx2.Client, recorded: Recorded
+    sender: httpx2.Client, recorded: Taken
 ) -> None:
     recorded.refused = [Refused("the trace was deleted", 2)]
     data = as_json(traces(span(1), span(2, trace_id=b""), span(3)))
@@ -226,7 +230,7 @@ def test_reasons_of_the_decoder_and_of_the_store_are_counted_together(
 
 
 def test_what_came_by_the_path_of_the_other_signal_is_told_where_it_belongs(
-    sender: httpx2.Client, recorded: Recorded
+    sender: httpx2.Client, recorded: Taken
 ) -> None:
     count, message = partial_success(sender.post("/v1/logs", content=BODY))
     assert (count, "/v1/traces" in message) == (2, True)
@@ -236,7 +240,7 @@ def test_what_came_by_the_path_of_the_other_signal_is_told_where_it_belongs(
     assert recorded.items == []
 
 
-def test_many_reasons_are_bounded(sender: httpx2.Client, recorded: Recorded) -> None:
+def test_many_reasons_are_bounded(sender: httpx2.Client, recorded: Taken) -> None:
     recorded.refused = [Refused(f"reason {number}") for number in range(1000)]
     count, message = partial_success(sender.post("/v1/traces", content=BODY))
     assert count == 1000
@@ -256,9 +260,7 @@ def test_many_reasons_are_bounded(sender: httpx2.Client, recorded: Recorded) -> 
         ("X-API-Key", "Bearer {key}"),
     ],
 )
-def test_a_key_is_shown_in_many_ways(
-    server: RunningServer, recorded: Recorded, shown: tuple[str, str]
-) -> None:
+def test_a_key_is_shown_in_many_ways(server: RunningServer, recorded: Taken, shown: tuple[str, str]) -> None:
     key = server.make_key("acme", "demo", "record")
     basic = base64.b64encode(f"pk-lf-1:{key}".encode()).decode()
     headers = {shown[0]: shown[1].format(key=key, basic=basic)}
@@ -276,7 +278,7 @@ def test_a_key_is_shown_in_many_ways(
     ids=str,
 )
 def test_nothing_is_taken_without_a_good_key(
-    server: RunningServer, recorded: Recorded, headers: dict[str, str]
+    server: RunningServer, recorded: Taken, headers: dict[str, str]
 ) -> None:
     answer = httpx2.post(f"{server.address}/v1/traces", content=BODY, headers=headers)
     assert refusal(answer) == (401, "UNAUTHENTICATED")
@@ -288,14 +290,14 @@ def test_the_ways_of_senders_do_not_open_the_api(server: RunningServer) -> None:
         assert httpx2.get(f"{server.base_url}/flow-runs", headers=headers).status_code == 401
 
 
-def test_what_cannot_be_stored_is_to_be_sent_again(sender: httpx2.Client, recorded: Recorded) -> None:
+def test_what_cannot_be_stored_is_to_be_sent_again(sender: httpx2.Client, recorded: Taken) -> None:
     recorded.fault = StoreError("the disk is gone")
     answer = sender.post("/v1/traces", content=BODY)
     assert refusal(answer) == (503, "UNAVAILABLE")
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_of_a_body_whose_sender_leaves_nothing_is_stored(server: RunningServer, recorded: Recorded) -> None:
+def test_of_a_body_whose_sender_leaves_nothing_is_stored(server: RunningServer, recorded: Taken) -> None:
     with raw_connection(server) as connection:
         connection.sendall(head_of(server, "POST", "/v1/traces", f"Content-Length: {len(BODY)}") + BODY[:-1])
     with raw_connection(server) as connection:
@@ -304,7 +306,7 @@ def test_of_a_body_whose_sender_leaves_nothing_is_stored(server: RunningServer, 
     assert recorded.span_ids == [1, 2]
 
 
-def test_a_hundred_senders_at_once_lose_nothing(server: RunningServer, recorded: Recorded) -> None:
+def test_a_hundred_senders_at_once_lose_nothing(server: RunningServer, recorded: Taken) -> None:
     begin = threading.Barrier(100)
 
     def send(number: int) -> int:
@@ -364,17 +366,17 @@ def test_the_header_decides_the_flow_of_the_run(server: RunningServer, sender: h
         assert run["flowSlug"] == "support"
 
 
-class Slow(Recorded):
+class Slow(Taken):
     """Records nothing before it is let go."""
 
     def __init__(self) -> None:
         super().__init__()
         self.begun, self.goes_on = threading.Event(), Future[None]()
 
-    async def record(self, project: Project, piece: Piece) -> Counter[str]:
+    async def record(self, project: Project, pieces: AsyncIterator[Piece]) -> Recorded:
         self.begun.set()
         await asyncio.wrap_future(self.goes_on)
-        return await super().record(project, piece)
+        return await super().record(project, pieces)
 
 
 def test_where_too_many_bodies_wait_another_is_to_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:

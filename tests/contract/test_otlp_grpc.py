@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from runglass.errors import RunglassError, StoreError
 from runglass.server.otlp_grpc import READ_AT_ONCE
 from runglass.testing import RunningServer, running_server
-from tests.contract.test_otlp import Recorded, runs_of
+from tests.contract.test_otlp import Taken, runs_of
 from tests.contract.wire import LONGEST_S, http_for
 from tests.prove.killing.server import free_port
 from tests.unit.recording.test_otlp import SPAN, TRACE, logs, span, traces
@@ -94,8 +94,8 @@ def exporter(server: RunningServer, channel: grpc.Channel) -> Exporter:
 
 
 @pytest.fixture
-def recorded(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    made = Recorded()
+def recorded(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Taken:
+    made = Taken()
     monkeypatch.setattr(server.runtime, "recordings", made)
     return made
 
@@ -111,7 +111,7 @@ def test_what_is_acknowledged_is_in_the_next_answer(server: RunningServer, expor
         assert run["stepCount"] == 1
 
 
-def test_logs_and_metrics_are_taken_as_well(exporter: Exporter, recorded: Recorded) -> None:
+def test_logs_and_metrics_are_taken_as_well(exporter: Exporter, recorded: Taken) -> None:
     data = logs(trace_id=TRACE, span_id=SPAN, body={"string_value": "x"})
     assert exporter.export(data.SerializeToString(), LOGS) == b""
     assert exporter.export(b"\x0a\x00", METRICS) == b""
@@ -120,20 +120,20 @@ def test_logs_and_metrics_are_taken_as_well(exporter: Exporter, recorded: Record
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 def test_a_message_may_be_compressed(
-    exporter: Exporter, recorded: Recorded, compression: grpc.Compression
+    exporter: Exporter, recorded: Taken, compression: grpc.Compression
 ) -> None:
     assert exporter.export(BODY, compression=compression) == b""
     assert recorded.span_ids == [1, 2]
 
 
-def test_a_bomb_is_refused(exporter: Exporter, recorded: Recorded) -> None:
+def test_a_bomb_is_refused(exporter: Exporter, recorded: Taken) -> None:
     refusal = exporter.refusal(bytes(64 << 20), compression=grpc.Compression.Gzip)
     assert refusal.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert retry_delay_s(refusal) is None
     assert recorded.items == []
 
 
-def test_a_key_is_shown_in_many_ways(server: RunningServer, exporter: Exporter, recorded: Recorded) -> None:
+def test_a_key_is_shown_in_many_ways(server: RunningServer, exporter: Exporter, recorded: Taken) -> None:
     basic = base64.b64encode(f"any:{server.key}".encode()).decode()
     for name, value in (
         ("authorization", server.key),
@@ -145,7 +145,7 @@ def test_a_key_is_shown_in_many_ways(server: RunningServer, exporter: Exporter, 
 
 
 def test_without_a_good_key_nothing_is_taken(
-    server: RunningServer, exporter: Exporter, recorded: Recorded
+    server: RunningServer, exporter: Exporter, recorded: Taken
 ) -> None:
     for metadata in ((), (("authorization", "Bearer nk_wrong"),)):
         assert exporter.refusal(BODY, metadata=metadata).code() == grpc.StatusCode.UNAUTHENTICATED
@@ -183,7 +183,7 @@ def test_a_message_that_does_not_come_is_given_up_and_a_connection_without_calls
 
 
 def test_slow_messages_of_one_project_keep_no_other_waiting(
-    server: RunningServer, channel: grpc.Channel, exporter: Exporter, recorded: Recorded
+    server: RunningServer, channel: grpc.Channel, exporter: Exporter, recorded: Taken
 ) -> None:
     key = (("authorization", f"Bearer {server.make_key('slow', 'demo', 'record')}"),)
     with sending_nothing() as messages:
@@ -197,14 +197,14 @@ def test_slow_messages_of_one_project_keep_no_other_waiting(
     assert recorded.span_ids == [1, 2]
 
 
-def test_a_message_that_is_none_is_refused_for_good(exporter: Exporter, recorded: Recorded) -> None:
+def test_a_message_that_is_none_is_refused_for_good(exporter: Exporter, recorded: Taken) -> None:
     refusal = exporter.refusal(BODY[:-1])
     assert refusal.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "truncated" in refusal.details()
     assert retry_delay_s(refusal) is None
 
 
-def test_what_cannot_be_stored_is_to_be_sent_again(exporter: Exporter, recorded: Recorded) -> None:
+def test_what_cannot_be_stored_is_to_be_sent_again(exporter: Exporter, recorded: Taken) -> None:
     recorded.fault = StoreError("the disk is gone")
     refusal = exporter.refusal(BODY)
     assert refusal.code() == grpc.StatusCode.UNAVAILABLE

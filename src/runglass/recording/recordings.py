@@ -67,6 +67,13 @@ class CaptureSetting(NamedTuple):
     capture_sample: float | None = 0.0
 
 
+class Recorded(NamedTuple):
+    """Of a request, how much was refused, by the reason, and how the content of its runs is kept."""
+
+    refused: Counter[str]
+    modes: set[CaptureMode]
+
+
 class Incoming(NamedTuple):
     """What a request has of one trace, and the flow that it is for."""
 
@@ -103,6 +110,8 @@ class Recordings:
         self._is_alone = is_alone
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         self._open: OrderedDict[tuple[int, str], RecordedRun] = OrderedDict()
+        self._coming: Counter[tuple[int, str]] = Counter()
+        """How many requests under way have spans of a trace."""
         self._held_bytes = 0
 
     @property
@@ -110,25 +119,46 @@ class Recordings:
         """Runs that have not ended and whose state is in memory."""
         return sum(not run.ended for run in self._open.values())
 
-    async def record(self, project: Project, piece: Piece) -> Counter[str]:
-        """Stores what is new in the piece of a request; returns, once that is done, what of it was refused.
+    async def record(self, project: Project, pieces: AsyncIterator[Piece]) -> Recorded:
+        """Stores what is new in a request; returns, once that is done, what came of it.
 
-        That is counted by the reason. Raises StoreError, or APIError UNAVAILABLE: the request is to be sent
-        again, which stores the rest.
+        None of its runs ends before that. Raises what the pieces raise, StoreError, or APIError UNAVAILABLE:
+        the request is to be sent again, which stores the rest.
         """
+        recorded = Recorded(Counter(), set())
+        traces: set[tuple[int, str]] = set()
+        try:
+            async for piece in pieces:
+                await self._record(project, piece, traces, recorded)
+        finally:
+            self._coming -= Counter(traces)
+        return recorded
+
+    async def _record(
+        self, project: Project, piece: Piece, traces: set[tuple[int, str]], recorded: Recorded
+    ) -> None:
+        """Stores a piece of a request, and adds what comes of it; `traces` are those of the pieces so far."""
         began_s = perf_counter()
         note_activity(project.id)
-        refused = Counter(piece.refused)
+        recorded.refused.update(piece.refused)
         for error in piece.errors:
             log.error("a span could not be recorded: %s", error)
         incoming = await self._by_trace(project, piece)
-        traces = [*incoming]
-        for first in range(0, len(traces), TRACES_AT_ONCE):
-            some = {trace_id: incoming.pop(trace_id) for trace_id in traces[first : first + TRACES_AT_ONCE]}
+        trace_ids = [*incoming]
+        new = {(project.id, trace_id) for trace_id in trace_ids} - traces
+        self._coming.update(new)
+        traces |= new
+        for first in range(0, len(trace_ids), TRACES_AT_ONCE):
+            some = {each: incoming.pop(each) for each in trace_ids[first : first + TRACES_AT_ONCE]}
             async with self.locked(project.id, sorted(some)):
-                refused += await self._written(project, some)
+                recorded.refused.update(await self._written(project, some))
+                found = (self._open.get((project.id, trace_id)) for trace_id in some)
+                recorded.modes.update(run.run.capture for run in found if run is not None)
         measured.readable_s.add(perf_counter() - began_s)
-        return refused
+
+    def is_receiving(self, project_id: int, trace_id: str) -> bool:
+        """Whether a request that has spans of the trace is not stored whole."""
+        return (project_id, trace_id) in self._coming
 
     @asynccontextmanager
     async def locked(self, project_id: int, trace_ids: Iterable[str]) -> AsyncIterator[None]:
@@ -150,11 +180,6 @@ class Recordings:
             await known.catch_up(self._store)
         self._hold(known)
         return known
-
-    def modes(self, project_id: int, trace_ids: Iterable[str]) -> set[CaptureMode]:
-        """How those of the runs keep content whose state is in memory, as it is of those just written."""
-        found = (self._open.get((project_id, trace_id)) for trace_id in trace_ids)
-        return {run.run.capture for run in found if run is not None}
 
     def forget(self, run: RecordedRun) -> None:
         """Lets go of a state that may not be that of the store any more."""

@@ -103,6 +103,8 @@ class Settling:
             if run.ended:
                 return
             now = self._clock.now()
+            if self._recordings.is_receiving(record.project_id, told.trace_id):
+                return await self._defer(record, now)
             # Without an event its first spans were not stored, and their sender may come again.
             settle = run.settles_after(self._settle)
             last = datetime.fromisoformat(run.last_at or iso_ms(created_ms(run.run.id)))

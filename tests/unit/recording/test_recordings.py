@@ -1,8 +1,7 @@
 """What other programs send is on disk, once, when it is acknowledged, and a run ends when nothing comes."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import cache, partial
@@ -22,7 +21,7 @@ from runglass.log.trace import RunSummary, StepTrace, Trace
 from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused, SpanEvent
 from runglass.recording.recordings import DELETED, TOO_MANY_OPEN, UNREADABLE, Recordings
 from runglass.recording.settling import WRITER_LOST, Settling
-from runglass.recording.span_worker import Received, pieces_of
+from runglass.recording.span_worker import Piece, Received, pieces_of
 from runglass.store.base import Store
 from runglass.store.records import Project, RunRecord
 from runglass.wire.admin_api import SERVER
@@ -56,6 +55,14 @@ def span(
     return emitted.span({key: value for key, value in attributes.items() if value is not None}, **whole)
 
 
+async def in_pieces(*requests: Iterable[Received], flow: str | None = None) -> AsyncIterator[Piece]:
+    """The pieces of a request."""
+    capture = Capture("redacted", limit_bytes=4096, redactor=Redactor())
+    for items in requests:
+        for piece in pieces_of(items, flow=flow, capture=capture):
+            yield piece
+
+
 class House(NamedTuple):
     """Recordings on a store, with a clock of their own."""
 
@@ -69,11 +76,8 @@ class House(NamedTuple):
         return await self.record_for(self.project, *items, flow=flow)
 
     async def record_for(self, project: Project, *items: Received, flow: str | None = None) -> list[Refused]:
-        refused: Counter[str] = Counter()
-        capture = Capture("redacted", limit_bytes=4096, redactor=Redactor())
-        for piece in pieces_of(items, flow=flow, capture=capture):
-            refused += await self.recordings.record(project, piece)
-        return [Refused(reason, times) for reason, times in refused.items()]
+        recorded = await self.recordings.record(project, in_pieces(items, flow=flow))
+        return [Refused(reason, times) for reason, times in recorded.refused.items()]
 
     async def run(self, trace_id: str = TRACE) -> RunRecord:
         """The newest run of the trace."""
@@ -320,6 +324,18 @@ async def test_the_error_of_the_top_span_is_that_of_the_run(house: House) -> Non
     assert run.error is not None
     assert run.error.step_id == "top"
     assert "no way" in (run.error.message or "")
+
+
+async def test_a_run_does_not_end_before_the_request_that_has_more_of_it_is_stored(house: House) -> None:
+    async def slowly() -> AsyncIterator[Piece]:
+        async for piece in in_pieces([span(1)], [span(2, 1)]):
+            yield piece
+            await house.time_passes(SETTLE_S + 1)
+
+    await house.recordings.record(house.project, slowly())
+    assert await steps_of_parts(house) == [[f"{number:016x}" for number in (1, 2)]]
+    await house.time_passes(SETTLE_S + 1)
+    assert (await house.run()).status == "completed"
 
 
 async def test_what_comes_later_is_another_run_and_a_late_repeat_is_none(house: House, store: Store) -> None:

@@ -11,6 +11,7 @@ from runglass.errors import RequestError, api_error
 from runglass.limits.offload import offload_in_turn
 from runglass.log.measurements import measured
 from runglass.recording.otlp import NotOtlp, Signal
+from runglass.recording.recordings import Recorded
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.error_responses import invalid
@@ -42,10 +43,10 @@ async def traces(request: ApiRequest, flow: str | None) -> Response:
     what is stored already is not stored twice. Paths with another beginning are the same. Where the request
     has a header `X-Runglass-Capture`, that of the response is the capture mode of its runs.
     """
-    is_json, modes = _is_json(request), set[CaptureMode]() if CAPTURE in request.headers else None
-    rejected = await _record(request, "traces", flow, is_json=is_json, modes=modes)
+    is_json = _is_json(request)
+    rejected, modes = await _record(request, "traces", flow, is_json=is_json)
     response = _answer(rejected, "rejectedSpans", is_json=is_json)
-    if modes:
+    if modes and CAPTURE in request.headers:
         # Of several the one that keeps least.
         response.headers[CAPTURE] = min(modes, key=get_args(CaptureMode).index)
     return response
@@ -57,7 +58,7 @@ async def logs(request: ApiRequest, flow: str | None) -> Response:
     One without ids is rejected, as it belongs to no span.
     """
     is_json = _is_json(request)
-    rejected = await _record(request, "logs", flow, is_json=is_json)
+    rejected, _ = await _record(request, "logs", flow, is_json=is_json)
     return _answer(rejected, "rejectedLogRecords", is_json=is_json)
 
 
@@ -69,18 +70,10 @@ async def metrics(request: ApiRequest, flow: str | None) -> Response:
     return _answer(Counter(), "", is_json=is_json)
 
 
-async def _record(
-    request: ApiRequest,
-    signal: Signal,
-    flow: str | None,
-    *,
-    is_json: bool,
-    modes: set[CaptureMode] | None = None,
-) -> Counter[str]:
-    """Records what is in the body; how many spans or records were rejected, by the reason.
+async def _record(request: ApiRequest, signal: Signal, flow: str | None, *, is_json: bool) -> Recorded:
+    """Records what is in the body.
 
-    How the content of the runs is kept is added to `modes`. Raises INVALID_REQUEST, UNAVAILABLE where the
-    project is full, and StoreError.
+    Raises INVALID_REQUEST, UNAVAILABLE where the project is full, and StoreError.
     """
     runtime, project_id = request.services.runtime, request.auth.project_id
     coding, limit = coding_of(request), runtime.settings.otlp_limit_bytes
@@ -96,17 +89,13 @@ async def _record(
             raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
         runtime.require_room(project)
         measured.otlp_requests[signal] += 1
-        rejected: Counter[str] = Counter()
         try:
             found = runtime.spans.pieces(body, signal, is_json=is_json, flow=flow, project_id=project_id)
-            async for piece in found:
-                rejected += await runtime.recordings.record(project, piece)
-                if modes is not None:
-                    modes |= runtime.recordings.modes(project_id, {span.trace_id for span in piece.spans})
+            recorded = await runtime.recordings.record(project, found)
         except NotOtlp as error:
             raise invalid(f"{error}; nothing of it was stored") from error
-        measured.refused_spans += rejected
-        return rejected
+        measured.refused_spans += recorded.refused
+        return recorded
 
 
 def _is_json(request: ApiRequest) -> bool:
