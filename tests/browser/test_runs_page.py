@@ -173,6 +173,21 @@ def test_a_list_that_has_grown_long_is_read_anew_where_nobody_has_scrolled_down(
     expect(rows).to_have_count(len(runs))
 
 
+def test_a_list_whose_stream_is_refused_says_why_and_can_be_reloaded(runs: Runs, visitor: Visitor) -> None:
+    """As after the store was restored, which has fewer changes than the list has had."""
+    visitor.expect(422)
+    page, why = visitor.page, "there is no change 9 yet; the last one is 3"
+    refused = {"detail": {"code": "INVALID_REQUEST", "message": why}}
+    page.route("**/flow-runs/stream*", lambda route: route.fulfill(status=422, json=refused), times=1)
+    visitor.open("/")
+    told = page.get_by_role("alert").filter(has_text=why)
+    expect(told).to_be_visible()
+    with page.expect_response(lambda answer: "/flow-runs/stream" in answer.url and answer.ok):
+        told.get_by_role("button", name="Reload the list").click()
+    expect(told).to_have_count(0)
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+
+
 def test_bars_that_take_long_come_while_runs_change(visitor: Visitor) -> None:
     page, bars, asked = visitor.page, list[Route](), list[bool]()
     page.route("**/flow-runs/histogram?*", lambda route: bars.append(route))

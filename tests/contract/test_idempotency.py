@@ -22,6 +22,11 @@ PATH = "/seq/acme/demo/words/execute"
 SESSION = "0190b5f0-1c2d-7000-8000-000000000001"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def talk(server: RunningServer) -> None:
+    server.push(TALK)
+
+
 def post(http: httpx2.Client, key: str, path: str = PATH, **body: Any) -> httpx2.Response:
     return http.post(path, json={"message": "a b", **body}, headers={"Idempotency-Key": key})
 
@@ -129,24 +134,14 @@ def test_a_cancelled_run_is_told_as_before(server: RunningServer, http: httpx2.C
     key, path = str(uuid4()), "/seq/acme/demo/endless/execute"
     with ThreadPoolExecutor(1) as waiting, http_for(server, server.key) as caller:
         first = waiting.submit(post, caller, key, path, message=key)
-        run = eventually(
-            lambda: next(
-                (
-                    each["id"]
-                    for each in http.get("/flow-runs", params={"flow": "endless"}).json()["runs"]
-                    if each["status"] == "running"
-                ),
-                None,
-            )
-        )
-        assert http.delete(f"/flow-runs/{run}").status_code == 202
+        (run,) = eventually(lambda: http.get("/flow-runs?flow=endless&status=running").json()["runs"])
+        assert http.delete(f"/flow-runs/{run['id']}").status_code == 202
         again = post(http, key, path, message=key)
         assert refusal(again) == (500, "STEP_FAILED")
         assert again.content == first.result().content
 
 
-def test_each_segment_of_a_run_has_an_answer_of_its_own(server: RunningServer, http: httpx2.Client) -> None:
-    server.push(TALK)
+def test_each_segment_of_a_run_has_an_answer_of_its_own(http: httpx2.Client) -> None:
     path, headers = "/seq/acme/demo/talk/execute", [{"Idempotency-Key": str(uuid4())} for _ in range(2)]
     bodies: list[dict[str, Any]] = [{"message": "hi", "tools": TOOLS}]
     paused = http.post(path, json=bodies[0], headers=headers[0])
@@ -161,7 +156,6 @@ def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
     server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Earlier versions stored the key of a call before they resumed the run."""
-    server.push(TALK)
     path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
     paused = http.post(path, json={"message": "hi", "tools": TOOLS}).json()
     body = resumption(paused, results_of(paused))
@@ -191,56 +185,40 @@ def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
     assert second.content == first.content
 
 
-def test_a_call_refused_before_its_run_may_be_sent_again(http: httpx2.Client) -> None:
+def test_a_call_that_was_refused_is_not_remembered(http: httpx2.Client) -> None:
     key = str(uuid4())
     assert refusal(http.post(PATH, json={}, headers={"Idempotency-Key": key})) == (400, "MISSING_MESSAGE")
     assert post(http, key).status_code == 200
+    path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
+    paused = http.post(path, json={"message": "hi", "tools": TOOLS}).json()
+    unknown = [{"toolCallId": "unknown", "output": "x"}]
+    wrong, right = (resumption(paused, results) for results in (unknown, results_of(paused)))
+    for _ in range(2):
+        refused = http.post(path, json=wrong, headers=headers)
+        assert refusal(refused) == (400, "TOOL_RESULTS_MISMATCH")
+    assert http.post(path, json=right, headers=headers).json()["status"] == "completed", (
+        "the run waited still"
+    )
 
 
-def test_calls_at_the_same_instant_under_one_key_are_one_call(server: RunningServer) -> None:
+def test_calls_at_the_same_instant_under_one_key_are_one_call(http: httpx2.Client) -> None:
     """First calls, tool results and every kind of step: three at once get what the one of them got."""
-    server.push(TALK)
-    headers = {"Authorization": f"Bearer {server.key}"}
 
-    def at_once(path: str, body: dict[str, Any]) -> list[httpx2.Response]:
-        key = str(uuid4())
-
-        def send(_: int) -> httpx2.Response:
-            with httpx2.Client(base_url=server.base_url, headers={**headers, "Idempotency-Key": key}) as http:
-                return http.post(path, json=body, timeout=30)
-
+    def at_once(path: str, body: dict[str, Any]) -> httpx2.Response:
+        headers = {"Idempotency-Key": str(uuid4())}
         with ThreadPoolExecutor(3) as senders:
-            answers = list(senders.map(send, range(3)))
-        assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
-        assert len({answer.text for answer in answers}) == 1, [answer.text for answer in answers]
-        return answers
+            answers = list(senders.map(lambda _: http.post(path, json=body, headers=headers), range(3)))
+        assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
+        return answers[0]
 
     execute, step = "/seq/acme/demo/talk/execute", "/seq/acme/demo/talk/step"
-    paused = at_once(execute, {"message": "hi", "tools": TOOLS})[0].json()
-    assert paused["status"] == "tool_calls_required"
-    results = [{"toolCallId": call["id"], "output": "x"} for call in paused["toolCalls"]]
-    turns = [*paused["toolCallMessages"], *results]
-    assert at_once(execute, {**paused, "toolCallMessages": turns})[0].json()["status"] == "completed"
+    paused = at_once(execute, {"message": "hi", "tools": TOOLS}).json()
+    assert at_once(execute, resumption(paused, results_of(paused))).json()["status"] == "completed"
 
-    first = frames(at_once(step, {"message": "hi", "tools": TOOLS})[0].text)
+    first = frames(at_once(step, {"message": "hi", "tools": TOOLS}).text)
     run = first[0].data["executionId"]
-    second = frames(at_once(step, {"executionId": run, "stepIndex": 1, "tools": TOOLS})[0].text)
-    waiting = second[-1].data
-    assert second[-1].event == "step_paused_for_tool_calls"
-    results = [{"toolCallId": call["id"], "output": "x"} for call in waiting["toolCalls"]]
-    turns = [*waiting["toolCallMessages"], *results]
+    waiting = frames(at_once(step, {"executionId": run, "stepIndex": 1, "tools": TOOLS}).text)[-1]
+    assert waiting.event == "step_paused_for_tool_calls"
+    turns = [*waiting.data["toolCallMessages"], *results_of(waiting.data)]
     body = {"executionId": run, "stepIndex": 1, "toolCallMessages": turns, "runRemaining": True}
-    assert frames(at_once(step, body)[0].text)[-1].event == "flow_completed"
-
-
-def test_a_refused_resume_is_refused_again(server: RunningServer) -> None:
-    server.push(TALK)
-    with http_for(server, server.key) as http:
-        paused = http.post("/seq/acme/demo/talk/execute", json={"message": "hi", "tools": TOOLS}).json()
-        wrong = {**paused, "toolCallMessages": [{"toolCallId": "unknown", "output": "x"}]}
-        headers = {"Idempotency-Key": str(uuid4())}
-        answers = [http.post("/seq/acme/demo/talk/execute", json=wrong, headers=headers) for _ in range(2)]
-        assert [refusal(answer) for answer in answers] == [(400, "TOOL_RESULTS_MISMATCH")] * 2
-        results = [{"toolCallId": call["id"], "output": "x"} for call in paused["toolCalls"]]
-        done = http.post("/seq/acme/demo/talk/execute", json={**paused, "toolCallMessages": results})
-        assert done.json()["status"] == "completed", "the run waits still"
+    assert frames(at_once(step, body).text)[-1].event == "flow_completed"

@@ -73,29 +73,21 @@ def test_a_kept_outline_has_the_rows_of_one_that_is_made(server: RunningServer, 
     assert text(kept) == text(made)
 
 
-def test_one_whose_draft_has_another_tree_by_now_is_made_anew(server: RunningServer, run: RunRecord) -> None:
+def test_one_that_is_of_another_tree_or_cannot_be_read_or_is_older_is_made_anew(
+    server: RunningServer, run: RunRecord
+) -> None:
+    """The older one is also kept anew once it was opened."""
+    store = server.runtime.store
     server.push(RENAMED, publish=False)
     assert not isinstance(opened(server, run), PackedOutline)
     server.push(LOOP, publish=False)
-    assert isinstance(opened(server, run), PackedOutline)
-
-
-def test_one_that_cannot_be_read_is_made_anew(server: RunningServer, run: RunRecord) -> None:
-    head, *_ = server.call(server.runtime.store.kept_outline(run.no))
-    server.call(server.runtime.store.keep_outline(run.no, 0, b"{"))
+    head, *_ = server.call(store.kept_outline(run.no))
+    server.call(store.keep_outline(run.no, 0, b"{"))
     assert not isinstance(opened(server, run), PackedOutline)
-    server.call(server.runtime.store.keep_outline(run.no, 0, head))
-    assert isinstance(opened(server, run), PackedOutline)
-
-
-def test_one_that_an_older_program_has_kept_is_kept_anew_once_it_was_opened(
-    server: RunningServer, run: RunRecord
-) -> None:
-    head, *_ = server.call(server.runtime.store.kept_outline(run.no))
     older = head.replace(b'"version":%d' % PACKED_VERSION, b'"version":%d' % (PACKED_VERSION - 1))
-    server.call(server.runtime.store.keep_outline(run.no, 0, older))
+    server.call(store.keep_outline(run.no, 0, older))
     assert not isinstance(opened(server, run), PackedOutline)
-    eventually(lambda: server.call(server.runtime.store.kept_outline(run.no))[0] != older)
+    eventually(lambda: server.call(store.kept_outline(run.no))[0] != older)
     assert isinstance(opened(server, run), PackedOutline)
 
 

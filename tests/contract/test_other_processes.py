@@ -117,6 +117,15 @@ def begun(http: httpx2.Client, run: str) -> None:
         assert any("step_started" in line for line in stream.iter_lines())
 
 
+def resume_of(http: httpx2.Client, kind: str) -> tuple[str, dict[str, Any]]:
+    """Path and body of a call that brings the results for a new pause."""
+    waiting = paused_for_tools(http)
+    body = resumption(waiting, results_of(waiting))
+    if kind == "step":
+        del body["pausedAtStep"]
+    return f"/seq/acme/demo/talk/{kind}", body
+
+
 def test_a_server_on_a_file_of_its_own_must_execute_runs() -> None:
     with pytest.raises(SettingsError, match="executes_runs"), running_server(executes_runs=False):
         pytest.fail("it started")
@@ -168,35 +177,21 @@ def test_content_that_the_log_may_not_keep_is_in_the_database_for_its_caller_alo
 
 
 def test_a_tail_on_each_server_has_every_event_once(machines: Machines, http: httpx2.Client) -> None:
-    tails: list[list[str]] = []
-
-    def follow(server: RunningServer, run: str) -> None:
+    def follow(server: RunningServer) -> list[str]:
         with http_for(server, machines.one.key) as client:
-            ids = [frame.id for frame in frames(client.get(f"/flow-runs/{run}/trace/stream").text)]
-        tails.append(ids)
+            return [frame.id for frame in frames(client.get(f"/flow-runs/{run}/trace/stream").text)]
 
     run = start(machines.other, "brisk")
-    threads = [
-        threading.Thread(target=follow, args=(server, run)) for server in (*machines[:3], *machines[:3])
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(6) as pool:
+        tails = list(pool.map(follow, (*machines[:3], *machines[:3])))
     head = len(frames(http.get(f"/flow-runs/{run}/trace/stream").text))
     assert tails == [[str(seq) for seq in range(1, head + 1)]] * 6
 
 
 def test_of_two_servers_that_answer_one_pause_one_does(http: httpx2.Client, other: httpx2.Client) -> None:
-    waiting = paused_for_tools(http)
-    body = resumption(waiting, results_of(waiting))
+    path, body = resume_of(http, "execute")
     with ThreadPoolExecutor(4) as pool:
-        answers = list(
-            pool.map(
-                lambda client: client.post("/seq/acme/demo/talk/execute", json=body),
-                (http, other, http, other),
-            )
-        )
+        answers = list(pool.map(lambda client: client.post(path, json=body), (http, other, http, other)))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
     assert {detail(answer)["code"] for answer in answers if answer.status_code == 409} == {"RUN_NOT_PAUSED"}
 
@@ -206,12 +201,8 @@ def test_of_two_servers_that_answer_one_pause_one_does(http: httpx2.Client, othe
 def test_a_call_that_is_sent_to_two_servers_at_once_is_one_call(
     http: httpx2.Client, other: httpx2.Client, kind: str, resumes: bool
 ) -> None:
-    path, body = f"/seq/acme/demo/words/{kind}", {"message": "a b"}
-    if resumes:
-        waiting = paused_for_tools(http)
-        path, body = f"/seq/acme/demo/talk/{kind}", resumption(waiting, results_of(waiting))
-        if kind == "step":
-            del body["pausedAtStep"]
+    begin = f"/seq/acme/demo/words/{kind}", {"message": "a b"}
+    path, body = resume_of(http, kind) if resumes else begin
     headers = {"Idempotency-Key": str(uuid4())}
     with ThreadPoolExecutor(4) as pool:
         answers = list(
@@ -223,17 +214,10 @@ def test_a_call_that_is_sent_to_two_servers_at_once_is_one_call(
 
 @pytest.mark.parametrize("kind", ["execute", "step"])
 def test_a_call_that_another_server_makes_before_a_slow_one_has_its_answer_on_both(
-    machines: Machines,
-    http: httpx2.Client,
-    other: httpx2.Client,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
+    machines: Machines, http: httpx2.Client, other: httpx2.Client, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    waiting = paused_for_tools(http)
-    body, headers = resumption(waiting, results_of(waiting)), {"Idempotency-Key": str(uuid4())}
-    if kind == "step":
-        del body["pausedAtStep"]
-    path = f"/seq/acme/demo/talk/{kind}"
+    path, body = resume_of(http, kind)
+    headers = {"Idempotency-Key": str(uuid4())}
     engine = machines.other.runtime.engine
     resume, is_checked, may_go_on = engine.resume, threading.Event(), threading.Event()
 

@@ -11,6 +11,7 @@ import pytest
 from runglass.config.settings import SettingsError
 from runglass.runtime.policy import PAGE_FLOWS
 from runglass.testing import RunningServer, running_server
+from tests.contract.test_tool_calls import paused, results_of, resumption
 from tests.contract.wire import (
     LONGEST_S,
     body_is_read,
@@ -43,8 +44,6 @@ steps:
     "other": "{slug: other, steps: [{id: a, type: llm, model: 'local:named', prompt: Hi}]}",
 }
 CODE = {"work": {"code": 'return {"n": 2}'}}
-TOOL = {"type": "function", "function": {"name": "look"}}
-RESULT = {"role": "tool", "content": "x"}
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +61,6 @@ def server() -> Iterator[RunningServer]:
 @pytest.fixture(scope="module")
 def run(server: RunningServer) -> Iterator[httpx2.Client]:
     with http_for(server, server.make_key("acme", "demo", "run")) as http:
-        yield http
-
-
-@pytest.fixture(scope="module")
-def admin(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.key) as http:
         yield http
 
 
@@ -138,9 +131,9 @@ def test_a_model_that_a_published_flow_names_may_be_set(server: RunningServer) -
         assert refusal(answer) == (500, "STEP_FAILED"), "it was asked, and is not there"
 
 
-def test_an_admin_may_set_every_field(admin: httpx2.Client) -> None:
+def test_an_admin_may_set_every_field(http: httpx2.Client) -> None:
     overrides = {**CODE, "rest": {"ms": 1}, "ask": {"settings": {"extra_headers": {"Host": "a"}}}}
-    answer = admin.post(path("plain"), json={"blockOverrides": overrides})
+    answer = http.post(path("plain"), json={"blockOverrides": overrides})
     assert answer.json()["result"] == {"n": 2}, "only `echo` hears the header"
 
 
@@ -156,21 +149,21 @@ def test_an_admin_may_set_every_field(admin: httpx2.Client) -> None:
     ],
 )
 def test_no_role_may_send_a_setting_that_changes_model_bill_or_address(
-    admin: httpx2.Client, settings: dict[str, Any], said: str
+    http: httpx2.Client, settings: dict[str, Any], said: str
 ) -> None:
     body = {"blockOverrides": {"ask": {"model": "local:m", "settings": settings}}}
-    assert refusal(admin.post(path("plain"), json=body), said) == (403, "FORBIDDEN")
+    assert refusal(http.post(path("plain"), json=body), said) == (403, "FORBIDDEN")
     step = {"id": "a", "type": "llm", "model": "local:m", "prompt": "x", "settings": settings}
-    pushed = admin.put("/flows/acme/demo/worse", json={"slug": "worse", "steps": [step]})
+    pushed = http.put("/flows/acme/demo/worse", json={"slug": "worse", "steps": [step]})
     assert refusal(pushed) == (403, "FORBIDDEN")
 
 
-def test_a_setting_of_the_server_opens_a_field_to_flows(admin: httpx2.Client) -> None:
+def test_a_setting_of_the_server_opens_a_field_to_flows(http: httpx2.Client) -> None:
     step = {"id": "a", "type": "llm", "model": "local:m", "settings": {"extra_body": {"harmless": 1}}}
     flow = {"slug": "tuned", "steps": [{**step, "prompt": "x"}]}
-    assert admin.put("/flows/acme/demo/tuned", json=flow).status_code == 200
+    assert http.put("/flows/acme/demo/tuned", json=flow).status_code == 200
     flow["steps"][0]["model"] = "openai:m"  # type: ignore[index]
-    assert refusal(admin.put("/flows/acme/demo/tuned", json=flow)) == (403, "FORBIDDEN")
+    assert refusal(http.put("/flows/acme/demo/tuned", json=flow)) == (403, "FORBIDDEN")
 
 
 @pytest.mark.parametrize("name", ["extra_body", "extra_body.model", "extra_headers.Host"])
@@ -182,15 +175,10 @@ def test_no_setting_of_the_server_allows_a_setting_that_is_never_sent(name: str)
         raise AssertionError("it started")
 
 
-def test_a_resume_may_repeat_the_overrides_of_the_start(run: httpx2.Client, admin: httpx2.Client) -> None:
+def test_a_resume_may_repeat_the_overrides_of_the_start(run: httpx2.Client, http: httpx2.Client) -> None:
     """An administrator sets the code anew; whoever brings the results may say so again, and say no more."""
-    paused = admin.post(path("plain"), json={"tools": [TOOL], "blockOverrides": CODE}).json()
-    assert paused["status"] == "tool_calls_required"
-    result = {**RESULT, "toolCallId": paused["toolCalls"][0]["id"]}
-    body = {
-        "executionId": paused["executionId"],
-        "toolCallMessages": [*paused["toolCallMessages"], result],
-    }
+    waiting = paused(http, path("plain"), blockOverrides=CODE)
+    body = resumption(waiting, results_of(waiting))
     more = {"work": {"code": 'return {"n": 3}'}}
     assert refusal(run.post(path("plain"), json={**body, "blockOverrides": more})) == (403, "FORBIDDEN")
     answer = run.post(path("plain"), json={**body, "blockOverrides": CODE})
@@ -210,7 +198,7 @@ def test_each_call_of_a_step_through_is_checked(run: httpx2.Client) -> None:
 
 
 def test_inputs_and_outputs_of_steps_may_be_set_only_where_the_flow_offers_inputs(
-    server: RunningServer, run: httpx2.Client, admin: httpx2.Client
+    server: RunningServer, run: httpx2.Client, http: httpx2.Client
 ) -> None:
     """Of a flow that offers no `input`, a walk is no other way to set it."""
     server.push(
@@ -219,17 +207,17 @@ def test_inputs_and_outputs_of_steps_may_be_set_only_where_the_flow_offers_input
     )
     forged = {"accumulatedOutputs": {"a": {"n": 2}}}
 
-    def walked(http: httpx2.Client, **more: Any) -> Any:
-        first = frames(http.post(path("held", "step"), json={}).text)
+    def walked(caller: httpx2.Client, **more: Any) -> Any:
+        first = frames(caller.post(path("held", "step"), json={}).text)
         body = {"executionId": first[0].data["executionId"], "stepIndex": 1, **more}
-        answer = http.post(path("held", "step"), json=body)
+        answer = caller.post(path("held", "step"), json=body)
         return frames(answer.text)[-1].data["result"] if answer.status_code == 200 else refusal(answer)
 
     given = {"inputOverrides": {"b": {"n": 3}}}
     assert walked(run, **forged) == {"n": 1}
     assert walked(run, **given) == (403, "FORBIDDEN")
-    assert walked(admin, **forged) == {"n": 2}
-    assert walked(admin, **given) == {"n": 3}
+    assert walked(http, **forged) == {"n": 2}
+    assert walked(http, **given) == {"n": 3}
     first = run.post(path("held", "step"), json={"inputOverrides": {"n": 3}})
     assert refusal(first, "`overridable`") == (403, "FORBIDDEN")
 
@@ -279,14 +267,14 @@ def test_rules_set_while_a_body_comes_in_hold_for_its_run(
     assert b"openai:*" in body
 
 
-def test_no_model_is_an_address(run: httpx2.Client, admin: httpx2.Client) -> None:
+def test_no_model_is_an_address(run: httpx2.Client, http: httpx2.Client) -> None:
     """There are packages that would send it the provider's key."""
     model = "huggingface:https://elsewhere.example/v1"
     override = {"blockOverrides": {"ask": {"model": model}}}
     assert refusal(run.post(path("plain"), json=override)) == (403, "FORBIDDEN")
-    assert refusal(admin.post(path("plain"), json=override)) == (400, "MODEL_NOT_SUPPORTED")
+    assert refusal(http.post(path("plain"), json=override)) == (400, "MODEL_NOT_SUPPORTED")
     flow = {"slug": "away", "steps": [{"id": "a", "type": "llm", "model": model, "prompt": "x"}]}
-    assert refusal(admin.put("/flows/acme/demo/away", json=flow), "is an address") == (422, "INVALID_REQUEST")
+    assert refusal(http.put("/flows/acme/demo/away", json=flow), "is an address") == (422, "INVALID_REQUEST")
 
 
 def test_the_server_lists_models_for_projects_without_a_list() -> None:

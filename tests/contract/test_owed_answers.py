@@ -9,13 +9,8 @@ import pytest
 
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_jobs import ended
-from tests.contract.test_tool_calls import TALK, TOOLS
-from tests.contract.wire import (
-    detail,
-    frames,
-    http_for,
-    refusal,
-)
+from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
+from tests.contract.wire import detail, frames, http_for, refusal
 from tests.waiting import eventually
 
 SECRET = "only for the caller"
@@ -43,8 +38,8 @@ steps: [{id: bad, type: code, code: 'print("loud " * 2); raise ValueError("why "
 
 @pytest.fixture(scope="module", autouse=True)
 def flows(server: RunningServer) -> None:
-    for mode in KEPT:
-        server.push(FAILS.format(mode=mode))
+    for flow in (*(FAILS.format(mode=mode) for mode in KEPT), ECHO.format(slug="off", mode="off"), TALK):
+        server.push(flow)
 
 
 @pytest.mark.parametrize("key", [None, "key"])
@@ -109,16 +104,18 @@ def runs(http: httpx2.Client) -> int:
     return len(http.get("/flow-runs", params={"limit": 100}).json()["runs"])
 
 
-@pytest.mark.parametrize("path", ["execute", "jobs", "step", "fails"])
+@pytest.mark.parametrize(
+    ("flow", "path"),
+    [("echo-off", "execute"), ("echo-off", "jobs"), ("echo-off", "step"), ("fails-off", "execute")],
+)
 def test_a_repeat_after_the_answer_has_expired_is_answer_expired_and_starts_nothing(
-    server: RunningServer, http: httpx2.Client, path: str
+    server: RunningServer, http: httpx2.Client, flow: str, path: str
 ) -> None:
-    server.push(ECHO.format(slug="off", mode="off"))
-    flow, path = ("fails-off", "execute") if path == "fails" else ("echo-off", path)
     headers = {"Idempotency-Key": str(uuid4())}
+    more = {"runRemaining": True} if path == "step" else {}
 
-    def call() -> httpx2.Response:
-        body = {"message": "hi"} if path != "step" else {"message": "hi", "runRemaining": True}
+    def call(message: str = "hi") -> httpx2.Response:
+        body = {"message": message, **more}
         return http.post(f"/seq/acme/demo/{flow}/{path}", json=body, headers=headers)
 
     first = call()
@@ -131,21 +128,18 @@ def test_a_repeat_after_the_answer_has_expired_is_answer_expired_and_starts_noth
     assert refusal(gone) == (410, "ANSWER_EXPIRED")
     assert detail(gone)["executionId"] == run
     assert runs(http) == before
-    other = http.post(f"/seq/acme/demo/{flow}/{path}", json={"message": "other"}, headers=headers)
-    assert refusal(other) == (409, "IDEMPOTENCY_MISMATCH"), "the key is known still"
+    assert refusal(call("other")) == (409, "IDEMPOTENCY_MISMATCH"), "the key is known still"
 
 
 def test_the_answer_of_a_pause_expires_and_the_run_can_be_taken_up(
     server: RunningServer, http: httpx2.Client
 ) -> None:
-    server.push(TALK)
     path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
     body = {"message": "hi", "tools": TOOLS}
     paused = http.post(path, json=body, headers=headers).json()
     expire(server)
     assert refusal(http.post(path, json=body, headers=headers)) == (410, "ANSWER_EXPIRED")
-    results = [{"toolCallId": call["id"], "output": "x"} for call in paused["toolCalls"]]
-    done = http.post(path, json={**paused, "toolCallMessages": results})
+    done = http.post(path, json=resumption(paused, results_of(paused)))
     assert done.json()["status"] == "completed"
 
 

@@ -7,21 +7,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx2
 import pytest
 
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import (
-    ANYTHING,
-    LONGEST_S,
-    execute,
-    frames,
-    refusal,
-    start,
-)
+from tests.contract.wire import ANYTHING, LONGEST_S, execute, frames, refusal, start
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
 from tests.postgres_replication import run_apart
 from tests.postgres_server import postgres_database
@@ -74,22 +66,13 @@ class Database:
         self._address = address
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """The database answers nobody until the block ends."""
-        self._call(self._proxy.go_away)
+    def away(self, *, silent: bool = False) -> Iterator[None]:
+        """The database answers nobody until the block ends; a silent one takes connections all the same."""
+        self._call(self._proxy.fall_silent if silent else self._proxy.go_away)
         try:
             yield
         finally:
-            self._call(self._proxy.come_back)
-
-    @contextmanager
-    def silent(self) -> Iterator[None]:
-        """The database takes connections and answers nothing until the block ends."""
-        self._call(self._proxy.fall_silent)
-        try:
-            yield
-        finally:
-            self._call(self._proxy.speak)
+            self._call(self._proxy.speak if silent else self._proxy.come_back)
 
     def execute(self, statement: str) -> None:
         """Runs it by another way, which is always open."""
@@ -154,7 +137,7 @@ def test_while_it_is_away_nothing_is_started_and_callers_hear_so(
 
 def test_probes_are_answered_while_it_is_silent(server: RunningServer, database: Database) -> None:
     until_health(server, 200)
-    with database.silent():
+    with database.away(silent=True):
         health = until_health(server, 503).json()
         assert health["status"] == "unavailable"
         assert "the store has not answered a read for 0.8 s" in health["reasons"]
@@ -163,32 +146,19 @@ def test_probes_are_answered_while_it_is_silent(server: RunningServer, database:
     until_health(server, 200)
 
 
-def ended(http: httpx2.Client, run: str) -> dict[str, Any]:
-    """The trace of a run that is complete, and whose log is whole."""
+@pytest.mark.parametrize("lease_runs_out", [False, True])
+def test_a_run_in_the_middle_waits_for_it(
+    server: RunningServer, http: httpx2.Client, database: Database, lease_runs_out: bool
+) -> None:
+    run = start(server, "lasting")
+    with database.away():
+        until_health(server, 503)
+        if lease_runs_out:
+            database.execute("UPDATE lease SET expires_at = now() - interval '1 hour'")
+    until_health(server, 200)
     events = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
     assert [int(event.id) for event in events] == list(range(1, len(events) + 1))
     assert events[-1].event == "flow_completed"
-    trace: dict[str, Any] = http.get(f"/flow-runs/{run}/trace").json()
+    trace = http.get(f"/flow-runs/{run}/trace").json()
     assert trace["flowRun"]["status"] == "completed"
-    return trace
-
-
-def test_a_run_in_the_middle_waits_for_it(
-    server: RunningServer, http: httpx2.Client, database: Database
-) -> None:
-    run = start(server, "lasting")
-    with database.away():
-        until_health(server, 503)
-    until_health(server, 200)
-    assert [step["attempt"] for step in ended(http, run)["steps"]] == [1, 1]
-
-
-def test_a_run_whose_lease_has_run_out_meanwhile_ends_once_it_is_back(
-    server: RunningServer, http: httpx2.Client, database: Database
-) -> None:
-    run = start(server, "lasting")
-    with database.away():
-        until_health(server, 503)
-        database.execute("UPDATE lease SET expires_at = now() - interval '1 hour'")
-    until_health(server, 200)
-    ended(http, run)
+    assert lease_runs_out or [step["attempt"] for step in trace["steps"]] == [1, 1]

@@ -6,15 +6,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import (
-    ANYTHING,
-    ENDLESS,
-    detail,
-    frames,
-    refusal,
-    start,
-    waiting_in,
-)
+from tests.contract.wire import ANYTHING, ENDLESS, detail, frames, refusal, start, waiting_in
 from tests.servers import server_with
 from tests.waiting import eventually
 

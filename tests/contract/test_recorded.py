@@ -6,17 +6,159 @@ from typing import Any
 import httpx2
 import pytest
 
+from runglass import Client
+from runglass.log.fold import fold
 from runglass.testing import RunningServer, running_server
-from tests.browser.sent_traces import run_of, send, span
+from tests.browser.sent_traces import TICKET, TRACE, Json, call, run_of, send, span
 from tests.contract.wire import http_for, refusal
 from tests.servers import server_with
 
-CALL: dict[str, Any] = {"parameters": {}}
+FOLLOWED, GOING = "11" * 16, "22" * 16
+SEVERAL = ("33" * 16, "44" * 16)
+FAILED = {1: None, 2: "no"}
+CALL: Json = {"parameters": {}}
 FLOW = b"slug: otel\nsteps: [{id: a, type: passthrough}]\n"
 
 
 # One that ends a run as soon as all of its spans have ended.
 server = server_with(recording_settle_s=0)
+
+
+def tool(number: int, parent: int | None = None, *, trace: str, name: str = "work", **more: Any) -> Json:
+    return span(number, name, parent, trace=trace, gen_ai__operation__name="execute_tool", **more)
+
+
+def test_a_recorded_run_is_followed_to_its_end(server: RunningServer) -> None:
+    agent: dict[str, Any] = {"trace": FOLLOWED, "name": "agent", "input__value": "hi"}
+    send(server, tool(1, end=None, **agent), tool(2, 1, trace=FOLLOWED))
+    with Client(server.key, base_url=server.base_url) as client:
+        run = client.run(run_of(server, FOLLOWED))
+        assert run.trace().flow_run.input == {"inputs": {"text": "hi"}}, "as soon as it is known"
+        assert [step.status for step in run.trace().steps] == ["running", "completed"]
+        events: list[Any] = []
+        for event in run.live_trace():
+            events.append(event)
+            if len(events) == 3:
+                send(server, tool(1, output__value="bye", **agent), tool(3, 2, trace=FOLLOWED))
+        trace = run.trace()
+    assert [event.event_type for event in events] == [
+        "run_started",
+        *["step_recorded"] * 4,
+        "run_input",
+        "flow_completed",
+    ]
+    assert trace.flow_run.input == {"inputs": {"text": "hi"}}
+    assert trace.flow_run.result == {"text": "bye"}
+    assert [step.parent_span_id for step in trace.steps] == [None, f"{1:016x}", f"{2:016x}"]
+    assert fold(events).steps == trace.steps
+
+
+@pytest.mark.parametrize("path", ["trace/outline", "trace/timeline", "export?format=otlp", "export", "diff"])
+def test_what_goes_on_is_read_as_any_other_run(server: RunningServer, http: httpx2.Client, path: str) -> None:
+    send(server, tool(1, end=None, trace=GOING), tool(2, 1, trace=GOING), tool(3, 2, trace=GOING))
+    run_id = run_of(server, GOING)
+    answer = http.get(f"/flow-runs/{run_id}/{f'diff/{run_id}' if path == 'diff' else path}")
+    assert answer.status_code == 200, answer.text
+    assert b"work" in answer.content
+
+
+@pytest.fixture(scope="module")
+def ticket(server: RunningServer) -> str:
+    send(server, *TICKET)
+    return run_of(server, ended=True)
+
+
+def outline_of(http: httpx2.Client, run: str) -> dict[str, Any]:
+    found: dict[str, Any] = http.get(f"/flow-runs/{run}/trace/outline").json()
+    return found
+
+
+def test_its_outline_is_the_tree_of_its_spans_and_adds_up_to_its_totals(
+    http: httpx2.Client, ticket: str
+) -> None:
+    outline = outline_of(http, ticket)
+    columns = outline["columns"]
+    tree = [
+        f"{'  ' * columns['depth'][row]}{outline['names'][columns['name'][row]]}"
+        for row in range(outline["rowCount"])
+    ]
+    assert tree == [
+        "POST /tickets",
+        "  answer ticket",
+        "    chat gpt-4o",
+        "    chat gpt-4o",
+        "    execute_tool refund",
+        "    chat gpt-4o",
+        "not received",
+        "  follow-up",
+    ]
+    marks = outline["recorded"]
+    assert (marks["context"], marks["retryOf"], marks["unattributed"]) == ([0], [[3, 2]], [[1, 860, None]])
+    totals = http.get(f"/flow-runs/{ticket}").json()["totals"]
+    assert (columns["tokens"][0], columns["cost"][0]) == (totals["tokens"]["total"], totals["costUsd"])
+
+
+def test_each_row_leads_to_its_step(http: httpx2.Client, ticket: str) -> None:
+    outline = outline_of(http, ticket)
+    columns, marks = outline["columns"], outline["recorded"]
+    spans = []
+    for name, index, position in zip(columns["name"], columns["index"], columns["position"], strict=True):
+        if position:
+            where = {"loop_index": index, "position": position}
+            step_id = marks["stepIds"][name]
+            step = http.get(f"/flow-runs/{ticket}/steps/{step_id}/trace", params=where).json()
+            assert step["name"] == outline["names"][name]
+            spans.append(int(step["spanId"], 16))
+    assert spans == [1, 2, 3, 4, 5, 6, 8]
+
+
+def test_its_spans_as_a_file_tell_another_project_the_same(
+    server: RunningServer, http: httpx2.Client, ticket: str
+) -> None:
+    file = http.get(f"/flow-runs/{ticket}/export?format=otlp").json()
+    with http_for(server, server.make_key("acme", "elsewhere")) as elsewhere:
+        assert elsewhere.post(f"{server.address}/v1/traces", json=file).json() == {}
+        (run,) = elsewhere.get("/flow-runs").json()["runs"]
+        again = elsewhere.get(f"/flow-runs/{run['id']}/trace").json()
+    trace = http.get(f"/flow-runs/{ticket}/trace").json()
+    assert again["flowRun"]["recording"] == trace["flowRun"]["recording"]
+    told = ("name", "kind", "status", "parentSpanId", "startTimeUnixNano", "completedAt", "tokens")
+    content = ("errorContext", "events", "links")
+    assert {step["spanId"]: [step.get(name) for name in told + content] for step in again["steps"]} == {
+        step["spanId"]: [step.get(name) for name in told + content] for step in trace["steps"]
+    }
+
+
+def test_its_file_says_nothing_of_its_spans_that_nobody_has_said(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    def resource_of(trace: str) -> Json:
+        run_id = run_of(server, trace)
+        (told,) = http.get(f"/flow-runs/{run_id}/export?format=otlp").json()["resourceSpans"]
+        (failed,) = [each for each in told["scopeSpans"][0]["spans"] if "status" in each]
+        assert "error.type" not in [each["key"] for each in failed["attributes"]]
+        return {each["key"]: each["value"]["stringValue"] for each in told["resource"]["attributes"]}
+
+    def tell(trace: str, number: int, **more: Any) -> None:
+        send(server, tool(number, None if number == 1 else 1, trace=trace, failed=FAILED[number]), **more)
+
+    tell(SEVERAL[0], 2, service="back", service__version="9", deployment__environment__name="live")
+    tell(SEVERAL[0], 1, service="front")
+    assert resource_of(SEVERAL[0]) == {"service.name": "front"}
+    for number, version in ((2, "8"), (1, "9")):
+        tell(SEVERAL[1], number, service__version=version, deployment__environment__name="live")
+    assert resource_of(SEVERAL[1]) == {"service.name": "tickets", "deployment.environment.name": "live"}
+
+
+def test_what_comes_after_its_end_is_a_run_that_it_names(
+    server: RunningServer, http: httpx2.Client, ticket: str
+) -> None:
+    send(server, call(20, 2, start=4000, end=4100))
+    late = run_of(server, TRACE, ended=True)
+    assert late != ticket
+    assert http.get(f"/flow-runs/{ticket}").json()["continuedBy"] == late
+    about = http.get(f"/flow-runs/{late}").json()
+    assert (about["recording"]["continues"], about.get("continuedBy")) == (ticket, None)
 
 
 def recorded(server: RunningServer, *, ended: bool = False, **attributes: Any) -> str:
@@ -28,38 +170,29 @@ def recorded(server: RunningServer, *, ended: bool = False, **attributes: Any) -
 
 
 @pytest.mark.parametrize("path", ["execute", "step", "jobs", "v1/execute"])
-def test_a_recorded_flow_is_not_executed(server: RunningServer, http: httpx2.Client, path: str) -> None:
-    run = recorded(server)
-    for body in (CALL, {**CALL, "executionId": run}):
-        assert refusal(http.post(f"/seq/acme/demo/otel/{path}", json=body)) == (409, "RUN_RECORDED")
-
-
-@pytest.mark.parametrize("form", ["/flow-runs/{}", "/seq/acme/demo/otel/runs/{}"])
-def test_a_recorded_run_is_neither_cancelled_nor_run_again(
-    server: RunningServer, http: httpx2.Client, form: str
+def test_a_recorded_flow_is_not_executed_and_its_run_neither_cancelled_nor_run_again(
+    server: RunningServer, http: httpx2.Client, path: str
 ) -> None:
     for run in (recorded(server), recorded(server, ended=True)):
-        path = form.format(run)
-        assert refusal(http.delete(path)) == (409, "RUN_RECORDED")
-        assert refusal(http.post(f"{path}/rerun", json={})) == (409, "RUN_RECORDED")
+        for body in (CALL, {**CALL, "executionId": run}):
+            assert refusal(http.post(f"/seq/acme/demo/otel/{path}", json=body)) == (409, "RUN_RECORDED")
+        for own in (f"/flow-runs/{run}", f"/seq/acme/demo/otel/runs/{run}"):
+            assert refusal(http.delete(own)) == (409, "RUN_RECORDED")
+            assert refusal(http.post(f"{own}/rerun", json={})) == (409, "RUN_RECORDED")
 
 
-def test_a_recorded_run_is_deleted_as_it_is(server: RunningServer, http: httpx2.Client) -> None:
-    run = recorded(server)
-    assert http.get(f"/flow-runs/{run}").json()["status"] == "running"
-    assert http.delete(f"/flow-runs/{run}?purge=true").json() == {"executionId": run, "status": "purged"}
-    assert refusal(http.get(f"/flow-runs/{run}")) == (404, "RUN_NOT_FOUND")
-
-
-def test_a_stream_of_a_recorded_run_ends_when_that_is_deleted(
+def test_a_recorded_run_is_deleted_as_it_is_and_its_stream_ends(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     run = recorded(server)
+    assert http.get(f"/flow-runs/{run}").json()["status"] == "running"
     with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
         parts = stream.iter_text()
         assert next(part for part in parts if "run_started" in part)
-        assert http.delete(f"/flow-runs/{run}?purge=true").status_code == 202
+        purged = http.delete(f"/flow-runs/{run}?purge=true")
+        assert (purged.status_code, purged.json()) == (202, {"executionId": run, "status": "purged"})
         assert "".join(parts) == ""
+    assert refusal(http.get(f"/flow-runs/{run}")) == (404, "RUN_NOT_FOUND")
 
 
 def test_a_recorded_flow_is_listed_and_not_pushed(server: RunningServer, http: httpx2.Client) -> None:

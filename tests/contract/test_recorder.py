@@ -32,31 +32,31 @@ from tests.records import there
 SECRET = "sk-proj-" + "a1B2c3D4" * 6
 
 
+def recorder(server: RunningServer, spool: Path, flow: str = "assistant", **options: Any) -> Recorder:
+    """One that sends to the server unless told otherwise."""
+    address = {"api_key": server.key, "base_url": server.base_url, "spool": spool}
+    return Recorder(flow, **{**address, **options})
+
+
 @pytest.fixture
 def rec(server: RunningServer, tmp_path: Path) -> Iterator[Recorder]:
-    with Recorder(
-        "assistant",
-        api_key=server.key,
-        base_url=server.base_url,
-        spool=tmp_path,
-        release="1.4",
-        environment="staging",
-    ) as recorder:
-        yield recorder
+    with recorder(server, tmp_path, release="1.4", environment="staging") as made:
+        yield made
+
+
+def hide(value: Any) -> Any:
+    """Masks the number of a card."""
+    return msgspec.json.decode(msgspec.json.encode(value).replace(b"4711", b"XXXX"))
 
 
 class Steps:
-    """The steps of a trace, by name, as the server has them; of several with one name the first."""
+    """The run of a trace and its steps by name, as the server has them; of one name the first counts."""
 
     def __init__(self, server: RunningServer, trace_id: str) -> None:
         with Client(server.key, base_url=server.base_url) as client:
-            [self.run] = [
-                run for run in client.runs() if run.recording and run.recording.trace_id == trace_id
-            ]
-            self.all = client.run(self.run.id).trace().steps
-        self._by_name: dict[str | None, StepTrace] = {}
-        for step in self.all:
-            self._by_name.setdefault(step.name, step)
+            trace = client.run(trace_id).trace()
+        self.run, self.all = trace.flow_run, trace.steps
+        self._by_name = {step.name: step for step in reversed(self.all)}
 
     def __getitem__(self, name: str) -> StepTrace:
         return self._by_name[name]
@@ -106,14 +106,7 @@ def test_functions_of_each_kind_are_steps_and_stay_what_they_are(rec: Recorder, 
         NONE = None
 
     metadata = {"tier": "gold", "tries": 3, "is": [1], "rest": inf, "id": UUID(int=1), "of": Tier.GOLD}
-    shown = {
-        "tier": "gold",
-        "tries": 3,
-        "is": "[1]",
-        "rest": "Infinity",
-        "id": str(UUID(int=1)),
-        "of": "gold",
-    }
+    shown = metadata | {"is": "[1]", "rest": "Infinity", "id": str(UUID(int=1)), "of": "gold"}
 
     @rec.run(tags=["b", "a"], session="s-1", user="u-1", metadata={**metadata, "no": Tier.NONE})
     async def answer(question: str) -> dict[str, str]:
@@ -217,10 +210,7 @@ def test_an_exception_passes_and_is_told_and_a_cancelled_task_is_cancelled(rec: 
     # From the step on, and without what records it.
     lines = error["traceback"].splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert [lines[2].strip(), lines[-1]] == [
-        'raise ValueError("no such city")',
-        "ValueError: no such city",
-    ]
+    assert [lines[2].strip(), lines[-1]] == ['raise ValueError("no such city")', "ValueError: no such city"]
     assert len(lines) == 4
     assert steps["waits"].error_context == {"code": "CANCELLED", "message": "the task was cancelled"}
     assert steps["errors"].status == "completed"
@@ -240,19 +230,12 @@ def test_runs_that_are_sent_at_once_are_listed_in_their_order(server: RunningSer
     assert told[:20] == names[::-1]
 
 
-def test_what_is_no_function_is_refused_where_it_is_decorated(rec: Recorder) -> None:
+def test_what_is_no_function_or_no_kind_is_refused_where_it_is_decorated(rec: Recorder) -> None:
     for odd in (property(lambda self: 1), cached_property(lambda self: 1), dict):
         with pytest.raises(TypeError, match="decorate functions and methods"):
             rec.step(odd)  # type: ignore[type-var]
-
-
-def test_an_unknown_kind_is_refused_and_an_odd_provider_costs_no_step(rec: Recorder, sent: Any) -> None:
     with pytest.raises(ValueError, match="kind must be one of llm, tool, "):
         rec.step("ask", kind="chat")  # type: ignore[call-overload]
-    odd: Any = object()
-    with rec.run("odd") as run, run.model_call(model="m", provider=odd):
-        pass
-    assert sent(run.id)["chat m"].status == "completed"
 
 
 def test_what_runs_after_its_function_and_what_nothing_is_read_of_is_told(rec: Recorder, sent: Any) -> None:
@@ -417,17 +400,6 @@ def test_a_block_whose_begin_was_interrupted_is_not_taken_for_entered(
     assert entered.end_ns
 
 
-def test_a_run_inside_of_a_run_is_a_step_and_a_step_outside_is_a_run(rec: Recorder, sent: Any) -> None:
-    with rec.run("outer") as run, rec.run("inner") as inner:
-        assert inner.id == run.id
-        assert current_run() is run
-    assert sent(run.id).parent("inner") == "outer"
-    with rec.step("alone") as step:
-        pass
-    assert sent(step.trace_id).run.recording.name == "alone"
-    assert current_run() is None
-
-
 def test_without_a_key_nothing_is_done_and_that_is_said_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,16 +424,10 @@ def test_without_a_key_nothing_is_done_and_that_is_said_once(
 
 @pytest.mark.parametrize("mode", ["off", "metadata_only", "redacted", "full"])
 def test_a_traceback_is_kept_as_content_is(server: RunningServer, tmp_path: Path, mode: CaptureMode) -> None:
-    def hide(value: Any) -> Any:
-        return msgspec.json.decode(msgspec.json.encode(value).replace(b"4711", b"XXXX"))
-
     def fails(more: str) -> None:
         raise ValueError(f"{more}of card 4711, {SECRET}") from KeyError("before")
 
-    def recorder(**options: Any) -> Recorder:
-        return Recorder(f"raises-{mode}", api_key=server.key, base_url=server.base_url, **options)
-
-    with recorder(spool=tmp_path, capture=mode, mask=hide) as rec:
+    with recorder(server, tmp_path, f"raises-{mode}", capture=mode, mask=hide) as rec:
         with pytest.raises(ValueError, match="4711"), rec.run("raises") as run:
             fails("long " * 4000 if mode == "full" else "")
         assert rec.flush()
@@ -479,40 +445,34 @@ def test_a_traceback_is_kept_as_content_is(server: RunningServer, tmp_path: Path
 def test_values_are_masked_and_only_what_the_recorder_may_send_is_sent(
     server: RunningServer, tmp_path: Path
 ) -> None:
-    def hide(value: Any) -> Any:
-        return msgspec.json.decode(msgspec.json.encode(value).replace(b"4711", b"XXXX"))
+    def ask(of_step: dict[str, Any] | None = None, **options: Any) -> StepTrace:
+        with recorder(server, tmp_path, "lowered", **options) as rec:
+            with rec.run("top") as run:
 
-    def recorder(**options: Any) -> Recorder:
-        return Recorder("lowered", api_key=server.key, base_url=server.base_url, spool=tmp_path, **options)
+                @rec.step(**(of_step or {}))
+                def card(number: str) -> str:
+                    return f"card {number}"
 
-    def ask(rec: Recorder, **options: Any) -> StepTrace:
-        with rec.run("top") as run:
-
-            @rec.step(**options)
-            def card(number: str) -> str:
-                return f"card {number}"
-
-            card("4711")
-        assert rec.flush()
-        rec.close()
+                card("4711")
+            assert rec.flush()
         return Steps(server, run.id)["card"]
 
-    masked = ask(recorder(mask=hide))
+    masked = ask(mask=hide)
     assert (masked.input_context, masked.output_context) == ({"number": "XXXX"}, {"text": "card XXXX"})
-    nothing = ask(recorder(mask=lambda _: None), metadata={"tier": "gold", "tries": 3})
+    nothing = ask({"metadata": {"tier": "gold", "tries": 3}}, mask=lambda _: None)
     assert (nothing.input_context, nothing.output_context) == (None, None)
     assert not [name for name in nothing.attributes or {} if name.startswith("metadata.")]
-    hidden = ask(recorder(mask=lambda _: "***"), metadata={"tries": 3})
+    hidden = ask({"metadata": {"tries": 3}}, mask=lambda _: "***")
     assert (hidden.attributes or {})["metadata.tries"] == "***"
-    for step in (ask(recorder(capture="metadata_only")), ask(recorder(), capture="metadata_only")):
+    for step in (ask(capture="metadata_only"), ask({"capture": "metadata_only"})):
         assert (step.input_context, step.output_context) == (None, None)
         assert (step.input_size_bytes, step.output_size_bytes) == (17, 11)
-    off = ask(recorder(capture="off"), capture="full")
+    off = ask({"capture": "full"}, capture="off")
     assert (off.input_context, off.input_size_bytes, off.output_context) == (None, None, None)
-    cleaned = ask(recorder(capture="redacted"), process_outputs=lambda _: {"api_key": SECRET})
+    cleaned = ask({"process_outputs": lambda _: {"api_key": SECRET}}, capture="redacted")
     assert cleaned.output_context == {"api_key": "[redacted]"}
     with pytest.raises(ValueError, match="capture must be one of"):
-        recorder(capture="some")
+        recorder(server, tmp_path, capture="some")
 
 
 def test_the_run_is_found_by_its_trace_id(server: RunningServer, rec: Recorder, sent: Any) -> None:
@@ -523,7 +483,7 @@ def test_the_run_is_found_by_its_trace_id(server: RunningServer, rec: Recorder, 
     known = sent(run.id).run
     assert run.url == f"{server.address}/runs/{run.id}"
     with Client(server.key, base_url=server.base_url) as client:
-        assert client.run(run.id).trace().flow_run.id == known.id
+        assert known.id in {each.id for each in client.runs()}
         _, *rows = str(client.run(run.id)).splitlines()
         assert [row.partition("  completed")[0].strip() for row in rows] == ["found", "look", "look [1]"]
         with pytest.raises(runglass.FlowNotFoundError):
@@ -533,7 +493,7 @@ def test_the_run_is_found_by_its_trace_id(server: RunningServer, rec: Recorder, 
         client.run(run.id).trace()
 
 
-def test_threads_and_requests_carry_the_step_on(rec: Recorder, sent: Any) -> None:
+def test_threads_and_requests_carry_the_step_on_and_a_run_inside_is_a_step(rec: Recorder, sent: Any) -> None:
     @rec.step
     def work(number: int) -> int:
         return number
@@ -544,20 +504,26 @@ def test_threads_and_requests_carry_the_step_on(rec: Recorder, sent: Any) -> Non
         with ThreadPoolExecutor(4) as pool:
             assert sorted(pool.map(rec.bind(work), range(8))) == list(range(8))
             pool.submit(work, 9).result()
-    assert rec.headers() == {}
+        with rec.run("inner") as inner:
+            assert inner.id == run.id
+            assert current_run() is run
+    assert (rec.headers(), current_run()) == ({}, None)
     with rec.run("elsewhere", parent=headers) as continued:
         assert continued.id == run.id
     steps = sent(run.id)
-    assert len(steps.all) == 10
-    assert steps.parent("work") == steps.parent("elsewhere") == "top"
+    assert len(steps.all) == 11
+    assert {steps.parent(name) for name in ("work", "inner", "elsewhere")} == {"top"}
     with rec.run("new", parent={"traceparent": "nonsense"}) as new:
         assert new.id != run.id
+    with rec.step("alone") as step:
+        pass
+    assert sent(step.trace_id).run.recording.name == "alone"
 
 
 def test_a_run_that_is_not_sampled_is_not_recorded_anywhere(
     server: RunningServer, rec: Recorder, tmp_path: Path
 ) -> None:
-    never = Recorder("never", api_key=server.key, base_url=server.base_url, sample=0.0, spool=tmp_path)
+    never = recorder(server, tmp_path, "never", sample=0.0)
     with never.run("hidden") as run:
         headers = never.headers()
         with rec.step("inside") as step, step.model_call(model="m"):
@@ -598,7 +564,7 @@ def test_what_of_the_users_own_helpers_fails_is_left_out_and_told(
     def fails(value: Any) -> Any:
         raise RuntimeError("no")
 
-    with Recorder("helpers", api_key=server.key, base_url=server.base_url, spool=tmp_path) as rec:
+    with recorder(server, tmp_path, "helpers") as rec:
 
         @rec.step(process_inputs=fails, process_outputs=fails)
         def processed(text: str) -> str:
@@ -614,7 +580,7 @@ def test_what_of_the_users_own_helpers_fails_is_left_out_and_told(
             with rec.step("valued") as step:
                 step.output = Broken()
         assert rec.flush()
-    with Recorder("helpers", api_key=server.key, base_url=server.base_url, mask=fails) as rec:
+    with recorder(server, tmp_path, "helpers", mask=fails) as rec:
         with rec.run("top") as masked, rec.step("masked") as step:
             step.output = "secret"
         assert rec.flush()
@@ -655,18 +621,19 @@ def test_what_cannot_be_read_of_what_is_said_costs_the_user_nothing(rec: Recorde
     with rec.run("odd", tags=odd) as run:
         for said in ({"tags": odd}, {"user": odd}, {"metadata": odd}, {"tags": None}):
             run.add(**said)
-        for asked in ({"model": odd}, {"tools": odd}, {"settings": [odd]}):
+        for asked in ({"model": odd}, {"tools": odd}, {"settings": [odd]}, {"model": "m", "provider": odd}):
             with run.model_call(**asked):
                 pass
         asyncio.run(leave())
-    assert len(sent(run.id).all) == 4
+    steps = sent(run.id)
+    assert len(steps.all) == 5
+    assert steps["chat m"].status == "completed"
 
 
 def test_a_flush_says_that_the_server_has_refused_what_was_recorded(
     server: RunningServer, tmp_path: Path
 ) -> None:
-    elsewhere = f"{server.address}/elsewhere/api/v1"
-    with Recorder("agent", api_key=server.key, base_url=elsewhere, spool=tmp_path) as rec:
+    with recorder(server, tmp_path, base_url=f"{server.address}/elsewhere/api/v1") as rec:
         with rec.run("lost"):
             pass
         assert not rec.flush(60)

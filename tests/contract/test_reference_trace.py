@@ -66,23 +66,10 @@ ASKS = """
   - {id: bad, type: code, code: 'raise ValueError("no")'}
 """
 
-CONTENT = frozenset(
-    {
-        "inputContext",
-        "outputContext",
-        "inputs",
-        "inputData",
-        "outputData",
-        "output",
-        "result",
-        "request",
-        "response",
-        "toolCallMessages",
-        "accumulatedOutputs",
-        "blockOverrides",
-        "inputOverrides",
-    }
-)
+CONTENT = {
+    *("inputContext", "outputContext", "inputs", "inputData", "outputData", "output", "result"),
+    *("request", "response", "toolCallMessages", "accumulatedOutputs", "blockOverrides", "inputOverrides"),
+}
 """Members that hold what callers, flows and models say, in which a null is theirs."""
 
 

@@ -61,7 +61,6 @@ server = server_with(
     TALK,
     KEYLESS,
     NOT_ALWAYS,
-    providers={"local": "http://127.0.0.1:9/v1"},
     body_limit_bytes=2_000_000,
 )
 
@@ -107,14 +106,6 @@ def test_what_cannot_be_run_is_refused_with_its_place_and_starts_nothing(
     assert refusal(answer, told) == refused
     assert refused[1] != "MODEL_NOT_SUPPORTED" or detail(answer)["stepId"] == "ask"
     assert http.get("/flow-runs").json() == before
-
-
-def test_a_known_provider_is_asked_only_where_its_step_runs(http: httpx2.Client) -> None:
-    execute(http, "asking")
-    body = {"blockOverrides": {"ask": {"model": "local:m"}}}
-    answer = http.post("/seq/acme/demo/asking/execute", json=body)
-    assert answer.status_code == 500
-    assert detail(answer)["executionId"]
 
 
 @pytest.fixture

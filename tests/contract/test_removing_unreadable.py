@@ -124,23 +124,19 @@ def test_a_run_that_was_set_aside_goes_when_its_retention_is_over(place: Place) 
         eventually(lambda: set_aside(http) == 0)
 
 
-@pytest.mark.parametrize("what", ["summary", "request"])
-def test_a_queued_run_that_cannot_be_read_is_cancelled(place: Place, what: str) -> None:
+def test_runs_that_go_on_or_wait_and_whose_rows_were_spoilt_are_cancelled_and_deleted(place: Place) -> None:
     with served(place, max_concurrent_runs=1) as (server, http):
-        held(server, http)
-        run = start(server, "endless")
-        place.spoil(what, run, GARBAGE)
-        assert http.delete(f"/flow-runs/{run}").status_code == 202
-        assert http.delete(f"/flow-runs/{run}?purge=true").status_code == 202
-
-
-def test_a_run_that_goes_on_and_whose_rows_were_spoilt_is_cancelled_and_deleted(place: Place) -> None:
-    with served(place) as (server, http):
-        run = held(server, http)
-        for what in ("summary", "request", "checkpoint", "step"):
-            place.spoil(what, run, GARBAGE)
-        assert http.delete(f"/flow-runs/{run}").status_code == 202
-        assert http.delete(f"/flow-runs/{run}?purge=true").status_code == 202
+        goes_on = held(server, http)
+        spoilt = {
+            start(server, "endless"): ["summary"],
+            start(server, "endless"): ["request"],
+            goes_on: ["summary", "request", "checkpoint", "step"],
+        }
+        for run, rows in spoilt.items():
+            for what in rows:
+                place.spoil(what, run, GARBAGE)
+            assert http.delete(f"/flow-runs/{run}").status_code == 202
+            assert http.delete(f"/flow-runs/{run}?purge=true").status_code == 202
         assert set_aside(http) == 0
 
 

@@ -6,41 +6,14 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import as_listed, frames, ran, refusal
-
-FLOW = """
-slug: {slug}
-capture: {mode}
-overridable: [prompt]
-inputs: {{type: object, properties: {{message: {{type: string}}, times: {{type: integer, default: 3}}}}}}
-steps:
-  - {{id: ask, type: llm, model: echo, prompt: "{greets} {{{{ message }}}}"}}
-  - id: end
-    type: code
-    code: |
-      if initial["message"] == "fail":
-          raise ValueError("it broke")
-      return {{"text": text, "times": initial["times"]}}
-"""
-MODES = ["off", "metadata_only", "redacted", "full"]
+from tests.contract.test_run_input import MODES, push, run_of, slug
+from tests.contract.wire import as_listed, frames, refusal
 
 
 @pytest.fixture(scope="module", autouse=True)
 def flows(server: RunningServer) -> None:
     for mode in MODES:
         push(server, mode)
-
-
-def push(server: RunningServer, mode: str, greets: str = "Greet", **how: Any) -> None:
-    server.push(FLOW.format(slug=slug(mode), mode=mode, greets=greets), **how)
-
-
-def slug(mode: str) -> str:
-    return f"again-{mode.partition('_')[0]}"
-
-
-def run_of(http: httpx2.Client, mode: str, **body: Any) -> str:
-    return ran(http, slug(mode), **body)
 
 
 def again(http: httpx2.Client, run: str, **body: Any) -> dict[str, Any]:
@@ -106,15 +79,8 @@ def test_the_version_is_the_same_unless_another_one_is_named(
         first + 1: (first + 1, "Thank Ada"),
     }
     assert refusal(http.post(f"/flow-runs/{run}/rerun", json={"version": 99})) == (404, "VERSION_NOT_FOUND")
-    wrong: list[Any] = [
-        {"version": "draft"},
-        {"version": -1},
-        {"version": 10**30},
-        {"version": None, "message": "x"},
-        {"versoin": 1},
-        [],
-    ]
-    for bad in wrong:
+    versions = [{"version": version} for version in ("draft", -1, 10**30)]
+    for bad in (*versions, {"version": None, "message": "x"}, {"versoin": 1}, []):
         assert refusal(http.post(f"/flow-runs/{run}/rerun", json=bad)) == (422, "INVALID_REQUEST"), bad
 
 

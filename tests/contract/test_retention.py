@@ -53,18 +53,7 @@ def test_without_its_content_the_trace_is_still_the_fold_of_the_stream(
 
 
 @pytest.mark.parametrize("slug", ["words", "broken"])
-def test_a_run_without_its_content_is_not_run_again(
-    server: RunningServer, http: httpx2.Client, slug: str
-) -> None:
-    run = ran(http, slug, message=SECRET)
-    tidy(server)
-    refused = http.post(f"/flow-runs/{run}/rerun", json={})
-    assert refusal(refused, "it has been removed since (content retention)") == (409, "INPUT_NOT_KEPT")
-    assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
-
-
-@pytest.mark.parametrize("slug", ["words", "broken"])
-def test_the_answer_to_a_repeat_goes_with_the_content(
+def test_a_run_without_its_content_is_not_run_again_and_its_answer_not_repeated(
     server: RunningServer, http: httpx2.Client, slug: str
 ) -> None:
     body, headers = {"message": SECRET}, {"Idempotency-Key": slug}
@@ -72,9 +61,13 @@ def test_the_answer_to_a_repeat_goes_with_the_content(
         http.post(f"/seq/acme/demo/{slug}/execute", json=body, headers=headers) for _ in range(2)
     )
     assert second.content == first.content
+    run = http.get("/flow-runs").json()["runs"][0]["id"]
     tidy(server)
     gone = http.post(f"/seq/acme/demo/{slug}/execute", json=body, headers=headers)
     assert refusal(gone) == (410, "ANSWER_EXPIRED")
+    refused = http.post(f"/flow-runs/{run}/rerun", json={})
+    assert refusal(refused, "it has been removed since (content retention)") == (409, "INPUT_NOT_KEPT")
+    assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
 
 
 def test_the_flows_retention_comes_before_the_projects(server: RunningServer, http: httpx2.Client) -> None:

@@ -1,8 +1,8 @@
 """Within a second after a key is revoked, by any process, all open responses to it end."""
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,9 @@ steps:
     over: list(range(40))
     steps: [{id: big, type: code, code: 'return {"x": "x" * 200000}'}]
 """
+
+INPUT_OF_HOLD = '"stepId":"hold","attempt":1,"inputData":'
+"""The last that comes of a run of `endless`."""
 
 Revoke = Callable[[int], None]
 
@@ -85,45 +88,32 @@ def made(server: RunningServer) -> tuple[str, int]:
     return key, known_key(server, key).id
 
 
-class Stream:
-    """A live trace that is read in a thread of its own."""
-
-    def __init__(self, server: RunningServer, key: str, run: str) -> None:
-        self._started = threading.Event()
-        self.text = ""
-        self._thread = threading.Thread(target=self._read, args=(server, key, run), daemon=True)
-        self._thread.start()
-        assert self._started.wait(LONGEST_S)
-
-    def _read(self, server: RunningServer, key: str, run: str) -> None:
-        with http_for(server, key) as http, http.stream("GET", f"/flow-runs/{run}/trace/stream") as answer:
-            for part in answer.iter_text():
-                self.text += part
-                if 'stepId":"hold' in self.text:
-                    self._started.set()
-
-    def ended(self) -> bool:
-        self._thread.join(LONGEST_S)
-        return not self._thread.is_alive()
-
-
 def test_streams_end_without_a_further_event_and_are_not_resumed(
     server: RunningServer, http: httpx2.Client, revoke: Revoke
 ) -> None:
     run = start(server, "endless")
+    trace = f"/flow-runs/{run}/trace/stream"
     (key, key_id), (other, _) = made(server), made(server)
-    streams = [Stream(server, key, run) for _ in range(3)]
-    stays = Stream(server, other, run)
-    before = [stream.text for stream in streams]
-    revoke(key_id)
-    assert all(stream.ended() for stream in streams)
-    assert [stream.text for stream in streams] == before
-    with http_for(server, key) as left:
-        answer = left.get(f"/flow-runs/{run}/trace/stream", headers={"Last-Event-ID": "1"})
-        assert refusal(answer) == (401, "UNAUTHENTICATED")
-    cancel(server, run)
-    assert stays.ended()
-    assert "event: flow_cancelled" in stays.text
+    with ExitStack() as opened:
+
+        def stream(key: str, path: str, up_to: str) -> Iterator[str]:
+            """What comes after this text."""
+            client = opened.enter_context(http_for(server, key))
+            parts = opened.enter_context(client.stream("GET", path)).iter_text()
+            seen = ""
+            while up_to not in seen:
+                seen += next(parts)
+            return parts
+
+        streams = [stream(key, trace, INPUT_OF_HOLD) for _ in range(3)]
+        streams.append(stream(key, "/flow-runs/stream", "id: "))
+        stays = stream(other, trace, "id: ")
+        revoke(key_id)
+        assert not any("event:" in "".join(parts) for parts in streams)
+        with http_for(server, key) as left:
+            assert refusal(left.get(trace, headers={"Last-Event-ID": "1"})) == (401, "UNAUTHENTICATED")
+        cancel(server, run)
+        assert "event: flow_cancelled" in "".join(stays)
 
 
 def test_a_call_that_waits_is_answered_and_its_run_goes_on(

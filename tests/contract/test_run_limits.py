@@ -10,19 +10,6 @@ from tests.servers import server_with
 from tests.waiting import eventually
 
 LOOP = "slug: loop\nsteps: [{id: each, type: loop, over: items, steps: [{id: work, type: passthrough}]}]"
-NESTED = """
-slug: nested
-steps:
-  - id: outer
-    type: loop
-    over: items
-    steps:
-      - id: inner
-        type: loop
-        over: initial["items"]
-        on_error: continue
-        steps: [{id: work, type: passthrough}]
-"""
 GROW = """
 slug: grow
 steps:

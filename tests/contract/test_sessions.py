@@ -12,28 +12,67 @@ from tests.contract.wire import ANYTHING, detail, http_for, refusal
 from tests.faulty_store import FaultyStore
 
 EXECUTION_FIELDS = [
-    "executionId",
-    "flowId",
-    "slug",
-    "snapshotsAvailable",
-    "status",
-    "steps",
-    "traceCaptureMode",
-    "triggerType",
+    *(
+        "executionId",
+        "flowId",
+        "slug",
+        "triggerType",
+        "status",
+        "steps",
+        "traceCaptureMode",
+        "snapshotsAvailable",
+    ),
 ]
 """Those that every run has."""
 SPARE_EXECUTION_FIELDS = ["startedAt", "completedAt", "errorAtStep"]
 STEP_FIELDS = ["attempt", "status", "stepId", "truncated"]
 """Those that every step has."""
 SPARE_STEP_FIELDS = [
-    "completedAt",
-    "durationMs",
-    "errorSnapshot",
-    "inputSnapshot",
-    "loopIndex",
-    "outputSnapshot",
-    "startedAt",
+    *(
+        "startedAt",
+        "completedAt",
+        "durationMs",
+        "loopIndex",
+        "inputSnapshot",
+        "outputSnapshot",
+        "errorSnapshot",
+    ),
 ]
+
+TOLERANT = """
+slug: tolerant
+steps:
+  - {id: lame, type: code, on_error: continue, code: 'raise ValueError("no")'}
+  - {id: keep, type: passthrough, input: {}}
+"""
+FAILS_EARLY = """
+slug: fails-early
+steps:
+  - {id: bad, type: code, code: 'raise ValueError("no")'}
+  - {id: last, type: loop, over: "[1]", steps: [{id: inner, type: passthrough}]}
+"""
+HEAVY = """
+slug: heavy
+steps:
+  - {id: l, type: loop, over: over, steps: [{id: inner, type: code, code: 'return {"text": "x" * 200000}'}]}
+"""
+ENDS_IN = """
+slug: ends-in-{name}
+capture: "{mode}"
+steps:
+  - {{id: first, type: code, code: 'return {{"n": 1}}'}}
+  - id: last
+    type: loop
+    over: "[1, 2]"
+    steps:
+      - {{id: inner, type: code, code: 'return {{"n": item / (2 - {two})}}'}}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def flows(server: RunningServer) -> None:
+    for flow in (TOLERANT, FAILS_EARLY, HEAVY, ENDS_IN.format(name="bad", mode="metadata_only", two=2)):
+        server.push(flow)
 
 
 @pytest.fixture
@@ -111,7 +150,8 @@ def test_each_answer_that_names_a_run_names_its_session(http: httpx2.Client, ses
 
 def test_a_sessions_steps_are_those_of_the_trace(http: httpx2.Client, session: str) -> None:
     execution_id = run(http, session, "words", message="a b")
-    (execution,) = executions(http, session)
+    run(http, session, "anything", parameters={"text": "x" * 300_000})
+    execution, cut = executions(http, session)
     steps = http.get(f"/flow-runs/{execution_id}/trace").json()["steps"]
     names = {
         "inputSnapshot": "inputContext",
@@ -124,64 +164,16 @@ def test_a_sessions_steps_are_those_of_the_trace(http: httpx2.Client, session: s
     ]
     assert execution["steps"][-1]["stepId"] == "route", "the container that the flow ends in"
     assert (execution["traceCaptureMode"], execution["snapshotsAvailable"]) == ("full", True)
+    assert [step["truncated"] for step in execution["steps"] + cut["steps"]] == [False] * 8 + [True]
     assert "errorAtStep" not in execution
 
 
-def test_a_step_of_which_not_all_is_kept_says_so(http: httpx2.Client, session: str) -> None:
-    run(http, session, "anything", parameters={"text": "x" * 300_000})
-    (execution,) = executions(http, session)
-    assert [step["truncated"] for step in execution["steps"]] == [True]
-
-
-def test_a_failed_run_names_the_step(http: httpx2.Client, session: str) -> None:
-    run(http, session, "broken")
-    (execution,) = executions(http, session)
-    assert (execution["status"], execution["errorAtStep"]) == ("failed", "bad")
-    step = execution["steps"][1]
-    assert (step["stepId"], step["status"]) == ("bad", "failed")
-    assert step["errorSnapshot"]["code"] == "STEP_FAILED"
-    assert step["errorSnapshot"]["error"]["code"] == "CODE_ERROR"
-
-
-def test_a_step_that_the_run_survived_is_not_the_failed_step(
-    server: RunningServer, http: httpx2.Client, session: str
-) -> None:
-    server.push("""
-slug: tolerant
-steps:
-  - {id: lame, type: code, on_error: continue, code: 'raise ValueError("no")'}
-  - {id: keep, type: passthrough, input: {}}
-""")
+def test_a_step_that_the_run_survived_is_not_the_failed_step(http: httpx2.Client, session: str) -> None:
     run(http, session, "tolerant")
     (execution,) = executions(http, session)
     assert execution["status"] == "completed"
     assert "errorAtStep" not in execution
     assert execution["steps"][0]["errorSnapshot"]["code"] == "CODE_ERROR", "nobody was told of another one"
-
-
-@pytest.mark.parametrize(
-    ("mode", "trace", "shown", "available"),
-    [
-        ("metadata_only", False, "metadata_only", False),
-        ("metadata_only", True, "full", True),
-        ("'off'", True, "off", False),
-        ("redacted", False, "redacted", True),
-    ],
-)
-def test_each_run_of_a_session_has_its_own_capture_mode(
-    server: RunningServer,
-    http: httpx2.Client,
-    session: str,
-    mode: str,
-    trace: bool,
-    shown: str,
-    available: bool,
-) -> None:
-    server.push(f"slug: modes\ncapture: {mode}\nsteps: [{{id: a, type: passthrough}}]\n")
-    run(http, session, "modes", parameters={"n": 1}, trace=trace)
-    (execution,) = executions(http, session)
-    assert (execution["traceCaptureMode"], execution["snapshotsAvailable"]) == (shown, available)
-    assert execution["steps"][0].get("inputSnapshot") == ({"n": 1} if available else None)
 
 
 def test_a_session_shows_a_key_the_runs_of_its_project_alone(
@@ -202,33 +194,22 @@ def test_sessions_is_no_name_of_an_organisation(server: RunningServer) -> None:
         assert refusal(http.post("/seq/sessions/demo/anything/execute", json={})) == (404, "NOT_FOUND")
 
 
-ENDS_IN = """
-slug: ends-in-{name}
-capture: "{mode}"
-steps:
-  - {{id: first, type: code, code: 'return {{"n": 1}}'}}
-  - id: last
-    type: loop
-    over: "[1, 2]"
-    steps:
-      - {{id: inner, type: code, code: 'return {{"n": item / (2 - {two})}}'}}
-"""
-
-
-def last_of(http: httpx2.Client, session: str) -> dict[str, Any]:
-    (execution,) = executions(http, session)
-    return dict(execution["steps"][-1])
-
-
 @pytest.mark.parametrize(
-    ("mode", "kept"), [("full", True), ("redacted", True), ("metadata_only", False), ("off", False)]
+    ("mode", "trace", "shown", "kept"),
+    [
+        ("full", False, "full", True),
+        ("redacted", False, "redacted", True),
+        ("metadata_only", False, "metadata_only", False),
+        ("metadata_only", True, "full", True),
+        ("off", True, "off", False),
+    ],
 )
 def test_the_container_at_the_end_of_a_flow_has_a_row_with_the_result(
-    server: RunningServer, http: httpx2.Client, session: str, mode: str, kept: bool
+    server: RunningServer, http: httpx2.Client, session: str, mode: str, trace: bool, shown: str, kept: bool
 ) -> None:
-    """As far as the mode keeps it: an output that is not kept is in no row."""
+    """As far as the mode of its run keeps it: an output that is not kept is in no row."""
     server.push(ENDS_IN.format(name="good", mode=mode, two=0))
-    run(http, session, "ends-in-good")
+    run(http, session, "ends-in-good", trace=trace)
     (execution,) = executions(http, session)
     assert [step["stepId"] for step in execution["steps"]] == ["first", "inner", "inner", "last"]
     last = execution["steps"][-1]
@@ -237,7 +218,8 @@ def test_the_container_at_the_end_of_a_flow_has_a_row_with_the_result(
     assert last["completedAt"] == execution["completedAt"]
     assert last["durationMs"] >= 0
     assert last.get("outputSnapshot") == ({"items": [{"n": 0.5}, {"n": 1.0}]} if kept else None)
-    assert execution["snapshotsAvailable"] is kept
+    assert execution["steps"][0].get("inputSnapshot") == ({} if kept else None)
+    assert (execution["traceCaptureMode"], execution["snapshotsAvailable"]) == (shown, kept)
 
 
 def test_a_draft_that_has_changed_does_not_hide_the_result(
@@ -247,21 +229,18 @@ def test_a_draft_that_has_changed_does_not_hide_the_result(
     run(http, session, "ends-in-draft")
     later = "slug: ends-in-draft\nsteps: [{id: first, type: passthrough}, {id: z, type: passthrough}]\n"
     server.push(later, publish=False)
-    last = last_of(http, session)
+    last = executions(http, session)[0]["steps"][-1]
     assert (last["stepId"], last["outputSnapshot"]) == ("last", {"items": [{"n": 0.5}, {"n": 1.0}]})
 
 
-def test_the_error_is_the_one_that_the_caller_of_execute_got(
-    server: RunningServer, http: httpx2.Client, session: str
-) -> None:
-    server.push(ENDS_IN.format(name="bad", mode="metadata_only", two=2))
+def test_the_error_is_the_one_that_the_caller_of_execute_got(http: httpx2.Client, session: str) -> None:
     answer = http.post("/seq/acme/demo/ends-in-bad/execute", json={}, headers={"X-Session-Id": session})
     got = detail(answer)
     (execution,) = executions(http, session)
     assert [(step["stepId"], step["status"]) for step in execution["steps"]] == [
         ("first", "completed"), ("inner", "failed"), ("last", "failed"),
     ]  # fmt: skip
-    assert execution["errorAtStep"] == got["stepId"] == "inner"
+    assert (execution["status"], execution["errorAtStep"], got["stepId"]) == ("failed", "inner", "inner")
     for step in execution["steps"][1:]:
         assert step["errorSnapshot"] == {name: got[name] for name in ("code", "message", "error")}
     assert got["code"] == "STEP_FAILED"
@@ -270,24 +249,13 @@ def test_the_error_is_the_one_that_the_caller_of_execute_got(
 
 
 def test_a_run_that_failed_before_its_last_container_did_not_end_in_it(
-    server: RunningServer, http: httpx2.Client, session: str
+    http: httpx2.Client, session: str
 ) -> None:
-    server.push("""
-slug: fails-early
-steps:
-  - {id: bad, type: code, code: 'raise ValueError("no")'}
-  - {id: last, type: loop, over: "[1]", steps: [{id: inner, type: passthrough}]}
-""")
     run(http, session, "fails-early")
     (execution,) = executions(http, session)
     assert [step["stepId"] for step in execution["steps"]] == ["bad"]
 
 
-HEAVY = """
-slug: heavy
-steps:
-  - {id: l, type: loop, over: over, steps: [{id: inner, type: code, code: 'return {"text": "x" * 200000}'}]}
-"""
 TOO_MANY = 45
 """So many iterations are more than a page of 8 MB has."""
 
@@ -322,10 +290,9 @@ def test_a_limit_cuts_a_session_into_pages(http: httpx2.Client, session: str) ->
 
 
 def test_a_session_that_does_not_fit_comes_in_pages_without_being_asked_for(
-    server: RunningServer, http: httpx2.Client, session: str
+    http: httpx2.Client, session: str
 ) -> None:
     """No page is larger than 8 MB, and no page is cut that need not be."""
-    server.push(HEAVY)
     runs = [run(http, session, "heavy", parameters={"over": [0] * 10}) for _ in range(5)]
     answer = http.get(f"/seq/sessions/{session}")
     assert 5_000_000 < len(answer.content) <= 8_000_000
@@ -335,10 +302,7 @@ def test_a_session_that_does_not_fit_comes_in_pages_without_being_asked_for(
     assert [len(ids(page)) for page in pages(http, session, limit=2)] == [2, 2, 1]
 
 
-def test_a_run_that_is_larger_than_a_page_comes_as_one(
-    server: RunningServer, http: httpx2.Client, session: str
-) -> None:
-    server.push(HEAVY)
+def test_a_run_that_is_larger_than_a_page_comes_as_one(http: httpx2.Client, session: str) -> None:
     runs = [run(http, session, "heavy", parameters={"over": [0] * count}) for count in (1, TOO_MANY, 1)]
     found = pages(http, session)
     assert [ids(page) for page in found] == [[one] for one in runs]

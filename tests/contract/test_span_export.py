@@ -26,6 +26,7 @@ from runglass.server.services.span_export import (
 from runglass.testing import RunningServer, running_server
 from runglass.wire.query import RunQuery
 from tests.collector import Collector, Reply, attributes, collecting
+from tests.contract.test_tool_calls import TOOLS, paused, results_of, resumption
 from tests.contract.wire import cancel, execute, http_for, start
 from tests.fakes import VirtualClock
 
@@ -122,7 +123,6 @@ def test_what_is_sent_is_what_the_file_of_the_run_has(
     (sent,) = collector.requests
     assert sent.headers[":path"] == "/v1/traces"
     assert sent.headers["content-type"] == "application/x-protobuf"
-    assert {each.key: each.value.string_value for each in sent.request.resource_spans[0].resource.attributes}
     resources = [
         {each.key: each.value.string_value for each in resource.resource.attributes}
         for resource in sent.request.resource_spans
@@ -228,13 +228,9 @@ def test_the_tools_of_the_caller_are_spans_between_the_calls_of_the_model(
 ) -> None:
     server.push("slug: tools\ncapture: full\nsteps: [{id: ask, type: llm, model: echo}]\n")
     path = "/seq/acme/demo/tools/execute"
-    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-    body = {"message": "hello", "tools": [tool]}
-    pause = http.post(path, json=body).json()
+    pause = paused(http, path, tools=TOOLS[:1])
     (call,) = pause["toolCalls"]
-    results = [{"role": "tool", "toolCallId": call["id"], "content": "sunny"}]
-    body |= {"executionId": pause["executionId"], "toolCallMessages": pause["toolCallMessages"] + results}
-    http.post(path, json=body).raise_for_status()
+    http.post(path, json=resumption(pause, results_of(pause)) | {"tools": TOOLS[:1]}).raise_for_status()
     send_all(server, collector)
     first, used, second = collector.spans(pause["executionId"])[-3:]
     assert [span.name for span in (first, used, second)] == ["chat echo", "execute_tool weather", "chat echo"]

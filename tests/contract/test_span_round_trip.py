@@ -30,12 +30,6 @@ steps:
           if attempt == 1 and index == 1:
               raise ValueError("not yet")
           return {"text": text}
-  - {id: last, type: llm, model: echo, prompt: "{{ items | length }}"}
-"""
-MIXED = """
-slug: mixed
-capture: full
-steps:
   - id: both
     type: parallel
     branches:
@@ -59,7 +53,7 @@ steps:
 PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"))
 
 
-server = server_with(PRICED, MIXED, BROKEN, prices={"echo": PRICE})
+server = server_with(PRICED, BROKEN, prices={"echo": PRICE})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +84,7 @@ def usage(totals: dict[str, Any]) -> dict[str, Any]:
     return {"byModel": by_model, "tokens": totals["tokens"], "cost": totals.get("costUsd"), "counts": counts}
 
 
-@pytest.mark.parametrize("slug", ["priced", "mixed", "broken"])
+@pytest.mark.parametrize("slug", ["priced", "broken"])
 def test_another_project_records_the_same_run(server: RunningServer, http: httpx2.Client, slug: str) -> None:
     run_id = ran(http, slug)
     with send_to_project(server, f"seen-{slug}") as seen:

@@ -1,9 +1,7 @@
 """The frames of `/step` that are no events of the log: outputs that it does not keep, and a bad end."""
 
-import threading
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import Any
 from uuid import uuid4
 
 import httpx2
@@ -45,15 +43,9 @@ def path_of(slug: str) -> str:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("key", [False, True], ids=["plain", "under a key"])
-def test_a_caller_reads_its_outputs_from_step_output_in_every_mode(
-    http: httpx2.Client, mode: str, key: bool
-) -> None:
+def test_a_caller_reads_its_outputs_from_step_output_in_every_mode(http: httpx2.Client, mode: str) -> None:
     """Whole and as they are, once before each `step_completed`; the log keeps what it keeps."""
-    path = path_of(f"output-{mode.replace('_', '-')}")
-    headers = {"Idempotency-Key": str(uuid4())} if key else {}
-    answer = http.post(path, json={"runRemaining": True}, headers=headers)
-    found = frames(answer.text)
+    found = call(http, path_of(f"output-{mode.replace('_', '-')}"), runRemaining=True)
     whole = {"token": "sk-0123456789abcdef0123456789", "text": "x" * 2000}
     told = [frame for frame in found if frame.event == "step_output"]
     assert [frame.data["outputData"] for frame in told] == [
@@ -76,49 +68,17 @@ def test_a_caller_reads_its_outputs_from_step_output_in_every_mode(
     assert [frame.id for frame in log] == numbered, "the trace's stream has the log alone"
     if mode != "full":
         assert "sk-0123456789abcdef0123456789" not in "".join(str(frame.data) for frame in log)
-    if key:
-        again = http.post(path, json={"runRemaining": True}, headers=headers)
-        assert again.text == answer.text
-
-
-class Walking:
-    """A call of `step` in a thread of its own, read as it goes on."""
-
-    def __init__(self, http: httpx2.Client, slug: str, until: Callable[[str], bool], **body: Any) -> None:
-        self._seen = threading.Event()
-        self._text = ""
-        self._thread = threading.Thread(target=self._read, args=(http, slug, until, body))
-        self._thread.start()
-
-    def _read(
-        self, http: httpx2.Client, slug: str, until: Callable[[str], bool], body: dict[str, Any]
-    ) -> None:
-        with http.stream("POST", path_of(slug), json=body) as answer:
-            for text in answer.iter_text():
-                self._text += text
-                if until(self._text):
-                    self._seen.set()
-
-    def come_so_far(self) -> str:
-        assert self._seen.wait(30)
-        return str(frames(self._text.rpartition("\n\n")[0] + "\n\n")[0].data["executionId"])
-
-    def ended(self) -> list[Frame]:
-        self._thread.join(30)
-        assert not self._thread.is_alive(), "the stream does not end"
-        return frames(self._text)
-
-
-def held(text: str) -> bool:
-    return '"stepId":"hold"' in text
 
 
 def test_a_cancelled_step_through_ends_with_a_step_error(http: httpx2.Client) -> None:
     """Also behind a `step_error` that the run went on after, which tells of another thing."""
-    walking = Walking(http, "tolerant-walk", held, runRemaining=True)
-    run = walking.come_so_far()
-    assert http.delete(f"/flow-runs/{run}").status_code == 202
-    found = walking.ended()
+    with ThreadPoolExecutor(1) as calls:
+        walk = calls.submit(call, http, path_of("tolerant-walk"), runRemaining=True)
+        (listed,) = eventually(lambda: http.get("/flow-runs?flow=tolerant-walk").json()["runs"])
+        run = listed["id"]
+        eventually(lambda: '"hold"' in http.get(f"/flow-runs/{run}/trace").text)
+        assert http.delete(f"/flow-runs/{run}").status_code == 202
+        found = walk.result()
     assert [name for name in types(found) if name in ("step_error", "flow_cancelled")] == [
         "step_error", "step_error", "flow_cancelled",
     ]  # fmt: skip

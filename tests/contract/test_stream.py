@@ -36,20 +36,15 @@ def path(request: pytest.FixtureRequest, words: str) -> str:
     return form.format(words) + "/trace/stream"
 
 
-def test_the_headers_of_a_stream(http: httpx2.Client, path: str) -> None:
-    answer = http.get(path)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/event-stream"
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["x-accel-buffering"] == "no"
-    assert answer.headers["x-request-id"]
-    assert "content-length" not in answer.headers
-
-
 def test_a_finished_run_is_replayed_from_the_first_event_to_the_last(
     http: httpx2.Client, path: str, words: str
 ) -> None:
-    found = frames(http.get(path).text)
+    answer = http.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert (answer.headers["cache-control"], answer.headers["x-accel-buffering"]) == ("no-store", "no")
+    assert answer.headers["x-request-id"]
+    assert "content-length" not in answer.headers
+    found = frames(answer.text)
     assert [int(frame.id) for frame in found] == list(range(1, len(found) + 1))
     for frame in found:
         assert list(frame.data)[:4] == ["eventType", "executionId", "seq", "at"]
@@ -58,21 +53,6 @@ def test_a_finished_run_is_replayed_from_the_first_event_to_the_last(
         assert str(frame.data["seq"]) == frame.id
         assert frame.data["at"].endswith("Z")
     assert [frame.event for frame in found[:1] + found[-1:]] == ["run_started", "flow_completed"]
-    assert {frame.event for frame in found} == {
-        "run_started",
-        "run_input",
-        "step_started",
-        "step_input",
-        "step_progress",
-        "step_model_call",
-        "step_output",
-        "step_retrying",
-        "step_completed",
-        "step_skipped",
-        "loop_started",
-        "loop_completed",
-        "flow_completed",
-    }
 
 
 FIELDS = {
@@ -110,18 +90,12 @@ def test_every_event_has_the_fields_of_the_contract(server: RunningServer, http:
 
 
 def test_a_stream_resumes_after_every_seq(http: httpx2.Client, path: str) -> None:
+    """The header wins over the query, and an empty one is none."""
     whole = frames(http.get(path).text)
     for seq in range(len(whole) + 1):
-        by_header = http.get(path, headers={"Last-Event-ID": str(seq)}).text
+        by_header = http.get(f"{path}?after=1", headers={"Last-Event-ID": str(seq)}).text
         assert [frame.id for frame in frames(by_header)] == [frame.id for frame in whole[seq:]]
-        assert http.get(path, params={"after": seq}).text == by_header
-
-
-def test_the_header_wins_over_the_query_and_an_empty_one_is_none(http: httpx2.Client, path: str) -> None:
-    first = frames(http.get(f"{path}?after=1", headers={"Last-Event-ID": "3"}).text)[0]
-    assert first.id == "4"
-    assert frames(http.get(f"{path}?after=1", headers={"Last-Event-ID": ""}).text)[0].id == "2"
-    assert frames(http.get(path, headers={"Last-Event-ID": "0"}).text)[0].id == "1"
+        assert http.get(path, params={"after": seq}, headers={"Last-Event-ID": ""}).text == by_header
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "1 2", "9" * 19])

@@ -17,6 +17,7 @@ import pytest
 import runglass
 from runglass.limits.memory import SHARE_OF_PROJECT
 from runglass.testing import RunningServer, running_server
+from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
 from tests.contract.wire import (
     ENDLESS,
     LONGEST_S,
@@ -41,7 +42,7 @@ MEDIUM = {"parameters": {"text": "x" * 500_000}}
 MANY = 4
 
 
-server = server_with(FLOW, memory_limit_bytes=MEMORY_BYTES)
+server = server_with(FLOW, ENDLESS, memory_limit_bytes=MEMORY_BYTES)
 
 
 @pytest.fixture
@@ -157,7 +158,6 @@ def only_run(http: httpx2.Client, status: str) -> str:
 def test_a_repeat_that_waits_for_a_run_lets_the_next_one_in(
     server: RunningServer, http: httpx2.Client
 ) -> None:
-    server.push(ENDLESS)
     once = {"Idempotency-Key": "once"}
     with ThreadPoolExecutor(2) as calls:
         both = [
@@ -173,19 +173,15 @@ def test_a_repeat_that_waits_for_a_run_lets_the_next_one_in(
 
 
 def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_one_in() -> None:
-    asking = "slug: asking\nsteps: [{id: ask, type: llm, model: echo, prompt: hi}]\n"
-    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     with running_server(max_concurrent_runs_per_project=1) as server, http_for(server, server.key) as http:
-        for flow in (FLOW, ENDLESS, asking):
+        for flow in (FLOW, ENDLESS, TALK):
             server.push(flow)
-        paused = http.post("/seq/acme/demo/asking/execute", json={"tools": [tool]}).json()
-        call_id = paused["toolCalls"][0]["id"]
-        message = {"role": "tool", "tool_call_id": call_id, "content": "y" * 500_000}
-        resume = {"executionId": paused["executionId"], "toolCallMessages": [message]}
+        waits = paused(http)
+        results = [result | {"content": "y" * 500_000} for result in results_of(waits)]
         with ThreadPoolExecutor(1) as calls:
             http.post("/seq/acme/demo/endless/jobs", json={})
             run = only_run(http, "running")
-            waiting = calls.submit(http.post, "/seq/acme/demo/asking/execute", json=resume)
+            waiting = calls.submit(http.post, "/seq/acme/demo/talk/execute", json=resumption(waits, results))
             eventually(lambda: waiting_in(server))
             assert http.post(f"{PATH}/jobs", json=MEDIUM).status_code == 202
             assert not waiting.done()
@@ -197,7 +193,6 @@ def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
     server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
     """The run of the first one is created after all have come in; it has no end by itself."""
-    server.push(ENDLESS)
     creating = faults.hold("create_run")
     path, once = "/seq/acme/demo/endless/jobs", {"Idempotency-Key": "jobs at once"}
     with ThreadPoolExecutor(6) as calls:

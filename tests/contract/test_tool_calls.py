@@ -1,7 +1,6 @@
 """`execute` with a caller's tools: pause, resume, several rounds, and what can be wrong with it."""
 
 import json
-import re
 import uuid
 from typing import Any
 
@@ -76,15 +75,8 @@ def results_of(body: dict[str, Any]) -> list[dict[str, Any]]:
 def test_a_pause_has_the_fields_of_the_contract(http: httpx2.Client) -> None:
     body = paused(http)
     assert set(body) == {
-        "status",
-        "executionId",
-        "pausedAtStep",
-        "iterationsUsed",
-        "toolCallMessages",
-        "toolCalls",
-        "accumulatedOutputs",
-        "flowId",
-        "blockCount",
+        *("status", "executionId", "pausedAtStep", "iterationsUsed", "toolCallMessages", "toolCalls"),
+        *("accumulatedOutputs", "flowId", "blockCount"),
     }
     assert [call["function"]["name"] for call in body["toolCalls"]] == ["weather", "time"]
     assert all(call["type"] == "function" and call["id"] for call in body["toolCalls"])
@@ -121,19 +113,6 @@ def test_a_paused_run_goes_on_under_its_id_and_its_trace_shows_every_turn(http: 
     assert text.count("event: run_started") == 1
 
 
-def pause_of(http: httpx2.Client, run: str) -> dict[str, Any]:
-    """What the live trace says of the pause; it goes on for as long as the run waits."""
-    seen = ""
-    with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
-        for text in stream.iter_text():
-            seen += text
-            found = re.search(r"event: step_paused_for_tool_calls\ndata: (.*)\n\n", seen)
-            if found:
-                pause: dict[str, Any] = json.loads(found[1])
-                return pause
-    raise AssertionError(seen)
-
-
 def test_messages_of_a_pause_come_in_both_spellings(http: httpx2.Client) -> None:
     body = paused(http, trace=True)
     (said,) = [turn for turn in body["toolCallMessages"] if turn["role"] == "assistant"]
@@ -143,7 +122,11 @@ def test_messages_of_a_pause_come_in_both_spellings(http: httpx2.Client) -> None
     again = http.post("/seq/acme/demo/one-at-a-time/execute", json=asked).json()
     (result,) = [turn for turn in again["toolCallMessages"] if turn["role"] == "tool"]
     assert result["tool_call_id"] == result["toolCallId"]
-    assert pause_of(http, body["executionId"])["toolCallMessages"] == body["toolCallMessages"]
+    with http.stream("GET", f"/flow-runs/{body['executionId']}/trace/stream") as live:
+        lines = live.iter_lines()
+        assert "event: step_paused_for_tool_calls" in lines
+        told = json.loads(next(lines).removeprefix("data: "))
+    assert told["toolCallMessages"] == body["toolCallMessages"]
     for key in ({}, {"Idempotency-Key": "both-spellings"}):
         asked = {"message": "hello", "tools": TOOLS, "runRemaining": True}
         stream = http.post("/seq/acme/demo/talk/step", json=asked, headers=key).text
@@ -163,19 +146,22 @@ def test_several_rounds_of_one_call_each(http: httpx2.Client) -> None:
     assert body["result"] == {"text": "hello"}
 
 
-@pytest.mark.parametrize("kept", [0, 1])
-def test_a_missing_result_is_refused_and_the_run_still_waits(http: httpx2.Client, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("kept", "step", "code"),
+    [
+        (0, "ask", "TOOL_RESULTS_MISMATCH"),
+        (1, "ask", "TOOL_RESULTS_MISMATCH"),
+        (2, "before", "PAUSED_STEP_INVALID"),
+    ],
+)
+def test_a_missing_result_or_another_step_is_refused_and_the_run_still_waits(
+    http: httpx2.Client, kept: int, step: str, code: str
+) -> None:
     body = paused(http)
-    answer = http.post(PATH, json=resumption(body, results_of(body)[:kept]))
-    assert refusal(answer) == (400, "TOOL_RESULTS_MISMATCH")
+    answer = http.post(PATH, json=resumption(body, results_of(body)[:kept]) | {"pausedAtStep": step})
+    assert refusal(answer) == (400, code)
     assert detail(answer)["executionId"] == body["executionId"]
     assert http.post(PATH, json=resumption(body, results_of(body))).json()["status"] == "completed"
-
-
-def test_another_step_than_the_one_that_waits_is_refused(http: httpx2.Client) -> None:
-    body = paused(http)
-    answer = http.post(PATH, json=resumption(body, results_of(body)) | {"pausedAtStep": "before"})
-    assert refusal(answer) == (400, "PAUSED_STEP_INVALID")
 
 
 @pytest.mark.parametrize(

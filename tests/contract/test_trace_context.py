@@ -7,7 +7,6 @@ import pytest
 
 from runglass import Client
 from runglass.testing import RunningServer
-from tests.contract.wire import as_listed
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 STATE = "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"
@@ -23,10 +22,8 @@ def posted(http: httpx2.Client, call: str, headers: list[tuple[str, str]]) -> st
 
 
 def told(http: httpx2.Client, run: str) -> tuple[str | None, str | None]:
-    """The trace context in the trace, the list and the stream, which agree."""
+    """The trace context in the trace and the stream, which agree."""
     summary = http.get(f"/flow-runs/{run}/trace").json()["flowRun"]
-    listed = next(each for each in http.get("/flow-runs?limit=100").json()["runs"] if each["id"] == run)
-    assert listed == as_listed(summary)
     assert None not in summary.values()
     started = http.get(f"/flow-runs/{run}/trace/stream").text.split("\n\n")[1]
     found = summary.get("traceParent"), summary.get("traceState")

@@ -11,6 +11,7 @@ import pytest
 from runglass.testing import RunningServer
 from tests.collector import collecting
 from tests.contract.test_span_export import send_all
+from tests.contract.test_tool_calls import paused
 from tests.contract.wire import detail, execute, refusal
 from tests.unit.engine.test_unreadable import UPDATES
 
@@ -36,21 +37,23 @@ def test_a_broken_summary_does_not_break_the_list_of_runs(server: RunningServer,
     ] == [runs[0]]
 
 
-@pytest.mark.parametrize("what", ["summary", "step"])
-def test_a_trace_that_cannot_be_read_is_an_error_that_names_the_run(
+@pytest.mark.parametrize("what", ["summary", "step", "event"])
+def test_what_cannot_be_read_is_an_error_that_names_the_run(
     server: RunningServer, http: httpx2.Client, what: str
 ) -> None:
-    run = execute(http, "anything")
+    by_slug = "/seq/acme/demo/broken"
+    run = http.post(f"{by_slug}/jobs", json={}).json()["executionId"]
+    http.get(f"/flow-runs/{run}/trace/stream")
     spoil(server, what, run)
-    paths = [f"/flow-runs/{run}/trace", f"/seq/acme/demo/anything/runs/{run}/trace"]
-    if what == "step":
-        paths.append(f"/flow-runs/{run}/steps/keep/trace")
-    for path in paths:
+    paths = {
+        "summary": [f"/flow-runs/{run}/trace", f"{by_slug}/runs/{run}/trace"],
+        "step": [f"/flow-runs/{run}/trace", f"/flow-runs/{run}/steps/bad/trace"],
+        "event": [f"{by_slug}/jobs/{run}"],
+    }
+    for path in paths[what]:
         answer = http.get(path)
-        assert refusal(answer) == (500, "INTERNAL_ERROR")
+        assert refusal(answer, run, "export-raw") == (500, "INTERNAL_ERROR")
         assert detail(answer)["executionId"] == run
-        assert run in detail(answer)["message"]
-        assert "export-raw" in detail(answer)["message"]
 
 
 def test_a_stream_ends_before_an_event_that_cannot_be_read(
@@ -60,15 +63,6 @@ def test_a_stream_ends_before_an_event_that_cannot_be_read(
     spoil(server, "event", run)
     answer = http.get(f"/flow-runs/{run}/trace/stream")
     assert (answer.status_code, answer.text) == (200, "retry: 1000\n\n")
-
-
-def test_a_job_whose_end_cannot_be_read_names_it(server: RunningServer, http: httpx2.Client) -> None:
-    run = http.post("/seq/acme/demo/broken/jobs", json={}).json()["executionId"]
-    http.get(f"/flow-runs/{run}/trace/stream")
-    spoil(server, "event", run)
-    answer = http.get(f"/seq/acme/demo/broken/jobs/{run}")
-    assert refusal(answer) == (500, "INTERNAL_ERROR")
-    assert detail(answer)["executionId"] == run
 
 
 def test_a_session_shows_the_other_runs_whole(server: RunningServer, http: httpx2.Client) -> None:
@@ -87,9 +81,7 @@ def test_a_run_with_fractions_of_tokens_is_read_cancelled_and_deleted(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     server.push("slug: fractions\nsteps:\n- {id: ask, type: llm, model: echo, prompt: Hi}")
-    tools = [{"type": "function", "function": {"name": "look"}}]
-    body = {"tools": tools, "trace": True}
-    run = http.post("/seq/acme/demo/fractions/execute", json=body).json()["executionId"]
+    run = paused(http, "/seq/acme/demo/fractions/execute", trace=True)["executionId"]
     with closing(sqlite3.connect(server.runtime.settings.database)) as database, database:
         database.create_function(
             "halved", 1, lambda data: re.sub(rb'"(prompt|total)":([0-9]+)', rb'"\1":\2.5', data)

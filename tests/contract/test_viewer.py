@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +12,12 @@ import pytest
 from runglass.testing import RunningServer
 from tests.contract.wire import (
     LONGEST_S,
-    cancel,
     execute,
     http_for,
     known_key,
     raw_connection,
     read_answer,
     refusal,
-    start,
 )
 
 CSP = (
@@ -67,16 +64,13 @@ def test_every_page_is_a_shell_that_lets_nothing_else_in(page: httpx2.Client, pa
     assert answer.headers["cache-control"] == "no-cache"
     assert "<script>" not in answer.text
     assert "style=" not in answer.text
-
-
-def test_the_shell_is_not_sent_twice(page: httpx2.Client) -> None:
-    first = page.get("/")
-    again = page.get("/", headers={"If-None-Match": first.headers["etag"]})
+    again = page.get(path, headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["content-security-policy"] == CSP
 
 
 def test_all_that_the_shell_names_is_there_and_kept_for_ever(page: httpx2.Client) -> None:
+    """A page from before an upgrade still gets its files, which are not kept."""
     links = re.findall(r'(?:src|href)="([^"]+)"', page.get("/").text)
     assert len(links) == 3
     for link in links:
@@ -87,18 +81,14 @@ def test_all_that_the_shell_names_is_there_and_kept_for_ever(page: httpx2.Client
         plain = page.get(link, headers={"Accept-Encoding": "identity"})
         assert "content-encoding" not in plain.headers
         assert plain.content == answer.content
+    of_before = page.get("/viewer/0123456789abcdef/viewer.js")
+    assert (of_before.status_code, of_before.headers["cache-control"]) == (200, "no-cache")
 
 
 @pytest.mark.parametrize("name", ["main.js", "../assets.py", "assets.py", "__init__.py", "shell.html", ""])
 def test_no_other_file_is_sent(page: httpx2.Client, name: str) -> None:
     digest = page.get("/").headers["etag"].strip('"')
     assert page.get(f"/viewer/{digest}/{name}").status_code == 404
-
-
-def test_a_page_from_before_an_upgrade_still_gets_its_files(page: httpx2.Client) -> None:
-    answer = page.get("/viewer/0123456789abcdef/viewer.js")
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-cache"
 
 
 def test_a_cookie_stands_for_the_key_and_is_not_the_key(server: RunningServer) -> None:
@@ -114,15 +104,12 @@ def test_a_cookie_stands_for_the_key_and_is_not_the_key(server: RunningServer) -
         assert proof not in cookie
         assert key.rpartition("_")[2] not in cookie + proof
         me = client.get("/viewer/me", headers={PROOF: proof}).json()
+        by_https = {"Authorization": f"Bearer {key}", "Origin": "https://runs.example"}
+        cookie = client.post("/viewer/session", headers=by_https).headers["set-cookie"]
+        assert cookie.endswith("; SameSite=Strict; Secure")
     assert (me["role"], me["org"], me["project"]) == ("run", "acme", "demo")
     assert key.startswith(me["keyName"])
     assert len(me["keyName"]) < 20
-
-
-def test_behind_https_the_cookie_is_sent_by_https_alone(server: RunningServer) -> None:
-    with http_for(server, server.key) as http:
-        answer = http.post("/viewer/session", headers={"Origin": "https://runs.example"})
-    assert answer.headers["set-cookie"].endswith("; SameSite=Strict; Secure")
 
 
 @pytest.mark.parametrize(
@@ -158,11 +145,16 @@ def test_a_cookie_that_is_replayed_without_its_other_half_is_worth_nothing(
     assert browser.get("/viewer/me").status_code == 200
 
 
-def test_authorization_counts_before_the_cookie(server: RunningServer, browser: httpx2.Client) -> None:
+def test_authorization_counts_before_the_cookie_and_its_key_s_role_holds_for_a_session(
+    server: RunningServer, browser: httpx2.Client
+) -> None:
     reading = server.make_key("acme", "demo", "read")
     answer = browser.get("/viewer/me", headers={"Authorization": f"Bearer {reading}"})
     assert answer.json()["role"] == "read"
     assert refusal(browser.get("/viewer/me", headers={"Authorization": "Bearer nk_wrong"}))[0] == 401
+    with signed_in(server, reading) as reader:
+        answer = reader.post("/seq/acme/demo/anything/execute", json={}, headers=OWN)
+        assert refusal(answer, "'read'") == (403, "FORBIDDEN")
 
 
 @pytest.mark.parametrize(
@@ -194,18 +186,16 @@ def test_no_other_site_can_change_anything(
         assert refusal(browser.get("/flow-runs", headers=sent)) == (403, "FORBIDDEN")
 
 
-def test_the_viewers_own_pages_can(server: RunningServer, browser: httpx2.Client) -> None:
+def test_the_viewers_own_pages_can_and_a_program_with_a_key_needs_no_origin(
+    server: RunningServer, http: httpx2.Client, browser: httpx2.Client
+) -> None:
+    path = "/seq/acme/demo/anything/execute"
     for headers in (OWN, {"Origin": server.address}, {**OWN, "Origin": server.address}):
-        assert browser.post("/seq/acme/demo/anything/execute", json={}, headers=headers).status_code == 200
+        assert browser.post(path, json={}, headers=headers).status_code == 200
     for headers in ({"Sec-Fetch-Site": "none"}, OWN, {}):
         assert browser.get("/flow-runs", headers=headers).status_code == 200
-
-
-def test_a_program_with_a_key_needs_no_origin(http: httpx2.Client) -> None:
-    answer = http.post(
-        "/seq/acme/demo/anything/execute", json={}, headers={"Sec-Fetch-Site": "cross-site", "Cookie": "a=b"}
-    )
-    assert answer.status_code == 200
+    elsewhere = {"Sec-Fetch-Site": "cross-site", "Cookie": "a=b"}
+    assert http.post(path, json={}, headers=elsewhere).status_code == 200
 
 
 def test_signing_out_ends_the_session_and_takes_the_cookie_back(browser: httpx2.Client) -> None:
@@ -280,8 +270,12 @@ def ticket(http: httpx2.Client, page: str = "/") -> str:
 
 
 def test_a_ticket_signs_in_once_and_leads_to_its_page(server: RunningServer, http: httpx2.Client) -> None:
+    """Who only looks where it leads does not use it up."""
     path = ticket(http, f"/runs/{RUN}?step=a&tab=output")
     with httpx2.Client(base_url=server.address) as client:
+        looked = client.head(path)
+        assert (looked.status_code, looked.headers["cache-control"]) == (204, "no-store")
+        assert "set-cookie" not in looked.headers
         answer = client.get(path)
         page, _, proof = answer.headers["location"].partition("#proof=")
         assert (answer.status_code, page) == (303, f"/runs/{RUN}?step=a&tab=output")
@@ -315,51 +309,16 @@ def test_a_ticket_is_for_this_machine_alone_and_for_no_link_of_another_site(
     assert opened.headers["location"].startswith("/#proof=")
 
 
-def test_who_only_looks_where_a_ticket_leads_does_not_use_it_up(
-    page: httpx2.Client, http: httpx2.Client
-) -> None:
-    path = ticket(http)
-    looked = page.head(path)
-    assert (looked.status_code, looked.headers["cache-control"]) == (204, "no-store")
-    assert "set-cookie" not in looked.headers
-    assert page.get(path).headers["location"].startswith("/#proof=")
-
-
-def test_the_role_of_the_key_holds_for_its_session(server: RunningServer) -> None:
-    with signed_in(server, server.make_key("acme", "demo", "read")) as reader:
-        answer = reader.post("/seq/acme/demo/anything/execute", json={}, headers=OWN)
-        assert refusal(answer, "'read'") == (403, "FORBIDDEN")
-
-
-def test_a_revoked_key_ends_its_sessions_and_their_streams(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    key = server.make_key("acme", "demo", "read")
-    run = start(server, "endless")
-    begun, ended = threading.Event(), threading.Event()
-
-    def follow(browser: httpx2.Client) -> None:
-        with browser.stream("GET", f"/flow-runs/{run}/trace/stream") as answer:
-            for _ in answer.iter_text():
-                begun.set()
-        ended.set()
-
-    with signed_in(server, key) as browser:
-        thread = threading.Thread(target=follow, args=(browser,))
-        thread.start()
-        assert begun.wait(LONGEST_S)
-        assert http.delete(f"/keys/{known_key(server, key).id}").status_code == 200
-        assert refusal(browser.get("/viewer/me")) == (401, "UNAUTHENTICATED")
-        assert ended.wait(LONGEST_S)
-        thread.join()
-    cancel(server, run)
-
-
-def test_a_ticket_of_a_revoked_key_is_worth_nothing(
+def test_a_revoked_key_ends_its_sessions_their_streams_and_its_tickets(
     server: RunningServer, page: httpx2.Client, http: httpx2.Client
 ) -> None:
-    key = server.make_key("acme", "demo")
+    key = server.make_key("acme", "demo", "read")
     with http_for(server, key) as caller:
         path = ticket(caller)
-    http.delete(f"/keys/{known_key(server, key).id}")
+    with signed_in(server, key) as browser, browser.stream("GET", "/flow-runs/stream") as answer:
+        parts = answer.iter_text()
+        assert next(parts)
+        assert http.delete(f"/keys/{known_key(server, key).id}").status_code == 200
+        assert refusal(browser.get("/viewer/me")) == (401, "UNAUTHENTICATED")
+        assert "event:" not in "".join(parts)
     assert page.get(path).headers["location"] == "/?ticket=used"

@@ -71,7 +71,7 @@ def test_serve_says_why_it_cannot_start(tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         done = runglass("serve", "--port", port, "--data", tmp_path)
         assert done.returncode == Exit.FAILED
-        assert port in done.stderr
+        assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
     done = runglass("serve", "--data", tmp_path, "--flows", tmp_path / "none")
     assert done.returncode == Exit.USAGE
     assert "does not exist" in done.stderr

@@ -23,17 +23,6 @@ exactly = examples(100, of=400)
 
 
 class TestEncoding:
-    def test_a_frame_has_exactly_the_bytes_of_the_contract(self) -> None:
-        assert (
-            frame(17, "step_completed", b'{"seq":17}')
-            == b'id: 17\nevent: step_completed\ndata: {"seq":17}\n\n'
-        )
-
-    def test_a_block_of_frames_equals_the_frames_one_by_one(self) -> None:
-        rows = [(1, "run_started", b"{}"), (2, "step_started", b'{"a":"\xe2\x80\xa8"}'), (3, "x", b"")]
-        assert frames(rows) == b"".join(frame(*row) for row in rows)
-        assert frames([]) == b""
-
     @pytest.mark.parametrize("data", [b"{\n}", b"{}\r", b"\r\n"])
     def test_a_line_end_in_the_data_is_refused_and_the_event_named(self, data: bytes) -> None:
         with pytest.raises(ValueError, match="data of event 8 contains a line end"):
@@ -56,23 +45,6 @@ class TestEncoding:
             frame(1, event, b"{}")
         with pytest.raises(ValueError, match=re.escape(f"event name {event!r}")):
             frames([(1, event, b"{}")])
-
-    def test_the_opening_and_the_ping_dispatch_nothing(self) -> None:
-        decoder = Decoder()
-        assert decoder.feed(RETRY + PING + PING) == []
-        assert (decoder.retry_ms, decoder.last_event_id) == (1000, "")
-        assert decoder.feed(frame(1, "e", b"{}")) == [Frame("1", "e", b"{}")]
-
-    def test_comments_ids_and_an_unfinished_event_are_read_as_in_the_standard(self) -> None:
-        decoder = Decoder()
-        assert decoder.feed(b": test stream\n\ndata: first event\nid: 1\n\n") == [
-            Frame("1", "message", b"first event")
-        ]
-        assert decoder.last_event_id == "1"
-        assert decoder.feed(b"data:second event\nid\n\n") == [Frame("", "message", b"second event")]
-        assert decoder.last_event_id == ""
-        assert decoder.feed(b"data:  third event\n") == []
-        assert decoder.feed(b"\n") == [Frame("", "message", b" third event")]
 
 
 class TestFields:

@@ -44,6 +44,8 @@ export class RunList {
     this.lastId = "";
     /** @type {import("../vendor/signals.js").Signal<import("../core/stream.js").StreamState>} */
     this.stream = signal("live");
+    /** Why the server does not say any more what changes. @type {import("../vendor/signals.js").Signal<Error|null>} */
+    this.refusal = signal(null);
     this.abort = new AbortController();
     /** Whether what arrives may be shown at once: nobody reads what would move. */
     this.mayMove = () => true;
@@ -140,9 +142,12 @@ export class RunList {
           this.leave(told.filter((each) => each.event === "gone").map((each) => each.run.id));
         },
       });
-    } catch {
-      // What is wrong with the query is said by the list itself; without a stream it is as of now.
-      this.stream.value = "ended";
+    } catch (error) {
+      // Without a stream the list is as of now.
+      batch(() => {
+        this.stream.value = "ended";
+        this.refusal.value = errorOf(error);
+      });
     }
   }
 
@@ -184,17 +189,23 @@ export class RunList {
     });
   }
 
+  /** Reads the list from its top, and follows it from there. */
+  readAnew() {
+    this.close();
+    batch(() => {
+      this.isOld.value = true;
+      this.cursor.value = this.lastId = "";
+      this.arrived.value = [];
+      this.refusal.value = null;
+    });
+    this.open();
+  }
+
   /** Shows what has arrived. */
   showArrived() {
     const isLong = this.runs.peek().length + this.arrived.peek().length > MOST_SHOWN;
     if (isLong && !this.top && !this.loading.peek()) {
-      this.close();
-      batch(() => {
-        this.isOld.value = true;
-        this.cursor.value = this.lastId = "";
-        this.arrived.value = [];
-      });
-      this.open();
+      this.readAnew();
       return;
     }
     batch(() => {
