@@ -10,47 +10,17 @@ from tests.contract.stores import STORES, WORKERS, own_server
 from tests.contract.wire import FLOWS, http_for
 from tests.faulty_store import FaultyStore
 
-ON_EVERY_STORE = frozenset(
-    {
-        "test_cancel",
-        "test_execute",
-        "test_idempotency",
-        "test_jobs",
-        "test_kept_content",
-        "test_lists",
-        "test_reading",
-        "test_removing_unreadable",
-        "test_rerun",
-        "test_run_input",
-        "test_run_queries",
-        "test_sessions",
-        "test_span_export",
-        "test_stepping",
-        "test_stream",
-        "test_tool_calls",
-    }
-)
+ON_STORES = "lists reading removing_unreadable rerun run_input run_queries sessions span_export stream"
 """The modules whose server runs on each kind of store in turn; that of all others is on SQLite."""
-
-ON_WORKERS = frozenset(
-    {
-        "test_cancel",
-        "test_execute",
-        "test_idempotency",
-        "test_jobs",
-        "test_kept_content",
-        "test_stepping",
-        "test_tool_calls",
-    }
-)
-"""Those of them that also have a server that executes nothing, and a worker beside it."""
+ON_WORKERS = "cancel execute idempotency jobs kept_content stepping tool_calls"
+"""Those that also have a server that executes nothing, and a worker beside it."""
+KINDS = dict.fromkeys(ON_STORES.split(), STORES) | dict.fromkeys(ON_WORKERS.split(), (*STORES, WORKERS))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Gives the tests of these modules the kinds of stores."""
-    name = metafunc.module.__name__.rpartition(".")[2]
-    if name in ON_EVERY_STORE and "store_kind" in metafunc.fixturenames:
-        kinds = (*STORES, WORKERS) if name in ON_WORKERS else STORES
+    kinds = KINDS.get(metafunc.module.__name__.rpartition(".test_")[2])
+    if kinds and "store_kind" in metafunc.fixturenames:
         params = [kind if kind == "sqlite" else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
         metafunc.parametrize("store_kind", params, indirect=True, scope="module")
 

@@ -9,8 +9,6 @@ import pytest
 from runglass.testing import RunningServer
 from tests.contract.wire import UUID, detail, execute, refusal
 
-BAD_KEYS = [None, "", "Bearer", "Bearer nk_wrong", "Bearer other", "Basic {key}", "{key}", "Bearer {key}x"]
-
 
 @pytest.mark.parametrize(
     ("method", "path"),
@@ -25,11 +23,10 @@ BAD_KEYS = [None, "", "Bearer", "Bearer nk_wrong", "Bearer other", "Basic {key}"
     ],
 )
 def test_nothing_below_the_api_is_open_without_a_good_key(
-    server: RunningServer, nobody: httpx2.Client, method: str, path: str
+    nobody: httpx2.Client, method: str, path: str
 ) -> None:
     """Not even whether a path or a method is there."""
-    for bad in BAD_KEYS:
-        headers = {} if bad is None else {"Authorization": bad.format(key=server.key)}
+    for headers in ({}, {"Authorization": "Bearer nk_wrong"}):
         answer = nobody.request(method, path, headers=headers)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -54,10 +51,18 @@ def test_no_spelling_of_a_path_is_a_way_around_the_key(
     assert nobody.get(f"{server.address}{path}").status_code == 401
 
 
-def test_the_scheme_is_read_in_any_case(server: RunningServer, nobody: httpx2.Client) -> None:
-    for scheme in ("bearer", "BEARER", "Bearer  "):
-        headers = {"Authorization": f"{scheme} {server.key}"}
-        assert nobody.get("/flow-runs", headers=headers).status_code == 200
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [
+        *((f"{scheme} {{key}}", 200) for scheme in ("Bearer", "bearer", "BEARER", "Bearer ")),
+        *((bad, 401) for bad in ("", "Bearer", "Bearer other", "Basic {key}", "{key}", "Bearer {key}x")),
+    ],
+)
+def test_a_key_is_shown_whole_behind_its_scheme_in_any_case(
+    server: RunningServer, nobody: httpx2.Client, shown: str, status: int
+) -> None:
+    headers = {"Authorization": shown.format(key=server.key)}
+    assert nobody.get("/flow-runs", headers=headers).status_code == status
 
 
 def test_open_endpoints_need_no_key(server: RunningServer, nobody: httpx2.Client) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
@@ -11,7 +12,6 @@ from itertools import count
 import httpx2
 import pytest
 
-from runglass.server.http.connections import Connection
 from runglass.testing import RunningServer
 from tests.contract.wire import (
     ANYTHING,
@@ -19,10 +19,12 @@ from tests.contract.wire import (
     LONGEST_S,
     detail,
     head_of,
+    http_for,
     raw_connection,
     read_answer,
     refusal,
     requests_in,
+    start,
 )
 from tests.faulty_store import FaultyStore
 from tests.servers import server_with
@@ -47,8 +49,9 @@ def is_full(http: httpx2.Client) -> bool:
     answer = http.post("/seq/acme/demo/anything/execute", json={})
     if answer.status_code == 200:
         return False
-    assert refusal(answer) == (429, "RATE_LIMITED")
+    assert refusal(answer, "nothing was started") == (429, "RATE_LIMITED")
     assert detail(answer)["limit"] == "max_streams_per_project"
+    assert int(answer.headers["retry-after"]) >= 1
     return True
 
 
@@ -63,17 +66,25 @@ def clear(http: httpx2.Client) -> None:
     eventually(lambda: not running(http))
 
 
-@pytest.mark.parametrize("reset", [False, True])
-def test_a_blocking_call_whose_caller_left_is_not_counted(
-    server: RunningServer, http: httpx2.Client, reset: bool
+def watch(server: RunningServer) -> bytes:
+    """A stream of a run that goes on until it is cancelled."""
+    return head_of(server, "GET", f"/api/v1/flow-runs/{start(server, 'endless')}/trace/stream")
+
+
+@pytest.mark.parametrize(("request_of", "reset"), [(call, False), (call, True), (watch, False)])
+def test_a_project_has_so_many_calls_and_streams_and_one_whose_caller_left_is_not_counted(
+    server: RunningServer, http: httpx2.Client, request_of: Callable[[RunningServer], bytes], reset: bool
 ) -> None:
     with ExitStack() as opened:
         connections = [opened.enter_context(raw_connection(server)) for _ in range(PLACES)]
         for connection in connections:
-            connection.sendall(call(server))
-        eventually(lambda: len(running(http)) == PLACES)
+            connection.sendall(request_of(server))
+        eventually(lambda: len(running(http)) == requests_in(server) == PLACES)
         assert is_full(http)
         before = running(http)
+        server.push(ANYTHING, project="guests")
+        with http_for(server, server.make_key("acme", "guests")) as guest:
+            assert guest.post("/seq/acme/guests/anything/execute", json={}).status_code == 200
         if reset:
             # Closed with a time of zero, a socket sends a reset.
             for connection in connections:
@@ -99,50 +110,26 @@ def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
         assert len(running(http)) == 1
         clear(http)
         assert first.recv(65_536).startswith(b"HTTP/1.1 500 ")
-
-
-def test_a_caller_that_left_gets_its_answer_under_its_key(server: RunningServer, http: httpx2.Client) -> None:
-    asked = call(server, "Idempotency-Key: later")
-    with raw_connection(server) as connection:
-        connection.sendall(asked)
-        eventually(lambda: len(running(http)) == 1)
-        (run,) = running(http)
-    clear(http)
     with raw_connection(server) as again:
         again.sendall(asked)
-        status, headers, body = read_answer(again)
+        status, headers, _ = read_answer(again)
     assert (status, headers["idempotent-replayed"]) == (500, "true")
-    assert json.loads(body)["detail"]["executionId"] == run
 
 
 def test_for_a_caller_who_left_nothing_is_searched(
-    server: RunningServer, http: httpx2.Client, faults: FaultyStore, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
     """Four ask; while the search of the first goes on, all but the last leave."""
     searched, goes_on = faults.calls("runs"), threading.Event()
     faults.before("runs", lambda *_, **__: asyncio.to_thread(goes_on.wait, LONGEST_S))
-    # Connections of other tests may be lost meanwhile.
-    left, own = list[Connection](), set[Connection]()
-    make, lose = Connection.connection_made, Connection.connection_lost
-
-    def made(connection: Connection, transport: asyncio.BaseTransport) -> None:
-        make(connection, transport)
-        own.add(connection)
-
-    def lost(connection: Connection, error: Exception | None) -> None:
-        lose(connection, error)
-        left.extend(own & {connection})
-
-    monkeypatch.setattr(Connection, "connection_made", made)
-    monkeypatch.setattr(Connection, "connection_lost", lost)
     with ThreadPoolExecutor(1) as stays:
         with ExitStack() as opened:
             for limit in (1, 2, 3):
                 connection = opened.enter_context(raw_connection(server))
                 connection.sendall(head_of(server, "GET", f"/api/v1/flow-runs?limit={limit}"))
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 eventually(lambda: bool(searched))
-        eventually(lambda: len(left) == 3)
+            eventually(lambda: requests_in(server) == 3)
+        eventually(lambda: requests_in(server) <= 1)
         last = stays.submit(http.get, "/flow-runs?limit=4")
         goes_on.set()
         assert last.result().status_code == 200

@@ -208,13 +208,7 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
 def test_failing_housekeeping_degrades_health_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runglass.engine.maintenance.maintenance.Maintenance.tidy", fail)
     with running_server() as server:
-        found = until_degraded(server)
+        found = eventually(
+            lambda: told if (told := until_health(server.address, 200))["status"] == "degraded" else None
+        )
         assert found["reasons"] == ["housekeeping has failed and is restarted"]
-
-
-def until_degraded(server: RunningServer) -> dict[str, Any]:
-    def found() -> dict[str, Any] | None:
-        told = until_health(server.address, 200)
-        return told if told["status"] == "degraded" else None
-
-    return eventually(found)

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import cancel, execute, frames, ran, start
+from tests.contract.wire import cancel, execute, frames, ran, start, until_event
 
 SIDE_BY_SIDE = """
 slug: side-by-side
@@ -134,29 +134,9 @@ def test_what_failed_says_so_with_its_error(http: httpx2.Client, failed: str) ->
     assert attributes(bad[-1])["error.type"] == "CODE_ERROR"
 
 
-def test_of_a_run_that_goes_on_spans_are_what_has_ended(server: RunningServer, http: httpx2.Client) -> None:
-    run_id = start(server, "endless")
-    try:
-        with http.stream("GET", f"/flow-runs/{run_id}/trace/stream") as stream:
-            lines = stream.iter_lines()
-            next(line for line in lines if line == "event: step_completed")
-            next(line for line in lines if line == "event: step_started")
-        spans = spans_of(http, run_id)
-        events = http.get(f"/flow-runs/{run_id}/export?format=perfetto").json()["traceEvents"]
-    finally:
-        cancel(server, run_id)
-    assert [span["name"] for span in spans] == ["first"]
-    assert [event["name"] for event in events if event["ph"] == "B"] == ["endless", "first", "hold"]
-    assert len([event for event in events if event["ph"] == "E"]) == 1
-
-
 @pytest.fixture(scope="module")
 def words(http: httpx2.Client) -> str:
     return execute(http, "words", message="a bb ccc")
-
-
-def events_of(http: httpx2.Client, run_id: str) -> list[dict[str, Any]]:
-    return [frame.data for frame in frames(http.get(f"/flow-runs/{run_id}/trace/stream").text)]
 
 
 def test_lines_are_a_header_and_then_each_event_byte_for_byte(http: httpx2.Client, words: str) -> None:
@@ -196,16 +176,22 @@ def test_a_document_has_the_header_the_trace_as_it_is_read_and_the_events(
 
 
 def test_of_a_run_that_goes_on_it_is_the_part_up_to_now(server: RunningServer, http: httpx2.Client) -> None:
+    """As spans it is what has ended."""
     run_id = start(server, "endless")
-    try:
-        with http.stream("GET", f"/flow-runs/{run_id}/trace/stream") as stream:
-            next(line for line in stream.iter_lines() if line == "event: step_completed")
-        document = http.get(f"/flow-runs/{run_id}/export").json()
-    finally:
-        cancel(server, run_id)
+    until_event(http, run_id, "step_started", nth=2)
+    document, perfetto = (
+        http.get(f"/flow-runs/{run_id}/export?format={f}").json() for f in ("json", "perfetto")
+    )
+    spans = spans_of(http, run_id)
+    cancel(server, run_id)
     assert [event["seq"] for event in document["events"]] == list(range(1, len(document["events"]) + 1))
     assert document["trace"]["flowRun"]["status"] == "running"
-    assert events_of(http, run_id)[: len(document["events"])] == document["events"]
+    stream = frames(http.get(f"/flow-runs/{run_id}/trace/stream").text)
+    assert [frame.data for frame in stream[: len(document["events"])]] == document["events"]
+    assert [span["name"] for span in spans] == ["first"]
+    begun = [event["name"] for event in perfetto["traceEvents"] if event["ph"] == "B"]
+    assert begun == ["endless", "first", "hold"]
+    assert len([event for event in perfetto["traceEvents"] if event["ph"] == "E"]) == 1
 
 
 @pytest.mark.parametrize("format", ["json", "jsonl", "otlp", "perfetto"])

@@ -222,12 +222,18 @@ def test_a_refusal_never_stands_within_a_response(server: RunningServer) -> None
 
 
 def test_a_head_that_does_not_end_is_cut_off_in_time(hourglass: Hourglass) -> None:
-    with raw_connection(hourglass.server) as silent, raw_connection(hourglass.server) as slow:
-        slow.sendall(GET[:6])
-        hourglass.passes_until(lambda: is_readable(slow) and is_readable(silent))
-        answer = _answered(slow)
-        assert refusal(answer) == (408, "INVALID_REQUEST")
-        assert "head_time_limit_s=0.4" in answer.text
+    """Also behind a request that was answered."""
+    with contextlib.ExitStack() as opened:
+        silent, slow, idle = (opened.enter_context(raw_connection(hourglass.server)) for _ in range(3))
+        idle.sendall(GET + HOST + b"\r\n")
+        assert read_answer(idle)[0] == 200
+        for connection in (slow, idle):
+            connection.sendall(GET[:6])
+        hourglass.passes_until(lambda: is_readable(slow) and is_readable(idle) and is_readable(silent))
+        for connection in (slow, idle):
+            answer = _answered(connection)
+            assert refusal(answer) == (408, "INVALID_REQUEST")
+            assert "head_time_limit_s=0.4" in answer.text
         # Browsers open connections in advance: an answer to no question would be taken for the next one's.
         assert rest_of(silent) == b""
 
@@ -348,12 +354,3 @@ def test_a_path_writes_no_line_of_its_own_into_the_log(
     (message,) = [record.getMessage() for record in caplog.records if "found no store" in record.getMessage()]
     assert message.isprintable()
     assert r"a\n2026-01-01 ERROR forged\x1b[2J\x85\u202e" in message
-
-
-def test_an_idle_connection_that_begins_to_trickle_is_ended_too(hourglass: Hourglass) -> None:
-    with raw_connection(hourglass.server) as connection:
-        connection.sendall(GET + HOST + b"\r\n")
-        assert read_answer(connection)[0] == 200
-        connection.sendall(GET[:6])
-        hourglass.passes_until(lambda: is_readable(connection))
-        assert refusal(_answered(connection)) == (408, "INVALID_REQUEST")

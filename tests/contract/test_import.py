@@ -26,6 +26,7 @@ from tests.contract.wire import (
     raw_connection,
     refusal,
     start,
+    until_event,
 )
 from tests.servers import server_with
 from tests.waiting import eventually
@@ -61,8 +62,7 @@ def runs(source: RunningServer, there: httpx2.Client) -> dict[str, str]:
     """Runs of several kinds, each by a word for it."""
     failed = ran(there, "broken")
     cancelled = start(source, "endless")
-    with there.stream("GET", f"/flow-runs/{cancelled}/trace/stream") as stream:
-        next(line for line in stream.iter_lines() if line == "event: step_completed")
+    until_event(there, cancelled, "step_completed")
     cancel(source, cancelled)
     assert "event: flow_cancelled" in there.get(f"/flow-runs/{cancelled}/trace/stream").text
     return {
@@ -157,27 +157,11 @@ def test_it_is_not_run_again_with_an_input_that_no_call_may_have(
     assert refusal(here.post(f"/flow-runs/{run}/rerun")) == told
 
 
-def test_a_flow_of_the_same_slug_is_refused_and_what_to_do_is_told(
-    target: RunningServer, here: httpx2.Client, file: bytes
-) -> None:
+def test_a_flow_of_the_same_slug_is_refused(target: RunningServer, here: httpx2.Client, file: bytes) -> None:
     target.push(WORDS)
-    answer = here.post(IMPORT, content=file)
-    assert refusal(answer, "import the file into another project") == (409, "FLOW_CONFLICT")
+    told = "import the file into another project"
+    assert refusal(here.post(IMPORT, content=file), told) == (409, "FLOW_CONFLICT")
     assert here.get("/flow-runs").json()["runs"] == []
-
-
-def test_a_run_that_goes_on_is_refused(
-    source: RunningServer, there: httpx2.Client, target: RunningServer, here: httpx2.Client
-) -> None:
-    run_id = start(source, "endless")
-    try:
-        with there.stream("GET", f"/flow-runs/{run_id}/trace/stream") as stream:
-            next(line for line in stream.iter_lines() if line == "event: step_completed")
-        file = there.get(f"/flow-runs/{run_id}/export").content
-    finally:
-        cancel(source, run_id)
-    assert refusal(here.post(IMPORT, content=file), "has not ended in this file") == (422, "INVALID_REQUEST")
-    assert nothing_is_kept(target, here)
 
 
 def without_line(file: bytes, number: int) -> bytes:
@@ -322,9 +306,3 @@ def test_lists_queries_and_sessions_know_an_imported_run(here: httpx2.Client, th
         assert [run["id"] for run in here.get("/flow-runs", params={"q": query}).json()["runs"]] == [run_id]
     told = here.get(f"/seq/sessions/{session}").json()["executions"]
     assert [each["executionId"] for each in told] == [run_id]
-
-
-def test_files_that_were_refused_are_not_in_the_way_of_the_run(here: httpx2.Client, file: bytes) -> None:
-    for change, _ in NO_RUNS:
-        assert here.post(IMPORT, content=change(file)).status_code == 422
-    assert here.post(IMPORT, content=file).status_code == 201

@@ -73,20 +73,22 @@ def test_a_kept_outline_has_the_rows_of_one_that_is_made(server: RunningServer, 
     assert text(kept) == text(made)
 
 
-def test_one_that_is_of_another_tree_or_cannot_be_read_or_is_older_is_made_anew(
-    server: RunningServer, run: RunRecord
-) -> None:
-    """The older one is also kept anew once it was opened."""
-    store = server.runtime.store
+def test_one_that_is_of_another_tree_is_made_anew(server: RunningServer, run: RunRecord) -> None:
     server.push(RENAMED, publish=False)
     assert not isinstance(opened(server, run), PackedOutline)
     server.push(LOOP, publish=False)
+    assert isinstance(opened(server, run), PackedOutline)
+
+
+def test_one_that_cannot_be_read_is_made_anew_and_one_of_an_older_program_is_kept_anew(
+    server: RunningServer, run: RunRecord
+) -> None:
+    store = server.runtime.store
     head, *_ = server.call(store.kept_outline(run.no))
-    server.call(store.keep_outline(run.no, 0, b"{"))
-    assert not isinstance(opened(server, run), PackedOutline)
     older = head.replace(b'"version":%d' % PACKED_VERSION, b'"version":%d' % (PACKED_VERSION - 1))
-    server.call(store.keep_outline(run.no, 0, older))
-    assert not isinstance(opened(server, run), PackedOutline)
+    for unusable in (b"{", older):
+        server.call(store.keep_outline(run.no, 0, unusable))
+        assert not isinstance(opened(server, run), PackedOutline)
     eventually(lambda: server.call(store.kept_outline(run.no))[0] != older)
     assert isinstance(opened(server, run), PackedOutline)
 

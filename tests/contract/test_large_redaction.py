@@ -1,10 +1,6 @@
 """Megabytes with secrets in them, from outside: what is kept is what the rules say, and nobody else waits."""
 
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +9,12 @@ import msgspec
 import pytest
 
 from runglass.engine.capture.snapshots import shortened
+from runglass.engine.workers.process import WorkerProcess
 from runglass.redact import Redactor
 from runglass.testing import running_server
 from tests.contract.test_owed_answers import expire
 from tests.contract.wire import http_for, refusal
+from tests.waiting import until
 
 COPY = "slug: copy\nsteps:\n- {id: copy, type: passthrough}\n"
 GROW = """
@@ -80,53 +78,33 @@ def test_secrets_in_megabytes_are_in_no_trace_and_no_file(tmp_path: Path) -> Non
     assert not any(secret in held for secret in (b"hunter2-w0rd", b"w0rd@example.com"))
 
 
-@contextmanager
-def killing() -> Iterator[list[int]]:
-    """Somebody who kills the processes that redact as soon as they go on with it; their ids."""
-    killed: list[int] = []
-    over, before = threading.Event(), redacting()
-
-    def hunt() -> None:
-        while not over.wait(0.01):
-            for pid, ticks in redacting().items():
-                if ticks > before.get(pid, ticks) + 5:
-                    # One that was killed a moment ago may still have been listed.
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                        killed.append(pid)
-
-    thread = threading.Thread(target=hunt)
-    thread.start()
-    try:
-        yield killed
-    finally:
-        over.set()
-        thread.join()
+def ticks(process: WorkerProcess) -> int:
+    """How long it has worked, in ticks of the processor."""
+    return int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2].split()[11])
 
 
-def redacting() -> dict[int, int]:
-    """Those that redact, forked from a child of this process: by id how long, in ticks of the processor."""
-    found, parents = {}, {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (entry / "stat").read_text().rpartition(") ")[2].split()
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            # It has ended meanwhile.
-            continue
-        if b"runglass.engine.capture.redaction_worker" in command and status[0] != "Z":
-            found[int(entry.name)], parents[int(entry.name)] = int(status[11]), int(status[1])
-    return {pid: ticks for pid, ticks in found.items() if parents.get(parents[pid]) == os.getpid()}
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes beside the server, each of which is killed in the middle of its work."""
+    pids, exchange = list[int](), WorkerProcess.exchange
+
+    async def interrupted(process: WorkerProcess, message: bytes, *, limit_ms: int) -> Any:
+        before = ticks(process)
+        answer = asyncio.ensure_future(exchange(process, message, limit_ms=limit_ms))
+        await until(lambda: ticks(process) > before + 5)
+        process.kill()
+        pids.append(process.pid)
+        return await answer
+
+    monkeypatch.setattr(WorkerProcess, "exchange", interrupted)
+    return pids
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes as Linux tells them")
-def test_a_killed_process_leaks_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_killed_process_leaks_nothing_and_the_run_goes_on(tmp_path: Path, killed: list[int]) -> None:
     with running_server(data=tmp_path, **SETTINGS) as server, http_for(server, server.key) as http:
         server.push(COPY)
-        # It has the processes started.
-        http.post(f"{PATH}/copy/execute", json={"parameters": {"text": "x" * 1_000_000}})
-        with killing() as killed:
-            answer = http.post(f"{PATH}/copy/execute", json={"parameters": slow_text()})
+        answer = http.post(f"{PATH}/copy/execute", json={"parameters": slow_text()})
         assert answer.status_code == 200
         assert killed
         run = http.get("/flow-runs?limit=1").json()["runs"][0]

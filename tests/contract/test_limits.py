@@ -33,14 +33,10 @@ def eager(server: RunningServer) -> Iterator[httpx2.Client]:
         yield http
 
 
-def test_one_request_too_many_gets_a_retry_after(eager: httpx2.Client) -> None:
+def test_one_request_too_many_gets_a_retry_after_whatever_its_path(eager: httpx2.Client) -> None:
     answer = eager.post("/seq/acme/demo/anything/execute", json={})
-    assert refusal(answer) == (429, "RATE_LIMITED")
+    assert refusal(answer, "6 times a minute") == (429, "RATE_LIMITED")
     assert answer.headers["retry-after"] == "10"
-    assert "6 times a minute" in detail(answer)["message"]
-
-
-def test_no_path_below_the_api_is_a_way_around_the_limit(eager: httpx2.Client) -> None:
     for path in ("/flow-runs/x/trace/stream", "/no/such/path"):
         assert refusal(eager.get(path)) == (429, "RATE_LIMITED")
 

@@ -156,6 +156,14 @@ def start(server: RunningServer, slug: str, **parameters: Any) -> str:
     return server.call(submit())
 
 
+def until_event(http: httpx2.Client, execution_id: str, event: str, *, nth: int = 1) -> None:
+    """Returns when the run has so many events of this type."""
+    with http.stream("GET", f"/flow-runs/{execution_id}/trace/stream") as stream:
+        found = (line for line in stream.iter_lines() if line == f"event: {event}")
+        for _ in range(nth):
+            next(found)
+
+
 def cancel(server: RunningServer, execution_id: str) -> None:
     async def end() -> bool:
         engine, reason = server.runtime.engine, "the test is over"

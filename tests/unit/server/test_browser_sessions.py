@@ -124,20 +124,18 @@ def test_a_ticket_is_good_once_and_for_a_minute(clock: VirtualClock) -> None:
     assert tickets.redeem(late) is None
 
 
-def test_a_key_has_so_many_tickets_and_takes_none_from_others(clock: VirtualClock) -> None:
+@pytest.mark.parametrize(
+    ("keys", "other", "most"),
+    [(1, key(0), TICKETS_OF_KEY), (MOST_TICKETS + 1, key(0, project=8), TICKETS_OF_PROJECT)],
+)
+def test_a_key_and_the_keys_of_a_project_have_so_many_tickets_and_take_none_from_others(
+    clock: VirtualClock, keys: int, other: ApiKey, most: int
+) -> None:
     tickets = LoginTickets(clock=clock.monotonic_s)
-    others = tickets.issue(key(2)).removeprefix(PATH)
-    own = [tickets.issue(key(1)).removeprefix(PATH) for _ in range(MOST_TICKETS + 1)]
+    others = tickets.issue(other).removeprefix(PATH)
+    own = [tickets.issue(key(1 + number % keys)).removeprefix(PATH) for number in range(MOST_TICKETS + 1)]
     assert tickets.redeem(others) is not None
-    assert [tickets.redeem(each) is not None for each in own].count(True) == TICKETS_OF_KEY
-
-
-def test_the_keys_of_a_project_have_so_many_tickets_and_take_none_from_others(clock: VirtualClock) -> None:
-    tickets = LoginTickets(clock=clock.monotonic_s)
-    others = tickets.issue(key(0, project=8)).removeprefix(PATH)
-    own = [tickets.issue(key(number)).removeprefix(PATH) for number in range(1, MOST_TICKETS + 2)]
-    assert tickets.redeem(others) is not None
-    assert [tickets.redeem(each) is not None for each in own].count(True) == TICKETS_OF_PROJECT
+    assert [tickets.redeem(each) is not None for each in own].count(True) == most
 
 
 def test_there_are_so_many_tickets_at_a_time(clock: VirtualClock) -> None:

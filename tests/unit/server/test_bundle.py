@@ -1,13 +1,10 @@
 """One script of the viewer's modules: it does the same."""
 
-import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-import runglass.server.viewer as viewer
 from runglass.server.viewer.assets import bundle
 
 MODULES = {
@@ -34,11 +31,6 @@ MODULES = {
 }
 
 
-def test_a_module_comes_once_and_after_those_that_it_imports() -> None:
-    functions = re.findall(r"const (\$\w+) = \(\(\) =>", bundle(MODULES, "main.js"))
-    assert functions == ["$a_numbers", "$a_sum", "$all", "$main"]
-
-
 @pytest.mark.skipif(shutil.which("node") is None, reason="node was not found")
 def test_the_script_does_what_the_module_does() -> None:
     script = bundle(MODULES, "main.js")
@@ -58,11 +50,3 @@ def test_the_script_does_what_the_module_does() -> None:
 def test_no_other_form_is_taken_for_one_that_is_known(text: str) -> None:
     with pytest.raises(ValueError, match=r"'main\.js' has an import or export of another form"):
         bundle({**MODULES, "main.js": f"// First.\n{text}\n"}, "main.js")
-
-
-def test_every_module_of_the_viewer_is_in_its_script() -> None:
-    folder = Path(viewer.__file__).parent
-    modules = {str(path.relative_to(folder)): path.read_text("utf-8") for path in folder.rglob("*.js")}
-    script = bundle(modules, "main.js")
-    assert script.count(" = (() => { ") == len(modules)
-    assert script.count("const $vendor_preact = ") == 1

@@ -55,38 +55,22 @@ class LastRest(VirtualClock):
             raise asyncio.CancelledError
 
 
-async def keep_all(store: SqliteStore, **failures: RunglassError) -> tuple[list[str], list[float]]:
-    """Lets the task go on until nothing is due: the runs that it tried, and how long it then rested."""
-    clock = LastRest(store)
-    outlines = SlowOutlines(store, clock, **failures)
-    with suppress(asyncio.CancelledError):
-        await OutlineKeeper(store, outlines, clock).run_forever()
-    return outlines.tried, clock.slept_s
-
-
-async def test_each_outline_that_is_due_is_kept_with_a_rest_as_long_behind_it(store: SqliteStore) -> None:
-    await ended_run(store, "one")
-    await ended_run(store, "two")
-    assert await keep_all(store) == (["two", "one"], [TAKES_S] * 4)
-
-
-async def test_a_run_that_cannot_be_read_is_passed_over_and_keeps_none_from_the_others(
+async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_from_the_others(
     store: SqliteStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await ended_run(store, "good")
-    bad = await ended_run(store, "bad")
-    with caplog.at_level(logging.WARNING):
-        tried, _ = await keep_all(store, bad=RunUnreadable("bad", "no JSON"))
-    assert tried == ["bad", "good"]
-    assert await store.kept_outline(bad.no) == []
-    assert "what is stored of run 'bad' cannot be read" in caplog.text
-
-
-@pytest.mark.parametrize("failure", [StoreError("the disk is full"), RunPurged("it was deleted")])
-async def test_one_that_failed_for_another_reason_is_tried_again(
-    store: SqliteStore, failure: RunglassError
-) -> None:
-    run = await ended_run(store, "run")
-    tried, _ = await keep_all(store, run=failure)
-    assert tried == ["run", "run"]
-    assert await store.kept_outline(run.no) == [b"head"]
+    """The newest first, each with a rest as long behind it; one that cannot be read is not tried again."""
+    runs = {name: await ended_run(store, name) for name in ("good", "unreadable", "purged", "unstored")}
+    failures: dict[str, RunglassError] = {
+        "unreadable": RunUnreadable("unreadable", "no JSON"),
+        "purged": RunPurged("it was deleted"),
+        "unstored": StoreError("the disk is full"),
+    }
+    clock = LastRest(store)
+    outlines = SlowOutlines(store, clock, **failures)
+    with suppress(asyncio.CancelledError), caplog.at_level(logging.WARNING):
+        await OutlineKeeper(store, outlines, clock).run_forever()
+    assert outlines.tried == ["unstored", "unstored", "purged", "purged", "unreadable", "good"]
+    assert clock.slept_s == [TAKES_S] * 12
+    kept = {name for name, run in runs.items() if await store.kept_outline(run.no)}
+    assert kept == {"good", "purged", "unstored"}
+    assert "what is stored of run 'unreadable' cannot be read" in caplog.text

@@ -23,7 +23,14 @@ from runglass.server.endpoint import JSON
 from runglass.server.requests.body import body_of
 from runglass.server.requests.body_parsing import members_of, parse_off_loop, read_request
 from runglass.server.requests.did_you_mean import camel
-from runglass.server.requests.parameters import checked_uuid, idempotency_key_of, requested_version
+from runglass.server.requests.parameters import (
+    IDEMPOTENCY_KEY,
+    SESSION_ID,
+    checked_uuid,
+    idempotency_key_of,
+    refuse_two_values,
+    requested_version,
+)
 from runglass.server.security.authentication import require_project_of_flow
 from runglass.server.security.revocation import while_allowed
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project
@@ -114,6 +121,7 @@ async def admitted(
     is read as `empty`. Raises APIError.
     """
     request, limits = call.request, call.request.services.limits
+    refuse_two_values(request, SESSION_ID, IDEMPOTENCY_KEY)
     if session_id is not None:
         call.session_id = checked_uuid(session_id, what="the header X-Session-Id")
     key = idempotency_key_of(request)

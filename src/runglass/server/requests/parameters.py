@@ -60,9 +60,15 @@ def idempotency_key_of(request: ApiRequest) -> str | None:
     """The key under which the call is made once. Raises INVALID_REQUEST for one that is empty or too long."""
     key = request.headers.get("idempotency-key")
     if key is not None and not 0 < len(key) <= MAX_KEY:
-        message = f"the header Idempotency-Key must have 1 to {MAX_KEY} characters"
-        raise api_error("INVALID_REQUEST", message)
+        raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
     return key
+
+
+def refuse_two_values(request: ApiRequest, *parameters: Parameter) -> None:
+    """Raises INVALID_REQUEST for a header that came twice with different values: neither can be meant."""
+    for name in (parameter.name for parameter in parameters):
+        if len(set(request.headers.getlist(name))) > 1:
+            raise api_error("INVALID_REQUEST", f"the header {name} was sent with different values; send one")
 
 
 def trace_context_of(request: ApiRequest) -> TraceContext | None:

@@ -20,16 +20,14 @@ _FIELDS: dict[str, tuple[type, str]] = {
     "strict": (bool, "true or false"),
 }
 _CHOICES = ("auto", "none", "required")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def check_tools(tools: Any, tool_choice: Any = None) -> None:
+def check_tools(tools: list[dict[str, Any]], tool_choice: str | dict[str, Any] | None) -> None:
     """Raises TOOLS_INVALID or TOOL_NAME_INVALID unless both are in the OpenAI function format.
 
-    Accepts any JSON value. Members that the format does not have are left for the provider.
+    Members that the format does not have are left for the provider.
     """
-    if not isinstance(tools, list):
-        raise api_error("TOOLS_INVALID", "`tools` must be a list of function tools")
     if len(tools) > MAX_TOOLS:
         raise api_error("TOOLS_INVALID", f"`tools` has {len(tools)} entries; at most {MAX_TOOLS} are taken")
     names: set[str] = set()
@@ -43,7 +41,7 @@ def check_tools(tools: Any, tool_choice: Any = None) -> None:
 
 def match_tool_results(
     pending_calls: Sequence[Mapping[str, Any]],
-    tool_call_messages: Sequence[Any],
+    tool_call_messages: Sequence[dict[str, Any]],
     *,
     execution_id: str | None = None,
 ) -> list[dict[str, Any]]:
@@ -57,7 +55,7 @@ def match_tool_results(
     names = {call["id"]: call["function"]["name"] for call in pending_calls}
     first = 0
     for index, message in enumerate(tool_call_messages, 1):
-        if isinstance(message, dict) and message.get("role") == "assistant":
+        if message.get("role") == "assistant":
             first = index
     for index, message in enumerate(tool_call_messages[first:], first):
         call_id, content = _result(message, f"toolCallMessages[{index}]", execution_id)
@@ -101,8 +99,8 @@ def whole_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | 
     return {"type": "function", "function": {"name": choice}}
 
 
-def _checked_name(tool: Any, path: str) -> str:
-    function = tool.get("function") if isinstance(tool, dict) else None
+def _checked_name(tool: dict[str, Any], path: str) -> str:
+    function = tool.get("function")
     if not isinstance(function, dict) or tool.get("type") != "function":
         raise api_error("TOOLS_INVALID", f"`{path}` must be `{{type: 'function', function: {{name, …}}}}`")
     for field, (kind, words) in _FIELDS.items():
@@ -117,7 +115,7 @@ def _checked_name(tool: Any, path: str) -> str:
     return name
 
 
-def _check_choice(choice: Any, names: set[str]) -> None:
+def _check_choice(choice: str | dict[str, Any] | None, names: set[str]) -> None:
     match choice:
         case None | "auto" | "none":
             return
@@ -136,8 +134,8 @@ def _check_choice(choice: Any, names: set[str]) -> None:
     )
 
 
-def _result(message: Any, path: str, execution_id: str | None) -> tuple[str, str]:
-    if not isinstance(message, dict) or message.get("role") not in (None, "tool"):
+def _result(message: dict[str, Any], path: str, execution_id: str | None) -> tuple[str, str]:
+    if message.get("role") not in (None, "tool"):
         raise _mismatch(f"`{path}` is not the result of a tool call", execution_id)
     call_ids = [message[field] for field in ("toolCallId", "tool_call_id") if message.get(field) is not None]
     call_id = call_ids[0] if call_ids and call_ids[0] == call_ids[-1] else None
