@@ -22,7 +22,7 @@ import httpx2
 from runglass.testing import running_server
 from tests.contract.test_span_round_trip import PRICED, spans_of
 from tests.contract.wire import execute, http_for
-from tests.prove.killing.server import free_port
+from tests.ports import free_port
 
 START_S = 180.0
 READ_MLFLOW = """

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.postgres_server import slow_tests_alone
-from tests.prove.killing.server import free_port
 
 PROGRAM = Path(sys.executable).parent / "nats-server"
 

@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
+from tests.ports import free_port
 from tests.postgres_server import connected, postgres_server
-from tests.prove.killing.server import free_port
 from tests.waiting import eventually
 
 T = TypeVar("T")

@@ -18,6 +18,9 @@ FOREIGN_ELEMENTS = """() => document.querySelectorAll([
 ].join()).length"""
 """Elements that the viewer never makes."""
 
+MISSING = "(all, texts) => texts.filter((text) => !all.textContent.includes(text))"
+"""Those of the texts that an element does not show."""
+
 
 def open_run(visitor: Visitor, run_id: str, **address: object) -> Page:
     """The page of a run, or what is at this address on it, once its tree is shown."""

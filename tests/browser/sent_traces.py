@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 
 from runglass.testing import RunningServer
+from tests.contract.wire import LONGEST_S, http_for
 
 BEGAN_NS = int(datetime(2026, 11, 20, 14, 6, 40, tzinfo=UTC).timestamp()) * 10**9
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -98,14 +99,14 @@ def send(
         ]
     }
     headers = {"Authorization": f"Bearer {key or server.key}"}
-    answer = httpx2.post(f"{server.address}/v1/traces", json=request, headers=headers)
+    url = f"{server.address}/v1/traces"
+    answer = httpx2.post(url, json=request, headers=headers, timeout=LONGEST_S)
     assert (answer.status_code, answer.json()) == (200, {}), answer.text
 
 
 def run_of(server: RunningServer, trace: str = TRACE, *, key: str = "", ended: bool = False) -> str:
     """The id of the newest run of a trace, once that has `ended`."""
-    headers = {"Authorization": f"Bearer {key or server.key}"}
-    with httpx2.Client(base_url=f"{server.address}/api/v1", headers=headers, timeout=60) as http:
+    with http_for(server, key or server.key) as http:
         runs = http.get("/flow-runs", params={"q": "kind:recorded,plain"}).json()["runs"]
         run_id = next(str(run["id"]) for run in runs if run["recording"]["traceId"] == trace)
         if ended:

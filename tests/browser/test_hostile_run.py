@@ -21,13 +21,12 @@ from tests.browser.hostile_logs import (
     texts_log,
 )
 from tests.browser.payloads import kinds, texts
-from tests.browser.run_page import FOREIGN_ELEMENTS, look_at_each_tab, open_run, panel, selected
+from tests.browser.run_page import FOREIGN_ELEMENTS, MISSING, look_at_each_tab, open_run, panel, selected
 from tests.browser.stored_runs import store_runs
 from tests.browser.visitor import Visitor
 
 SHOWN_WHOLE = 2_000
 """Longer texts are cut until somebody asks for all."""
-MISSING = "(all, texts) => texts.filter((text) => !all.textContent.includes(text))"
 OPEN_ALL = "document.querySelectorAll('.diff-row > [aria-expanded=false]').forEach((each) => each.click())"
 
 

@@ -7,8 +7,9 @@ import pytest
 from playwright.sync_api import expect
 
 from runglass.testing import RunningServer
+from tests.browser.hostile_logs import TOGETHER
 from tests.browser.payloads import texts
-from tests.browser.run_page import FOREIGN_ELEMENTS, labels, lines, open_run, panel, selected, tab
+from tests.browser.run_page import FOREIGN_ELEMENTS, MISSING, labels, open_run, panel, selected, tab
 from tests.browser.sent_traces import TICKET, call, run_of, send, span
 from tests.browser.visitor import NARROW, Visitor
 from tests.servers import server_with
@@ -150,18 +151,24 @@ def test_hostile_text_in_all_that_a_program_sends_is_shown_as_text(
         "input__value": hostile[8],
         "output__value": hostile[9],
     }
+    groups = [hostile[first : first + TOGETHER] for first in range(10, len(hostile), TOGETHER)]
     spans = [span(1, hostile[6], 99, end=3000, trace=trace, failed=hostile[0], **attributes)]
-    for number, text in enumerate(hostile[10:], 2):
-        more: dict[str, Any] = {"x__" + text: text, "events": [{"name": text, "timeUnixNano": "1"}]}
-        made = span(number, text, 1, trace=trace, start=number, end=2000, **more)
-        spans.append(made)
+    for number, group in enumerate(groups):
+        more: dict[str, Any] = {"x__" + text: text for text in group}
+        more["events"] = [{"name": text, "timeUnixNano": "1"} for text in group]
+        spans.append(span(number + 2, f"carrier {number}", 1, trace=trace, start=number, **more))
+    for number, text in enumerate(hostile[10:], len(spans) + 1):
+        spans.append(span(number, text, 1, trace=trace, start=number, end=2000))
     send(server, *spans, service=hostile[0], service__version=hostile[1], deployment__environment=hostile[2])
     page = open_run(visitor, run_of(server, trace, ended=True))
     visitor.settle()
     visitor.keys("Home", "Enter")
-    for _ in range(len(lines(page).all()) - 1):
+    parts = panel(page).locator("summary")
+    for number, group in enumerate(groups):
         visitor.keys("j")
-        for part in panel(page).locator("summary").all():
+        expect(panel(page).get_by_role("heading", level=2)).to_have_text(re.compile(rf"^carrier {number}\b"))
+        expect(parts).to_have_count(2)
+        for part in parts.all():
             part.click()
-        expect(panel(page)).not_to_contain_text("Loading")
-    assert page.evaluate(FOREIGN_ELEMENTS) == 0
+        assert panel(page).evaluate(MISSING, group) == []
+        assert page.evaluate(FOREIGN_ELEMENTS) == 0

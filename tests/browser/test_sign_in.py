@@ -1,15 +1,18 @@
 """Who gets in, by key or by ticket, and who is out again."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from runglass.testing import RunningServer
 from tests.browser.chromium import ARGUMENTS, chromium_path
 from tests.browser.demo_runs import Runs
 from tests.browser.visitor import Visitor, visiting
-from tests.contract.wire import known_key
+from tests.contract.test_viewer import ticket
+from tests.contract.wire import http_for, known_key
 
 NO_MORE = "Your session has ended"
 
@@ -19,21 +22,10 @@ def type_key(page: Page, key: str) -> None:
     page.get_by_role("button", name="Sign in").click()
 
 
-def ticket(server: RunningServer, page: str) -> str:
-    answer = httpx2.post(
-        f"{server.base_url}/viewer/tickets",
-        headers={"Authorization": f"Bearer {server.key}"},
-        json={"page": page},
-    )
-    return str(answer.json()["path"])
-
-
-def revoke(server: RunningServer, key: str) -> None:
-    answer = httpx2.delete(
-        f"{server.base_url}/keys/{known_key(server, key).id}",
-        headers={"Authorization": f"Bearer {server.key}"},
-    )
-    assert answer.status_code == 200
+@pytest.fixture
+def http(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.key) as client:
+        yield client
 
 
 def test_a_key_signs_in_and_is_kept_nowhere(server: RunningServer, stranger: Visitor) -> None:
@@ -50,9 +42,9 @@ def test_a_key_signs_in_and_is_kept_nowhere(server: RunningServer, stranger: Vis
 
 
 def test_a_ticket_signs_in_once_and_shows_its_page(
-    server: RunningServer, runs: Runs, stranger: Visitor
+    runs: Runs, stranger: Visitor, http: httpx2.Client
 ) -> None:
-    path = ticket(server, "/?q=flow%3Aadd-up-orders")
+    path = ticket(http, "/?q=flow%3Aadd-up-orders")
     page = stranger.open(path)
     expect(page.get_by_label("Query", exact=True)).to_have_value("flow:add-up-orders")
     assert "ticket" not in page.url
@@ -63,9 +55,9 @@ def test_a_ticket_signs_in_once_and_shows_its_page(
 
 
 def test_the_half_that_a_ticket_hands_over_is_in_no_address_and_no_history(
-    server: RunningServer, runs: Runs, stranger: Visitor
+    server: RunningServer, runs: Runs, stranger: Visitor, http: httpx2.Client
 ) -> None:
-    page = stranger.open(ticket(server, f"/runs/{runs.good}"))
+    page = stranger.open(ticket(http, f"/runs/{runs.good}"))
     expect(page.locator(".run-title")).to_be_visible()
     page.get_by_role("link", name="Runs of this flow").click()
     expect(page.get_by_role("heading", name="Runs")).to_be_attached()
@@ -130,16 +122,15 @@ def test_a_page_that_was_left_shows_no_run_after_a_sign_out(
         assert left.locator(".run-title").count() == 0
 
 
-def test_a_run_is_saved_as_a_file(browser: Browser, server: RunningServer, runs: Runs) -> None:
+def test_a_run_is_saved_as_a_file(
+    browser: Browser, server: RunningServer, runs: Runs, http: httpx2.Client
+) -> None:
     with visiting(browser, server.address, server.key, accept_downloads=True) as visitor:
         page = visitor.open(f"/runs/{runs.good}")
         with page.expect_download() as found:
             page.get_by_role("button", name="Export").click()
         assert found.value.suggested_filename == f"{runs.good}.json"
-        wanted = httpx2.get(
-            f"{server.base_url}/flow-runs/{runs.good}/export",
-            headers={"Authorization": f"Bearer {server.key}"},
-        )
+        wanted = http.get(f"/flow-runs/{runs.good}/export")
         assert Path(found.value.path()).read_bytes() == wanted.content
         visitor.expect(404)
         page.route(
@@ -164,12 +155,14 @@ def test_who_signs_out_is_out(visitor: Visitor) -> None:
     assert visitor.context.cookies() == []
 
 
-def test_a_revoked_key_ends_what_is_shown(server: RunningServer, stranger: Visitor) -> None:
+def test_a_revoked_key_ends_what_is_shown(
+    server: RunningServer, stranger: Visitor, http: httpx2.Client
+) -> None:
     key = server.make_key("acme", "demo", "read")
     stranger.sign_in(key)
     page = stranger.open("/")
     expect(page.locator("tbody tr").first).to_be_visible()
-    revoke(server, key)
+    assert http.delete(f"/keys/{known_key(server, key).id}").status_code == 200
     expect(page.get_by_label("API key")).to_be_visible()
     expect(page.get_by_text(NO_MORE)).to_be_visible()
     assert page.locator("tbody tr").count() == 0

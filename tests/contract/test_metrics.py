@@ -29,7 +29,7 @@ from tests.contract.wire import (
     read_answer,
     start,
 )
-from tests.prove.killing.server import free_port
+from tests.ports import free_port
 from tests.waiting import eventually
 
 FAILS = """
@@ -219,8 +219,8 @@ def test_a_process_that_is_being_stopped_is_well_and_not_ready() -> None:
     with running_server(metrics_port=port) as server:
         server.call(server.runtime.engine.stop())
         for address in (server.address, f"http://127.0.0.1:{port}"):
-            assert httpx2.get(f"{address}/health").status_code == 200
-            answer = httpx2.get(f"{address}/ready")
+            assert httpx2.get(f"{address}/health", timeout=LONGEST_S).status_code == 200
+            answer = httpx2.get(f"{address}/ready", timeout=LONGEST_S)
             assert answer.status_code == 503
             assert answer.json()["reasons"] == ["the process is being stopped"]
 
@@ -276,7 +276,7 @@ def test_an_address_in_use_is_told_with_the_settings(watched: Watched) -> None:
 
 def test_each_metric_of_the_dashboard_is_there(watched: Watched) -> None:
     page = msgspec.json.decode((Path(__file__).parents[2] / "deploy/grafana/runglass.json").read_bytes())
-    text = httpx2.get(f"{watched.address}/metrics").text
+    text = httpx2.get(f"{watched.address}/metrics", timeout=LONGEST_S).text
     parts = {"counter": [("total",)], "histogram": [("bucket",), ("count",), ("sum",)]}
     told = {
         "_".join((family.name, *part))

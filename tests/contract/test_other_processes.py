@@ -241,14 +241,20 @@ def test_a_browser_that_has_signed_in_at_one_server_is_signed_in_at_each(machine
     # A balancer passes on the host that the browser sees, whatever ports it has behind it.
     seen = {"Host": "runs.example", "Sec-Fetch-Site": "same-origin"}
     key = {"Authorization": f"Bearer {machines.one.key}"}
-    answer = httpx2.post(f"{machines.one.base_url}/viewer/session", headers={**seen, **key})
+    answer = httpx2.post(
+        f"{machines.one.base_url}/viewer/session", headers={**seen, **key}, timeout=LONGEST_S
+    )
     cookie, proof = answer.headers["set-cookie"].partition(";")[0], answer.headers["X-Viewer-Proof"]
     held = {**seen, "Cookie": cookie, "X-Viewer-Proof": proof}
-    me = f"{machines.other.base_url}/viewer/me"
-    assert httpx2.get(me, headers=held).json()["role"] == "admin"
-    assert httpx2.get(me, headers={**seen, "Cookie": cookie}).status_code == 401
-    assert httpx2.delete(f"{machines.one.base_url}/viewer/session", headers=held).status_code == 204
-    assert httpx2.get(me, headers=held).status_code == 401
+
+    def me(headers: dict[str, str]) -> httpx2.Response:
+        return httpx2.get(f"{machines.other.base_url}/viewer/me", headers=headers, timeout=LONGEST_S)
+
+    assert me(held).json()["role"] == "admin"
+    assert me({**seen, "Cookie": cookie}).status_code == 401
+    with http_for(machines.one, None) as browser:
+        assert browser.delete("/viewer/session", headers=held).status_code == 204
+    assert me(held).status_code == 401
 
 
 def test_a_call_whose_key_is_revoked_ends_and_its_run_goes_on(

@@ -251,11 +251,13 @@ def test_what_came_by_the_path_of_the_other_signal_is_told_where_it_belongs(
         ("X-API-Key", "Bearer {key}"),
     ],
 )
-def test_a_key_is_shown_in_many_ways(server: RunningServer, recorded: Taken, shown: tuple[str, str]) -> None:
+def test_a_key_is_shown_in_many_ways(
+    server: RunningServer, nobody: httpx2.Client, recorded: Taken, shown: tuple[str, str]
+) -> None:
     key = server.make_key("acme", "demo", "record")
     basic = base64.b64encode(f"pk-lf-1:{key}".encode()).decode()
     headers = {shown[0]: shown[1].format(key=key, basic=basic)}
-    assert httpx2.post(f"{server.address}/v1/traces", content=BODY, headers=headers).status_code == 200
+    assert nobody.post(f"{server.address}/v1/traces", content=BODY, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -269,16 +271,16 @@ def test_a_key_is_shown_in_many_ways(server: RunningServer, recorded: Taken, sho
     ids=str,
 )
 def test_nothing_is_taken_without_a_good_key(
-    server: RunningServer, recorded: Taken, headers: dict[str, str]
+    server: RunningServer, nobody: httpx2.Client, recorded: Taken, headers: dict[str, str]
 ) -> None:
-    answer = httpx2.post(f"{server.address}/v1/traces", content=BODY, headers=headers)
+    answer = nobody.post(f"{server.address}/v1/traces", content=BODY, headers=headers)
     assert refusal(answer) == (401, "UNAUTHENTICATED")
     assert recorded.items == []
 
 
-def test_the_ways_of_senders_do_not_open_the_api(server: RunningServer) -> None:
+def test_the_ways_of_senders_do_not_open_the_api(server: RunningServer, nobody: httpx2.Client) -> None:
     for headers in ({"Authorization": server.key}, {"x-api-key": server.key}):
-        assert httpx2.get(f"{server.base_url}/flow-runs", headers=headers).status_code == 401
+        assert nobody.get("/flow-runs", headers=headers).status_code == 401
 
 
 def test_what_cannot_be_stored_is_to_be_sent_again(sender: httpx2.Client, recorded: Taken) -> None:

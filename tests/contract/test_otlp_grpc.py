@@ -18,7 +18,7 @@ from runglass.server.otlp_grpc import READ_AT_ONCE
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_otlp import Taken, runs_of
 from tests.contract.wire import LONGEST_S, http_for
-from tests.prove.killing.server import free_port
+from tests.ports import free_port
 from tests.unit.recording.test_otlp import SPAN, TRACE, logs, span, traces
 
 LIMIT = 200_000

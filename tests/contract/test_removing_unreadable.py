@@ -76,7 +76,7 @@ def held(server: RunningServer, http: httpx2.Client) -> str:
 
 
 def set_aside(http: httpx2.Client) -> int:
-    told = httpx2.get(f"{str(http.base_url).removesuffix('/api/v1/')}/health").json()
+    told = http.get(f"{str(http.base_url).removesuffix('/api/v1/')}/health").json()
     count: int = told.get("setAside", 0)
     reason = f"unreadable, quarantined runs: {count}; the log names them"
     assert (reason in told.get("reasons", [])) == (count > 0)

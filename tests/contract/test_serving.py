@@ -76,4 +76,5 @@ def test_no_thread_outlives_its_server() -> None:
     before = set(threading.enumerate())
     with running_server() as server, http_for(server, server.key) as http:
         http.get("/flow-runs")
-    assert set(threading.enumerate()) == before
+    # One of another test may have ended meanwhile.
+    assert set(threading.enumerate()) <= before

@@ -9,6 +9,7 @@ import pytest
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ENDLESS,
+    LONGEST_S,
     cancel,
     detail,
     execute,
@@ -136,7 +137,9 @@ def test_many_tails_of_one_run_get_the_same_bytes(server: RunningServer) -> None
         run = start(server, "brisk")
         headers = {"Authorization": f"Bearer {server.key}"}
         limits = httpx2.Limits(max_connections=50)
-        async with httpx2.AsyncClient(base_url=server.base_url, headers=headers, limits=limits) as client:
+        async with httpx2.AsyncClient(
+            base_url=server.base_url, headers=headers, limits=limits, timeout=LONGEST_S
+        ) as client:
             path = f"/flow-runs/{run}/trace/stream"
             return [answer.text for answer in await asyncio.gather(*[client.get(path) for _ in range(50)])]
 

@@ -93,7 +93,7 @@ def test_no_other_file_is_sent(page: httpx2.Client, name: str) -> None:
 
 def test_a_cookie_stands_for_the_key_and_is_not_the_key(server: RunningServer) -> None:
     key = server.make_key("acme", "demo", "run")
-    with httpx2.Client(base_url=server.base_url) as client:
+    with httpx2.Client(base_url=server.base_url, timeout=LONGEST_S) as client:
         answer = client.post("/viewer/session", headers={"Authorization": f"Bearer {key}"})
         cookie = answer.headers["set-cookie"]
         assert re.fullmatch(
@@ -211,7 +211,7 @@ def test_signing_out_ends_the_session_and_takes_the_cookie_back(browser: httpx2.
 
 
 def test_every_answer_says_what_it_is_and_the_api_s_that_no_browser_keeps_it(
-    server: RunningServer, http: httpx2.Client, browser: httpx2.Client
+    server: RunningServer, http: httpx2.Client, nobody: httpx2.Client, browser: httpx2.Client
 ) -> None:
     run = execute(http, "anything", parameters={"n": 1})
     payload = f"/flow-runs/{run}/steps/keep/payload"
@@ -224,13 +224,13 @@ def test_every_answer_says_what_it_is_and_the_api_s_that_no_browser_keeps_it(
         "by a session": browser.get("/flow-runs"),
         "sign-in": http.post("/viewer/session"),
         "HEAD": http.head("/flow-runs"),
-        "401": httpx2.get(f"{server.base_url}/flow-runs"),
+        "401": nobody.get("/flow-runs"),
         "404": http.get("/nothing"),
         "405": http.put("/flow-runs"),
         "422": http.get("/flow-runs?limit=x"),
         "no content": http.get(f"{payload}?part=error"),
-        "health": httpx2.get(f"{server.address}/health"),
-        "description": httpx2.get(f"{server.address}/docs/openapi.json"),
+        "health": nobody.get(f"{server.address}/health"),
+        "description": nobody.get(f"{server.address}/docs/openapi.json"),
     }
     found = {name: answer.headers.get("cache-control") for name, answer in answers.items()}
     assert found == dict.fromkeys(answers, "no-store")
@@ -272,7 +272,7 @@ def ticket(http: httpx2.Client, page: str = "/") -> str:
 def test_a_ticket_signs_in_once_and_leads_to_its_page(server: RunningServer, http: httpx2.Client) -> None:
     """Who only looks where it leads does not use it up."""
     path = ticket(http, f"/runs/{RUN}?step=a&tab=output")
-    with httpx2.Client(base_url=server.address) as client:
+    with httpx2.Client(base_url=server.address, timeout=LONGEST_S) as client:
         looked = client.head(path)
         assert (looked.status_code, looked.headers["cache-control"]) == (204, "no-store")
         assert "set-cookie" not in looked.headers
@@ -283,7 +283,7 @@ def test_a_ticket_signs_in_once_and_leads_to_its_page(server: RunningServer, htt
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert client.get("/api/v1/viewer/me", headers={PROOF: proof}).json()["role"] == "admin"
         assert refusal(client.get("/api/v1/viewer/me")) == (401, "UNAUTHENTICATED")
-    with httpx2.Client(base_url=server.address) as client:
+    with httpx2.Client(base_url=server.address, timeout=LONGEST_S) as client:
         again = client.get(path)
         assert (again.status_code, again.headers["location"]) == (303, "/?ticket=used")
         assert "set-cookie" not in again.headers

@@ -10,7 +10,7 @@ import pytest
 from runglass.cli.exit_codes import MEANINGS, Exit, exit_of
 from runglass.config.settings import SettingsError
 from runglass.errors import APIConnectionError, APITimeoutError, FlowFileError, StoreError, api_error
-from tests.e2e.command import START, environment
+from tests.e2e.command import START, WAIT_S, environment
 from tests.e2e.conftest import Printed
 
 FLOW = """\
@@ -181,7 +181,7 @@ def test_without_the_servers_libraries_one_sentence_says_what_to_install() -> No
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=WAIT_S,
         check=False,
     )
     assert done.returncode == 1

@@ -17,7 +17,7 @@ from runglass.store.records import Role
 from runglass.testing import RunningServer, running_server
 from tests.e2e.conftest import Command
 from tests.http_server import Reply, answering, listening
-from tests.prove.killing.server import free_port
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="module")

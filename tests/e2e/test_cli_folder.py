@@ -13,7 +13,7 @@ from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.testing import running_server
 from tests.collector import collecting
-from tests.e2e.command import runglass, started
+from tests.e2e.command import WAIT_S, runglass, started
 from tests.e2e.conftest import Printed
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
@@ -148,7 +148,7 @@ def test_open_serves_the_folder_until_ctrl_c(tmp_path: Path, printed: Printed) -
     with started("open", "last", "--print", *at) as server:
         url = server.line().removeprefix("ready ")
         link = server.line_of_stderr_with("look at acme/shop in a browser").split()[-1]
-        with httpx2.Client() as browser:
+        with httpx2.Client(timeout=WAIT_S) as browser:
             page = browser.get(link).headers["location"]
         assert url.startswith("http://127.0.0.1:")
         assert page.startswith("/runs/01")

@@ -9,7 +9,7 @@ from runglass import Client
 from runglass.cli.commands.serve import is_this_machine
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer
-from tests.e2e.command import started
+from tests.e2e.command import WAIT_S, started
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
 
@@ -31,7 +31,7 @@ def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
     ):
         link = printed("open", *arguments).out.strip()
         assert link.startswith(f"{server.address}/viewer/ticket/")
-        with httpx2.Client() as browser:
+        with httpx2.Client(timeout=WAIT_S) as browser:
             led_to, _, proof = browser.get(link).headers["location"].partition("#proof=")
             assert led_to == page
             me = browser.get(f"{server.base_url}/viewer/me", headers={"X-Viewer-Proof": proof})
@@ -67,7 +67,7 @@ def test_serve_prints_a_link_for_each_project_with_a_key(tmp_path: Path, printed
         said = server.line_of_stderr_with("look at acme/shop in a browser")
         link = said.split()[-1]
         assert link.startswith(f"{url}/viewer/ticket/")
-        with httpx2.Client(base_url=url) as browser:
+        with httpx2.Client(base_url=url, timeout=WAIT_S) as browser:
             led_to, _, proof = browser.get(link).headers["location"].partition("#proof=")
             assert led_to == "/"
             me = browser.get("/api/v1/viewer/me", headers={"X-Viewer-Proof": proof})

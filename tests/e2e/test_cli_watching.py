@@ -14,7 +14,7 @@ from runglass.cli.backends.run_watcher import WatchedRun
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer
 from tests.e2e.command import runglass, started, watched
-from tests.prove.killing.server import free_port
+from tests.ports import free_port
 from tests.servers import server_with
 from tests.unit.client.recording import SEQS, stream
 from tests.unit.client.scripted import (

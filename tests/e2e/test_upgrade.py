@@ -25,6 +25,7 @@ from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.store.data_folder import exclusive
 from runglass.testing import RunningServer, running_server
+from tests.contract.wire import http_for
 from tests.e2e.command import runglass
 from tests.e2e.conftest import Printed
 from tests.postgres_server import postgres_server
@@ -66,9 +67,7 @@ def server(folder: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def http(server: RunningServer) -> Iterator[httpx2.Client]:
-    with httpx2.Client(
-        base_url=server.base_url, headers={"Authorization": f"Bearer {server.key}"}, timeout=30
-    ) as http:
+    with http_for(server, server.key) as http:
         yield http
 
 

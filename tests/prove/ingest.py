@@ -22,9 +22,10 @@ from runglass.log.events import RunStarted, StepRecorded, decode_event
 from runglass.runtime.composition import check_store, open_store, upgrade_store
 from runglass.store.base import Store
 from runglass.store.records import Project, RunRecord
+from tests.ports import free_port
 from tests.postgres_server import PostgresServer
 from tests.prove.furnish import furnish
-from tests.prove.killing.server import KilledServer, free_port
+from tests.prove.killing.server import KilledServer
 
 BEGAN_NS = 1_790_000_000_000_000_000
 SENTENCE = "The quick brown fox jumps over the lazy dog, and the dog does not mind. "

@@ -22,6 +22,7 @@ import httpx2
 
 from runglass.config.settings import Settings
 from runglass.store.sqlite.store import SqliteStore
+from tests.ports import free_port
 from tests.prove.furnish import furnish_kill
 from tests.prove.killing.book import Book
 from tests.prove.killing.laws import Laws, faults
@@ -29,7 +30,7 @@ from tests.prove.killing.line import TIMEOUT_S, Line
 from tests.prove.killing.load import Findings, Load, judge
 from tests.prove.killing.outside import Outside
 from tests.prove.killing.reading import disagreements
-from tests.prove.killing.server import KilledServer, free_port
+from tests.prove.killing.server import KilledServer
 
 LANES = 2
 """Servers that are killed side by side, each on data of its own: most of a life is waiting."""

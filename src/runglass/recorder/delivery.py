@@ -442,7 +442,9 @@ class Delivery:
         self._failures += 1
         now = time.monotonic()
         asked_s = outcome.retry_after_s if isinstance(outcome, Answer) else None
-        self._retry_at = now + max(backoff_s(self._failures, most_s=MOST_WAIT_S), asked_s or 0.0)
+        # A server that is back waits for no longer than the lease until it hears of steps that go on.
+        most_s = min(MOST_WAIT_S, self.lease_s / BEATS)
+        self._retry_at = now + max(backoff_s(self._failures, most_s=most_s), asked_s or 0.0)
         if self._away_since is None:
             self._away_since = now
         is_urgent = self._is_closing or self._tickets != self._stored_tickets

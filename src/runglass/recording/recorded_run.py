@@ -42,7 +42,17 @@ class RecordedRun:
 
     __slots__ = (
         *("_earlier", "_events", "_open_bytes", "_open_sizes", "_renamed", "_replaced_bytes", "_rows"),
-        *("_sent", "_seqs", "counted_bytes", "first_id", "fold", "head", "last_at", "pending_bytes"),
+        *(
+            "_sent",
+            "_seqs",
+            "counted_bytes",
+            "first_id",
+            "fold",
+            "head",
+            "heard_at",
+            "last_at",
+            "pending_bytes",
+        ),
         *("run", "trace_id"),
     )
 
@@ -58,6 +68,8 @@ class RecordedRun:
         """Of the last event of each span, in order of their positions, which is that of arrival."""
         self.last_at = ""
         """When the last event was recorded; empty where there is none."""
+        self.heard_at = ""
+        """When this process last heard that an open span goes on, which is no event; else empty."""
         self._events: list[bytes] = []
         self._rows: dict[int, StepRow] = {}
         self._renamed: list[int] = []

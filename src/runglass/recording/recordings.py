@@ -451,6 +451,7 @@ class Recordings:
                 counts["repeated" if event is None else "recorded"] += 1
                 if event is None and span.head.lease_s and span.head.end_time_unix_nano is None:
                     waits_s[run.run.no] = max(span.head.lease_s, waits_s.get(run.run.no, 0))
+                    run.heard_at = at
                 elif last is not None and last.span.lease_s:
                     is_put_off = True
                 pending_bytes += run.pending_bytes - before

@@ -111,7 +111,8 @@ class Settling:
             wait = self._idle if settle is None else settle
             if settle is None and (lease := await self._lease(run)) is not None:
                 # What its sender repeats is not in the log: it puts off when the run is due.
-                last, wait = max(last, self._since), lease
+                heard = datetime.fromisoformat(run.heard_at) if run.heard_at else last
+                last, wait = max(last, heard, self._since), lease
             if now - last >= wait:
                 # Open steps went on until their sender fell silent, and not while it was waited for.
                 await self._end(run, iso(max(last, now - wait) if settle is None else now))

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from runglass.config.settings import Settings
 from tests.e2e.command import environment
+from tests.ports import free_port
 from tests.process_guard import below
 from tests.prove.attacking.http import call
 from tests.prove.attacking.places import PROVIDER_KEY
-from tests.prove.killing.server import free_port
 
 OPEN_FILES = 1024
 CORES = 2

@@ -12,6 +12,7 @@ import asyncpg
 import httpx2
 
 from runglass.config.settings import Settings
+from tests.ports import free_port
 from tests.postgres_server import connected
 from tests.prove.clustering.database import NOTES, Nats, Postgres, Service, plant_ignored_fence
 from tests.prove.clustering.member import Member
@@ -23,7 +24,6 @@ from tests.prove.killing.load import Load, judge
 from tests.prove.killing.outside import Outside
 from tests.prove.killing.program import ROOT, THIS, Program
 from tests.prove.killing.reading import disagreements
-from tests.prove.killing.server import free_port
 from tests.waiting import until
 
 SERVERS, WORKERS = 3, 4

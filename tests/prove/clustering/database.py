@@ -19,11 +19,11 @@ from typing import Self
 
 import asyncpg
 
+from tests.ports import free_port
 from tests.postgres_replication import SYSTEM_USER
 from tests.postgres_server import connected
 from tests.process_guard import below
 from tests.prove.clustering.plan import Fault
-from tests.prove.killing.server import free_port
 from tests.waiting import until
 
 START_LIMIT_S = 60.0

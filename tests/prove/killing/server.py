@@ -6,12 +6,10 @@ The other end of `child.py`: knows processes and nothing of runs.
 import asyncio
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from random import SystemRandom
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, pidfd_send_signal
 from typing import Self
 
@@ -187,12 +185,3 @@ class KilledServer:
                     if self._pidfd is not None:
                         os.close(self._pidfd)
                         self._pidfd = None
-
-
-def free_port() -> int:
-    """A port that nobody has now, for a server that is to come back to it."""
-    while True:
-        # Of those from 32768 on the system gives one to each connection that goes out.
-        port = SystemRandom().randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port

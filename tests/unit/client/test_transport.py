@@ -24,6 +24,7 @@ from runglass import (
 from runglass.client.core.responses import Deadline
 from runglass.client.transport.blocking_sockets import DeadlineBackend
 from runglass.outlines.outline import OutlineColumns
+from tests.ports import free_port
 from tests.unit.client.recording import RESULT
 from tests.unit.client.scripted import (
     LAST_CHUNK,
@@ -49,14 +50,6 @@ BOUND_S = 0.2
 def times_out(within_s: float = BOUND_S) -> pytest.RaisesExc[APITimeoutError]:
     """The bound is kept by a server that would go on for minutes."""
     return pytest.raises(APITimeoutError, match=f"took longer than its timeout of {within_s:g} s")
-
-
-@contextmanager
-def closed_port() -> Iterator[int]:
-    """A port that nobody listens on, nor anybody else could take."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
@@ -134,10 +127,9 @@ def test_execute_is_tried_again_under_one_key_where_it_may_have_started(
 
 
 def test_a_server_that_is_not_there_is_tried_and_named(side: Side) -> None:
-    with closed_port() as port:
-        url = f"http://127.0.0.1:{port}/api/v1"
-        with pytest.raises(APIConnectionError, match=f"after 3 attempts: {url} cannot be reached") as caught:
-            side.value(side.client(url).flow("a/p/s").execute())
+    url = f"http://127.0.0.1:{free_port()}/api/v1"
+    with pytest.raises(APIConnectionError, match=f"after 3 attempts: {url} cannot be reached") as caught:
+        side.value(side.client(url).flow("a/p/s").execute())
     assert len(side.waits) == 2
     assert caught.value.__cause__ is not None
     assert "may have continued" not in str(caught.value)

@@ -188,6 +188,25 @@ def test_nothing_is_held_of_a_run_that_began_without_room_before_the_key_was_ref
     assert not [each for each in gc.get_objects() if type(each) is OpenRun and each.name == "unbegun"]
 
 
+def test_a_server_that_is_back_is_asked_before_the_lease_of_a_step_is_over(
+    receiver: Receiver, recorder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest_s = set()
+
+    def at_once(_: int, *, most_s: float) -> float:
+        longest_s.add(most_s)
+        return 0.0
+
+    monkeypatch.setattr("runglass.recorder.delivery.backoff_s", at_once)
+    receiver.is_away = True
+    for lease_s in (3, 30):
+        rec = recorder(lease_s=lease_s)
+        with rec.run("top"):
+            assert rec.flush()
+        rec.close()
+    assert longest_s == {1.0, 5.0}
+
+
 def is_whole_at_its_end(receiver: Receiver, trace_id: str, steps: int) -> bool:
     """Whether, when the end is told first, the ends of so many steps inside have come."""
     before: set[str] = set()

@@ -1,7 +1,7 @@
 """What other programs send is on disk, once, when it is acknowledged, and a run ends when nothing comes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import cache, partial
@@ -563,6 +563,23 @@ async def test_a_long_lease_puts_the_end_of_a_run_off_only_as_long_as_a_span_is_
     await house.record(span(1))
     await house.time_passes(SETTLE_S + 1)
     assert (await house.run()).status == "completed"
+
+
+async def test_a_sender_that_is_heard_of_while_its_run_is_looked_at_is_not_lost(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leased = span(1, end_ns=0, attributes={"runglass.lease_s": 30})
+    await house.record(leased)
+    due_recordings = house.store.due_recordings
+
+    async def due_and_heard_of(**which: Any) -> Sequence[RunRecord]:
+        due = await due_recordings(**which)
+        await house.record(leased)
+        return due
+
+    monkeypatch.setattr(house.store, "due_recordings", due_and_heard_of)
+    await house.time_passes(60)
+    assert (await house.run()).status == "running"
 
 
 async def test_an_open_span_without_a_lease_is_waited_for(house: House) -> None:
