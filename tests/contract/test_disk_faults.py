@@ -1,6 +1,5 @@
 """A disk that fails under a real server, which answers, lives and recovers; `/health` says what is wrong."""
 
-import resource
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -24,7 +23,7 @@ from tests.contract.wire import (
     refusal,
     start,
 )
-from tests.e2e.command import runglass, started
+from tests.e2e.command import failing_disk, runglass, started
 from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
@@ -144,17 +143,6 @@ def until_health(address: str, status: int) -> dict[str, Any]:
         return answer.json() if answer.status_code == status else None
 
     return eventually(said)
-
-
-@contextmanager
-def failing_disk(process: int) -> Iterator[None]:
-    """No write to a file succeeds in this process: SQLite reports a disk I/O error."""
-    soft, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
-    resource.prlimit(process, resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.prlimit(process, resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:

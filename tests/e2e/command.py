@@ -7,6 +7,7 @@ import os
 import pty
 import queue
 import re
+import resource
 import select
 import signal
 import struct
@@ -16,6 +17,7 @@ import termios
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +67,31 @@ def runglass(
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+def said_by(program: Path, *arguments: str, env: Mapping[str, str]) -> str:
+    """What a program of Python has printed, which ends well and says nothing on stderr."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", program, *arguments],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout
+
+
 class Process:
     """A command that goes on; what it prints is read line by line."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
         self.pid = process.pid
         self._stdout = _lines_of(process.stdout)
         self._stderr = _lines_of(process.stderr)
+        self.send = process.send_signal
+        """Sends a signal and waits for nothing."""
+        self.wait = partial(process.wait, WAIT_S)
+        """Waits for the end; the exit code."""
 
     def line(self) -> str:
         """The next line of stdout."""
@@ -92,27 +111,20 @@ class Process:
             lines.append(line)
         return lines
 
-    def press_ctrl_c(self) -> None:
-        """Presses Ctrl-C and waits for nothing."""
-        self._process.send_signal(signal.SIGINT)
-
     def interrupt(self) -> int:
         """Presses Ctrl-C; returns the exit code."""
-        self._process.send_signal(signal.SIGINT)
-        return self._process.wait(WAIT_S)
+        self.send(signal.SIGINT)
+        return self.wait()
 
     def terminate(self) -> int:
         """Asks it to stop (SIGTERM); returns the exit code."""
-        self._process.terminate()
-        return self._process.wait(WAIT_S)
+        self.send(signal.SIGTERM)
+        return self.wait()
 
     def kill(self) -> None:
         """Ends it at once, whatever it does (SIGKILL)."""
-        self._process.kill()
-        self._process.wait(WAIT_S)
-
-    def wait(self) -> int:
-        return self._process.wait(WAIT_S)
+        self.send(signal.SIGKILL)
+        self.wait()
 
 
 def hears_ctrl_c() -> None:
@@ -142,6 +154,17 @@ def started(
             if process.poll() is None:
                 process.kill()
             process.wait(WAIT_S)
+
+
+@contextmanager
+def failing_disk(process: int, *, most_bytes: int = 0) -> Iterator[None]:
+    """No file gets larger in the process, 0 for this one: SQLite reports a disk I/O error."""
+    soft, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def fill(data: Path, *flows: dict[str, Any]) -> str:

@@ -1,15 +1,16 @@
 """Which end-to-end tests `make test` runs: those of what users do first, and of what must never break."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from runglass import Client
+from runglass import AsyncClient, Client
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer
+from tests.e2e.either import Either
 
 Command = Callable[..., tuple[int, str, str]]
 """Runs a command; returns its exit code and what it printed on stdout and stderr."""
@@ -54,6 +55,12 @@ def client(server: RunningServer) -> Iterator[Client]:
     """A client of the module's `server`."""
     with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
         yield client
+
+
+@pytest.fixture(params=[Client, AsyncClient])
+async def either(request: pytest.FixtureRequest, server: RunningServer) -> AsyncIterator[Either]:
+    async with Either(request.param, server) as either:
+        yield either
 
 
 @pytest.fixture

@@ -32,6 +32,12 @@ class Either:
         """What a generator yields."""
         return [each async for each in stream] if hasattr(stream, "__aiter__") else list(stream)
 
+    async def first(self, stream: Any) -> Any:
+        """The first thing that a generator yields, which is closed then."""
+        found = await anext(stream) if hasattr(stream, "__anext__") else next(stream)
+        await self.value(stream.aclose() if hasattr(stream, "aclose") else stream.close())
+        return found
+
     @asynccontextmanager
     async def replay(self, session_id: str, **options: Any) -> AsyncIterator[Any]:
         """A replay of the client, which is a block of its kind."""

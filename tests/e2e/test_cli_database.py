@@ -1,7 +1,10 @@
 """`runglass data`: what a database takes, a smaller one, a copy, and whether all in it is true."""
 
+import base64
+import errno
 import json
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -18,8 +21,9 @@ from runglass.cli.exit_codes import Exit
 from runglass.errors import StoreError
 from runglass.store.sqlite.database_file import opened
 from runglass.testing import running_server
-from tests.e2e.command import START, environment
+from tests.e2e.command import START, environment, failing_disk, started
 from tests.e2e.conftest import Printed
+from tests.waiting import eventually
 
 FLOWS = """
 slug: greet
@@ -41,10 +45,9 @@ Ask = Callable[..., tuple[int, str, str]]
 pytestmark = pytest.mark.usefixtures("alone")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A data folder with three runs that have ended and one that was left off, and no server."""
-    data = tmp_path / "data"
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("data")
     with running_server(data=data, capture="full") as server:
         for flow in FLOWS.split("---\n"):
             server.push(flow)
@@ -56,6 +59,12 @@ def folder(tmp_path: Path) -> Path:
             assert [next(events).event_type for _ in range(3)][::2] == ["run_started", "step_started"]
             events.close()
     return data
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A data folder with three runs that have ended and one that was left off, and no server."""
+    return shutil.copytree(written, tmp_path / "data")
 
 
 @pytest.fixture
@@ -181,13 +190,61 @@ def test_a_backup_takes_the_place_of_nothing(folder: Path, tmp_path: Path, ask: 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "there"]
 
 
-@pytest.mark.parametrize("command", [["usage"], ["vacuum"], ["check"], ["backup", "copy"]])
-def test_a_mistyped_folder_does_not_become_a_database(
-    tmp_path: Path, ask: Ask, command: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_backup_that_is_stopped_leaves_no_part_of_a_copy(
+    folder: Path, database: sqlite3.Connection
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert ask(*command, "--data", tmp_path / "none")[0] == Exit.NOT_FOUND
+    database.execute("PRAGMA journal_mode = DELETE")
+    database.execute("BEGIN EXCLUSIVE")
+    with started("data", "backup", folder / "copy", "--data", folder) as backup:
+        eventually(lambda: [*folder.glob(".copy.*")])
+        backup.send(signal.SIGTERM)
+        database.execute("ROLLBACK")
+        assert backup.wait() == Exit.TERMINATED
+    assert [*folder.glob("*copy*")] == []
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_backup_needs_no_hard_links(
+    folder: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    copy = folder / "copy"
+
+    def refused(part: Path, target: Path) -> None:
+        if is_there:
+            target.write_text("made meanwhile")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refused)
+    code, _, err = ask("backup", copy, "--data", folder)
+    if is_there:
+        assert (code, copy.read_text()) == (Exit.USAGE, "made meanwhile")
+        assert "name another file" in err
+    else:
+        assert code == Exit.OK
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+        assert ask("check", "--all", "--store", f"sqlite:///{copy}")[0] == Exit.OK
+    assert [*folder.glob(".copy.*")] == []
+
+
+@pytest.mark.parametrize("command", [["usage"], ["vacuum"], ["check"], ["backup", "copy"], ["migrate"]])
+def test_a_mistyped_folder_does_not_become_a_database(
+    tmp_path: Path, printed: Printed, command: list[str]
+) -> None:
+    group = [] if command == ["migrate"] else ["data"]
+    said = printed(*group, *command, "--data", tmp_path / "none", code=Exit.NOT_FOUND).err
+    assert "there is no database" in said
+    assert "name its folder with --data" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", [["data", "check"], ["migrate"], ["keys", "list", "acme/demo"], ["runs", "list"]]
+)
+def test_a_disk_without_room_is_told_as_that(folder: Path, printed: Printed, command: list[str]) -> None:
+    # The file of the log's shared memory is made, as on a full disk, and cannot grow.
+    with failing_disk(0, most_bytes=4096):
+        said = printed(*command, "--data", folder, code=Exit.FAILED)
+    assert "the disk is full; make room on it" in said.out + said.err
 
 
 def test_damage_is_named_and_ends_with_an_exit_code(
@@ -213,6 +270,29 @@ def test_a_damaged_file_is_found(folder: Path, ask: Ask, at: int) -> None:
     code, out, _ = ask("check", "--data", folder, "--json")
     assert code == Exit.FAILED
     assert json.loads(out)["problems"]
+
+
+def test_every_row_of_an_unreadable_run_comes_out_as_it_is_and_none_of_others(
+    folder: Path, tmp_path: Path, ask: Ask, database: sqlite3.Connection
+) -> None:
+    ids = [run_id for (run_id,) in database.execute("SELECT id FROM run ORDER BY no")]
+    database.execute("UPDATE run SET summary = ? WHERE id = ?", (b"\xff\x00", ids[0]))
+    file = tmp_path / "run.jsonl"
+    assert ask("export-raw", ids[0].upper(), file, "--data", folder)[0] == Exit.OK
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    lines: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
+    (run,) = [line["row"] for line in lines if line["table"] == "run"]
+    assert run["id"] == ids[0]
+    assert base64.b64decode(run["summary"]["base64"]) == b"\xff\x00"
+    for table in ("event", "step", "run_outcome"):
+        stored = database.execute(f"SELECT * FROM {table} WHERE run_no = ?", (run["no"],)).fetchall()
+        rows = [line["row"] for line in lines if line["table"] == table]
+        assert stored
+        assert [
+            tuple(value["text"].encode() if isinstance(value, dict) else value for value in row.values())
+            for row in rows
+        ] == stored
+    assert ids[1] not in file.read_text()
 
 
 RETENTION = ["projects", "retention", "acme/demo"]

@@ -3,7 +3,6 @@
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -13,17 +12,12 @@ from runglass import Client
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.client.api.admin import Management
-from runglass.store.records import Role
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.e2e.conftest import Command
 from tests.http_server import Reply, answering, listening
-from tests.ports import free_port
+from tests.servers import server_with
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as server:
-        yield server
+server = server_with()
 
 
 class Doctor:
@@ -33,13 +27,10 @@ class Doctor:
         self._command = command
         self._set = monkeypatch.setenv
         self.server = server
-        self.has_key("record")
+        key = server.make_key("acme", "demo", "record")
+        self._set("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=Bearer%20{key}")
         self._set("OTEL_EXPORTER_OTLP_ENDPOINT", server.address)
         self._set("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-
-    def has_key(self, role: Role) -> None:
-        key = self.server.make_key("acme", "demo", role)
-        self._set("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=Bearer%20{key}")
 
     def finds(self, problem: str, remedy: str, **variables: str) -> None:
         for name, value in variables.items():
@@ -97,55 +88,34 @@ def test_without_variables_it_tries_the_server_that_watch_would_start(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_path_that_would_be_doubled_is_found(doctor: Doctor) -> None:
-    address = doctor.server.address
-    doctor.finds(
-        "makes /v1/traces/v1/traces",
-        f"set it to {address}",
-        OTEL_EXPORTER_OTLP_ENDPOINT=f"{address}/v1/traces",
-    )
+NOBODY = "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize(
-    ("variables", "problem", "remedy"),
+    ("variable", "value", "problem", "remedy"),
     [
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:8080"}, "is no address", "write it like http://"),
-        ({"OTEL_EXPORTER_OTLP_HEADERS": "x-runglass-flow=a"}, "has no key", "role record"),
-        ({"OTEL_SDK_DISABLED": "true"}, "send no traces", "unset OTEL_SDK_DISABLED"),
-        ({"OTEL_TRACES_EXPORTER": "console"}, "send no traces", "unset OTEL_TRACES_EXPORTER"),
-        ({"OTEL_TRACES_SAMPLER": "always_off"}, "send no traces", "unset OTEL_TRACES_SAMPLER"),
-        (
-            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-            "is grpc, which is not tried",
-            "set OTEL_EXPORTER_OTLP_PROTOCOL=http/",
-        ),
-        (
-            {"OTEL_EXPORTER_OTLP_HEADERS": "x-api-key=nk_live_0_0"},
-            "unknown or revoked",
-            "use a key that exists",
-        ),
+        ("ENDPOINT", "{address}/v1/traces", "makes /v1/traces/v1/traces", "set it to {address}"),
+        ("ENDPOINT", "{address}/nowhere", "there is no path", "name its address alone"),
+        ("ENDPOINT", NOBODY, "cannot be reached", "is the server started"),
+        ("ENDPOINT", "https://{host}", "", "the server speaks http: write {address}"),
+        ("ENDPOINT", "127.0.0.1:8080", "is no address", "write it like http://"),
+        ("HEADERS", "x-runglass-flow=a", "has no key", "role record"),
+        ("HEADERS", "x-api-key=nk_live_0_0", "unknown or revoked", "use a key that exists"),
+        ("HEADERS", "x-api-key={reads}", "", "use a key with the role record"),
+        ("PROTOCOL", "grpc", "is grpc, which is not tried", "set OTEL_EXPORTER_OTLP_PROTOCOL=http/"),
+        ("OTEL_SDK_DISABLED", "true", "send no traces", "unset OTEL_SDK_DISABLED"),
+        ("OTEL_TRACES_EXPORTER", "console", "send no traces", "unset OTEL_TRACES_EXPORTER"),
+        ("OTEL_TRACES_SAMPLER", "always_off", "send no traces", "unset OTEL_TRACES_SAMPLER"),
     ],
 )
 def test_variables_that_cannot_work_are_found(
-    doctor: Doctor, variables: dict[str, str], problem: str, remedy: str
+    doctor: Doctor, variable: str, value: str, problem: str, remedy: str
 ) -> None:
-    doctor.finds(problem, remedy, **variables)
-
-
-def test_a_key_that_can_only_read_is_found(doctor: Doctor) -> None:
-    doctor.has_key("read")
-    doctor.finds("", "use a key with the role record")
-
-
-def test_another_path_a_port_without_a_server_and_the_wrong_scheme_are_found(doctor: Doctor) -> None:
+    name = variable if variable.startswith("OTEL_") else f"OTEL_EXPORTER_OTLP_{variable}"
     address = doctor.server.address
-    doctor.finds(
-        "there is no path", "name its address alone", OTEL_EXPORTER_OTLP_ENDPOINT=f"{address}/nowhere"
-    )
-    nobody = f"http://127.0.0.1:{free_port()}"
-    doctor.finds("cannot be reached", "is the server started", OTEL_EXPORTER_OTLP_ENDPOINT=nobody)
-    https = address.replace("http:", "https:")
-    doctor.finds("", f"the server speaks http: write {address}", OTEL_EXPORTER_OTLP_ENDPOINT=https)
+    known = {"address": address, "host": address.partition("//")[2]}
+    given = value.format(**known, reads=doctor.server.make_key("acme", "demo", "read"))
+    doctor.finds(problem, remedy.format(**known), **{name: given})
 
 
 def test_without_otlp_variables_it_finds_what_is_wrong_with_the_address_and_the_key_of_a_recorder(
@@ -154,8 +124,7 @@ def test_without_otlp_variables_it_finds_what_is_wrong_with_the_address_and_the_
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_HEADERS")
     address = doctor.server.address
-    nobody = f"http://127.0.0.1:{free_port()}"
-    doctor.finds("cannot be reached", "is the server started", RUNGLASS_BASE_URL=nobody)
+    doctor.finds("cannot be reached", "is the server started", RUNGLASS_BASE_URL=NOBODY)
     https = address.replace("http:", "https:")
     doctor.finds("", f"the server speaks http: write {address}", RUNGLASS_BASE_URL=https)
     doctor.finds("unknown", "a key that exists", RUNGLASS_BASE_URL=address, RUNGLASS_API_KEY="nk_live_0_0")
@@ -165,19 +134,9 @@ def test_without_otlp_variables_it_finds_what_is_wrong_with_the_address_and_the_
 
 def test_an_http_address_of_an_https_server_is_found(doctor: Doctor, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    files = ("-keyout", str(key), "-out", str(certificate))
+    subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
 

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from runglass import APITimeoutError, Client
@@ -13,7 +12,7 @@ from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.testing import running_server
 from tests.collector import collecting
-from tests.e2e.command import WAIT_S, runglass, started
+from tests.e2e.command import runglass, started
 from tests.e2e.conftest import Printed
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
@@ -137,22 +136,6 @@ def test_a_wait_that_times_out_keeps_nobody_from_leaving_the_folder(tmp_path: Pa
         job = client.flow("acme/shop/endless").execute_async(message="hello")
         with pytest.raises(APITimeoutError):
             job.run.wait(timeout=0.1)
-
-
-def test_open_serves_the_folder_until_ctrl_c(tmp_path: Path, printed: Printed) -> None:
-    data = tmp_path / "here"
-    at = ["--data", str(data)]
-    printed("flow", "push", "greet.yaml", "--to", "acme/shop", "--create", "--publish", *at)
-    printed("keys", "create", "acme/shop", *at)
-    printed("run", "greet", "-m", "hello", *at)
-    with started("open", "last", "--print", *at) as server:
-        url = server.line().removeprefix("ready ")
-        link = server.line_of_stderr_with("look at acme/shop in a browser").split()[-1]
-        with httpx2.Client(timeout=WAIT_S) as browser:
-            page = browser.get(link).headers["location"]
-        assert url.startswith("http://127.0.0.1:")
-        assert page.startswith("/runs/01")
-        assert server.interrupt() == Exit.OK
 
 
 def test_a_run_without_a_server_is_sent_as_spans_by_the_next_server(tmp_path: Path) -> None:

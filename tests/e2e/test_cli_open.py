@@ -9,7 +9,7 @@ from runglass import Client
 from runglass.cli.commands.serve import is_this_machine
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer
-from tests.e2e.command import WAIT_S, started
+from tests.e2e.command import started
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
 
@@ -17,6 +17,14 @@ FLOW = "slug: keep\nsteps: [{id: keep, type: passthrough}]\n"
 
 
 server = server_with(FLOW)
+
+
+def signed_in(link: str) -> tuple[str, str]:
+    """The page that a link leads a browser to, and the role that it has there."""
+    with httpx2.Client(timeout=WAIT_S) as browser:
+        page, _, proof = browser.get(link).headers["location"].partition("#proof=")
+        me = browser.get(httpx2.URL(link).join("/api/v1/viewer/me"), headers={"X-Viewer-Proof": proof}).json()
+        return page, me["role"]
 
 
 def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
@@ -31,11 +39,7 @@ def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
     ):
         link = printed("open", *arguments).out.strip()
         assert link.startswith(f"{server.address}/viewer/ticket/")
-        with httpx2.Client(timeout=WAIT_S) as browser:
-            led_to, _, proof = browser.get(link).headers["location"].partition("#proof=")
-            assert led_to == page
-            me = browser.get(f"{server.base_url}/viewer/me", headers={"X-Viewer-Proof": proof})
-            assert me.json()["role"] == "admin"
+        assert signed_in(link) == (page, "admin")
 
 
 @pytest.mark.parametrize(
@@ -67,9 +71,18 @@ def test_serve_prints_a_link_for_each_project_with_a_key(tmp_path: Path, printed
         said = server.line_of_stderr_with("look at acme/shop in a browser")
         link = said.split()[-1]
         assert link.startswith(f"{url}/viewer/ticket/")
-        with httpx2.Client(base_url=url, timeout=WAIT_S) as browser:
-            led_to, _, proof = browser.get(link).headers["location"].partition("#proof=")
-            assert led_to == "/"
-            me = browser.get("/api/v1/viewer/me", headers={"X-Viewer-Proof": proof})
-            assert me.json()["role"] == "admin"
+        assert signed_in(link) == ("/", "admin")
+        assert server.interrupt() == Exit.OK
+
+
+def test_open_serves_a_folder_until_ctrl_c(tmp_path: Path, alone: None, printed: Printed) -> None:
+    (tmp_path / "keep.yaml").write_text(FLOW)
+    at = ["--data", str(tmp_path / "here")]
+    printed("flow", "push", "keep.yaml", "--to", "acme/shop", "--create", "--publish", *at)
+    printed("keys", "create", "acme/shop", *at)
+    printed("run", "keep", "-m", "hello", *at)
+    with started("open", "last", "--print", *at) as server:
+        assert server.line().startswith("ready http://127.0.0.1:")
+        page, role = signed_in(server.line_of_stderr_with("look at acme/shop in a browser").split()[-1])
+        assert (page.startswith("/runs/01"), role) == (True, "admin")
         assert server.interrupt() == Exit.OK

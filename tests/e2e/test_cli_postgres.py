@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_runtime, open_store, upgrade_store
 from runglass.wire.admin_api import SERVER
@@ -93,18 +94,6 @@ async def test_a_command_that_deletes_leaves_the_rows_and_the_claim_of_them_to_s
             assert await server.claim_maintenance("removal", for_s=1.0)
 
 
-@pytest.mark.parametrize(
-    ("command", "instead"), [("usage", "psql"), ("vacuum", "autovacuum"), ("backup copy", "pg_dump")]
-)
-def test_commands_for_sqlite_files_say_what_to_do_instead(tmp_path: Path, command: str, instead: str) -> None:
-    done = runglass("data", *command.split(), env={"RUNGLASS_STORE": NOBODY}, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "this is for SQLite files, and the store is 'postgresql://127.0.0.1:1/shop'" in done.stderr
-    assert instead in done.stderr
-    assert PASSWORD not in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_after_a_kill_the_next_server_starts_by_itself(store: dict[str, str], tmp_path: Path) -> None:
     with started("serve", "--port", "0", env=store, cwd=tmp_path) as first:
         assert first.line().startswith("ready ")
@@ -113,26 +102,32 @@ def test_after_a_kill_the_next_server_starts_by_itself(store: dict[str, str], tm
         assert second.line().startswith("ready ")
 
 
-def test_a_database_that_is_away_is_a_message_and_an_exit_code(tmp_path: Path) -> None:
-    for command in (("serve", "--port", "0"), ("data", "check")):
-        done = runglass(*command, env={"RUNGLASS_STORE": NOBODY}, cwd=tmp_path)
-        assert done.returncode == 4
-        assert "'postgresql://127.0.0.1:1/shop' cannot be used: nobody listens there" in done.stderr
-        assert "Traceback" not in done.stderr
-        assert PASSWORD not in done.stdout + done.stderr
+IN_A_VARIABLE = {"RUNGLASS_STORE": NOBODY}
+AWAY = "'postgresql://127.0.0.1:1/shop' cannot be used: nobody listens there"
+NO_FILE = "this is for SQLite files, and the store is 'postgresql://127.0.0.1:1/shop': "
+MISTYPED = {"RUNGLASS_STORE": f"postgresql://me:{PASSWORD}/x@host/shop"}
 
 
-def test_a_password_in_an_argument_is_refused(tmp_path: Path) -> None:
-    for command in (("serve",), ("keys", "list", "acme/shop"), ("migrate",)):
-        done = runglass(*command, "--store", NOBODY, cwd=tmp_path)
-        assert done.returncode == 2
-        assert "RUNGLASS_STORE" in done.stderr
-        assert PASSWORD not in done.stdout + done.stderr
-
-
-def test_an_address_that_is_none_is_refused_and_not_shown(tmp_path: Path) -> None:
-    address = f"postgresql://me:{PASSWORD}/x@host/shop"
-    done = runglass("serve", env={"RUNGLASS_STORE": address}, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "%2F" in done.stderr
+@pytest.mark.parametrize(
+    ("command", "env", "code", "said"),
+    [
+        ("data usage", IN_A_VARIABLE, Exit.USAGE, f"{NO_FILE}ask psql"),
+        ("data vacuum", IN_A_VARIABLE, Exit.USAGE, f"{NO_FILE}its autovacuum"),
+        ("data backup copy", IN_A_VARIABLE, Exit.USAGE, f"{NO_FILE}copy it with pg_dump"),
+        ("data check", IN_A_VARIABLE, Exit.UNREACHABLE, AWAY),
+        ("serve --port 0", IN_A_VARIABLE, Exit.UNREACHABLE, AWAY),
+        ("serve", MISTYPED, Exit.USAGE, "%2F"),
+        (f"serve --store {NOBODY}", {}, Exit.USAGE, "RUNGLASS_STORE"),
+        (f"keys list acme/shop --store {NOBODY}", {}, Exit.USAGE, "RUNGLASS_STORE"),
+        (f"migrate --store {NOBODY}", {}, Exit.USAGE, "RUNGLASS_STORE"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_a_message_without_its_password(
+    tmp_path: Path, command: str, env: dict[str, str], code: Exit, said: str
+) -> None:
+    done = runglass(*command.split(), env=env, cwd=tmp_path)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
     assert PASSWORD not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -55,6 +55,7 @@ def test_the_client_runs_a_run_again(server: RunningServer, client: Client) -> N
     assert again.wait().rerun_of == first.execution_id
     assert again.trace().flow_run.input == first.trace().flow_run.input == {"inputs": {"message": "hello"}}
     assert again.diff(first).same
+    assert again.diff(first.execution_id) == again.diff(first)
     overridden = first.rerun(version="production", block_overrides={"ask": {"prompt": "bye"}})
     overridden.wait()
     assert overridden.trace().flow_run.result == {"text": "bye"}

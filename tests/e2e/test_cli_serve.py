@@ -78,11 +78,17 @@ def test_serve_says_why_it_cannot_start(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_not_again(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """That of a project, in one of flows."""
     folder = tmp_path / "flows" / "acme" / "shop"
     folder.mkdir(parents=True)
+    return folder
+
+
+async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_not_again(
+    tmp_path: Path, folder: Path
+) -> None:
     (folder / "first.yaml").write_text(FLOW)
     (folder / "second.yml").write_text(FLOW)
     reports: list[str] = []
@@ -108,9 +114,9 @@ async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_n
         assert reports[5:] == ["flows: acme/shop/greet is published as version 1"]
 
 
-async def test_a_file_of_the_folder_is_checked_in_a_process_with_a_limit_of_time(tmp_path: Path) -> None:
-    folder = tmp_path / "flows" / "acme" / "shop"
-    folder.mkdir(parents=True)
+async def test_a_file_of_the_folder_is_checked_in_a_process_with_a_limit_of_time(
+    tmp_path: Path, folder: Path
+) -> None:
     (folder / "greet.yaml").write_text(
         "slug: greet\nsteps:\n" + "".join(f"  - {{id: s{n}, type: passthrough}}\n" for n in range(1_000))
     )
@@ -123,10 +129,8 @@ async def test_a_file_of_the_folder_is_checked_in_a_process_with_a_limit_of_time
 
 
 async def test_a_folder_publishes_no_flow_with_a_model_that_is_not_among_the_project_s(
-    tmp_path: Path,
+    tmp_path: Path, folder: Path
 ) -> None:
-    folder = tmp_path / "flows" / "acme" / "shop"
-    folder.mkdir(parents=True)
     (folder / "greet.yaml").write_text(FLOW.replace("echo", "'local:big'"))
     reports: list[str] = []
     async with open_runtime(Settings(data=tmp_path)) as runtime:
@@ -150,33 +154,21 @@ def test_serve_starts_where_kubernetes_has_a_service_of_its_name(tmp_path: Path)
         assert "did you mean RUNGLASS_PORT?" in server.line_of_stderr_with("RUNGLASS_PROT")
 
 
-def test_with_a_log_of_json_each_line_on_stderr_is_an_object(tmp_path: Path) -> None:
-    folder = tmp_path / "flows" / "acme" / "shop"
-    folder.mkdir(parents=True)
-    (folder / "greet.yaml").write_text(FLOW)
-    data = ("--data", tmp_path / "data", "--flows", tmp_path / "flows")
-    with started("serve", "--port", "0", "--log-format", "json", *data) as server:
-        url = server.line().removeprefix("ready ")
-        assert server.interrupt() == Exit.OK
-        told = [json.loads(line)["message"] for line in server.rest_of_stderr()]
-    assert "flows: acme/shop/greet is published as version 1" in told
-    assert any(line.startswith(f"look at its runs in a browser at {url}/") for line in told)
-
-
-def test_the_last_words_of_a_process_of_the_sandbox_do_not_reach_stderr(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
+def test_with_a_log_of_json_each_line_is_an_object_and_has_no_last_words_of_the_sandbox(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
-    folder = tmp_path / "flows" / "acme" / "shop"
-    folder.mkdir(parents=True)
     (folder / "count.yaml").write_text("slug: count\nsteps: [{id: one, type: code, code: return 1}]\n")
     data = ("--data", tmp_path / "data", "--flows", tmp_path / "flows")
     # Python in place of the sandbox: it does not know the arguments, says so at length, and ends.
     env = {"MONTY_BIN": sys.executable}
     with started("serve", "--port", "0", "--log-format", "json", *data, env=env) as server:
-        monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
+        url = server.line().removeprefix("ready ")
+        monkeypatch.setenv("RUNGLASS_BASE_URL", url)
         key = printed("keys", "create", "--create", "acme/shop", "--data", tmp_path / "data").out
         monkeypatch.setenv("RUNGLASS_API_KEY", key.strip())
         printed("run", "acme/shop/count", code=Exit.FAILED)
         assert server.interrupt() == Exit.OK
         told = [json.loads(line)["message"] for line in server.rest_of_stderr()]
+    assert "flows: acme/shop/count is published as version 1" in told
+    assert any(line.startswith(f"look at its runs in a browser at {url}/") for line in told)
     assert any("code died: monty worker crashed" in line and len(line) < 200 for line in told)

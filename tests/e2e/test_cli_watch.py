@@ -4,13 +4,13 @@ import json
 import os
 import pty
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from runglass import Client
+from runglass.cli.exit_codes import Exit
 from runglass.store.records import Role
 from runglass.testing import RunningServer
 from tests.e2e.command import START, environment, fill, hears_ctrl_c, runglass, served, started
@@ -87,12 +87,24 @@ def test_steps_are_shown_while_the_program_is_active(program: Program) -> None:
         assert watch.line_of_stderr_with("run completed")
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_program_that_dies_by_a_signal_has_the_exit_code_of_a_shell(
-    program: Program, name: str, code: int
+DIES = "import signal; signal.signal(signal.{0}, signal.SIG_DFL); os.kill(os.getpid(), signal.{0})"
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "said"),
+    [
+        ("", Exit.OK, "the program sent no traces"),
+        ("send(method='GET')", Exit.OK, "traces came, but none with a call of a model"),
+        (DIES.format("SIGINT"), 130, "a signal ended it"),
+        (DIES.format("SIGTERM"), 143, "a signal ended it"),
+        (DIES.format("SIGHUP"), 129, "a signal ended it"),
+    ],
+)
+def test_where_nothing_came_it_says_why_that_may_be_and_has_the_exit_code_of_a_shell(
+    program: Program, code: str, exit_code: int, said: str
 ) -> None:
-    kill = f"import signal; signal.signal(signal.{name}, signal.SIG_DFL); os.kill(os.getpid(), signal.{name})"
-    assert runglass(*program.words(kill)).returncode == code
+    done = runglass(*program.words(code))
+    assert (done.returncode, said in done.stderr) == (exit_code, True)
 
 
 def test_a_signal_reaches_the_program_and_its_processes_and_the_program_decides(program: Program) -> None:
@@ -158,17 +170,6 @@ def test_a_program_that_cannot_be_run_has_the_exit_code_of_a_shell(
     assert f"{program_file!r} cannot be run: {why}" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        ("", "the program sent no traces"),
-        ("send(method='GET')", "traces came, but none with a call of a model"),
-    ],
-)
-def test_where_nothing_came_it_says_why_that_may_be(program: Program, code: str, said: str) -> None:
-    assert said in runglass(*program.words(code)).stderr
-
-
 def test_variables_are_set_and_those_of_the_user_stay(program: Program) -> None:
     names = (
         "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -232,27 +233,22 @@ def test_the_running_server_of_the_folder_is_used_and_the_keys_end_with_the_prog
 server = server_with()
 
 
-def watch_on(server: RunningServer, program: Program, role: Role) -> subprocess.CompletedProcess[str]:
+@pytest.mark.parametrize(
+    ("role", "can_only"), [("run", None), ("admin", None), ("record", "send"), ("read", "read")]
+)
+def test_a_server_that_is_named_records_with_a_key_that_can_send_and_read(
+    program: Program, server: RunningServer, role: Role, can_only: str | None
+) -> None:
     key = server.make_key("acme", "demo", role)
     words = [each for each in program.words(CALL) if each not in ("--data", program.data)]
-    return runglass(*words, env={"RUNGLASS_BASE_URL": server.address, "RUNGLASS_API_KEY": key})
-
-
-@pytest.mark.parametrize("role", ["run", "admin"])
-def test_a_server_that_is_named_records(program: Program, server: RunningServer, role: Role) -> None:
-    done = watch_on(server, program, role)
+    done = runglass(*words, env={"RUNGLASS_BASE_URL": server.address, "RUNGLASS_API_KEY": key})
+    assert not program.data.exists()
+    if can_only is not None:
+        assert (done.returncode, f"can only {can_only}" in done.stderr) == (Exit.USAGE, True)
+        return
     with Client(server.key, base_url=server.base_url) as client:
         newest = client.runs(limit=1).runs[0].id
     assert done.stderr.rstrip().endswith(f"{server.address}/runs/{newest}")
-    assert not program.data.exists()
-
-
-@pytest.mark.parametrize(("role", "can"), [("record", "send"), ("read", "read")])
-def test_a_key_that_can_do_half_of_it_is_refused(
-    program: Program, server: RunningServer, role: Role, can: str
-) -> None:
-    done = watch_on(server, program, role)
-    assert (done.returncode, f"can only {can}" in done.stderr) == (2, True)
 
 
 def test_a_server_that_is_lost_leaves_the_exit_code_alone(program: Program) -> None:

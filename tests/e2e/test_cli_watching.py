@@ -1,15 +1,14 @@
 """`run` from its first line to its last: its id, its events, Ctrl-C, a time limit, a server that is lost."""
 
 import json
+import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runglass import Client
-from runglass.cli import main
 from runglass.cli.backends.run_watcher import WatchedRun
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer
@@ -18,13 +17,12 @@ from tests.ports import free_port
 from tests.servers import server_with
 from tests.unit.client.recording import SEQS, stream
 from tests.unit.client.scripted import (
-    EVENT_STREAM,
     Exchange,
-    Scene,
     ScriptedServer,
     answers,
     hangs_up,
     refuses,
+    sends,
 )
 from tests.unit.client.sides import KEY, RUN
 
@@ -82,7 +80,7 @@ def test_the_id_is_printed_while_the_run_goes_on_also_without_a_terminal(
     with started("run", "acme/demo/endless", env=variables) as run:
         run_id = id_in(run.line_of_stderr_with("run "))
         assert status_of(server, run_id) in ("pending", "running")
-        assert main(["runs", "cancel", run_id, *_flags(variables)]) == Exit.OK
+        assert runglass("runs", "cancel", run_id, env=variables).returncode == Exit.OK
         assert "cancelled" in run.line_of_stderr_with("error: ")
         assert run.wait() == Exit.FAILED
 
@@ -119,9 +117,9 @@ def test_a_tail_on_a_terminal_paints_what_goes_on_and_ctrl_c_leaves_it_in_order(
 def test_ctrl_c_twice_cancels_the_run(server: RunningServer, variables: dict[str, str]) -> None:
     with started("run", "acme/demo/endless", env=variables) as run:
         run_id = id_in(run.line_of_stderr_with("run "))
-        run.press_ctrl_c()
+        run.send(signal.SIGINT)
         run.line_of_stderr_with("runs cancel", run_id)
-        run.press_ctrl_c()
+        run.send(signal.SIGINT)
         run.line_of_stderr_with(f"run {run_id} is cancelled")
         assert run.wait() == Exit.INTERRUPTED
     assert status_of(server, run_id) == "cancelled"
@@ -164,54 +162,21 @@ def test_a_run_outlives_its_server_and_so_does_the_command_that_waits_for_it(tmp
     assert [each["id"] for each in listed["runs"]] == [run_id]
 
 
-ACCEPTED = {"executionId": RUN, "status": "pending", "flowId": "f", "blockCount": 1}
-DONE = {"executionId": RUN, "status": "completed", "result": {"text": "é"}, "error": None}
-
-
-def sends(body: bytes) -> Scene:
-    async def scene(exchange: Exchange) -> None:
-        await exchange.start(200, EVENT_STREAM)
-        await exchange.send(body)
-
-    return scene
-
-
-@pytest.fixture
-def scripted() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
-
-
-def watch_run(server: ScriptedServer) -> tuple[object, list[int]]:
-    """The result of a run, and the numbers of the events that were shown of it."""
-    seen: list[int] = []
-
-    with Client(KEY, base_url=server.url, max_retries=0) as client:
-        run = WatchedRun(client, "a/p/s", message="hi", longest_wait_s=0.01)
-        return run.result(lambda event: seen.append(event.seq)).result, seen
-
-
 def test_a_run_whose_acceptance_was_lost_is_asked_for_again_under_the_same_key(
-    scripted: ScriptedServer, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    unavailable = refuses(503, "UNAVAILABLE")
-    scripted.plays(
-        hangs_up,
-        hangs_up,
-        unavailable,
-        answers(ACCEPTED, status=202),
-        sends(stream()),
-        unavailable,
-        answers(DONE),
-    )
-    assert watch_run(scripted) == ({"text": "é"}, SEQS)
-    posts = [each for each in scripted.requests if each.method == "POST"]
+    accepted = {"executionId": RUN, "status": "pending", "flowId": "f", "blockCount": 1}
+    done = {"executionId": RUN, "status": "completed", "result": {"text": "é"}, "error": None}
+    unavailable, seen = refuses(503, "UNAVAILABLE"), list[int]()
+    with ScriptedServer() as server, Client(KEY, base_url=server.url, max_retries=0) as client:
+        begins = hangs_up, hangs_up, unavailable, answers(accepted, status=202)
+        server.plays(*begins, sends(stream()), unavailable, answers(done))
+        run = WatchedRun(client, "a/p/s", message="hi", longest_wait_s=0.01)
+        assert run.result(lambda event: seen.append(event.seq)).result == {"text": "é"}
+    assert seen == SEQS
+    posts = [each for each in server.requests if each.method == "POST"]
     assert len(posts) == 4
     assert len({each.headers["idempotency-key"] for each in posts}) == 1
     assert len({each.body for each in posts}) == 1
     # Once for the acceptance, once for the result: not for each attempt.
     assert capsys.readouterr().err.count("asked again until it answers") == 2
-
-
-def _flags(variables: dict[str, str]) -> list[str]:
-    return ["--base-url", variables["RUNGLASS_BASE_URL"], "--api-key", variables["RUNGLASS_API_KEY"]]

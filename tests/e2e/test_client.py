@@ -1,7 +1,6 @@
 """The client against a real server: one list of scenarios, run blocking and on asyncio."""
 
 import re
-import uuid
 from typing import Any
 
 import pytest
@@ -10,13 +9,10 @@ from runglass import (
     Client,
     FlowCompleted,
     FlowExecutionError,
-    FlowNotFoundError,
     RunStarted,
     StepCompleted,
     StepOutput,
     StepPaused,
-    StepPausedForToolCalls,
-    StreamEvent,
 )
 from runglass.testing import RunningServer
 from tests.servers import server_with
@@ -40,31 +36,15 @@ steps:
   - {id: second, type: code, code: "return {'n': n + 1}"}
   - {id: third, type: code, code: "return {'n': n + 1}"}
 """
-ASK = """
-slug: ask
-steps:
-  - {id: before, type: passthrough}
-  - {id: ask, type: llm, model: echo, prompt: "{{ message }}", settings: {parallel_tool_calls: false}}
-  - {id: after, type: code, code: "return {'said': text}"}
-"""
 BROKEN = """
 slug: broken
 steps:
   - {id: fine, type: passthrough}
   - {id: bad, type: code, code: "return 1 / 0"}
 """
-SLOW = """
-slug: slow
-steps:
-  - {id: wait, type: wait, ms: 60000}
-"""
-TOOLS = [
-    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
-    for name in ("one", "two")
-]
 
 
-server = server_with(WALK, EDIT, ASK, BROKEN, SLOW)
+server = server_with(WALK, EDIT, BROKEN)
 
 
 def connect(side: Side, server: RunningServer, **options: Any) -> Any:
@@ -85,21 +65,6 @@ def test_a_walk_is_one_run_with_one_trace(server: RunningServer, side: Side) -> 
     trace = side.value(flow.run(run_id).trace())
     assert (trace.flow_run.status, trace.flow_run.trigger_type) == ("completed", "step")
     assert [step.step_id for step in trace.steps] == ["first", "shout", "shout", "last"]
-
-
-def test_two_runs_are_compared_by_a_run_or_an_id(server: RunningServer, side: Side) -> None:
-    flow = connect(side, server).flow("walk")
-    a, b = (side.value(flow.execute(message=words, trace=True)).execution_id for words in ("a b", "a c"))
-    found = side.value(flow.run(a).diff(flow.run(b)))
-    assert [(row.step_id, row.loop_path) for row in found.rows] == [
-        ("first", None),
-        ("shout", (1,)),
-        ("last", None),
-    ]
-    assert side.value(flow.run(a).diff(b)) == found
-    assert len(side.value(flow.run(a).diff(b, all=True)).rows) == 4
-    with pytest.raises(FlowNotFoundError, match="there is no run 'unknown'"):
-        side.value(flow.run(a).diff("unknown"))
 
 
 def test_events_of_a_walk_are_those_of_its_trace(server: RunningServer, side: Side) -> None:
@@ -130,16 +95,6 @@ def test_a_walk_that_is_left_stays_paused(server: RunningServer, side: Side) -> 
     assert side.value(run.wait(60)).status == "cancelled"
 
 
-def test_a_run_is_deleted_for_good_whether_or_not_it_has_ended(server: RunningServer, side: Side) -> None:
-    flow = connect(side, server).flow("slow")
-    job = side.value(flow.execute_async())
-    assert side.value(job.run.delete()) is None
-    with pytest.raises(FlowNotFoundError):
-        side.value(job.run.trace())
-    with pytest.raises(FlowNotFoundError):
-        side.value(job.run.delete())
-
-
 def test_a_failed_step_ends_a_walk_as_it_ends_a_run(server: RunningServer, side: Side) -> None:
     flow = connect(side, server).flow("broken")
     steps = side.following(flow.steps())
@@ -152,71 +107,6 @@ def test_a_failed_step_ends_a_walk_as_it_ends_a_run(server: RunningServer, side:
     assert [getattr(walked.value, name) for name in kept] == [getattr(executed.value, name) for name in kept]
     assert walked.value.execution_id is not None
     assert side.value(flow.run(walked.value.execution_id).wait(60)).status == "failed"
-
-
-@pytest.mark.parametrize("how", ["execute", "steps", "events"])
-def test_tool_calls_are_answered_until_the_run_ends(server: RunningServer, side: Side, how: str) -> None:
-    flow = connect(side, server).flow("ask")
-    seen: list[tuple[str, dict[str, Any]]] = []
-
-    def handler(name: str, arguments: dict[str, Any]) -> dict[str, int]:
-        seen.append((name, arguments))
-        return {"n": len(seen)}
-
-    given = {"message": "hi", "tools": TOOLS, "tool_handler": handler}
-    if how == "execute":
-        assert side.value(flow.execute(**given)).result == {"said": "hi"}
-    elif how == "steps":
-        results = side.events(flow.steps(**given))
-        assert [each.step_id for each in results] == ["before", "ask", "after"]
-        assert results[-1].output == {"said": "hi"}
-    else:
-        events = side.events(flow.events(**given))
-        assert sum(isinstance(each, StepPausedForToolCalls) for each in events) == 2
-        assert [each.step_index for each in events if isinstance(each, StepCompleted)] == [0, 1, 2]
-    assert seen == [("one", {}), ("two", {})]
-
-
-def test_jobs_end_with_their_result_or_error(server: RunningServer, side: Side) -> None:
-    client = connect(side, server)
-    job = side.value(client.flow("walk").execute_async(message="a"))
-    assert side.value(job.run.wait(60)).status == "completed"
-    assert side.value(job.wait(60)) == {"texts": ["A"]}
-    assert side.value(job.run.trace()).flow_run.trigger_type == "job"
-    failed = side.value(client.flow("broken").execute_async(version=1))
-    assert side.value(failed.run.wait(60)).status == "failed"
-    with pytest.raises(FlowExecutionError, match="step 'bad' failed"):
-        side.value(failed.wait(60))
-
-
-def test_the_same_messages_and_session_reach_the_server(server: RunningServer, side: Side) -> None:
-    session = uuid.uuid4()
-    flow = connect(side, server, session_id=session).flow("ask")
-    turns = [
-        {"role": "user", "content": "one"},
-        {"role": "assistant", "content": "two"},
-        {"role": "user", "content": "three"},
-    ]
-    done = side.value(flow.execute(messages=turns))
-    assert done.result == {"said": "three"}
-    walked: list[StreamEvent] = side.events(flow.events(message="hi"))
-    record = server.call(server.runtime.store.run(walked[0].execution_id))
-    assert record is not None
-    assert record.session_id == str(session)
-
-
-def test_a_session_has_every_run_with_what_it_gave(server: RunningServer, side: Side) -> None:
-    session_id = uuid.uuid4()
-    client = connect(side, server, session_id=session_id)
-    flow = client.flow("walk")
-    side.value(flow.execute(message="a b", trace=True))
-    side.events(flow.steps(message="c"))
-    for limit in (None, 1):
-        first, second = side.events(client.session(session_id, limit=limit))
-        assert (first.trigger_type, second.trigger_type) == ("execute", "step")
-        assert first.steps[-1].output_snapshot == {"texts": ["A", "B"]}
-        assert (second.snapshots_available, second.steps[-1].output_snapshot) == (False, None)
-        assert [step.step_id for step in second.steps] == ["first", "shout", "last"]
 
 
 def test_a_run_is_printed_as_its_tree_and_a_trace_is_one_line(server: RunningServer) -> None:

@@ -33,12 +33,6 @@ A, B, C = (str(uuid.UUID(int=number)) for number in (10, 11, 12))
 server = server_with(ECHO)
 
 
-@pytest.fixture(params=[Client, AsyncClient])
-async def either(request: pytest.FixtureRequest, server: RunningServer) -> AsyncIterator[Either]:
-    async with Either(request.param, server) as either:
-        yield either
-
-
 async def test_every_call_inside_of_a_block_is_of_its_session_and_says_so(either: Either) -> None:
     flow = either.client.flow("echo")
     with either.client.session() as session:

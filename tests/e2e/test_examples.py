@@ -1,13 +1,11 @@
 """The programs under `examples/` run as they stand against a real server, and say what they promise."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from runglass.testing import RunningServer
+from tests.e2e.command import said_by
 from tests.servers import server_with
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -40,13 +38,5 @@ def test_every_example_is_tested() -> None:
 
 @pytest.mark.parametrize("name", SAYS)
 def test_an_example_says_what_it_promises(server: RunningServer, name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name)],
-        env={**os.environ, "RUNGLASS_BASE_URL": server.base_url, "RUNGLASS_API_KEY": server.key},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.stderr, done.returncode) == ("", 0)
-    assert done.stdout.splitlines() == SAYS[name]
+    env = {"RUNGLASS_BASE_URL": server.base_url, "RUNGLASS_API_KEY": server.key}
+    assert said_by(EXAMPLES / name, env=env).splitlines() == SAYS[name]

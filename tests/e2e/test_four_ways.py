@@ -1,8 +1,5 @@
 """The programs under `examples/four_ways` trace one agent in four ways, with the same answer and totals."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +7,7 @@ from typing import Any
 import pytest
 
 from runglass.testing import RunningServer, running_server
+from tests.e2e.command import said_by
 from tests.emitters.comparison import ANSWER
 from tests.emitters.model_server import ModelServer, model_server
 from tests.emitters.readback import Api
@@ -51,16 +49,7 @@ def run(name: str, server: RunningServer, models: ModelServer) -> str:
     models.case = name
     # From 1 on: the usage of a call follows from its number.
     models.calls.clear()
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py"), QUESTION],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    assert (done.stderr, done.returncode) == ("", 0)
-    return done.stdout.strip()
+    return said_by(EXAMPLES / f"{name}.py", QUESTION, env=environment).strip()
 
 
 @pytest.mark.slow

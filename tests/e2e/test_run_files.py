@@ -1,8 +1,10 @@
 """Runs as files, by the client and the command: exported and imported whole, or not at all."""
 
 import json
+import signal
 import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,21 +13,25 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from runglass import AsyncClient, Client
+from runglass import AsyncClient
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer, running_server
 from runglass.wire.run_api import ExportFormat
+from tests.contract.test_tool_calls import paused
 from tests.contract.wire import WORDS, execute, http_for
 from tests.e2e.command import fill, started
 from tests.e2e.conftest import Printed
+from tests.http_server import Reply, answering
 from tests.servers import server_with
 from tests.waiting import eventually
 
 FORMATS: tuple[ExportFormat, ...] = ("json", "jsonl")
 
 
-server = server_with(WORDS, capture="full")
+ASK = "slug: ask\nsteps: [{id: ask, type: llm, model: echo, prompt: hi}]"
+
+server = server_with(WORDS, ASK, capture="full")
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +49,20 @@ pytestmark = pytest.mark.usefixtures("connected")
 
 
 @pytest.mark.parametrize("format", FORMATS)
-async def test_both_clients_get_what_the_server_sends(
-    server: RunningServer, http: httpx2.Client, run_id: str, format: ExportFormat
+async def test_the_client_on_asyncio_brings_a_run_to_another_server(
+    http: httpx2.Client, run_id: str, tmp_path: Path, format: ExportFormat
 ) -> None:
     sent = http.get(f"/flow-runs/{run_id}/export", params={"format": format}).content
-    with Client() as client:
-        assert b"".join(client.run(run_id).export(format)) == sent
-    async with AsyncClient() as client_on_asyncio:
-        parts = [part async for part in client_on_asyncio.run(run_id).export(format)]
-    assert b"".join(parts) == sent
+    async with AsyncClient() as client:
+        run = client.run(run_id)
+        assert b"".join([part async for part in run.export(format)]) == sent
+        trace, listed = await run.trace(), (await client.runs(query="flow:words")).runs
+    file = tmp_path / format
+    file.write_bytes(sent)
+    with running_server() as other, file.open("rb") as opened:
+        async with AsyncClient(other.key, base_url=other.base_url) as client:
+            assert [await client.import_run(opened)] == listed
+            assert await client.run(run_id).trace() == trace
 
 
 def test_the_command_writes_a_new_file_that_only_its_owner_reads(
@@ -83,26 +94,36 @@ def test_the_command_writes_to_stdout_where_the_file_is_a_dash(
     assert json.loads(written) == http.get(f"/flow-runs/{run_id}/export").json()
 
 
-async def test_both_clients_import_what_they_have_exported(run_id: str, tmp_path: Path) -> None:
-    with Client() as client:
-        exported = {format: b"".join(client.run(run_id).export(format)) for format in FORMATS}
-        trace = client.run(run_id).trace()
-        (listed,) = client.runs().runs
-    for format, data in exported.items():
-        file = tmp_path / format
-        file.write_bytes(data)
-        with (
-            running_server() as other,
-            file.open("rb") as opened,
-            Client(other.key, base_url=other.base_url) as client,
-        ):
-            assert client.import_run(opened) == listed
-            assert client.run(run_id).trace() == trace
-        with running_server() as other:
-            async with AsyncClient(other.key, base_url=other.base_url) as client_on_asyncio:
-                with file.open("rb") as opened:
-                    assert await client_on_asyncio.import_run(opened) == listed
-                assert await client_on_asyncio.run(run_id).trace() == trace
+def test_a_command_that_is_stopped_leaves_no_part_of_a_file(run_id: str, tmp_path: Path) -> None:
+    asked, stopped = threading.Event(), threading.Event()
+
+    def answer(path: str, body: bytes) -> Reply:
+        asked.set()
+        stopped.wait()
+        return Reply(200)
+
+    with answering(answer) as address:
+        there = ["--base-url", f"{address}/api/v1", "--api-key", "nk_x"]
+        with started("runs", "export", run_id, "-o", tmp_path / "file", *there) as export:
+            asked.wait()
+            assert [file.name for file in tmp_path.iterdir()] == ["file"]
+            export.send(signal.SIGTERM)
+            assert export.wait() == Exit.TERMINATED
+        stopped.set()
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_command_says_that_no_span_of_a_run_has_ended_yet(
+    http: httpx2.Client, tmp_path: Path, printed: Printed
+) -> None:
+    run = paused(http, "/seq/acme/demo/ask/execute")["executionId"]
+    file = tmp_path / "spans"
+    for output in (file, "-"):
+        err = printed("runs", "export", run, "--format", "otlp", "-o", output).err
+        assert f"run {run} has no step yet that has ended: there is no span" in err, output
+    assert "spanId" not in file.read_text()
+    printed("runs", "cancel", run)
+    assert "no span" not in printed("runs", "export", run, "--format", "otlp", "-o", "-").err
 
 
 @pytest.mark.parametrize("format", FORMATS)

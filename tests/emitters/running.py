@@ -51,8 +51,9 @@ def run_row(row: Row, environments: Path, *, target: str | None = None, key: str
         collector(row.name, target, headers) as collected,
         TemporaryDirectory(prefix="emitter-") as folder,
     ):
-        script, environment = HERE / "rows" / row.script, environments.resolve() / row.environment
-        command: list[str | Path] = [environment / "bin" / "python", script]
+        name, *words = row.script.split()
+        script, environment = HERE / "rows" / name, environments.resolve() / row.environment
+        command: list[str | Path] = [environment / "bin" / "python", script, *words]
         if script.suffix == ".mjs":
             # Modules are looked for beside the script, and nowhere else.
             command = ["node", shutil.copy(script, environment)]

@@ -31,6 +31,7 @@ class Exit(IntEnum):
     DENIED = 5
     INTERRUPTED = 130
     PIPE_CLOSED = 141
+    TERMINATED = 143
 
 
 MEANINGS: dict[Exit, str] = {
@@ -43,6 +44,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.DENIED: "the API key is missing, unknown or revoked, or its role forbids the action",
     Exit.INTERRUPTED: "stopped with Ctrl-C",
     Exit.PIPE_CLOSED: "the reader of the output went away, as `head` does",
+    Exit.TERMINATED: "stopped with SIGTERM, unless the command is a server or a worker",
 }
 
 

@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -57,6 +57,9 @@ project = click.argument(
     type=argument_parsers.project_name,
     metavar="ORG/PROJECT",
     help="Organisation and project.",
+)
+optional_project = partial(
+    click.argument, "project", type=argument_parsers.project_name, required=False, metavar="[ORG/PROJECT]"
 )
 flow = click.argument(
     "flow",

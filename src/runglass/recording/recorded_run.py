@@ -42,18 +42,8 @@ class RecordedRun:
 
     __slots__ = (
         *("_earlier", "_events", "_open_bytes", "_open_sizes", "_renamed", "_replaced_bytes", "_rows"),
-        *(
-            "_sent",
-            "_seqs",
-            "counted_bytes",
-            "first_id",
-            "fold",
-            "head",
-            "heard_at",
-            "last_at",
-            "pending_bytes",
-        ),
-        *("run", "trace_id"),
+        *("_sent", "_seqs", "counted_bytes", "first_id", "fold", "head", "last_at", "pending_bytes"),
+        *("heard_at", "run", "trace_id"),
     )
 
     def __init__(self, run: RunRecord, trace_id: str) -> None:

@@ -5,7 +5,7 @@ import openai
 from agent_framework import Agent
 from agent_framework.observability import enable_instrumentation
 from agent_framework.openai import OpenAIChatClient
-from cases import flush, otel, run
+from cases import flush, otel, questions, run
 
 tracer = otel()
 enable_instrumentation(enable_sensitive_data=True)
@@ -20,17 +20,9 @@ client = OpenAIChatClient(model="gpt-5-mini", async_client=openai.AsyncOpenAI(ma
 agent = Agent(client, "Be brief.", name="forecaster", tools=[weather])
 
 
-async def chat():
-    await agent.run("What is the weather?")
-
-
 async def stream():
     async for _ in agent.run("What is the weather?", stream=True):
         pass
-
-
-async def tools():
-    await agent.run("The weather of Oslo and Lima? [tools]")
 
 
 async def error_retry():
@@ -40,18 +32,15 @@ async def error_retry():
         await agent.run("The weather? [fail-500]")
 
 
-async def cached():
-    await agent.run("Think of the weather. [cached]")
-
-
 async def fanout():
     with tracer.start_as_current_span("fan out"):
         await asyncio.gather(*(agent.run(f"Weather {number}? [tools]") for number in range(3)))
 
 
-every = (chat, stream, tools, error_retry, cached, fanout)
+chat, tools, cached = questions(agent.run)
+cases = (chat, stream, tools, error_retry, cached, fanout)
 run(
-    {case.__name__: case for case in every},
+    cases,
     flush,
     libraries=["agent-framework-core", "agent-framework-openai", "openai"],
 )

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 
 import anthropic
+from cases import own_session
 from opentelemetry import trace
 
+LIBRARIES = ["anthropic"]
 MODEL = "claude-sonnet-4-5"
 TOOLS = [
     {
@@ -78,33 +80,16 @@ def cached_stream():
         pass
 
 
-@contextlib.contextmanager
-def own_session(name):
-    with tracer.start_as_current_span("turn", attributes={"session.id": name}):
-        yield
-
-
 async def fanout():
     with tracer.start_as_current_span("fan out"):
         await asyncio.gather(*(async_client.messages.create(**asked(f"Weather {n}?")) for n in range(4)))
 
 
-def anthropic_cases(session=own_session):
+def cases(session=own_session):
     def sessions():
         for name in ("first-session", "second-session"):
             with session(name):
                 client.messages.create(**asked(f"The weather, {name}?"))
 
-    every = (
-        chat,
-        stream,
-        stream_helper,
-        stream_left,
-        tools,
-        error_retry,
-        cached,
-        cached_stream,
-        sessions,
-        fanout,
-    )
-    return {case.__name__: case for case in every}
+    calls = (chat, stream, stream_helper, stream_left, tools, error_retry, cached, cached_stream)
+    return (*calls, sessions, fanout)

@@ -5,6 +5,7 @@ so that it knows to which case a request to the model and an export belong.
 """
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import json
@@ -20,20 +21,19 @@ def say(**line):
 
 
 def run(cases, flush, *, libraries, cannot=None):
-    """Runs `cases` by name; `flush` sends all spans; `cannot` says why a case is not there."""
+    """Runs functions, each a case; `flush` sends all spans; `cannot` says why a case is not there."""
     say(versions={name: metadata.version(name) for name in libraries}, cannot=cannot or {})
     # One for all: clients keep connections to the model, and these belong to a loop.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    for name, case in cases.items():
+    for case in cases:
+        name = case.__name__
         say(begin=name)
         sys.stdin.readline()
         error = None
         try:
-            if inspect.iscoroutinefunction(case):
-                loop.run_until_complete(case())
-            else:
-                case()
+            if inspect.isawaitable(answer := case()):
+                loop.run_until_complete(answer)
         except Exception:  # noqa: BLE001 - the tool shows it, and the next case is tried.
             error = traceback.format_exc()
         # Streams that nobody holds any more end their spans now.
@@ -69,6 +69,30 @@ def otel():
         logs.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
         set_logger_provider(logs)
     return trace.get_tracer("program")
+
+
+def questions(ask):
+    """The cases of one question each, which `ask` asks."""
+
+    def chat():
+        return ask("What is the weather?")
+
+    def tools():
+        return ask("The weather of Oslo and Lima? [tools]")
+
+    def cached():
+        return ask("Think of the weather. [cached]")
+
+    return chat, tools, cached
+
+
+@contextlib.contextmanager
+def own_session(name):
+    """The calls inside belong to a session, as a span of the program tells."""
+    from opentelemetry import trace
+
+    with trace.get_tracer("program").start_as_current_span("turn", attributes={"session.id": name}):
+        yield
 
 
 def flush():

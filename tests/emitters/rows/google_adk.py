@@ -1,7 +1,7 @@
 import asyncio
 import contextlib
 
-from cases import flush, otel, run
+from cases import flush, otel, questions, run
 from google.adk.agents import LlmAgent
 from google.adk.agents.run_config import RunConfig, StreamingMode
 from google.adk.runners import InMemoryRunner
@@ -33,10 +33,6 @@ async def ask(text, *, session=None, stream=False, leave=False):
     await events.aclose()
 
 
-async def chat():
-    await ask("What is the weather?")
-
-
 async def stream():
     await ask("What is the weather?", stream=True)
 
@@ -45,19 +41,11 @@ async def stream_left():
     await ask("Tell a tale. [long]", stream=True, leave=True)
 
 
-async def tools():
-    await ask("The weather of Oslo and Lima? [tools]")
-
-
 async def error_retry():
     with tracer.start_as_current_span("answer"):
         with contextlib.suppress(Exception):
             await ask("The weather? [fail-500]")
         await ask("The weather? [fail-500]")
-
-
-async def cached():
-    await ask("Think of the weather. [cached]")
 
 
 async def sessions():
@@ -70,5 +58,6 @@ async def fanout():
         await asyncio.gather(*(ask(f"Weather {number}? [tools]") for number in range(3)))
 
 
-every = (chat, stream, stream_left, tools, error_retry, cached, sessions, fanout)
-run({case.__name__: case for case in every}, flush, libraries=["google-adk", "google-genai"])
+chat, tools, cached = questions(ask)
+cases = (chat, stream, stream_left, tools, error_retry, cached, sessions, fanout)
+run(cases, flush, libraries=["google-adk", "google-genai"])

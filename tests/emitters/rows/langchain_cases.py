@@ -18,7 +18,7 @@ def weather(city: str) -> str:
     return f"rain in {city}"
 
 
-def langchain_cases():
+def cases():
     model = ChatOpenAI(model="gpt-5-mini", max_retries=0, stream_usage=True)
     prompt = ChatPromptTemplate.from_messages([("system", "Be brief."), ("user", "{question}")])
     chain = prompt | model
@@ -69,5 +69,4 @@ def langchain_cases():
     async def batch():
         await chain.abatch([{"question": f"Weather {number}?"} for number in range(3)])
 
-    every = (chat, stream, stream_left, tools, error_retry, cached, sessions, fanout, batch)
-    return {case.__name__: case for case in every}
+    return chat, stream, stream_left, tools, error_retry, cached, sessions, fanout, batch

@@ -3,11 +3,9 @@ import contextlib
 from cases import flush, run
 from langfuse import get_client, propagate_attributes
 from langfuse.openai import AsyncOpenAI, OpenAI
-from openai_cases import openai_cases
-from opentelemetry import trace
+from openai_cases import cases
 
 client = get_client()
-tracer = trace.get_tracer("program")
 
 
 @contextlib.contextmanager
@@ -21,12 +19,7 @@ def session(name):
 
 
 run(
-    openai_cases(
-        tracer,
-        session=session,
-        client=OpenAI(max_retries=0),
-        async_client=AsyncOpenAI(max_retries=0),
-    ),
+    cases(session, OpenAI(max_retries=0), AsyncOpenAI(max_retries=0)),
     lambda: (client.flush(), flush()),
     libraries=["langfuse", "openai"],
 )

@@ -1,5 +1,5 @@
 from cases import flush, run
-from langchain_cases import LIBRARIES, langchain_cases
+from langchain_cases import LIBRARIES, cases
 from langchain_core.tracers.langchain import wait_for_all_tracers
 from langsmith import Client
 
@@ -12,4 +12,4 @@ def sent():
     flush()
 
 
-run(langchain_cases(), sent, libraries=["langsmith", *LIBRARIES])
+run(cases(), sent, libraries=["langsmith", *LIBRARIES])

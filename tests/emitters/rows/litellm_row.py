@@ -4,6 +4,7 @@ import threading
 
 import litellm
 from cases import flush, otel, run
+from openai_cases import TOOLS
 from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanProcessor
 
@@ -29,20 +30,6 @@ ended = Ended()
 trace.get_tracer_provider().add_span_processor(ended)
 litellm.callbacks = ["otel"]
 MODEL = "openai/gpt-5-mini"
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "description": "The weather of a city.",
-            "parameters": {
-                "type": "object",
-                "properties": {"city": {"type": "string"}},
-                "required": ["city"],
-            },
-        },
-    }
-]
 
 
 def asked(text, **more):
@@ -106,5 +93,5 @@ def embeddings():
     ended.wait(2)
 
 
-every = (chat, stream, stream_left, tools, error_retry, cached, cached_anthropic, fanout, embeddings)
-run({case.__name__: case for case in every}, flush, libraries=["litellm", "openai"])
+cases = (chat, stream, stream_left, tools, error_retry, cached, cached_anthropic, fanout, embeddings)
+run(cases, flush, libraries=["litellm", "openai"])

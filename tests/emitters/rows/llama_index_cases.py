@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import openai
+from cases import own_session
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.llms import ChatMessage
 from llama_index.embeddings.openai import OpenAIEmbedding
@@ -65,12 +66,6 @@ def cached():
     model.chat(user("Think of the weather. [cached]"))
 
 
-@contextlib.contextmanager
-def own_session(name):
-    with tracer.start_as_current_span("turn", attributes={"session.id": name}):
-        yield
-
-
 async def fanout():
     with tracer.start_as_current_span("fan out"):
         await asyncio.gather(*(model.achat(user(f"Weather {number}?")) for number in range(4)))
@@ -80,11 +75,10 @@ def embeddings():
     OpenAIEmbedding(model="text-embedding-3-small").get_text_embedding("rain")
 
 
-def llama_index_cases(session=own_session):
+def cases(session=own_session):
     def sessions():
         for name in ("first-session", "second-session"):
             with session(name):
                 model.chat(user(f"The weather, {name}?"))
 
-    every = (chat, stream, stream_left, tools, error_retry, cached, sessions, fanout, embeddings)
-    return {case.__name__: case for case in every}
+    return chat, stream, stream_left, tools, error_retry, cached, sessions, fanout, embeddings

@@ -1,18 +1,16 @@
 import logfire
+import openai_cases
+import pydantic_cases
 from cases import flush, run
-from openai_cases import openai_cases
-from opentelemetry import trace
-from pydantic_cases import LIBRARIES, pydantic_cases
 
 logfire.configure(send_to_logfire=False, console=False)
 logfire.instrument_pydantic_ai()
 logfire.instrument_openai()
-tracer = trace.get_tracer("program")
-agents = {
-    f"agent_{name}": case for name, case in pydantic_cases(tracer).items() if name in ("tools", "cached")
-}
+agents = [case for case in pydantic_cases.cases() if case.__name__ in ("tools", "cached")]
+for case in agents:
+    case.__name__ = f"agent_{case.__name__}"
 run(
-    openai_cases(tracer) | agents,
+    (*openai_cases.cases(), *agents),
     lambda: (logfire.force_flush(), flush()),
-    libraries=["logfire", *LIBRARIES],
+    libraries=["logfire", *pydantic_cases.LIBRARIES],
 )

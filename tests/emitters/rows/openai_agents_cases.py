@@ -5,9 +5,12 @@ import contextlib
 
 import agents
 import openai
+from cases import questions
 
 LIBRARIES = ["openai-agents", "openai"]
 
+# Its own processor sends to OpenAI.
+agents.set_trace_processors([])
 agents.set_default_openai_client(openai.AsyncOpenAI(max_retries=0), use_for_tracing=False)
 
 
@@ -24,10 +27,6 @@ talker = agents.Agent(
     model=agents.OpenAIChatCompletionsModel("gpt-5-mini", openai.AsyncOpenAI(max_retries=0)),
     tools=[weather],
 )
-
-
-async def chat():
-    await agents.Runner.run(agent, "What is the weather?")
 
 
 async def chat_completions():
@@ -50,19 +49,11 @@ async def stream_left():
         pass
 
 
-async def tools():
-    await agents.Runner.run(agent, "The weather of Oslo and Lima? [tools]")
-
-
 async def error_retry():
     with agents.trace("answer"):
         with contextlib.suppress(openai.InternalServerError):
             await agents.Runner.run(agent, "The weather? [fail-500]")
         await agents.Runner.run(agent, "The weather? [fail-500]")
-
-
-async def cached():
-    await agents.Runner.run(agent, "Think of the weather. [cached]")
 
 
 async def sessions():
@@ -76,5 +67,8 @@ async def fanout():
         await asyncio.gather(*(agents.Runner.run(agent, f"Weather {number}? [tools]") for number in range(3)))
 
 
-every = (chat, chat_completions, stream, stream_left, tools, error_retry, cached, sessions, fanout)
-CASES = {case.__name__: case for case in every}
+chat, tools, cached = questions(lambda text: agents.Runner.run(agent, text))
+
+
+def cases():
+    return chat, chat_completions, stream, stream_left, tools, error_retry, cached, sessions, fanout

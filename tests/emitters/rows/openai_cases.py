@@ -4,37 +4,25 @@ import asyncio
 import contextlib
 
 import openai
+from cases import own_session
+from opentelemetry import trace
 
+LIBRARIES = ["openai"]
 MODEL = "gpt-5-mini"
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "weather",
-            "description": "The weather of a city.",
-            "parameters": {
-                "type": "object",
-                "properties": {"city": {"type": "string"}},
-                "required": ["city"],
-            },
-        },
-    }
-]
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = {"name": "weather", "description": "The weather of a city.", "parameters": PARAMETERS}
+TOOLS = [{"type": "function", "function": WEATHER}]
 
 
 def user(text):
     return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
 
 
-def openai_cases(tracer, session=None, client=None, async_client=None):
+def cases(session=own_session, client=None, async_client=None):
     """`session` is a context manager that says to which session the calls inside belong."""
     client = client or openai.OpenAI(max_retries=0)
     async_client = async_client or openai.AsyncOpenAI(max_retries=0)
-
-    @contextlib.contextmanager
-    def own_session(name):
-        with tracer.start_as_current_span("turn", attributes={"session.id": name}):
-            yield
+    tracer = trace.get_tracer("program")
 
     def chat():
         client.chat.completions.create(
@@ -90,7 +78,7 @@ def openai_cases(tracer, session=None, client=None, async_client=None):
 
     def sessions():
         for name in ("first-session", "second-session"):
-            with (session or own_session)(name):
+            with session(name):
                 client.chat.completions.create(model=MODEL, messages=user(f"The weather, {name}?"))
 
     async def fanout():
@@ -112,18 +100,5 @@ def openai_cases(tracer, session=None, client=None, async_client=None):
     def embeddings():
         client.embeddings.create(model="text-embedding-3-small", input=["rain", "sun"])
 
-    every = (
-        chat,
-        stream,
-        stream_untold,
-        stream_left,
-        tools,
-        error_retry,
-        cached,
-        sessions,
-        fanout,
-        responses,
-        responses_stream,
-        embeddings,
-    )
-    return {case.__name__: case for case in every}
+    chats = (chat, stream, stream_untold, stream_left, tools, error_retry, cached, sessions, fanout)
+    return (*chats, responses, responses_stream, embeddings)

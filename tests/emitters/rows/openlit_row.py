@@ -1,7 +1,6 @@
 import openlit
 from cases import flush, run
-from openai_cases import openai_cases
-from opentelemetry import trace
+from openai_cases import cases
 
 openlit.init(disable_metrics=True)
-run(openai_cases(trace.get_tracer("program")), flush, libraries=["openlit", "openai"])
+run(cases(), flush, libraries=["openlit", "openai"])

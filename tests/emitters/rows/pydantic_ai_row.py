@@ -1,7 +1,7 @@
 from cases import flush, otel, run
 from pydantic_ai import Agent
-from pydantic_cases import LIBRARIES, pydantic_cases
+from pydantic_cases import LIBRARIES, cases
 
-tracer = otel()
+otel()
 Agent.instrument_all()
-run(pydantic_cases(tracer), flush, libraries=LIBRARIES)
+run(cases(), flush, libraries=LIBRARIES)

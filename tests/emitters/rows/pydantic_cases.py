@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 
 import openai
+from cases import questions
+from opentelemetry import trace
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.models.anthropic import AnthropicModel
@@ -13,7 +15,8 @@ from pydantic_ai.providers.openai import OpenAIProvider
 LIBRARIES = ["pydantic-ai-slim", "openai", "anthropic"]
 
 
-def pydantic_cases(tracer):
+def cases():
+    tracer = trace.get_tracer("program")
     provider = OpenAIProvider(openai_client=openai.AsyncOpenAI(max_retries=0))
     chats = OpenAIChatModel("gpt-5-mini", provider=provider)
 
@@ -27,9 +30,6 @@ def pydantic_cases(tracer):
 
         return made
 
-    def chat():
-        agent().run_sync("What is the weather?")
-
     async def stream():
         async with agent().run_stream("What is the weather?") as result:
             async for _ in result.stream_text():
@@ -40,17 +40,11 @@ def pydantic_cases(tracer):
             async for _ in result.stream_text(debounce_by=None):
                 break
 
-    def tools():
-        agent().run_sync("The weather of Oslo and Lima? [tools]")
-
     def error_retry():
         with tracer.start_as_current_span("answer"):
             with contextlib.suppress(ModelHTTPError):
                 agent().run_sync("The weather? [fail-500]")
             agent().run_sync("The weather? [fail-500]")
-
-    def cached():
-        agent().run_sync("Think of the weather. [cached]")
 
     def cached_tools_responses():
         agent(OpenAIResponsesModel("gpt-5-mini", provider=provider)).run_sync("The weather? [cached] [tools]")
@@ -66,16 +60,6 @@ def pydantic_cases(tracer):
         with tracer.start_as_current_span("fan out"):
             await asyncio.gather(*(agent().run(f"Weather {number}? [tools]") for number in range(3)))
 
-    every = (
-        chat,
-        stream,
-        stream_left,
-        tools,
-        error_retry,
-        cached,
-        cached_tools_responses,
-        cached_tools_anthropic,
-        sessions,
-        fanout,
-    )
-    return {case.__name__: case for case in every}
+    chat, tools, cached = questions(lambda text: agent().run_sync(text))
+    cached_tools = (cached_tools_responses, cached_tools_anthropic)
+    return (chat, stream, stream_left, tools, error_retry, cached, *cached_tools, sessions, fanout)

@@ -1,6 +1,6 @@
 import contextlib
 
-from cases import flush, otel, run
+from cases import flush, otel, questions, run
 from openinference.instrumentation import using_session
 from openinference.instrumentation.smolagents import SmolagentsInstrumentor
 from smolagents import OpenAIModel, ToolCallingAgent, tool
@@ -24,17 +24,9 @@ def agent():
     return ToolCallingAgent(tools=[weather], model=model, max_steps=4, verbosity_level=0, name="forecaster")
 
 
-def chat():
-    agent().run("What is the weather?")
-
-
 def stream():
     for _ in model.generate_stream([{"role": "user", "content": [{"type": "text", "text": "The weather?"}]}]):
         pass
-
-
-def tools():
-    agent().run("The weather of Oslo and Lima? [tools]")
 
 
 def error_retry():
@@ -44,19 +36,16 @@ def error_retry():
         agent().run("The weather? [fail-500]")
 
 
-def cached():
-    agent().run("Think of the weather. [cached]")
-
-
 def sessions():
     for name in ("first-session", "second-session"):
         with using_session(name):
             agent().run(f"The weather, {name}?")
 
 
-every = (chat, stream, tools, error_retry, cached, sessions)
+chat, tools, cached = questions(lambda text: agent().run(text))
+cases = (chat, stream, tools, error_retry, cached, sessions)
 run(
-    {case.__name__: case for case in every},
+    cases,
     flush,
     libraries=["openinference-instrumentation-smolagents", "smolagents", "openai"],
     cannot={"fanout": "it has no asynchronous agents", "stream_left": "its stream has no close of its own"},

@@ -2,7 +2,7 @@ import asyncio
 import contextlib
 import os
 
-from cases import flush, otel, run
+from cases import flush, otel, questions, run
 from strands import Agent, tool
 from strands.models.anthropic import AnthropicModel
 from strands.models.openai import OpenAIModel
@@ -34,20 +34,12 @@ def anthropic():
     return AnthropicModel(client_args=args, model_id="claude-sonnet-4-5", max_tokens=400)
 
 
-def chat():
-    agent()("What is the weather?")
-
-
 async def stream_left():
     events = agent().stream_async("Tell a tale. [long]")
     async for event in events:
         if "data" in event:
             break
     await events.aclose()
-
-
-def tools():
-    agent()("The weather of Oslo and Lima? [tools]")
 
 
 def error_retry():
@@ -75,9 +67,10 @@ async def fanout():
         await asyncio.gather(*(agent().invoke_async(f"Weather {number}? [tools]") for number in range(3)))
 
 
-every = (chat, stream_left, tools, error_retry, cached, cached_anthropic, sessions, fanout)
+chat, tools, _ = questions(lambda text: agent()(text))
+cases = (chat, stream_left, tools, error_retry, cached, cached_anthropic, sessions, fanout)
 run(
-    {case.__name__: case for case in every},
+    cases,
     flush,
     libraries=["strands-agents", "openai", "anthropic"],
     cannot={"stream": "each of its calls is a stream"},

@@ -1,7 +1,7 @@
 import contextlib
 
 from cases import flush, run
-from openai_cases import openai_cases
+from openai_cases import cases
 from opentelemetry import context, trace
 from traceloop.sdk import Traceloop
 
@@ -21,7 +21,7 @@ def session(name):
 
 
 run(
-    openai_cases(tracer, session=session),
+    cases(session),
     flush,
     libraries=["traceloop-sdk", "opentelemetry-instrumentation-openai", "openai"],
 )

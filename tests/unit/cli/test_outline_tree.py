@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runglass.cli.terminal.outline_rows import OutlineRows, choose_rows, tree_lines
+from runglass.cli.terminal.outline_view import Bar, TimeAxis
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import NONE
 from tests.unit.cli.outlines import Attempt, rows_of
@@ -108,3 +109,17 @@ def test_no_row_is_lost_and_none_comes_twice(
     assert covered == len(rows)
     in_loop = {row for row in shown if rows.status(row) == "failed" and rows.size[row] == 1}
     assert len(in_loop) == sum(path[0] < outer and path[1] < inner for path in bad)
+
+
+@settings(deadline=None)
+@given(
+    begin=st.integers(0, 10**9),
+    length=st.integers(1, 10**9),
+    width=st.integers(1, 300),
+    bars=st.lists(st.tuples(st.integers(-1, 2 * 10**9), st.integers(-1, 10**9)), max_size=4),
+)
+def test_no_bar_leaves_the_axis(begin: int, length: int, width: int, bars: list[tuple[int, int]]) -> None:
+    axis = TimeAxis(begin, begin + length, width)
+    made = [Bar(start, start if took < 0 else start + took, "completed") for start, took in bars]
+    assert axis.drawn(*made).cell_len == width
+    assert len(axis.header()) == width

@@ -6,8 +6,9 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from runglass.cli.argument_parsers import step_id
-from runglass.cli.commands.show_run import costliest_attempts, failed_attempts
+from runglass.cli.commands.show_run import failed_attempts, largest_attempts
 from runglass.cli.terminal.event_lines import EventLines
+from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.run_view import step_arguments
 from runglass.cli.terminal.step_view import attempt_lines
 from runglass.log.events import StepRecorded
@@ -95,7 +96,9 @@ def test_its_header_tells_what_its_sender_told_and_how_far_it_is() -> None:
 def test_what_failed_or_cost_most_is_named_as_runs_step_takes_it() -> None:
     assert [step_arguments(ROWS, row) for row in failed_attempts(ROWS)] == ["chat_gpt-4o --loop 1"]
     assert step_id("chat gpt-4o") == "chat_gpt-4o"
-    assert [step_arguments(ROWS, row) for row in costliest_attempts(ROWS, 5)] == ["chat_gpt-4o --loop 0"]
+    assert [step_arguments(ROWS, row) for row in largest_attempts(ROWS, 5, OutlineRows.cost_usd)] == [
+        "chat_gpt-4o --loop 0"
+    ]
 
 
 def test_a_recorded_step_tells_its_span_and_its_attributes() -> None:

@@ -9,10 +9,9 @@ from msgspec.structs import replace
 
 from runglass.cli.commands.show_run import (
     MOST_FAILED,
-    costliest_attempts,
     failed_attempts,
     failed_lines,
-    slowest_attempts,
+    largest_attempts,
 )
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
 from runglass.cli.terminal.output import clean
@@ -159,17 +158,17 @@ def test_rankings_are_of_attempts_by_the_words_that_runs_step_takes() -> None:
     def told(ranking: Sequence[int]) -> list[list[str]]:
         return [re.split(r"  +", line.plain) for line in attempt_list(ROWS, ranking, width=120)][1:]
 
-    slowest = told(slowest_attempts(ROWS, 3))
+    slowest = told(largest_attempts(ROWS, 3, OutlineRows.took_ms))
     assert [(line[0], *line[-3:]) for line in slowest[:2]] == [
         ("✓ ask --loop 0", "700 ms", "1,200", "$0.01"),
         ("✓ ask --loop 1", "295 ms", "900", "$0.02"),
     ]
     assert slowest[2][0].endswith("--loop 1 --attempt 1")
-    assert [line[0][-1] for line in told(costliest_attempts(ROWS, 9))] == ["1", "0"]
+    assert [line[0][-1] for line in told(largest_attempts(ROWS, 9, OutlineRows.cost_usd))] == ["1", "0"]
     # Words that are to be copied are whole, if need be without the axis.
     assert any(
         "--loop 1 --attempt 1" in line.plain
-        for line in attempt_list(ROWS, [slowest_attempts(ROWS, 3)[2]], width=46)
+        for line in attempt_list(ROWS, [largest_attempts(ROWS, 3, OutlineRows.took_ms)[2]], width=46)
     )
 
 

@@ -6,16 +6,16 @@ memory alone; a command that looks does not wait for an HTTP library.
 
 import asyncio
 import math
+import signal
 import time
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote
 
 from msgspec.structs import replace
 
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.event_loop import open_portal
 from runglass.cli.backends.local_store import find_store, local_key, named_project
 from runglass.client.core.connection import API_PATH, ServerConnection
 from runglass.client.core.requests import RequestSpec
@@ -72,6 +72,26 @@ def in_process(
         client = Client(transport.endpoint.api_key, base_url=transport.endpoint.base_url)
         client._made = cast(Any, transport)
         yield client
+
+
+@contextmanager
+def open_portal() -> Iterator["BlockingPortal"]:
+    """A portal to the event loop of a thread, until the block ends. Opened in the main thread.
+
+    Ctrl-C comes once it is open: before that anyio would wait for a thread that nobody has told to end.
+    """
+    with loading():
+        from anyio.from_thread import start_blocking_portal
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    with ExitStack() as stack:
+        try:
+            portal = stack.enter_context(start_blocking_portal())
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if pressed and callable(before):
+            before(signal.SIGINT, None)
+        yield portal
 
 
 def with_keys(store: Store, keys: Mapping[bytes, ApiKey]) -> Store:

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.event_loop import open_portal
-from runglass.cli.backends.local_server import with_keys
+from runglass.cli.backends.local_server import open_portal, with_keys
 from runglass.cli.backends.local_store import (
     DataFolder,
     in_store,

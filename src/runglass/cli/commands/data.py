@@ -8,11 +8,11 @@ import click
 import msgspec
 
 from runglass import __version__
-from runglass.cli import argument_parsers, options
+from runglass.cli import options
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
 from runglass.cli.backends.local_store import DataFolder
-from runglass.cli.commands.run_files import export_raw
+from runglass.cli.commands.run_files import cleared_up, export_raw
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting, output
 from runglass.cli.terminal.output import log_to_stderr, note, stdout, write_json, write_line
@@ -107,7 +107,8 @@ def backup(file: Path, folder: DataFolder) -> None:
 
     database = folder.database(on_postgres="copy it with pg_dump, or archive its write-ahead log")
     try:
-        back_up(database, file)
+        with cleared_up():
+            back_up(database, file)
     except FileExistsError as error:
         raise UsageError(f"{str(file)!r} exists and is left as it is: name another file") from error
     except OSError as error:
@@ -167,7 +168,7 @@ def migrate(folder: DataFolder, no_backup: bool) -> None:
     # It brings the engine along.
     from runglass.runtime.composition import upgrade_store
 
-    settings = folder.settings()
+    local_store.find_store(settings := folder.settings())
     log_to_stderr(settings.log_level, settings.log_format)
     asyncio.run(upgrade_store(settings, with_copy=not no_backup))
     write_line(stdout(), f"{settings.store_name} has the schema of Runglass {__version__}")
@@ -209,13 +210,7 @@ AUDIT_COLUMNS = (
 
 
 @click.command()
-@click.argument(
-    "project",
-    type=argument_parsers.project_name,
-    required=False,
-    metavar="[ORG/PROJECT]",
-    help="By default all projects.",
-)
+@options.optional_project(help="By default all projects.")
 @options.since
 @click.option("--action", metavar="ACTION", help="Only this action, such as key.revoked.")
 @options.limit

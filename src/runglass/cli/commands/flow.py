@@ -80,13 +80,7 @@ def push(files: tuple[Path, ...], to: ProjectName, publish: bool, create: bool, 
 
 
 @group.command("list")
-@click.argument(
-    "project",
-    type=argument_parsers.project_name,
-    required=False,
-    metavar="[ORG/PROJECT]",
-    help="By default that of the key, or the only one of the folder.",
-)
+@options.optional_project(help="By default that of the key, or the only one of the folder.")
 @options.as_json
 @options.flow_server
 def list_flows(project: ProjectName | None, as_json: bool, server: Server) -> None:

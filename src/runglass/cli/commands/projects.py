@@ -47,15 +47,14 @@ def list_projects(folder: DataFolder, as_json: bool) -> None:
     """List the projects of the data folder."""
     projects = local_store.in_store(folder.settings(), lambda store: store.projects())
     names = ("org", "project", "capture", "captureFailed", "captureSample")
-    values = (
+    rows = [
         (each.org, each.name, each.capture, each.capture_failed, each.capture_sample) for each in projects
-    )
-    rows = [dict(zip(names, each, strict=True)) for each in values]
+    ]
     if as_json:
-        write_json(rows)
+        write_json([dict(zip(names, row, strict=True)) for row in rows])
         return
-    columns = (Column("project"), Column("capture"), Column("if failed"), Column("sample"))
-    texts = ([UNKNOWN if value is None else str(value) for value in row.values()] for row in rows)
+    columns = tuple(map(Column, ("project", "capture", "if failed", "sample")))
+    texts = ([UNKNOWN if value is None else str(value) for value in row] for row in rows)
     print_table(columns, [Row.of(f"{org}/{name}", *kept) for org, name, *kept in texts])
 
 

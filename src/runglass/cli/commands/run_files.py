@@ -5,7 +5,9 @@ A file that is written is new, and whole or not there at all.
 
 import base64
 import os
-from collections.abc import Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, get_args
@@ -18,7 +20,7 @@ from runglass.cli.backends import local_store
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server, named_run, names_run
 from runglass.cli.commands.delete_runs import for_each, found_by, tell_what_would_be
-from runglass.cli.exit_codes import NotFound, UsageError
+from runglass.cli.exit_codes import Exit, NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_bytes, write_line
 from runglass.run_files.header import file_name
@@ -28,6 +30,9 @@ from runglass.wire.run_api import ExportFormat
 
 if TYPE_CHECKING:
     from runglass.client import Run
+
+HEAD_BYTES = 10_000
+"""Of a run as spans: what comes before the first of them, and its id."""
 
 
 @click.command()
@@ -54,9 +59,7 @@ def export(runs: str, format: ExportFormat, output: Path | None, yes: bool, serv
         if names_run(runs):
             run = named_run(client, runs)
             if output == Path("-"):
-                with closing(run.export(format)) as parts:
-                    for part in parts:
-                        write_bytes(part)
+                _write(run, format, write_bytes)
                 return
             file = output or Path(file_name(format, run.execution_id))
             note(f"wrote {_written(run, format, file):,} bytes of run {run.execution_id} to {file}")
@@ -80,10 +83,20 @@ def export(runs: str, format: ExportFormat, output: Path | None, yes: bool, serv
 
 def _written(run: "Run", format: ExportFormat, file: Path) -> int:
     """The size of the new file that the run was written to. Raises UsageError for one that is there."""
-    size = 0
-    with closing(run.export(format)) as parts, new_file(file) as written:
+    with new_file(file) as written:
+        return _write(run, format, written.write)
+
+
+def _write(run: "Run", format: ExportFormat, write: Callable[[bytes], object]) -> int:
+    """Writes the run, and returns the size of that. Says so where it has no span of OpenTelemetry yet."""
+    size, head = 0, b""
+    with closing(run.export(format)) as parts:
         for part in parts:
-            size += written.write(part)
+            write(part)
+            size += len(part)
+            head = (head + part)[:HEAD_BYTES]
+    if format == "otlp" and b'"spanId"' not in head:
+        note(f"run {run.execution_id} has no step yet that has ended: there is no span in what was written")
     return size
 
 
@@ -105,21 +118,31 @@ def new_file(file: Path) -> Iterator[IO[bytes]]:
 
     Half of a run would pass for the whole.
     """
-    try:
-        written = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "wb")
-    except OSError as error:
-        raise UsageError(
-            f"{str(file)!r} cannot be written as a new file: {error.strerror or error}"
-        ) from error
+    with cleared_up():
+        try:
+            written = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "wb")
+        except OSError as error:
+            raise UsageError(
+                f"{str(file)!r} cannot be written as a new file: {error.strerror or error}"
+            ) from error
+        try:
+            with written:
+                yield written
+        except BaseException as error:
+            file.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise UsageError(f"{str(file)!r} cannot be written: {error.strerror or error}") from error
+            raise
 
+
+@contextmanager
+def cleared_up() -> Iterator[None]:
+    """A block that SIGTERM leaves with an exception, so that it removes what it has written so far."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(Exit.TERMINATED))
     try:
-        with written:
-            yield written
-    except BaseException as error:
-        file.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"{str(file)!r} cannot be written: {error.strerror or error}") from error
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.command()

@@ -134,12 +134,7 @@ async def _print_links(
 
 
 @click.command()
-@click.option(
-    "--store",
-    type=argument_parsers.store_address,
-    metavar="URL",
-    help="postgresql://user@host/database, shared with the servers.",
-)
+@options.setting("store", metavar="URL", kind=argument_parsers.store_address)
 @options.setting("max_concurrent_runs", "--concurrency", metavar="N")
 @options.setting("capture")
 @options.setting("log_level")

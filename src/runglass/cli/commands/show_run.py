@@ -3,7 +3,6 @@
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -104,13 +103,13 @@ def show(
             title = f"{formatting.counted(len(listed), 'attempt')} failed"
             write_line(console, title, style="bold underline")
             write_lines(failed_lines(rows, listed, read, width=width))
-        for title, number, ranked in (
-            ("What took longest", slowest, slowest_attempts),
-            ("What cost most", costliest, costliest_attempts),
+        for title, number, value in (
+            ("What took longest", slowest, OutlineRows.took_ms),
+            ("What cost most", costliest, OutlineRows.cost_usd),
         ):
             if number is not None:
                 write_line(console, title, style="bold underline")
-                write_lines(attempt_list(rows, found := ranked(rows, number), width=width))
+                write_lines(attempt_list(rows, found := largest_attempts(rows, number, value), width=width))
                 listed = [*listed, *found]
         if listed:
             note(f"look closer: runglass runs step {named} STEP …, as a line above begins")
@@ -128,21 +127,12 @@ def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:
     raise NotFound(f"step {name!r} of the run has no iteration {where}")
 
 
-def slowest_attempts(rows: OutlineRows, most: int) -> Sequence[int]:
-    """Up to `most` attempts that have ended, the one that took longest first."""
-    return _largest(rows, most, rows.took_ms)
-
-
-def costliest_attempts(rows: OutlineRows, most: int) -> Sequence[int]:
-    """Up to `most` attempts whose cost is known, the most expensive one first."""
-    return _largest(rows, most, lambda row: None if (cost := rows.cost[row]) is None else Decimal(cost))
-
-
-def _largest(rows: OutlineRows, most: int, value: Callable[[int], Any]) -> Sequence[int]:
+def largest_attempts(rows: OutlineRows, most: int, value: Callable[[OutlineRows, int], Any]) -> Sequence[int]:
+    """Up to `most` attempts of which the value is known, that with the largest one first."""
     found = rows.rows_with("completed", "retried", "cancelled", "failed", "running", "waiting")
     # A span that has others inside takes longer than they do, and costs as much.
-    known = (row for row in found if rows.size[row] == 1 and value(row) is not None)
-    return heapq.nlargest(most, known, key=value)
+    known = {row: value(rows, row) for row in found if rows.size[row] == 1}
+    return heapq.nlargest(most, (row for row in known if known[row] is not None), key=known.__getitem__)
 
 
 def failed_attempts(rows: OutlineRows) -> Sequence[int]:

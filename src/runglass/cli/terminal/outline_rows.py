@@ -8,6 +8,7 @@ level by level what fits; of the rest there is a count where it was left out. No
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import islice, repeat
 from typing import NamedTuple
 
@@ -130,6 +131,10 @@ class OutlineRows:
         if self.start[row] == NONE or self.end[row] == NONE:
             return None
         return self.end[row] - self.start[row]
+
+    def cost_usd(self, row: int) -> Decimal | None:
+        """The known cost in a row."""
+        return None if (cost := self.cost[row]) is None else Decimal(cost)
 
     def loop_path(self, row: int) -> tuple[int, ...]:
         """The iterations around a row, or that it is, outermost first; of a span its number."""

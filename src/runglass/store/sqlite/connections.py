@@ -28,7 +28,7 @@ from runglass.errors import (
 )
 from runglass.store.data_folder import make_file, make_folder, warn_of_others
 from runglass.store.sqlite.migrations import migrate_sqlite, require_upgraded
-from runglass.store.sqlite.reserve import Reserve
+from runglass.store.sqlite.reserve import Reserve, is_full, reason
 from runglass.store.sqlite.worker_threads import WorkerThreads, WorkItem, WorkResult
 
 log = logging.getLogger(__name__)
@@ -259,19 +259,19 @@ class Connections:
             if len(batch) > 1:
                 # One of them broke the transaction: alone, each gets the answer that is its own.
                 return [outcome for job in batch for outcome in self.commit(connection, [job])]
-            if _is_full(error) and isinstance(batch[0].work, _Removal) and self.reserve.give_up():
+            if is_full(error) and isinstance(batch[0].work, _Removal) and self.reserve.give_up():
                 # First of all the log is moved into the file, which may have to grow for that.
                 with contextlib.suppress(sqlite3.Error):
                     _empty_log(connection)
                 return self.commit(connection, batch)
-            if committing and not _is_full(error):
+            if committing and not is_full(error):
                 return [WorkResult(batch[0], None, self._store_error(error, CommitUncertain))]
             refused = isinstance(error, (sqlite3.Error, OverflowError, UnicodeError))
             return [WorkResult(batch[0], None, self._store_error(error) if refused else error)]
         return outcomes
 
     def _store_error(self, error: Exception, kind: type[StoreError] | None = None) -> StoreError:
-        fault = (kind or _kind_of(error))(f"the store {str(self.path)!r} cannot be used: {error}")
+        fault = (kind or _kind_of(error))(f"the store {str(self.path)!r} cannot be used: {reason(error)}")
         fault.__cause__ = error
         return fault
 
@@ -298,15 +298,9 @@ class _Removal(partial[Any]):
     """Work for which the reserve may be given up."""
 
 
-def _is_full(error: Exception) -> bool:
-    # The shared memory of the log is a file beside it.
-    full = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in full
-
-
 def _kind_of(error: Exception) -> type[StoreError]:
     """Whether the same could ever be stored: a disk is freed or mended, a value stays as it is."""
-    if _is_full(error):
+    if is_full(error):
         return StoreFull
     match error:
         # SQLite's own limit, or that of the C interface before it.

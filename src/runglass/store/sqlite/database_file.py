@@ -19,7 +19,7 @@ from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.integrity import USUAL, Checked, CheckLimits, IntegrityCheck, Kind
 from runglass.store.run_tables import SIZES
 from runglass.store.sqlite.migrations import migrate_sqlite, require_upgraded, schema_of
-from runglass.store.sqlite.reserve import Reserve
+from runglass.store.sqlite.reserve import Reserve, reason
 from runglass.store.sqlite.sql_helpers import SQLITE, page, perform
 
 log = logging.getLogger(__name__)
@@ -151,6 +151,8 @@ def rebuild(path: Path) -> None:
 
 _UNWRITTEN = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
 """What a backup says of its copy: it writes nothing else."""
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""What file systems without hard links say to one, as FAT and some network drives."""
 
 
 def back_up(path: Path, target: Path) -> None:
@@ -161,13 +163,15 @@ def back_up(path: Path, target: Path) -> None:
     if target.exists():
         raise FileExistsError(f"{str(target)!r} exists")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    # For the owner's eyes alone, as the database itself.
-    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
+        # For the owner's eyes alone, as the database itself.
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with opened(path) as db, closing(sqlite3.connect(part)) as copy:
+            # Of one moment: else each write of others would begin the copy anew. In steps, to hear signals.
+            db.execute("BEGIN")
+            db.execute("SELECT 1 FROM sqlite_schema").fetchone()
             try:
-                # In one go: a copy in steps begins anew with each write.
-                db.backup(copy)
+                db.backup(copy, pages=1_000, progress=lambda *_: None)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode not in _UNWRITTEN:
                     raise
@@ -178,8 +182,15 @@ def back_up(path: Path, target: Path) -> None:
                 raise StoreError(f"the copy of {str(path)!r} is damaged, as the database may be: {found}")
         with part.open("rb") as written:
             os.fsync(written.fileno())
-        # A link and no rename, which would replace a file that another process has just made.
-        os.link(part, target)
+        try:
+            # A link and no rename, which would replace a file that another process has just made.
+            os.link(part, target)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # Its name is taken by an empty file, for the moment until the copy replaces that.
+            target.touch(0o600, exist_ok=False)
+            part.replace(target)
     finally:
         for leftover in (part, *(part.with_name(part.name + end) for end in ("-wal", "-shm", "-journal"))):
             leftover.unlink(missing_ok=True)
@@ -237,7 +248,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         ) as connection:
             yield connection
     except sqlite3.Error as error:
-        raise StoreError(f"the database {str(path)!r} cannot be used: {error}") from error
+        raise StoreError(f"the database {str(path)!r} cannot be used: {reason(error)}") from error
     finally:
         if has_no_log and _state(path) != before:
             # What was found is of several moments: it may look damaged, and need not be.

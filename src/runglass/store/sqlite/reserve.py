@@ -7,6 +7,7 @@ else is written: so it is used by removals alone.
 import logging
 import os
 import shutil
+import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,18 @@ log = logging.getLogger(__name__)
 
 RESERVE_BYTES = 16 << 20
 """Four times the log at which SQLite moves it into the file, and many times a bite of a removal."""
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the disk has no room for what SQLite was to write."""
+    # The shared memory of the log is a file beside it.
+    full = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in full
+
+
+def reason(error: Exception) -> str:
+    """What SQLite says of its error, and of a full disk also what to do: it calls some of it an I/O error."""
+    return f"{error}: the disk is full; make room on it" if is_full(error) else str(error)
 
 
 class Reserve:
