@@ -185,8 +185,8 @@ RETRY_AFTER = "retryAfterMs"
 class StepFailure(RunglassError):
     """An attempt failed.
 
-    `code` is a key of `STEP_CODES`; `may_retry` is false if another attempt cannot end differently;
-    `retry_after_ms` is the wait that a provider asked for. It and `details` join the recorded error.
+    `code` is a key of `STEP_CODES`; `may_retry` is false if another attempt cannot end differently. The
+    `details` join the recorded error; `RETRY_AFTER` in them is the wait that a provider asked for.
     """
 
     def __init__(
@@ -195,17 +195,13 @@ class StepFailure(RunglassError):
         message: str,
         *,
         may_retry: bool = True,
-        retry_after_ms: int | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.may_retry = may_retry
-        self.retry_after_ms = retry_after_ms
         self.details = dict(details or {})
-        if retry_after_ms is not None:
-            self.details[RETRY_AFTER] = retry_after_ms
 
     def as_json(self) -> dict[str, Any]:
         """The error as it is recorded."""

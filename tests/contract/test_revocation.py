@@ -11,7 +11,7 @@ import pytest
 
 from runglass.cli import main
 from runglass.limits.offload import LARGE_BYTES
-from runglass.server.requests.body import PROMPT_S
+from runglass.runtime.runtime import PROMPT_S
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import (

@@ -17,7 +17,8 @@ from tests.laws.log import Log
 from tests.recorded_spans import AT, Recording, span
 from tests.reference_fold import JsonObject, reference_attempts, reference_trace
 from tests.unit.engine.conftest import open_harness, start
-from tests.unit.engine.test_budget import Silent, budget_of
+from tests.unit.engine.fake_models import FakeModels
+from tests.unit.engine.test_budget import budget_of
 
 FLOW = """
 - id: again
@@ -31,7 +32,7 @@ ASKS = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hi}"
 
 async def fill(path: Path) -> bytes:
     """The file of a store with a run that has ended, and one that waits for a model, on a budget."""
-    silent = Silent()
+    silent = FakeModels()
     async with open_harness(SqliteStore(path, synchronous="NORMAL"), models=silent) as house:
         await budget_of(house, Decimal(3))
         await (await start(house, FLOW)).outcome()

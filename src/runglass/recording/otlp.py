@@ -25,6 +25,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from runglass.errors import RunglassError
 from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused, SpanEvent, SpanLink
 from runglass.support.json_weight import weighs_more
+from runglass.support.safe_text import HALF_ESCAPE
 
 Signal = Literal["traces", "logs"]
 Received = ReceivedSpan | ReceivedLog | Refused
@@ -52,11 +53,6 @@ _OF_A_LOG = frozenset({0x09, 0x10, 0x59})
 """Tags of `time_unix_nano`, `severity_number` and `observed_time_unix_nano`, which a span cannot have."""
 _OF_A_SPAN = frozenset({_FIRST, _SECOND, 0x39, 0x41})
 """Tags of both ids and both times, which a log record cannot have."""
-_HALF = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-)
-"""Half a character: what cuts texts by UTF-16 leaves it, and no JSON may have it."""
 _HEX = re.compile("[0-9a-fA-F]+")
 _ELSEWHERE = re.compile(rb'"(spans|log_?records)"\s*:\s*\[\s*\{', re.IGNORECASE)
 """Spans under names that the JSON of OTLP has not: those of the fields of protobuf, or of former days."""
@@ -360,7 +356,7 @@ def _json_export(body: bytes, signal: Signal) -> list[_JsonGroup]:
         try:
             export = _read_export(body)
         except msgspec.DecodeError:
-            export = _read_export(_HALF.sub(rb"\\ufffd", body))
+            export = _read_export(HALF_ESCAPE.sub(rb"\\ufffd", body))
     except _NO_JSON as error:
         raise NotOtlp(f"the body is no OTLP/JSON: {error}") from error
     if export.resource_spans is None and export.resource_logs is None and body.strip() != b"{}":

@@ -40,7 +40,7 @@ from runglass.wire.admin_api import SERVER, Actor
 from runglass.wire.run_api import RunRequest, TraceContext
 
 PROMPT_S = 0.2
-"""A request that starts its run within this time needs no second check of its key."""
+"""A request whose body comes, or that starts its run, within this time needs no second check of its key."""
 
 
 class FixedLimits(NamedTuple):

@@ -6,10 +6,16 @@ in the middle of an emoji. Texts of callers may also hold line breaks and other 
 would forge lines in a log.
 """
 
+import re
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+HALF_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+"""The escape of half a character: what cuts texts by UTF-16 leaves it, and no JSON may have it."""
 Path = tuple[str | int, ...]
 
 

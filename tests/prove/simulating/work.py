@@ -20,7 +20,7 @@ from runglass.engine.models.gateway import (
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.workers.sandbox import Sandbox
 from runglass.engine.workers.templates import Templates
-from runglass.errors import StepFailure
+from runglass.errors import RETRY_AFTER, StepFailure
 from runglass.log.fold import Address
 from runglass.log.trace import TokenBreakdown
 from tests.fakes import send
@@ -102,7 +102,7 @@ class SimulatedModels(ModelGateway):
                 "RATE_LIMITED",
                 "the seed says so",
                 may_be_charged=False,
-                retry_after_ms=self._chance.choice((0, 700)),
+                details={RETRY_AFTER: self._chance.choice((0, 700))},
             )
         if self._chance.random() < fails:
             await send(request, observer)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +31,10 @@ from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from runglass.wire.run_api import CaptureFailed, CaptureMode
-from tests.fakes import VirtualClock
+from tests.fakes import CRASH_RETRIES, VirtualClock
+from tests.faulty_store import FaultyStore
 from tests.laws.stored import kept_run
+from tests.unit.engine.fake_models import FakeModels
 
 NO_OUTCOME = RunOutcome("")
 """Of a run whose caller was told nothing."""
@@ -135,6 +138,28 @@ async def next_life(store: SqliteStore, **settings: Any) -> AsyncIterator[Engine
         await first.end_lease(None)
     async with open_harness(store, **settings) as house:
         yield house
+
+
+async def die_asking(
+    path: Path, flow: str, inputs: dict[str, Any] | None = None, *, budget_usd: int | None = None
+) -> str:
+    """The id of a run whose process has died while a model was asked, with a budget or none."""
+    models, store = FakeModels(), SqliteStore(path, synchronous="NORMAL")
+    async with open_harness(store, models=models) as house:
+        project = await store.ensure_project("acme", "demo")
+        await store.set_budget(project.id, None if budget_usd is None else Decimal(budget_usd))
+        started = await start(house, flow, inputs)
+        await models.asked.wait()
+        FaultyStore(store).die()
+    return started.id
+
+
+async def take_over_in_vain(path: Path) -> None:
+    """One process after the other claims the run and dies, as often as is tried, with no event in its log."""
+    async with SqliteStore(path, synchronous="NORMAL") as store:
+        for life in range(CRASH_RETRIES + 1):
+            await store.end_lease(None)
+            await store.claim_runs(f"life {life}", now="2026", limit=1)
 
 
 @pytest.fixture

@@ -38,6 +38,10 @@ def in_one(value: dict[str, Any]) -> Reply:
     return Reply(body=json.dumps(value).encode(), headers={"content-type": "application/json"})
 
 
+def in_one_piece(answer: Callable[[str, bool], dict[str, Any]]) -> Callable[[str, bool], Reply]:
+    return lambda text, calls: in_one(answer(text, calls))
+
+
 def a_response(text: str, calls: bool) -> dict[str, Any]:
     part = {"type": "output_text", "text": text, "annotations": []}
     item: dict[str, Any] = {
@@ -88,10 +92,6 @@ def responses_stream(text: str, calls: bool) -> Reply:
     return events(*(each | {"sequence_number": at} for at, each in enumerate(told)))
 
 
-def responses_whole(text: str, calls: bool) -> Reply:
-    return in_one(a_response(text, calls))
-
-
 def anthropic_answer(text: str, calls: bool) -> dict[str, Any]:
     block: dict[str, Any] = {"type": "text", "text": text}
     if calls:
@@ -129,10 +129,6 @@ def anthropic_stream(text: str, calls: bool) -> Reply:
     )
 
 
-def anthropic_whole(text: str, calls: bool) -> Reply:
-    return in_one(anthropic_answer(text, calls))
-
-
 def google_answer(text: str, calls: bool) -> dict[str, Any]:
     part: dict[str, Any] = {"text": text}
     if calls:
@@ -149,10 +145,6 @@ def google_stream(text: str, calls: bool) -> Reply:
     return Reply(body=f"data: {json.dumps(google_answer(text, calls))}\n\n".encode())
 
 
-def google_whole(text: str, calls: bool) -> Reply:
-    return in_one(google_answer(text, calls))
-
-
 class Family(NamedTuple):
     """A model, and how its provider answers with a text, or with a call of the tool `look`."""
 
@@ -163,10 +155,10 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "openai chat": Family("openai-chat:gpt-4o-mini", chat_stream, chat_whole),
-    "openai responses": Family("openai:gpt-4o-mini", responses_stream, responses_whole),
+    "openai responses": Family("openai:gpt-4o-mini", responses_stream, in_one_piece(a_response)),
     "compatible": Family("local:tiny", chat_stream, chat_whole),
-    "anthropic": Family("anthropic:claude-sonnet-4-6", anthropic_stream, anthropic_whole),
-    "google": Family("google:gemini-2.5-flash", google_stream, google_whole),
+    "anthropic": Family("anthropic:claude-sonnet-4-6", anthropic_stream, in_one_piece(anthropic_answer)),
+    "google": Family("google:gemini-2.5-flash", google_stream, in_one_piece(google_answer)),
     "mistral": Family("mistral:mistral-small-latest", chat_stream, chat_whole),
     "groq": Family("groq:openai/gpt-oss-20b", chat_stream, chat_whole),
 }

@@ -217,52 +217,41 @@ async def test_a_few_hints_are_passed_over_and_cookies_are_not_kept(
 
 PIECE = "x" * (PART_LIMIT_BYTES // 3)
 CALLED = {"index": 0, "id": "c", "type": "function", "function": {"name": "look", "arguments": ""}}
+ARGUMENTS = {"tool_calls": [{"index": 0, "function": {"arguments": PIECE}}]}
+
+
+def in_pieces(*deltas: dict[str, Any]) -> Reply:
+    return Reply(body=b"".join(map(chunk, deltas)) + chunk({}, finish="stop") + DONE)
 
 
 @pytest.mark.parametrize(
-    "deltas",
+    ("reply", "streamed"),
     [
-        [{"tool_calls": [CALLED]}, *[{"tool_calls": [{"index": 0, "function": {"arguments": PIECE}}]}] * 4],
-        [{"reasoning_content": PIECE}] * 4,
-        [{"content": PIECE}] * 4,
+        (in_pieces({"tool_calls": [CALLED]}, *[ARGUMENTS] * 4), True),
+        (in_pieces(*[{"reasoning_content": PIECE}] * 4), True),
+        (in_pieces(*[{"content": PIECE}] * 4), True),
+        (Reply(body=b'{"choices":[%s{}]}' % MANY), True),
+        (whole_reply("", tool_calls=[CALL | {"function": {"name": "look", "arguments": LONG}}]), False),
+        (whole_reply(LONG), False),
+        (Reply(body=b'{"choices":[%s{}]}' % MANY, headers={"content-type": "application/json"}), False),
     ],
-    ids=["arguments of a tool call", "reasoning", "text"],
+    ids=[
+        "small parts of the arguments of a tool call",
+        "small parts of reasoning",
+        "small parts of a text",
+        "values in the place of events",
+        "arguments of a tool call in one piece",
+        "text in one piece",
+        "values in one piece",
+    ],
 )
-async def test_what_is_put_together_from_small_parts_is_bounded(
-    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, deltas: list[dict[str, Any]]
+async def test_parts_of_an_answer_are_bounded(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, reply: Reply, streamed: bool
 ) -> None:
-    body = b"".join(chunk(delta) for delta in deltas)
-    failure = await asked(fake, monkeypatch, "local:tiny", Reply(body=body + chunk({}, finish="stop") + DONE))
+    failure = await asked(fake, monkeypatch, "local:tiny", reply, is_cut=False, stream=streamed)
     assert isinstance(failure, ModelCallFailed)
     assert (failure.code, failure.may_be_charged, failure.may_retry) == ("OUTPUT_TOO_LARGE", True, False)
     assert failure.__cause__ is None, "whoever looks for the first cause must come to an end"
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        whole_reply("", tool_calls=[CALL | {"function": {"name": "look", "arguments": LONG}}]),
-        whole_reply(LONG),
-        Reply(body=b'{"choices":[%s{}]}' % MANY, headers={"content-type": "application/json"}),
-    ],
-    ids=["arguments of a tool call", "text", "values"],
-)
-async def test_parts_of_an_answer_in_one_piece_are_bounded(
-    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, reply: Reply
-) -> None:
-    failure = await asked(fake, monkeypatch, "local:tiny", reply, is_cut=False, stream=False)
-    assert isinstance(failure, ModelCallFailed)
-    assert failure.code == "OUTPUT_TOO_LARGE"
-
-
-async def test_values_of_an_answer_in_the_place_of_events_are_bounded(
-    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failure = await asked(
-        fake, monkeypatch, "local:tiny", Reply(body=b'{"choices":[%s{}]}' % MANY), is_cut=False
-    )
-    assert isinstance(failure, ModelCallFailed)
-    assert failure.code == "OUTPUT_TOO_LARGE"
 
 
 @pytest.mark.parametrize("ends", [b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n"])

@@ -1,33 +1,22 @@
-"""Reserved before it is spent: no number of runs at once, no crash and no silent provider passes a budget."""
+"""Reserved before it is spent: no crash and no silent provider passes a budget."""
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from random import Random
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runglass.bus.base import Bus
 from runglass.config.settings import Price, Settings
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
-from runglass.engine.models.gateway import (
-    AnswerRejected,
-    Bounded,
-    ModelAnswer,
-    ModelCallFailed,
-    ModelGateway,
-    ModelRequest,
-)
-from runglass.engine.models.model_types import ProviderResponse, RequestObserver
+from runglass.engine.models.gateway import ModelGateway, ModelRequest
+from runglass.engine.models.model_types import ProviderResponse
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
 from runglass.log.fold import RunFold
@@ -37,32 +26,27 @@ from runglass.store.records import Project, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import SystemClock
 from tests.conformance.stores import make_run
-from tests.examples import examples
-from tests.fakes import VirtualClock, in_virtual_time, let_time_pass, send
+from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore
-from tests.laws.law import require
-from tests.laws.stored import broken_in
 from tests.unit.engine.conftest import (
     EngineHarness,
-    Ran,
-    end_in_next_life,
+    die_asking,
     follow,
     next_life,
     open_harness,
-    read,
+    read_at_end,
     run_of,
     run_to_end,
     start,
 )
+from tests.unit.engine.fake_models import FakeModels, never
 from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
 from tests.unit.engine.test_unreadable import UPDATES, spoil
-from tests.unit.test_reference_fold import check_agreement_on
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
 PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 DECLINED = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
-WAYS = ("ok", "ok", "ok", "unmetered", "rejected", "refused", "broken", "never sent")
 
 
 async def budget_of(house: EngineHarness, usd: Decimal) -> None:
@@ -74,118 +58,16 @@ async def project_of(house: EngineHarness) -> Project:
     return await house.store.ensure_project("acme", "demo")
 
 
-class Costly(ModelGateway):
-    """Models that reserve a drawn amount and charge a part of it, or say nothing of what they charge.
+class Dear(FakeModels):
+    """Models of which each answer costs what was reserved."""
 
-    `charged` is what they know that they took: never more than was reserved.
-    """
-
-    def __init__(self, chance: Random, most: int) -> None:
-        super().__init__()
-        self.chance = chance
-        self._most = most
-        self.charged = Decimal(0)
-        self.reserved = Decimal(0)
-        self.calls = 0
-
-    async def ready(self, model: str) -> None:
-        pass
-
-    async def bounded(self, request: ModelRequest) -> Bounded:
-        usd = Decimal(self.chance.randint(1, self._most))
-        self.reserved += usd
-        return Bounded(
-            ModelRequest(model=request.model, messages=request.messages, settings={"most": usd}), usd
-        )
-
-    async def complete(
-        self,
-        request: ModelRequest,
-        on_text: Callable[[str], None],
-        *,
-        observer: RequestObserver | None = None,
-    ) -> ModelAnswer:
-        self.calls += 1
-        most = request.settings["most"]
-        way = self.chance.choice(WAYS)
-        if way == "never sent":
-            raise ModelCallFailed("PROVIDER_ERROR", "out of words", may_be_charged=True, may_retry=False)
-        await send(request, observer)
-        for _ in range(self.chance.randrange(4)):
-            await asyncio.sleep(0)
-        if way == "refused":
-            raise ModelCallFailed("RATE_LIMITED", "slow down", may_be_charged=False, may_retry=False)
-        cost = most * self.chance.randint(0, 4) / 4
-        self.charged += cost
-        if way == "broken":
-            raise ModelCallFailed(
-                "PROVIDER_UNAVAILABLE", "the line broke", may_be_charged=True, may_retry=False
-            )
-        told = way != "unmetered"
-        response = ProviderResponse(
-            model_used="tiny",
-            text="hi",
-            tokens=TokenBreakdown(prompt=1, completion=1, total=2) if told else None,
-            cost_usd=cost if told else None,
-            cost_unknown=None if told else "no_usage",
-        )
-        if way == "rejected":
-            raise AnswerRejected("INVALID_OUTPUT", "of no use", response=response, may_retry=False)
-        return ModelAnswer(output={"text": "hi"}, response=response)
-
-
-async def run_at_once(house: EngineHarness, number: int) -> list[Ran]:
-    flow = (
-        f"{ASK[:-1]}, on_error: continue}}\n- id: two\n  type: parallel\n  branches:\n"
-        "    a: [{id: a, type: llm, model: 'local:tiny', prompt: A}]\n"
-        "    b: [{id: b, type: llm, model: 'local:tiny', prompt: B}]\n"
-    )
-    started = [await start(house, flow) for _ in range(number)]
-    outcomes = await asyncio.gather(*(each.outcome() for each in started))
-    return [await read(house, each.id, outcome) for each, outcome in zip(started, outcomes, strict=True)]
-
-
-async def check_budget(house: EngineHarness, runs: list[Ran], models: Costly) -> None:
-    """What was charged is within the budget; that traces and budget are one sum is a law of all projects."""
-    require(await broken_in(house.store, "acme", "demo"))
-    project = await project_of(house)
-    assert project.budget_usd is not None
-    for ran in runs:
-        for call in ran.calls:
-            assert call.cost_estimated == (call.cost_unknown is not None)
-            assert (call.cost_usd is None) == (
-                call.error_code == "RATE_LIMITED" or call.note == "aborted before it was made"
-            ), "nothing else is free"
-    for ran in runs[:3]:
-        check_agreement_on(ran.events)
-    assert project.reserved_usd == 0, "nothing is held when nothing goes on"
-    assert models.charged <= project.spent_usd <= project.budget_usd
-    told = [event for ran in runs for event in ran.events if isinstance(event, StepModelReserved)]
-    assert len(told) >= models.calls, "each call was reserved before it was made"
-    refused = [ran for ran in runs if (ran.outcome.error or {}).get("code") == "CREDITS_EXHAUSTED"]
-    if models.reserved < project.budget_usd:
-        assert not refused
-
-
-@examples(8, of=25)
-@given(
-    runs=st.integers(1, 16), budget=st.integers(0, 200), most=st.integers(1, 40), seed=st.integers(0, 2**32)
-)
-@example(runs=200, budget=20, most=3, seed=1)
-def test_runs_at_once_never_pass_the_budget(runs: int, budget: int, most: int, seed: int) -> None:
-    async def run() -> None:
-        models = Costly(Random(seed), most)
-        with tempfile.TemporaryDirectory() as folder:
-            store = SqliteStore(Path(folder) / "db", synchronous="NORMAL")
-            async with open_harness(store, models=models) as house, asyncio.timeout(120):
-                await budget_of(house, Decimal(budget))
-                await check_budget(house, await run_at_once(house, runs), models)
-
-    asyncio.run(run())
+    async def answer(self, request: ModelRequest) -> ProviderResponse:
+        tokens = TokenBreakdown(prompt=1, completion=1, total=2)
+        return ProviderResponse(model_used="dear", text="hi", tokens=tokens, cost_usd=Decimal(1))
 
 
 async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
-    models = Costly(Random(1), 1)
+    models = FakeModels()
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         await budget_of(house, Decimal("0.5"))
         ran = await run_to_end(house, ASK)
@@ -195,27 +77,6 @@ async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
         assert all(part in message for part in ("'ask'", "up to $1", "$0.5", "max_tokens", "projects budget"))
         assert ran.steps() == [("ask", None, 1, "failed")]
         assert (await project_of(house)).spent_usd == 0
-
-
-class Silent(Costly):
-    """A model that never answers."""
-
-    def __init__(self) -> None:
-        super().__init__(Random(1), 1)
-        self.asked = asyncio.Event()
-
-    async def complete(self, *args: Any, **more: Any) -> ModelAnswer:
-        self.asked.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-
-class Undecided(Costly):
-    """Models of which nobody ever says what a request can cost: none is reserved, and none is made."""
-
-    async def bounded(self, request: ModelRequest) -> Bounded:
-        await asyncio.Event().wait()
-        raise AssertionError
 
 
 GARBAGE = b"\xff{garbage"
@@ -233,17 +94,11 @@ ODD_STEP = (
 async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is_cancelled(
     tmp_path: Path, rows: dict[str, bytes]
 ) -> None:
-    silent = Silent()
-    store = SqliteStore(tmp_path / "db")
-    async with open_harness(store, models=silent) as house:
-        await budget_of(house, Decimal(3))
-        started = await start(house, ASK)
-        await silent.asked.wait()
-        FaultyStore(store).die()
+    run_id = await die_asking(tmp_path / "db", ASK, budget_usd=3)
     for what, data in rows.items():
-        spoil(tmp_path / "db", UPDATES[what], data, started.id)
+        spoil(tmp_path / "db", UPDATES[what], data, run_id)
     async with next_life(SqliteStore(tmp_path / "db")) as house:
-        run = await run_of(house, started.id)
+        run = await run_of(house, run_id)
         assert (len(house.engine.active.set_aside), (await project_of(house)).reserved_usd) == (1, Decimal(1))
         assert await house.engine.idle.cancel(run, reason="asked for")
         project = await project_of(house)
@@ -252,23 +107,15 @@ async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is
 
 @pytest.mark.parametrize("then", ["goes on", "is cancelled"])
 async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_path: Path, then: str) -> None:
-    silent = Silent()
-    # The second append is the last one before the call: it has the reservation.
-    store = SqliteStore(tmp_path / "db")
-    async with open_harness(store, models=silent) as house:
-        await budget_of(house, Decimal(3))
-        started = await start(house, ASK)
-        await silent.asked.wait()
-        project = await project_of(house)
+    run_id = await die_asking(tmp_path / "db", ASK, budget_usd=3)
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        project = await store.ensure_project("acme", "demo")
         assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1))
-        FaultyStore(store).die()
-    models = Costly(Random(3), 1) if then == "goes on" else Undecided(Random(3), 1)
-    models.chance = _Always("ok")
-    async with next_life(SqliteStore(tmp_path / "db"), models=models) as house:
         if then == "is cancelled":
-            house.engine.active.cancel(started.id, reason="asked for")
-        await house.engine.active.join(started.id)
-        run = await run_of(house, started.id)
+            await store.request_cancel(run_id, reason="asked for")
+    async with next_life(SqliteStore(tmp_path / "db"), models=Dear()) as house:
+        await house.engine.active.join(run_id)
+        run = await run_of(house, run_id)
         assert run.status == ("cancelled" if then == "is cancelled" else "completed")
         project = await project_of(house)
         assert project.reserved_usd == 0
@@ -278,16 +125,16 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
         assert b'"reservation"' not in rows[-1].data
 
 
-class NeverReady(Costly):
+class NeverReady(FakeModels):
     """Models that are never ready to be asked."""
 
     def __init__(self) -> None:
-        super().__init__(Random(1), 1)
+        super().__init__()
         self.waited_for = asyncio.Event()
 
     async def ready(self, model: str) -> None:
         self.waited_for.set()
-        await asyncio.Event().wait()
+        await never()
 
 
 @pytest.mark.parametrize("cut_off", ["while it is reserved", "before it is made"])
@@ -315,9 +162,11 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         assert b'"note":"aborted before it was made"' in row.data
 
 
-@pytest.mark.parametrize(("status", "charged"), [(400, 0), (500, 1)])
-async def test_a_crash_after_a_declined_request_charges_what_may_have_cost_something(
-    tmp_path: Path, status: int, charged: int
+@pytest.mark.parametrize(
+    ("status", "charged", "on_budget"), [(400, 0, True), (500, 1, True), (400, 0, False)]
+)
+async def test_a_crash_after_a_declined_request_tells_and_charges_the_second(
+    tmp_path: Path, status: int, charged: int, on_budget: bool
 ) -> None:
     declined, silent = error_reply(status, "response_format is not known here"), Reply(body=b"", silent=True)
     async with FakeProvider.serving() as fake:
@@ -325,52 +174,19 @@ async def test_a_crash_after_a_declined_request_charges_what_may_have_cost_somet
         models = ModelGateway(Settings(providers={"local": fake.base_url}, prices={"local:tiny": PRICE}))
         store = SqliteStore(tmp_path / "db")
         async with open_harness(store, models=models) as house, asyncio.timeout(60):
-            await models.ready("local:tiny")
-            await budget_of(house, Decimal(20))
+            if on_budget:
+                await budget_of(house, Decimal(20))
             started = await start(house, DECLINED)
-            # The sixth event is the second reservation, after which the second request goes out.
-            await follow(house, started.id, until=6)
+            # The end of the first request, and on a budget the second reservation, for the second request.
+            await follow(house, started.id, until=6 if on_budget else 5)
             before = await project_of(house)
             FaultyStore(store).die()
     assert before.spent_usd == before.reserved_usd * charged, "the second is held"
-    async with next_life(SqliteStore(tmp_path / "db"), models=ModelGateway()) as house:
-        await house.engine.active.join(started.id)
+    async with next_life(SqliteStore(tmp_path / "db")) as house:
+        ran = await read_at_end(house, started.id)
         project = await project_of(house)
+    assert [(call.number, call.error_code == "WORKER_LOST") for call in ran.calls] == [(1, False), (2, True)]
     assert (project.spent_usd, project.reserved_usd) == (before.reserved_usd * (1 + charged), Decimal(0))
-
-
-async def test_a_crash_after_a_declined_request_tells_of_the_second_without_a_budget_too(
-    tmp_path: Path,
-) -> None:
-    declined, silent = error_reply(400, "response_format is not known here"), Reply(body=b"", silent=True)
-    async with FakeProvider.serving() as fake:
-        fake.replies.extend([declined, silent])
-        models = ModelGateway(Settings(providers={"local": fake.base_url}))
-        store = SqliteStore(tmp_path / "db")
-        async with open_harness(store, models=models) as house:
-            started = await start(house, DECLINED)
-            # The fifth event is the end of the first request.
-            await follow(house, started.id, until=5)
-            FaultyStore(store).die()
-    ran = await end_in_next_life(tmp_path / "db", started.id)
-    assert [(call.number, call.error_code) for call in ran.calls] == [
-        (1, "PROVIDER_ERROR"),
-        (2, "WORKER_LOST"),
-    ]
-
-
-class _Always(Random):
-    """No chance at all."""
-
-    def __init__(self, way: str) -> None:
-        super().__init__(1)
-        self._way = way
-
-    def choice(self, seq: Any) -> Any:
-        return self._way
-
-    def randint(self, a: int, b: int) -> int:
-        return b
 
 
 @asynccontextmanager
@@ -441,18 +257,15 @@ async def test_a_setting_that_changes_model_bill_or_address_or_is_no_limit_sends
         assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
-class Late(Costly):
+class Late(Dear):
     """Models of which the first that is asked sees a budget come about, a while after the step has begun."""
 
-    def __init__(self) -> None:
-        super().__init__(_Always("ok"), 1)
-        self.house: EngineHarness | None = None
+    house: EngineHarness
 
-    async def complete(self, request: ModelRequest, *args: Any, **more: Any) -> ModelAnswer:
-        assert self.house is not None
+    async def answer(self, request: ModelRequest) -> ProviderResponse:
         await budget_of(self.house, Decimal("0.5"))
         await self.house.clock.sleep(LOOK_S)
-        return await super().complete((await self.bounded(request)).request, *args, **more)
+        return await super().answer(request)
 
 
 async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: Path) -> None:

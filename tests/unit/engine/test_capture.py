@@ -24,38 +24,23 @@ def shown(snapshot: Snapshot) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("mode", "kept", "size"),
+    ("mode", "output", "failed_input", "error"),
     [
-        ("off", None, None),
-        ("metadata_only", None, len(ENCODED)),
-        ("redacted", HIDDEN, len(ENCODED)),
-        ("full", VALUE, len(ENCODED)),
+        ("off", None, None, {"code": None}),
+        ("metadata_only", None, VALUE, VALUE),
+        ("redacted", HIDDEN, HIDDEN, HIDDEN),
+        ("full", VALUE, VALUE, VALUE),
     ],
 )
-def test_a_snapshot_by_mode(mode: CaptureMode, kept: Any, size: int | None) -> None:
+def test_what_each_mode_keeps(mode: CaptureMode, output: Any, failed_input: Any, error: Any) -> None:
     capture = Capture(mode)
-    snapshot = capture.snapshot(Payload(VALUE))
-    assert (shown(snapshot), snapshot.size_bytes, snapshot.truncated) == (kept, size, False)
-    assert capture.size(Payload(VALUE)) == size
-    assert capture.keeps_snapshots is (kept is not None)
-
-
-@pytest.mark.parametrize(
-    ("mode", "kept", "error"),
-    [
-        ("off", None, {"code": None}),
-        ("metadata_only", VALUE, VALUE),
-        ("redacted", HIDDEN, HIDDEN),
-        ("full", VALUE, VALUE),
-    ],
-)
-def test_failed_inputs_and_errors_are_kept_in_every_mode_but_off(
-    mode: CaptureMode, kept: Any, error: Any
-) -> None:
-    capture = Capture(mode)
-    snapshot = capture.kept(Payload(VALUE))
-    assert (shown(snapshot), snapshot.truncated) == (kept, False)
+    size = None if mode == "off" else len(ENCODED)
+    snapshot, kept = capture.snapshot(Payload(VALUE)), capture.kept(Payload(VALUE))
+    assert (shown(snapshot), snapshot.size_bytes, snapshot.truncated) == (output, size, False)
+    assert (shown(kept), kept.truncated) == (failed_input, False)
     assert msgspec.json.decode(capture.error(VALUE)) == error
+    assert capture.size(Payload(VALUE)) == size
+    assert capture.keeps_snapshots is (output is not None)
     assert capture.keeps_failures is (mode != "off")
 
 
@@ -140,12 +125,8 @@ SERVER = Said("metadata_only", "off", 0.0)
 RUN = "01a216ae-3af3-75ae-86e9-000000000001"
 
 
-def test_each_setting_is_the_flows_else_the_projects_else_the_servers() -> None:
+def test_the_sample_of_the_flow_comes_before_that_of_the_project_and_that_before_the_servers() -> None:
     assert capture_of_run(RUN, Said(), Said(), SERVER) == RunCapture("metadata_only", "off")
-    project = Said("off", "redacted")
-    assert capture_of_run(RUN, Said(), project, SERVER) == RunCapture("off", "redacted")
-    assert capture_of_run(RUN, Said(capture_failed="full"), project, SERVER) == RunCapture("off", "full")
-    assert capture_of_run(RUN, Said("full"), project, SERVER) == RunCapture("full", "redacted")
     assert capture_of_run(RUN, Said(), Said(capture_sample=1.0), SERVER).mode == "full"
     never = Said(capture_sample=0.0)
     assert capture_of_run(RUN, never, Said(capture_sample=1.0), SERVER).mode == "metadata_only"

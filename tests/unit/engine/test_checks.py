@@ -8,7 +8,7 @@ import pytest
 from runglass.config.settings import Settings
 from runglass.engine.workers import checks as module
 from runglass.engine.workers.checks import Checks
-from runglass.errors import APIError, FlowFileError, StepFailure
+from runglass.errors import APIError, StepFailure
 from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
 from runglass.flows.schemas.schema import Unproved
@@ -82,13 +82,6 @@ async def test_a_check_that_takes_too_much_memory_is_refused() -> None:
         rows = {"rows": [[n] for n in range(600_000)]}
         with pytest.raises(APIError, match=r"setting check_memory_limit_bytes"):
             await checks.request(flow(**RECURSIVE), {}, rows, size_bytes=4_000_000, project_id=1)
-
-
-async def test_a_file_that_takes_too_long_is_refused() -> None:
-    text = "slug: f\nsteps:\n" + "".join(f"- {{id: a{n}, type: passthrough}}\n" for n in range(9_000))
-    async with Checks(Settings(flow_check_time_limit_ms=50)) as checks:
-        with pytest.raises(FlowFileError, match="setting flow_check_time_limit_ms"):
-            await checks.flow_file(text.encode(), own_providers=(), project_id=1)
 
 
 async def test_a_project_holds_one_process_at_a_time() -> None:

@@ -4,34 +4,15 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
-from runglass.engine.steps.concurrency import (
-    MOST_WORKERS,
-    LoopWorkers,
-    Workers,
-)
-from runglass.errors import StepFailure
+from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
+from runglass.engine.models.model_types import ProviderResponse
+from runglass.engine.steps.concurrency import MOST_WORKERS, LoopWorkers, Workers
 from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, open_harness, run_of, run_to_end, start
-from tests.unit.engine.test_left_behind import Silent
+from tests.unit.engine.fake_models import FakeModels, never
 
 LEVELS, WIDE = 3, 40
-
-
-class Counting(Silent):
-    """Counts how often it was asked; `all_asked` once that is as often as may be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-        self.all_asked = asyncio.Event()
-
-    async def complete(self, *args: Any, **more: Any) -> ModelAnswer:
-        self.count += 1
-        if self.count > MOST_WORKERS:
-            self.all_asked.set()
-        return await super().complete(*args, **more)
 
 
 async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_path: Path) -> None:
@@ -41,14 +22,16 @@ async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_p
             f"{{id: l{level}, type: loop, over: list(range({WIDE})), max_concurrency: {WIDE},"
             f" steps: [{steps}]}}"
         )
-    models = Counting()
+    models = FakeModels()
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(60):
         started = await start(house, f"- {steps}")
         # Each worker, and the first one of all, is at one innermost iteration, or on its way to one.
-        await models.all_asked.wait()
+        while models.calls <= MOST_WORKERS:
+            models.asked.clear()
+            await models.asked.wait()
         # While another run goes through all of it, one that was about to begin would have begun.
         await (await start(house, "- {id: a, type: passthrough}")).outcome()
-        assert models.count == MOST_WORKERS + 1
+        assert models.calls == MOST_WORKERS + 1
         assert house.engine.active.cancel(started.id, reason="asked for")
         await started.outcome()
 
@@ -79,23 +62,23 @@ async def test_a_loop_that_began_alone_gets_more_workers_when_others_have_ended(
     assert workers.count == 0
 
 
-class SlowToEnd(ModelGateway):
+class SlowToEnd(FakeModels):
     """Asked to `hang`, ends after `bad` beside it has failed and the iteration of `boom` has ended since."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[str] = []
+        self.prompts: list[str] = []
         self._hanging, self._ending = asyncio.Event(), asyncio.Event()
         self._iteration = asyncio.Future[asyncio.Task[Any] | None]()
 
-    async def complete(self, request: ModelRequest, *args: Any, **more: Any) -> ModelAnswer:
-        asked = request.messages[-1]["content"]
-        self.asked.append(asked)
-        match asked:
+    async def answer(self, request: ModelRequest) -> ProviderResponse:
+        prompt = request.messages[-1]["content"]
+        self.prompts.append(prompt)
+        match prompt:
             case "hang":
                 self._hanging.set()
                 try:
-                    await asyncio.Event().wait()
+                    await never()
                 finally:
                     self._ending.set()
                     iteration = await self._iteration
@@ -106,7 +89,7 @@ class SlowToEnd(ModelGateway):
             case "boom":
                 self._iteration.set_result(asyncio.current_task())
                 await self._ending.wait()
-        raise StepFailure("BOOM", "it was to fail", may_retry=False)
+        raise ModelCallFailed("BOOM", "it was to fail", may_be_charged=False, may_retry=False)
 
 
 async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> None:
@@ -142,7 +125,7 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
         started = await start(opened, flow)
         outcome = await started.outcome()
     assert (outcome.status, outcome.step_id) == ("failed", "boom")
-    assert sorted(models.asked) == ["bad", "boom", "hang"]
+    assert sorted(models.prompts) == ["bad", "boom", "hang"]
 
 
 EMPTY_LOOPS = """

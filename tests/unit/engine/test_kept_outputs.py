@@ -1,17 +1,24 @@
 """What a run that fails keeps by `capture_failed`, and that others keep nothing by it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from runglass.errors import StoreError
-from runglass.flows.parser import parse_flow
 from runglass.log.events import MOST_KEPT, ContentKept
 from runglass.store.sqlite.store import SqliteStore
-from tests.fakes import CRASH_RETRIES
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import Execute, Ran, end_in_next_life, next_life, open_harness, read, start
-from tests.unit.engine.test_crashes import dying_store, live_through
+from tests.unit.engine.conftest import (
+    Execute,
+    Ran,
+    end_in_next_life,
+    next_life,
+    open_harness,
+    read,
+    start,
+)
+from tests.unit.engine.test_crashes import dying_store, survived_by_no_process
 
 FAILS_LATE = """
   - {id: first, type: code, code: 'return {"said": "mail jane@example.com", "long": "x" * 9000}'}
@@ -87,8 +94,13 @@ async def test_of_many_steps_the_newest_keep_their_outputs(execute: Execute) -> 
 async def test_a_failure_that_is_recorded_by_a_later_process_has_the_outputs(
     tmp_path: Path, lives: int, *, commits: bool
 ) -> None:
-    flow = parse_flow(f"slug: test\nsteps: {FAILS_LATE}")
-    ran, _ = await live_through(flow, "metadata_only", [(lives, commits)], tmp_path / "db")
+    async with next_life(dying_store(tmp_path / "db", lives, commits=commits)[0]) as house:
+        started = await start(house, FAILS_LATE, {"n": 1}, capture="metadata_only", capture_failed="full")
+        with suppress(StoreError):
+            await started.outcome()
+        left = await read(house, started.id)
+    ran = await end_in_next_life(tmp_path / "db", started.id)
+    assert ran.events[: len(left.events)] == left.events, "nothing acknowledged is lost"
     assert ran.types()[-3:] == ["content_kept", "run_input", "flow_failed"]
     assert ran.types().count("content_kept") == 1
     assert ran.trace.flow_run.input == {"inputs": {"n": 1}}
@@ -96,16 +108,10 @@ async def test_a_failure_that_is_recorded_by_a_later_process_has_the_outputs(
 
 
 async def test_a_run_that_no_process_survives_keeps_its_outputs(tmp_path: Path) -> None:
-    async with next_life(dying_store(tmp_path / "db", 3)[0]) as house:
-        steps = "- {id: one, type: passthrough}\n- {id: two, type: wait, ms: 1000}"
-        started = await start(house, steps, {"n": 1}, capture="metadata_only", capture_failed="full")
-        with pytest.raises(StoreError):
-            await started.outcome()
-    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-        for life in range(CRASH_RETRIES + 1):
-            await store.end_lease(None)
-            await store.claim_runs(f"life {life}", now="2026", limit=1)
-    ran = await end_in_next_life(tmp_path / "db", started.id)
+    flow = "- {id: one, type: passthrough}\n- {id: two, type: wait, ms: 1000}"
+    ran = await survived_by_no_process(
+        tmp_path / "db", 3, flow, capture="metadata_only", capture_failed="full"
+    )
     assert ran.types()[-3:] == ["content_kept", "run_input", "flow_failed"]
     assert ran.step("one").output_context == {"n": 1}
 

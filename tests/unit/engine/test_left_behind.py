@@ -3,27 +3,26 @@
 The collector of a server rarely looks through everything, and what a run was given may be megabytes.
 """
 
-import asyncio
 import gc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runglass.engine.journal.run_spec import RunSpec
 from runglass.engine.journal.run_writer import RunWriter
-from runglass.engine.models.gateway import ModelAnswer, ModelGateway
 from runglass.engine.payload import Payload
 from runglass.engine.run.task import RunTask
 from runglass.engine.run_memory import RunMemory
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import open_harness, start
+from tests.unit.engine.fake_models import FakeModels
 from tests.waiting import until
 
 OF_A_RUN = (RunTask, RunMemory, Payload, RunSpec, RunWriter, Interpreter)
 
+CANCELLED = "cancelled while a model is silent"
 FLOWS = {
     "code": "- {id: a, type: code, code: 'return {\"n\": len(text)}'}",
     "passed on": "- {id: a, type: passthrough}\n- {id: b, type: passthrough, input: {t: '{{ text }}'}}",
@@ -40,21 +39,9 @@ FLOWS = {
     "tried again": "- {id: a, type: code, code: 'return 1 / 0', retry: {max_attempts: 2}}",
     "no template": "- {id: a, type: passthrough, input: {t: '{{ missing.thing }}'}}",
     "no output": "- {id: a, type: llm, model: echo, prompt: a, output_schema: {type: object, not: {}}}",
+    CANCELLED: "- {id: a, type: llm, model: echo, prompt: '{{ text }}'}",
     "limit of time": "- {id: a, type: wait, ms: 60000, timeout_ms: 1}",
 }
-
-
-class Silent(ModelGateway):
-    """A model that never answers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = asyncio.Event()
-
-    async def complete(self, *args: Any, **more: Any) -> ModelAnswer:
-        self.asked.set()
-        await asyncio.Event().wait()
-        raise AssertionError
 
 
 @pytest.fixture(scope="module")
@@ -84,23 +71,15 @@ def nothing_is_left() -> bool:
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("flow", FLOWS)
 async def test_a_run_that_has_ended_leaves_nothing_to_the_collector(tmp_path: Path, flow: str) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db")) as house:
+    models = FakeModels() if flow == CANCELLED else None
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         for _ in range(2):
             started = await start(house, FLOWS[flow], {"text": "x" * 100_000})
+            if models is not None:
+                await models.asked.wait()
+                models.asked.clear()
+                house.engine.active.cancel(started.id, reason="asked for")
             await started.outcome()
             await house.engine.active.join(started.id)
             del started
-        await until(nothing_is_left)
-
-
-@pytest.mark.usefixtures("no_collector")
-async def test_a_run_that_was_cancelled_leaves_nothing_to_the_collector(tmp_path: Path) -> None:
-    models = Silent()
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
-        started = await start(house, FLOWS["echo"], {"text": "x" * 100_000})
-        await models.asked.wait()
-        assert house.engine.active.cancel(started.id, reason="asked for")
-        await started.outcome()
-        await house.engine.active.join(started.id)
-        del started
         await until(nothing_is_left)

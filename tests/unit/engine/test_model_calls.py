@@ -1,8 +1,5 @@
 """The model calls of every attempt: request and response, kept by the capture mode."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,21 +12,19 @@ from runglass.engine.models.gateway import (
     AnswerRejected,
     ModelAnswer,
     ModelCallFailed,
-    ModelGateway,
     ModelRequest,
 )
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.errors import StepFailure, StoreError
-from runglass.log.fold import fold
 from runglass.log.trace import StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
-    EngineHarness,
     Ran,
+    die_asking,
     end_in_next_life,
     open_harness,
     read,
@@ -37,7 +32,9 @@ from tests.unit.engine.conftest import (
     run_of,
     run_to_end,
     start,
+    take_over_in_vain,
 )
+from tests.unit.engine.fake_models import FakeModels, never
 
 SECRET = "sk-in-a-header"
 ASK = """
@@ -65,50 +62,25 @@ def said(text: str, **more: Any) -> ProviderResponse:
     )
 
 
-class Scripted(ModelGateway):
+class Scripted(FakeModels):
     """Gives the next of `answers`: a response, a failure, or None for one that never comes."""
 
     def __init__(self, *answers: ProviderResponse | StepFailure | None) -> None:
         super().__init__()
         self._answers = list(answers)
-        self.on_call: Callable[[], Any] = lambda: None
 
-    async def ready(self, model: str) -> None:
-        pass
-
-    async def complete(
-        self,
-        request: ModelRequest,
-        on_text: Callable[[str], None],
-        *,
-        observer: RequestObserver | None = None,
-    ) -> ModelAnswer:
+    async def answer(self, request: ModelRequest) -> ProviderResponse:
         answer = self._answers.pop(0)
-        if not isinstance(answer, StepFailure) or isinstance(answer, ModelCallFailed | AnswerRejected):
-            await send(request, observer)
-        self.on_call()
-        if answer is None:
-            await asyncio.Event().wait()
         if isinstance(answer, StepFailure):
             raise answer
-        assert answer is not None
-        on_text(answer.text)
-        return ModelAnswer(output={"text": answer.text}, response=answer)
-
-
-@asynccontextmanager
-async def house_of(tmp_path: Path, models: ModelGateway) -> AsyncIterator[EngineHarness]:
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
-        yield house
+        return answer or await never()
 
 
 async def ran(
     tmp_path: Path, flow: str, *answers: ProviderResponse | StepFailure | None, capture: CaptureMode = "full"
 ) -> Ran:
-    async with house_of(tmp_path, Scripted(*answers)) as house:
-        found = await run_to_end(house, flow, {"who": "Ada"}, capture=capture)
-    assert fold(found.events) == found.trace
-    return found
+    async with open_harness(SqliteStore(tmp_path / "db"), models=Scripted(*answers)) as house:
+        return await run_to_end(house, flow, {"who": "Ada"}, capture=capture)
 
 
 async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: Path) -> None:
@@ -134,24 +106,22 @@ async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: 
 class Unseen(Scripted):
     """Sends its requests where nobody sees them."""
 
-    async def complete(self, request: ModelRequest, on_text: Callable[[str], None], **_: Any) -> ModelAnswer:
-        return await super().complete(request, on_text)
+    async def complete(self, request: ModelRequest, *args: Any, **_: Any) -> ModelAnswer:
+        return await super().complete(request, *args)
 
 
 async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path) -> None:
-    async with house_of(tmp_path, Unseen(said("Hello"))) as house:
+    async with open_harness(SqliteStore(tmp_path / "db"), models=Unseen(said("Hello"))) as house:
         found = await run_to_end(house, ASK, {"who": "Ada"})
     (call,) = found.step("ask").model_calls
     assert (call.tokens, call.response) == (TOKENS, {"role": "assistant", "content": "Hello"})
 
 
 async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -> None:
-    models = Scripted(None)
-    asked = asyncio.Event()
-    models.on_call = asked.set
-    async with house_of(tmp_path, models) as house:
+    models = FakeModels()
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         started = await start(house, ASK, {"who": "Ada"})
-        await asked.wait()
+        await models.asked.wait()
         run = await run_of(house, started.id)
         (row,), _ = await house.store.open_steps(run.no)
         step = msgspec.json.decode(row.data, type=StepTrace)
@@ -161,7 +131,6 @@ async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -
     (call,) = found.step("ask").model_calls
     assert (call.error_code, call.cost_unknown) == ("CANCELLED", "no_usage")
     assert (call.request or {})["messages"] == [{"role": "user", "content": "Greet Ada"}]
-    assert fold(found.events) == found.trace
 
 
 async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> None:
@@ -169,14 +138,13 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     rejected = AnswerRejected("PROVIDER_UNAVAILABLE", "of no use", response=said("half"))
     models = Scripted(rejected, said("", tool_calls=[call]), said("It is blue"))
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
-    async with house_of(tmp_path, models) as house:
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         offer = ToolOffer(tools=[LOOK], choice="auto")
         started = await start(house, flow, {"who": "Ada"}, segment=Segment(offer=offer))
         await started.outcome()
         results = [{"role": "tool", "toolCallId": "c1", "name": "look", "content": "blue"}]
         resumed = await resume(house, started.id, Segment(results=results))
         found = await read(house, started.id, await resumed.outcome())
-    assert fold(found.events) == found.trace
     first, second = found.attempts["ask"]
     (lost,) = first.model_calls
     assert (lost.error_code, lost.response) == (
@@ -232,20 +200,16 @@ class Declining(Scripted):
     """Declines the first form in which it is asked."""
 
     async def complete(
-        self,
-        request: ModelRequest,
-        on_text: Callable[[str], None],
-        *,
-        observer: RequestObserver | None = None,
+        self, request: ModelRequest, *args: Any, observer: RequestObserver | None = None
     ) -> ModelAnswer:
         assert observer is not None
         await send(request, observer)
         await observer.declined(FAILURE)
-        return await super().complete(request, on_text, observer=observer)
+        return await super().complete(request, *args, observer=observer)
 
 
 async def test_under_metadata_only_no_call_of_an_attempt_that_goes_well_has_content(tmp_path: Path) -> None:
-    async with house_of(tmp_path, Declining(said("Hello"))) as house:
+    async with open_harness(SqliteStore(tmp_path / "db"), models=Declining(said("Hello"))) as house:
         found = await run_to_end(house, ASK, {"who": "Ada"}, capture="metadata_only")
     assert [call.error_code for call in found.step("ask").model_calls] == ["PROVIDER_ERROR", None]
     assert "Greet Ada" not in repr(found.events)
@@ -281,21 +245,22 @@ async def test_a_call_of_a_branch_that_no_process_cut_off_is_told_as_lost(tmp_pa
     assert (call.error_code, call.cost_unknown) == ("WORKER_LOST", "no_usage")
 
 
-async def test_a_text_that_was_cut_says_so(tmp_path: Path) -> None:
-    cut = msgspec.structs.replace(said("Hello, A"), finish_reason="length")
-    found = await ran(tmp_path, ASK, cut, capture="metadata_only")
-    assert found.step("ask").finish_reason == "length"
-    totals = found.totals
-    assert totals.finish_reasons == {"length": 1}
-
-
-async def test_a_request_that_was_never_sent_is_no_model_call(tmp_path: Path) -> None:
-    unsent = StepFailure("BYOK_KEY_REJECTED", "there is no key", may_retry=False)
-    found = await ran(tmp_path, ASK, unsent)
-    assert found.step("ask").status == "failed"
-    assert found.step("ask").model_calls == ()
-    totals = found.totals
-    assert (totals.by_model, totals.unmetered_calls) == ({}, 0)
+@pytest.mark.parametrize("end", ["flow_cancelled", "flow_failed"])
+async def test_a_call_is_told_as_lost_where_its_run_ends_before_its_step_goes_on(
+    tmp_path: Path, end: str
+) -> None:
+    """The process dies with the call. Then the run is cancelled, or it has taken too many processes down."""
+    run_id = await die_asking(tmp_path / "db", ASK, {"who": "Ada"})
+    if end == "flow_failed":
+        await take_over_in_vain(tmp_path / "db")
+    else:
+        async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+            await store.request_cancel(run_id, reason="asked for")
+    ran = await end_in_next_life(tmp_path / "db", run_id)
+    assert ran.types()[-1] == end
+    (call,) = ran.step("ask").model_calls
+    assert (call.error_code, call.cost_unknown) == ("WORKER_LOST", "no_usage")
+    assert (ran.totals.unmetered_calls, ran.totals.by_model["local:tiny"].calls) == (1, 1)
 
 
 async def test_a_large_request_is_cut_and_says_so(tmp_path: Path) -> None:

@@ -2,121 +2,41 @@
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import reduce
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
 
-import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine.journal.run_spec import Segment, ToolOffer
-from runglass.engine.models.gateway import (
-    AnswerRejected,
-    ModelAnswer,
-    ModelCallFailed,
-    ModelGateway,
-    ModelRequest,
-)
-from runglass.engine.models.model_types import ProviderResponse, RequestObserver
-from runglass.flows.flow import Flow
-from runglass.flows.parser import parse_flow
+from runglass.flows.flow import Flow, LeafStep, LlmStep, Retry
 from runglass.log.events import decode_event
 from runglass.log.fold import TraceFold
-from runglass.log.money import add_usd
+from runglass.log.money import ZERO, add_usd
 from runglass.log.trace import TokenBreakdown
+from runglass.store.records import Project
 from runglass.store.sqlite.store import SqliteStore
 from tests.examples import examples
-from tests.fakes import send
+from tests.flows import ON_ERROR, flow_trees
 from tests.laws.law import require
 from tests.laws.stored import broken_in
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, resume, start
+from tests.unit.engine.fake_models import DicedModels
 from tests.unit.test_reference_fold import check_agreement_on
 
 TOOL = {"type": "function", "function": {"name": "look"}}
-WAYS = ("ok", "ok", "length", "tools", "rejected", "refused", "broken", "unmetered", "unpriced")
-
-
-class DicedModels(ModelGateway):
-    """Models whose answers, prices and failures are drawn; `paid` is what they charged, call by call."""
-
-    def __init__(self, chance: Random) -> None:
-        super().__init__()
-        self._chance = chance
-        self.paid: list[ProviderResponse] = []
-        self.calls = 0
-
-    async def ready(self, model: str) -> None:
-        pass
-
-    async def complete(
-        self,
-        request: ModelRequest,
-        on_text: Callable[[str], None],
-        *,
-        observer: RequestObserver | None = None,
-    ) -> ModelAnswer:
-        self.calls += 1
-        await send(request, observer)
-        way = self._chance.choice(WAYS)
-        if way == "refused":
-            raise ModelCallFailed("RATE_LIMITED", "slow down", may_be_charged=False)
-        if way == "broken":
-            raise ModelCallFailed("PROVIDER_UNAVAILABLE", "the line broke", may_be_charged=True)
-        response = self._response(request, way)
-        self.paid.append(response)
-        if way == "rejected":
-            raise AnswerRejected("INVALID_OUTPUT", "of no use", response=response)
-        on_text(response.text)
-        return ModelAnswer(output={"text": response.text}, response=response)
-
-    def _response(self, request: ModelRequest, way: str) -> ProviderResponse:
-        chance = self._chance
-        prompt, completion = chance.randrange(10**6), chance.randrange(10**6)
-        tokens = TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion)
-        # More digits than Python's decimals have by themselves, at very different sizes.
-        cost = Decimal(chance.randrange(10**34)).scaleb(-chance.randrange(45))
-        call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-        return ProviderResponse(
-            model_used=f"{request.model}-2026",
-            text="some text",
-            tool_calls=[call] if way == "tools" and request.tools else [],
-            tokens=None if way == "unmetered" else tokens,
-            cost_usd=None if way in ("unmetered", "unpriced") else cost,
-            cost_unknown={"unmetered": "no_usage", "unpriced": "no_price"}.get(way),  # type: ignore[arg-type]
-            finish_reason="length" if way == "length" else "stop",
-        )
-
-
-class Spent(NamedTuple):
-    """A sum of calls."""
-
-    usd: Decimal = Decimal(0)
-    prompt: int = 0
-    completion: int = 0
-
-    def plus(self, cost_usd: str | Decimal | None, tokens: TokenBreakdown | None) -> "Spent":
-        return Spent(
-            add_usd(self.usd, Decimal(cost_usd or 0)),
-            self.prompt + (tokens.prompt if tokens else 0),
-            self.completion + (tokens.completion if tokens else 0),
-        )
-
-
-def sum_of(parts: Sequence[tuple[str | Decimal | None, TokenBreakdown | None]]) -> Spent:
-    spent = Spent()
-    for cost_usd, tokens in parts:
-        spent = spent.plus(cost_usd, tokens)
-    return spent
 
 
 def check_money(ran: Ran, models: DicedModels) -> None:
     """What the models charged is what the run cost; that all sums of it agree is a law of all runs."""
-    paid = sum_of([(response.cost_usd, response.tokens) for response in models.paid])
     totals = ran.totals
-    assert sum_of([(totals.cost_usd, totals.tokens)]) == paid, "the run"
+    costs = [each.cost_usd or ZERO for each in models.paid]
+    assert Decimal(totals.cost_usd or 0) == reduce(add_usd, costs, ZERO)
+    tokens = [each.tokens for each in models.paid if each.tokens is not None]
+    assert (totals.tokens.prompt if totals.tokens else 0) == sum(each.prompt for each in tokens)
+    assert (totals.tokens.completion if totals.tokens else 0) == sum(each.completion for each in tokens)
     assert set(totals.by_model) <= {"echo", "a:small", "b:large"}, "by the name in the flow"
     assert len(ran.calls) == models.calls, "no call is missing"
     for call in ran.calls:
@@ -124,34 +44,30 @@ def check_money(ran: Ran, models: DicedModels) -> None:
         assert refused or (call.cost_usd is None) == (call.cost_unknown is not None), call
 
 
-@st.composite
-def flows_of_llm_steps(draw: st.DrawFn) -> Flow:
-    """A tree of steps that ask models, with retries and failures that the flow outlives, or does not."""
-    numbers = iter(range(1000))
+def check_budget(ran: Ran, models: DicedModels, project: Project) -> None:
+    """What was charged is within the budget, and what nobody told is charged as it was reserved."""
+    assert project.budget_usd is not None
+    for call in ran.calls:
+        assert call.cost_estimated == (call.cost_unknown is not None)
+        is_free = call.error_code == "RATE_LIMITED" or call.note == "aborted before it was made"
+        assert (call.cost_usd is None) == is_free, call
+    assert project.reserved_usd == 0, "nothing is held when nothing goes on"
+    assert models.charged <= project.spent_usd <= project.budget_usd
+    is_refused = (ran.outcome.error or {}).get("code") == "CREDITS_EXHAUSTED"
+    assert not is_refused or models.reserved >= project.budget_usd
 
-    def step(depth: int) -> dict[str, Any]:
-        name = f"s{next(numbers)}"
-        kind = draw(st.sampled_from(["llm", "llm", "llm", *(["loop", "parallel"] if depth < 2 else [])]))
-        on_error = draw(st.sampled_from(["fail", "continue", "continue"]))
-        if kind == "loop":
-            inner = [step(depth + 1)]
-            return {"id": name, "type": "loop", "over": "[1, 2]", "on_error": on_error, "steps": inner}
-        if kind == "parallel":
-            branches = {"a": [step(depth + 1)], "b": [step(depth + 1)]}
-            return {"id": name, "type": "parallel", "on_error": on_error, "branches": branches}
-        model = draw(st.sampled_from(["echo", "a:small", "b:large"]))
-        retry = {"max_attempts": draw(st.integers(1, 3)), "initial_delay_ms": 0}
-        return {
-            "id": name,
-            "type": "llm",
-            "model": model,
-            "prompt": "Say {{ attempt }}",
-            "on_error": on_error,
-            "retry": retry,
-        }
 
-    steps = [step(0) for _ in range(draw(st.integers(1, 3)))]
-    return parse_flow(msgspec.json.encode({"slug": "test", "steps": steps}))
+def asking(step_id: str) -> st.SearchStrategy[LeafStep]:
+    """Steps that ask models, with retries and failures that the flow outlives, or does not."""
+    retries = st.builds(Retry, max_attempts=st.integers(1, 3), initial_delay_ms=st.just(0))
+    return st.builds(
+        LlmStep,
+        id=st.just(step_id),
+        model=st.sampled_from(["echo", "a:small", "b:large"]),
+        prompt=st.just("Say {{ attempt }}"),
+        on_error=ON_ERROR,
+        retry=retries,
+    )
 
 
 async def walk(house: EngineHarness, flow: Flow) -> Ran:
@@ -169,18 +85,25 @@ async def walk(house: EngineHarness, flow: Flow) -> Ran:
     return await read(house, started.id, outcome)
 
 
-@examples(25, of=150)
-@given(flow=flows_of_llm_steps(), seed=st.integers(0, 2**32))
-def test_attempts_run_models_stream_and_budget_are_one_sum(flow: Flow, seed: int) -> None:
+@examples(30, of=150)
+@given(flow=flow_trees(asking), seed=st.integers(0, 2**32), budget_usd=st.none() | st.integers(0, 30))
+def test_attempts_run_models_stream_and_budget_are_one_sum(
+    flow: Flow, seed: int, budget_usd: int | None
+) -> None:
     async def run() -> None:
-        models = DicedModels(Random(seed))
+        models = DicedModels(Random(seed), most=5)
         with tempfile.TemporaryDirectory() as folder:
             store = SqliteStore(Path(folder) / "db", synchronous="NORMAL")
             async with open_harness(store, models=models) as house, asyncio.timeout(60):
+                project = await store.ensure_project("acme", "demo")
+                await store.set_budget(project.id, None if budget_usd is None else Decimal(budget_usd))
                 ran = await walk(house, flow)
-                check_money(ran, models)
+                if budget_usd is None:
+                    check_money(ran, models)
+                else:
+                    check_budget(ran, models, await store.ensure_project("acme", "demo"))
                 check_agreement_on(ran.events)
-                require(await broken_in(house.store, "acme", "demo"))
+                require(await broken_in(store, "acme", "demo"))
 
     asyncio.run(run())
 

@@ -30,7 +30,7 @@ from pydantic_ai.models import download_item
 
 from runglass.engine.models.answer_bounds import ProviderCall
 from runglass.engine.models.model_types import ModelCallFailed
-from runglass.errors import StepFailure
+from runglass.errors import RETRY_AFTER, StepFailure
 from runglass.redact import strike_known
 from runglass.support.logs import plain_cause
 from runglass.support.safe_text import replace_surrogates
@@ -106,6 +106,8 @@ def call_failure(
     if status is not None:
         details["status"], asked = status, f", status {status}"
     waited = error.retry_after if isinstance(error, ModelAPIError) and may_retry else None
+    if waited is not None:
+        details[RETRY_AFTER] = round(min(waited, MOST_WAIT_S) * 1000)
     words = said[:500] or "its answer is empty"
     in_stream = getattr(error, "in_stream", False)
     is_fault = (status or 0) >= 500 and waited is None and not in_stream
@@ -114,7 +116,6 @@ def call_failure(
         f"provider {provider!r}{where} {what} (model {model!r}{asked}): {words}",
         may_be_charged=may_be_charged or in_stream,
         may_retry=may_retry,
-        retry_after_ms=None if waited is None else round(min(waited, MOST_WAIT_S) * 1000),
         details=details,
         server_error=hash((status, repr(getattr(error, "body", None)))) if is_fault else None,
     )

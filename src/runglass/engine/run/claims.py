@@ -263,10 +263,10 @@ class RunClaims:
         stop = active.orphaned.pop(run.id, None) or StopRequest()
         try:
             if cancelled := stop.cancelled or run.cancel_reason:
-                await end_run(self._engine, run, cancelled=cancelled)
+                await end_run(self._engine, run, cancelled=cancelled, left=state)
             else:
                 capture_failed = state.segment_spec.spec.capture_failed if state is not None else "off"
-                await end_run(self._engine, run, error=error, capture_failed=capture_failed)
+                await end_run(self._engine, run, error=error, capture_failed=capture_failed, left=state)
         except StoreError:
             active.orphaned.setdefault(run.id, stop)
             raise

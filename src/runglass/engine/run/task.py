@@ -182,7 +182,7 @@ class RunTask:
             told = await run_input(self._writer, self._spec, self._capture)
             self._writer.begin()
         last = FlowCancelled(execution_id=self.run.id, run_id=self.run.id, reason=reason)
-        record_end(self._writer, last, owed=b'"cancelled"', told=told)
+        record_end(self._writer, last, owed=b'"cancelled"', told=told, left=self._state)
         return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
 
     async def _given_up(self, refused: PermanentStoreError) -> RunOutcome:
@@ -289,5 +289,5 @@ class RunTask:
         owed = {name: error.get(name) for name in ("code", "message")} if is_job else error
         shown = encoded(self._capture.error(error) if captured is None else captured)
         last = FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=shown, step_id=step_id)
-        record_end(self._writer, last, owed=msgspec.json.encode(owed), kept=kept, told=told)
+        record_end(self._writer, last, owed=msgspec.json.encode(owed), kept=kept, told=told, left=self._state)
         return RunOutcome("failed", error=error, step_id=step_id)

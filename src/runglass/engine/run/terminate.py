@@ -12,14 +12,15 @@ from typing import Any
 import msgspec
 
 from runglass.engine.journal.checkpoints import path_text
-from runglass.engine.journal.resume import first_segment, stored_fold, time_of
+from runglass.engine.journal.resume import ResumeState, first_segment, stored_fold, time_of
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.run.content import KeptOutputs, lacks_input, read_outputs, run_input
-from runglass.engine.steps.call_recorder import charge_lost
+from runglass.engine.steps.call_recorder import lost_call
 from runglass.engine.steps.run_context import EngineContext
 from runglass.errors import PermanentStoreError, RunUnreadable, StoreError
-from runglass.log.events import FlowCancelled, FlowFailed, RunInput
-from runglass.log.fold import DAMAGE, RunFold, StepChange
+from runglass.flows.flow import find_step
+from runglass.log.events import FlowCancelled, FlowFailed, RunInput, StepModelCall
+from runglass.log.fold import DAMAGE, Address, RunFold, StepChange
 from runglass.log.trace import ModelReservation, RunSummary, StepStatus, StepTrace
 from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
@@ -39,12 +40,14 @@ async def end_run(
     error: dict[str, Any] | None = None,
     cancelled: str = "",
     capture_failed: CaptureFailed = "off",
+    left: ResumeState | None = None,
 ) -> str | None:
     """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
 
-    A run that fails keeps its outputs as `capture_failed` has it. Where its rows cannot be read, it ends as
-    their columns have it. Returns the id of the step that it failed in, where there is one. Raises
-    StoreError, and WrongExpectedVersion if the run goes on elsewhere.
+    `left` is the state in which a process left it, where that is known. A run that fails keeps its outputs
+    as `capture_failed` has it. Where its rows cannot be read, it ends as their columns have it. Returns the
+    id of the step that it failed in, where there is one. Raises StoreError, and WrongExpectedVersion if the
+    run goes on elsewhere.
     """
     store, capture = engine.store, engine.make_capture(run.capture, capture_failed)
     not_before = ""
@@ -77,7 +80,7 @@ async def end_run(
                     captured = encoded(capture.error(error))
                     last = FlowFailed(execution_id=run.id, run_id=run.id, error=captured, step_id=failed_in)
                 owed = b'"cancelled"' if error is None else msgspec.json.encode(error)
-                record_end(writer, last, owed=owed, kept=kept, told=told)
+                record_end(writer, last, owed=owed, kept=kept, told=told, left=left)
         except RunUnreadable:
             # What has been recorded so far is not to be sent off.
             writer.fail(StoreError("the state of the run cannot be read"))
@@ -99,9 +102,10 @@ def record_end(
     owed: bytes,
     kept: KeptOutputs | None = None,
     told: RunInput | None = None,
+    left: ResumeState | None = None,
 ) -> None:
     """Records the end of a run that has not completed: what is kept of it, and what its caller is `owed`."""
-    charge_lost(writer, writer.run.id)
+    record_lost_calls(writer, left)
     if kept is not None:
         kept.record(writer)
     if told is not None:
@@ -109,6 +113,30 @@ def record_end(
         writer.record_with_next(told)
     writer.set_outcome(error=owed)
     writer.record(last)
+
+
+def record_lost_calls(writer: RunWriter, left: ResumeState | None) -> None:
+    """Records the calls whose end no process has recorded, before the run's end frees their reservations.
+
+    Only the state in which a process has `left` the run tells of calls that were not reserved.
+    """
+    for _, step in writer.fold.open_steps:
+        call = lost_call(None, step)
+        if left is not None and step.status == "running":
+            before = left.interrupted.get(Address(step.step_id, step.loop_path))
+            if before is not None and before.change.step.attempt == step.attempt:
+                call = lost_call(find_step(left.segment_spec.spec.flow, step.step_id), step, left.tool_loop)
+        if call is not None:
+            writer.record(
+                StepModelCall(
+                    execution_id=writer.run.id,
+                    step_id=step.step_id,
+                    attempt=step.attempt,
+                    loop_index=step.loop_index,
+                    loop_path=step.loop_path,
+                    model_call=call,
+                )
+            )
 
 
 class _StepMark(msgspec.Struct, frozen=True, rename="camel"):

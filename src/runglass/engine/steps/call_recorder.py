@@ -10,7 +10,7 @@ from typing import Any
 
 from runglass.engine.capture.capture import Capture, Snapshot
 from runglass.engine.journal.resume import WORKER_LOST
-from runglass.engine.journal.run_writer import RunWriter
+from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.model_types import (
     AnswerRejected,
     ModelAnswer,
@@ -20,10 +20,10 @@ from runglass.engine.models.model_types import (
 )
 from runglass.engine.payload import Payload
 from runglass.errors import StepFailure
+from runglass.flows.flow import LlmStep, Step
 from runglass.limits.offload import offload
-from runglass.log.events import StepModelCall
 from runglass.log.money import ZERO, format_usd
-from runglass.log.trace import ModelCall, ModelReservation
+from runglass.log.trace import ModelCall, ModelReservation, StepTrace
 from runglass.support.clock import Clock, iso
 from runglass.support.lazy_json import encoded
 
@@ -219,8 +219,25 @@ def _provider(model: str) -> str | None:
     return model.partition(":")[0] if ":" in model else None
 
 
-def lost_call(model: str, number: int, *, reservation: ModelReservation | None) -> ModelCall:
-    """The call that an attempt may have been making when its process ended, charged as it was reserved."""
+def lost_call(
+    step: Step | None, before: StepTrace, tool_loop: ToolLoopState | None = None
+) -> ModelCall | None:
+    """The call that an attempt may have been making when its process ended, charged as it was reserved.
+
+    None where its `step` made none. After a pause the attempt had gone on with `tool_loop`.
+    """
+    reservation, calls_before = before.reservation, 0
+    # Each turn before a pause has made its call; those of an earlier attempt do not count here.
+    if tool_loop is not None and tool_loop.attempt == before.attempt and tool_loop.step_id == before.step_id:
+        calls_before = tool_loop.iterations_used
+    # In the place of a declined request another one is made.
+    answered = sum(call.note != DECLINED for call in before.model_calls)
+    if reservation is not None:
+        model, number = reservation.model, reservation.number
+    elif isinstance(step, LlmStep) and answered <= calls_before:
+        model, number = step.model, len(before.model_calls) + 1
+    else:
+        return None
     return ModelCall(
         number=number,
         model=model,
@@ -231,28 +248,6 @@ def lost_call(model: str, number: int, *, reservation: ModelReservation | None) 
         cost_estimated=reservation is not None,
         error_code=WORKER_LOST,
     )
-
-
-def charge_lost(writer: RunWriter, run_id: str) -> None:
-    """Records requests that were reserved, and whose end no process has recorded, each with its reservation.
-
-    Called before a run ends, which frees the rest.
-    """
-    if not writer.fold.reserved_usd:
-        return
-    for _, step in writer.fold.open_steps:
-        if (reservation := step.reservation) is not None:
-            call = lost_call(reservation.model, reservation.number, reservation=reservation)
-            writer.record(
-                StepModelCall(
-                    execution_id=run_id,
-                    step_id=step.step_id,
-                    attempt=step.attempt,
-                    loop_index=step.loop_index,
-                    loop_path=step.loop_path,
-                    model_call=call,
-                )
-            )
 
 
 def _received(response: ProviderResponse) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from runglass.engine.journal.resume import WORKER_LOST, InterruptedAttempt
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.payload import Payload
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
-from runglass.engine.steps.call_recorder import DECLINED, lost_call
+from runglass.engine.steps.call_recorder import lost_call
 from runglass.engine.steps.outcomes import StepFailedPermanently
 from runglass.engine.steps.run_context import RunContext
 from runglass.errors import StepFailure
-from runglass.flows.flow import LeafStep, LlmStep, Step, WaitStep, within
+from runglass.flows.flow import LeafStep, Step, WaitStep, within
 from runglass.log.fold import Address
 from runglass.log.trace import StepTrace
 
@@ -46,9 +46,7 @@ class InterruptedAttempts:
         """Records the attempt's end: another is to follow, or StepFailedPermanently is raised."""
         before = interrupted.change.step
         attempt.stop_clock()
-        # Each turn before a pause has made its call; those of an earlier attempt do not count here.
-        calls_before = tool_loop.iterations_used if tool_loop and tool_loop.attempt == before.attempt else 0
-        _record_lost_call(attempt, before, calls_before=calls_before)
+        _record_lost_call(attempt, before, tool_loop)
         crash = _crash(step)
         if interrupted.crashes >= self._crash_retries and not isinstance(step, WaitStep):
             raise StepFailedPermanently(attempt.record_failure(crash)) from crash
@@ -73,13 +71,11 @@ class InterruptedAttempts:
                     attempt.abandon(_crash(step))
 
 
-def _record_lost_call(attempt: AttemptRecorder, before: StepTrace, *, calls_before: int = 0) -> None:
-    """Records the call that an attempt may have been making when its process ended."""
-    step, number, reservation = attempt.step, len(before.model_calls) + 1, before.reservation
-    # In the place of a declined request another one is made.
-    answered = sum(call.note != DECLINED for call in before.model_calls)
-    if isinstance(step, LlmStep) and (reservation is not None or answered <= calls_before):
-        attempt.record_call(lost_call(step.model, number, reservation=reservation))
+def _record_lost_call(
+    attempt: AttemptRecorder, before: StepTrace, tool_loop: ToolLoopState | None = None
+) -> None:
+    if (call := lost_call(attempt.step, before, tool_loop)) is not None:
+        attempt.record_call(call)
 
 
 def _crash(step: Step) -> StepFailure:

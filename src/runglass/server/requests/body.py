@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from runglass.errors import APIError, RequestError, api_error
 from runglass.limits.offload import offload_in_turn
+from runglass.runtime.runtime import PROMPT_S
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import invalid, late
@@ -21,8 +22,6 @@ BODY = "body"
 """The name of the body in the state of a request."""
 LENGTH_DIGITS = 19
 LONG_LIST = 500
-PROMPT_S = 0.2
-"""A body that comes within this time needs no second check of its key."""
 PIECE_BYTES = 256 * 1024
 """About how much is handed on at a time."""
 MOST_PARTS = 10

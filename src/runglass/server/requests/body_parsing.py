@@ -17,6 +17,7 @@ from runglass.limits.offload import offload, yield_to_others
 from runglass.server.requests.attachments import spell_attachments
 from runglass.server.requests.did_you_mean import camel, refuse_slips
 from runglass.support.json_weight import MOST_VALUES, too_heavy
+from runglass.support.safe_text import HALF_ESCAPE
 from runglass.wire.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
@@ -40,10 +41,6 @@ CALLS_WITH = {
 WITHOUT_EFFECT = frozenset({"pausedAtStep", "iterationsUsed", "accumulatedOutputs"})
 """Fields of a pause that clients may send back. Calls that do not know them run the same without."""
 
-_HALF = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-)
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _EXCERPT_BYTES = 16
 """Bytes shown on each side of a mistake; an escape of a surrogate pair has twelve."""
@@ -123,7 +120,7 @@ def members_of(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]
         raise api_error("INVALID_REQUEST", "the body is not valid JSON: its text is not UTF-8") from error
     except msgspec.DecodeError as error:
         reason = "it has an escape of half a surrogate pair, which is not a character"
-        shown = reason if _HALF.search(_excerpt(body, str(error))) else str(error)
+        shown = reason if HALF_ESCAPE.search(_excerpt(body, str(error))) else str(error)
         raise api_error("INVALID_REQUEST", f"the body is not valid JSON: {shown}") from error
     except RecursionError as error:
         raise _too_deep() from error
