@@ -43,10 +43,6 @@ class Held:
         """As `reached`, for a test in another thread than the store's."""
         self._reached.result(LONGEST_S)
 
-    @property
-    def is_reached(self) -> bool:
-        return self._reached.done()
-
     def let_go(self) -> None:
         """From now on nothing waits; from any thread."""
         self._opened.set_result(None)

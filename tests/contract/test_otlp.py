@@ -201,12 +201,26 @@ def test_a_body_may_be_as_large_as_the_limit_and_no_larger(
     assert len(recorded.items) == 1
 
 
-@pytest.mark.parametrize("body", [BODY[:-1], BODY + b"garbage", b"{}", b"hello", frame(0x12, b"")], ids=repr)
+NO_PROTOBUF = [
+    *(BODY[:-1], BODY[: len(BODY) // 2], BODY + b"\x0a", BODY + b"garbage", BODY + b"\x00\x00"),
+    *(b"{}", b"hello", b"\xff" * 20, b"\x18\x01", frame(0x12, b"")),
+]
+NO_JSON = [
+    *(b"", b"{", b"[]", b'{"data":[]}', b'{"resourceSpans":[]} x', b'{"resourceSpans":{}}'),
+    *(BODY, b"\xef\xbb\xbf{}"),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [*((body, PROTOBUF) for body in NO_PROTOBUF), *((body, JSON) for body in NO_JSON)],
+    ids=repr,
+)
 def test_a_body_that_is_no_message_is_refused_and_nothing_is_stored(
-    sender: httpx2.Client, recorded: Taken, body: bytes
+    sender: httpx2.Client, recorded: Taken, body: bytes, headers: dict[str, str]
 ) -> None:
     for path in ("/v1/traces", "/v1/logs"):
-        answer = sender.post(path, content=body)
+        answer = sender.post(path, content=body, headers=headers)
         assert refusal(answer, "nothing of it was stored") == (400, "INVALID_REQUEST")
     assert recorded.items == []
 

@@ -116,6 +116,8 @@ def test_its_spans_as_a_file_tell_another_project_the_same(
     server: RunningServer, http: httpx2.Client, ticket: str
 ) -> None:
     file = http.get(f"/flow-runs/{ticket}/export?format=otlp").json()
+    kinds = {span["name"]: span["kind"] for span in file["resourceSpans"][0]["scopeSpans"][0]["spans"]}
+    assert (kinds["chat gpt-4o"], kinds["answer ticket"]) == (3, 1)
     with http_for(server, server.make_key("acme", "elsewhere")) as elsewhere:
         assert elsewhere.post(f"{server.address}/v1/traces", json=file).json() == {}
         (run,) = elsewhere.get("/flow-runs").json()["runs"]

@@ -234,8 +234,20 @@ def test_what_is_no_function_or_no_kind_is_refused_where_it_is_decorated(rec: Re
     for odd in (property(lambda self: 1), cached_property(lambda self: 1), dict):
         with pytest.raises(TypeError, match="decorate functions and methods"):
             rec.step(odd)  # type: ignore[type-var]
+
+
+def test_an_unknown_kind_or_option_is_refused_and_an_odd_provider_costs_no_step(
+    rec: Recorder, sent: Any
+) -> None:
     with pytest.raises(ValueError, match="kind must be one of llm, tool, "):
         rec.step("ask", kind="chat")  # type: ignore[call-overload]
+    odd: Any = object()
+    with rec.run("odd") as run, run.model_call(model="m", provider=odd):
+        misspelled: list[Any] = [rec.model_call, run.model_call, rec.step]
+        for call in misspelled:
+            with pytest.raises(TypeError, match="there is no option 'prompt'; there are"):
+                call(prompt="Hi")
+    assert sent(run.id)["chat m"].status == "completed"
 
 
 def test_what_runs_after_its_function_and_what_nothing_is_read_of_is_told(rec: Recorder, sent: Any) -> None:

@@ -9,7 +9,7 @@ from runglass import Client
 from runglass.cli.commands.serve import is_this_machine
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer
-from tests.e2e.command import started
+from tests.e2e.command import WAIT_S, started
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
 

@@ -1,5 +1,7 @@
 """The event union: the wire contract's names, and what happens to an event that is not known."""
 
+import re
+from pathlib import Path
 from typing import get_args
 
 import msgspec
@@ -15,47 +17,14 @@ from runglass.log.events import (
     is_terminal,
 )
 
-CONTRACT: dict[str, list[str]] = {
-    "run_started": ["runId", "flowId", "stepCount", "triggerType", "version"],
-    "step_started": ["stepId", "name", "stepIndex", "attempt", "loopIndex"],
-    "step_input": ["stepId", "inputData"],
-    "step_progress": ["stepId", "attempt", "loopIndex", "text"],
-    "step_output": ["stepId", "outputData", "outputContext"],
-    "step_completed": [
-        *(
-            "stepId",
-            "name",
-            "stepIndex",
-            "attempt",
-            "loopIndex",
-            "output",
-            "durationMs",
-            "tokens",
-            "costUsd",
-            "modelUsed",
-        ),
-    ],
-    "step_retrying": ["stepId", "attempt", "loopIndex", "error", "nextAttempt", "delayMs"],
-    "step_error": ["stepId", "name", "attempt", "loopIndex", "error"],
-    "step_skipped": ["stepId", "loopIndex", "reason"],
-    "loop_completed": ["stepId", "iterations"],
-    "step_paused": ["stepId", "stepIndex"],
-    "step_paused_for_tool_calls": [
-        *(
-            "runId",
-            "executionId",
-            "stepId",
-            "stepIndex",
-            "iterationsUsed",
-            "toolCallMessages",
-            "toolCalls",
-            "accumulatedOutputs",
-        ),
-    ],
-    "flow_completed": ["runId", "result", "summary"],
-    "flow_failed": ["runId", "error", "stepId"],
-    "flow_cancelled": ["runId", "reason"],
+WIRE = (Path(__file__).parents[2] / "docs" / "spec" / "wire.md").read_text("utf-8")
+TABLE = WIRE.partition("| eventType | besides executionId, seq, at |")[2].partition("\n\n")[0]
+(OF_A_PAUSE,) = re.findall(r"`step_paused_for_tool_calls` with\s+`([^`]+)`", WIRE)
+CONTRACT = {
+    kind: re.sub(r" \(.*?\)| {.*?}", "", OF_A_PAUSE if fields == "see above" else fields).split(", ")
+    for kind, fields in re.findall(r"^\| (\w+) \| ([^|]+) \|", TABLE, re.MULTILINE)
 }
+"""The fields of each event, as the table of the contract lists them."""
 KINDS: dict[str, type[msgspec.Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(KnownEvent)
 }

@@ -242,30 +242,22 @@ def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    "use",
     [
-        "{{ steps.define.text }}",
-        "{% set define = 1 %}{{ define }}",
-        "{% for define in words %}{{ define }}{% endfor %}",
-        "{% if define is defined %}{{ define }}{% endif %}",
-        "{{ define",
+        llm("grade", "{{ steps.define.text }}"),
+        llm("grade", "{% set define = 1 %}{{ define }}"),
+        llm("grade", "{% for define in words %}{{ define }}{% endfor %}"),
+        llm("grade", "{% if define is defined %}{{ define }}{% endif %}"),
+        llm("grade", "{{ define"),
+        step("n", code="define = 1\nreturn {'n': define}"),
+        step("n", code="return {'n': [define for define in words]}"),
+        step("n", code="return {'n': x.define}"),
+        step("n", code="return {'n': ("),
     ],
+    ids=lambda use: str(use.get("prompt") or use.get("code")),
 )
-def test_a_template_that_means_no_step_gets_no_warning(text: str) -> None:
-    assert advice([llm("define", "{{ message }}"), llm("grade", text)]) == []
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "define = 1\nreturn {'n': define}",
-        "return {'n': [define for define in words]}",
-        "return {'n': x.define}",
-        "return {'n': (",
-    ],
-)
-def test_code_that_means_no_step_gets_no_warning(code: str) -> None:
-    assert advice([llm("define", "{{ message }}"), step("n", code=code)]) == []
+def test_what_means_no_step_gets_no_warning(use: dict[str, Any]) -> None:
+    assert advice([llm("define", "{{ message }}"), use]) == []
 
 
 def test_a_field_of_the_same_name_may_be_meant() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.bus.base import Bus, Listener
-from runglass.errors import StoreError, StoreWentBack
+from runglass.bus.base import Bus
+from runglass.errors import StoreError
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.cursor import Page
 from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
-from runglass.wire.sse import frame
 from tests.conformance.stores import batch, make_run
 from tests.examples import examples
 from tests.faulty_store import FaultyStore, ReplacedStore
@@ -95,21 +94,6 @@ async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had(lo
         assert log.store.lost == {}
 
 
-async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(log: GrowingLog) -> None:
-    async with aclosing(log.tails().follow(log.run)) as pages:
-        await log.write(event(1), event(2))
-        assert await first_page(pages) == [1, 2]
-        other = event(7)
-        await log.store.connections.write(
-            lambda db: db.execute("UPDATE event SET data = ? WHERE seq = 2", (other,))
-        )
-        log.store.generation += 1
-        await log.write(event(3))
-        with pytest.raises(StoreWentBack, match="may lack events"):
-            await first_page(pages)
-        assert log.store.lost == {log.run.id: 2}
-
-
 @pytest.mark.parametrize("after", [10, 11, 1000])
 async def test_there_is_nothing_after_the_last_event(log: GrowingLog, after: int) -> None:
     await log.write(*map(event, range(9)), LAST)
@@ -127,31 +111,6 @@ async def test_a_lost_wake_up_costs_a_poll_and_no_event(log: GrowingLog) -> None
         await log.write(event(head))
     await log.write(LAST)
     assert await task == [1, 2, 3, 4, 5, 6]
-
-
-async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(log: GrowingLog) -> None:
-    """A listener that writes just before it waits stands for the worst moment there is."""
-
-    class WritesBeforeItWaits(Listener):
-        written = False
-
-        def __init__(self, listener: Listener) -> None:
-            self.listener = listener
-
-        async def wait(self, timeout_s: float) -> None:
-            if not self.written:
-                self.written = True
-                await log.write(LAST)
-            await self.listener.wait(timeout_s)
-
-    class Worst(Bus):
-        @asynccontextmanager
-        async def listen(self, subject: str) -> AsyncIterator[Listener]:
-            async with super().listen(subject) as listener:
-                yield WritesBeforeItWaits(listener)
-
-    log.bus = Worst()
-    assert await collect(log.tails(), log.run) == [1]
 
 
 async def test_the_last_tail_that_leaves_ends_the_listening(log: GrowingLog) -> None:
@@ -217,12 +176,6 @@ async def test_a_read_in_line_lasts_as_long_as_a_tail_waits_for_it(log: GrowingL
     may_read.set()
     assert await collect(tails, ended) == [1, 2]
     assert (asked, len(reads)) == (2, 1)
-
-
-async def test_pages_that_are_full_follow_each_other_without_a_wait(log: GrowingLog) -> None:
-    log.bus = DeafBus()
-    await log.write(*(event(n, size=30_000) for n in range(10)), LAST)
-    assert await collect(log.tails(), log.run) == list(range(1, 12))
 
 
 async def test_a_tail_ends_at_the_first_event_it_is_to_end_at(log: GrowingLog) -> None:
@@ -317,36 +270,14 @@ async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(log: Gro
     assert taken.empty()
 
 
-async def test_a_tail_ends_that_has_taken_the_end_of_its_run(log: GrowingLog) -> None:
-    taken = list[Page]()
-
-    def take(page: Page) -> bool:
-        taken.append(page)
-        return True
-
-    async with aclosing(log.tails().follow(log.run, take=take)) as pages:
-        waiting = asyncio.create_task(anext(pages, None))
-        await asyncio.sleep(0)
-        await log.write(event(1), LAST)
-        assert await waiting is None
-    assert taken == [((1, event(1)), (2, LAST))]
-
-
-def _refuses(page: Page) -> bool:
-    return False
-
-
 def _cannot_read(page: Page) -> bool:
     raise ValueError(f"event {page[0][0]} has no type")
 
 
-@pytest.mark.parametrize("take", [_refuses, _cannot_read])
-async def test_a_page_that_is_not_taken_is_yielded_and_hinders_nobody(
-    log: GrowingLog, take: Callable[[Page], bool]
-) -> None:
+async def test_a_page_that_cannot_be_taken_is_yielded_and_hinders_nobody(log: GrowingLog) -> None:
     tails = log.tails()
     async with (
-        aclosing(tails.follow(log.run, take=take)) as refusing,
+        aclosing(tails.follow(log.run, take=_cannot_read)) as refusing,
         aclosing(tails.follow(log.run)) as other,
     ):
         for seq in (1, 2):
@@ -354,13 +285,6 @@ async def test_a_page_that_is_not_taken_is_yielded_and_hinders_nobody(
             await asyncio.sleep(0)
             await log.write(event(seq))
             assert await asyncio.gather(*waiting) == [[seq], [seq]]
-
-
-def test_a_page_is_framed_as_its_events_are() -> None:
-    page = Page([(4, event(4)), (5, LAST)])
-    assert page.frames == frame(4, "step_started", event(4)) + frame(5, "flow_completed", LAST)
-    assert page.frames is page.frames
-    assert Page().frames == b""
 
 
 class ScriptedStore(SqliteStore):

@@ -160,10 +160,8 @@ def raw(text: str) -> bytes:
 
 HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
     "no start": ([completed(1)], "event 1 .* begins with `run_started`"),
-    "a gap": ([STARTED, completed(3)], "event 2 .* its seq is 3"),
     "another run": ([STARTED, completed() | {"executionId": FLOW}], "event 2 .* of run '01a216ae-3aa8"),
     "another flow": ([STARTED | {"flowId": RUN}], "not those of the header"),
-    "more behind the end": ([STARTED, completed(), completed(3)], "event 3 .* has ended"),
     "an input in the middle": ([STARTED, event("run_input", 2), completed(3)], "event 3 .* `run_input` is"),
     "a result that is not kept": ([STARTED, completed() | {"result": {}}], "event 2 .* keeps no result"),
     "an output of no step": (
@@ -198,10 +196,6 @@ HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
     "half a surrogate pair": ([STARTED, started(), raw(r'{"a":"\ud800"}')], "event 3 cannot be used"),
     "nesting": ([STARTED, started(), raw("[" * 100_000 + "]" * 100_000)], "nested too deeply"),
     "a number beyond floats": ([STARTED, started(), raw('{"a":1e999}')], "event 3 cannot be used"),
-    "bytes that are no text": (
-        [STARTED, started(), raw('{"a":"x"}').replace(b"x", b"\xff")],
-        "event 3 cannot be used",
-    ),
     "a weight": ([STARTED, started(), raw("[" + "1e300," * 600_000 + "1]")], "takes as long to be read"),
 }
 
@@ -230,8 +224,6 @@ def test_a_summary_that_grows_without_end_is_refused() -> None:
 
 HEADER = msgspec.json.encode(header_of([encoded(STARTED)]))
 BROKEN_FILES: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "the file is empty"),
-    "compressed": (b"\x1f\x8b\x08\x00", "compressed"),
     "another format": (HEADER.replace(b"runglass-run", b"other"), "has format 'other'"),
     "a later version": (HEADER.replace(b'"formatVersion":1', b'"formatVersion":2'), "version 2"),
     "a path for an id": (HEADER.replace(RUN.encode(), b"../run"), "`runId` in the header is not a UUID"),

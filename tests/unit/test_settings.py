@@ -114,8 +114,6 @@ def test_the_database_is_in_the_data_folder_unless_the_store_says_otherwise() ->
     assert Settings(data=Path("d")).database == Path("d/runglass.db")
     assert Settings(store="sqlite:///other.db").database == Path("other.db")
     assert Settings(store="sqlite:////var/other.db").database == Path("/var/other.db")
-    with pytest.raises(SettingsError, match="nope"):
-        _ = Settings(store="nope://x").database
 
 
 def test_a_database_whose_links_lead_nowhere_is_refused(tmp_path: Path) -> None:
@@ -153,11 +151,6 @@ def test_of_a_database_s_address_its_place_alone_is_shown(address: str, shown: s
     assert "top5ecret" not in str(raised.value)
 
 
-def test_a_store_in_memory_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"store 'sqlite:///:memory:' is not supported here"):
-        _ = Settings(store="sqlite:///:memory:").database
-
-
 @pytest.mark.parametrize(
     "address",
     [
@@ -176,9 +169,16 @@ def test_an_address_whose_password_cannot_be_told_from_the_rest_is_refused(addre
     assert "top5ecret" not in str(raised.value) + repr(settings)
 
 
-def test_a_store_of_an_unknown_kind_shows_no_password() -> None:
-    settings = Settings(store="mysql://me:top5ecret@host/shop")
-    with pytest.raises(SettingsError, match="mysql") as raised:
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("mysql://me:top5ecret@host/shop", "mysql"),
+        ("sqlite:///:memory:", "store 'sqlite:///:memory:' is not supported here"),
+    ],
+)
+def test_a_store_of_another_kind_is_refused_without_its_password(address: str, said: str) -> None:
+    settings = Settings(store=address)
+    with pytest.raises(SettingsError, match=said) as raised:
         _ = settings.database
     assert "top5ecret" not in str(raised.value) + repr(settings)
 

@@ -33,6 +33,7 @@ from runglass.recorder.spans import (
     log,
     lower,
     report,
+    require_known,
 )
 from runglass.recorder.spool import default_folder
 from runglass.recorder.values import MOST_BYTES, snapshot, type_name
@@ -411,8 +412,7 @@ class Recorder:
 
     def _block(self, name: Any, options: dict[str, Any], *, is_run: bool) -> Any:
         known = RunOptions.__annotations__ if is_run else StepOptions.__annotations__
-        if unknown := options.keys() - known.keys():
-            raise TypeError(f"there is no option {min(unknown)!r}; there are {', '.join(sorted(known))}")
+        require_known(options, known)
         for option, allowed in (("capture", MODES), ("kind", KINDS)):
             if (told := options.get(option, allowed[0])) not in allowed:
                 raise ValueError(f"{option} must be one of {', '.join(allowed)}, not {told!r}")

@@ -274,6 +274,12 @@ class CallOptions(TypedDict, total=False):
     operation: Literal["chat", "embeddings"]
 
 
+def require_known(options: Mapping[str, object], known: Mapping[str, object]) -> None:
+    """Raises TypeError for an option that there is none of."""
+    if unknown := options.keys() - known.keys():
+        raise TypeError(f"there is no option {min(unknown)!r}; there are {', '.join(sorted(known))}")
+
+
 class OpenCall(OpenStep):
     """A call of a model, to be a block or to be started and ended."""
 
@@ -287,6 +293,7 @@ class OpenCall(OpenStep):
         parent: OpenStep | None,
         capture: CaptureMode,
     ) -> None:
+        require_known(asked, CallOptions.__annotations__)
         operation = asked.get("operation", "chat")
         kind: SpanKind = "llm" if operation == "chat" else "embedding"
         super().__init__(operation, kind, delivery=delivery, parent=parent, capture=capture)

@@ -23,7 +23,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where all that is tested is written once, the blocking half is not tested again."""
-    once = {"test_half_texts", "test_jobs", "test_sessions", "test_steps"}
+    once = {"test_half_texts", "test_jobs", "test_steps"}
     items[:] = [
         item
         for item in items

@@ -1,7 +1,7 @@
 """The two sides of the client behind one face, so that a test is written once and proves both."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from typing import Any
 from unittest.mock import patch
 
@@ -52,12 +52,8 @@ class Side:
     def events(self, stream: Any) -> list[Any]:
         return list(self.following(stream))
 
-    def walking(self, runs: Any) -> Any:
-        """What a loop over a list of runs goes through, as a generator of the client."""
-        raise NotImplementedError
-
     def following(self, stream: Any) -> Generator[Any, None, None]:
-        """What a generator of the client yields, one by one; closing this closes that."""
+        """What a generator, or a list of runs, of the client yields, one by one; closing this closes that."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -79,11 +75,9 @@ class Blocking(Side):
     def value(self, given: Any) -> Any:
         return given
 
-    def walking(self, runs: Any) -> Any:
-        return iter(runs)
-
-    def following(self, stream: Generator[Any, None, None]) -> Generator[Any, None, None]:
-        return stream
+    def following(self, stream: Any) -> Generator[Any, None, None]:
+        parts: Generator[Any, None, None] = iter(stream)
+        return parts
 
     def close(self) -> None:
         for client in self._clients:
@@ -114,18 +108,17 @@ class Asyncio(Side):
 
         return self._runner.run(wait())
 
-    def walking(self, runs: Any) -> Any:
-        return aiter(runs)
+    def following(self, stream: Any) -> Generator[Any, None, None]:
+        parts = aiter(stream)
 
-    def following(self, stream: AsyncGenerator[Any, None]) -> Generator[Any, None, None]:
         async def following() -> Any:
-            return await anext(stream, None)
+            return await anext(parts, None)
 
         try:
             while (event := self._runner.run(following())) is not None:
                 yield event
         finally:
-            self.value(stream.aclose())
+            self.value(parts.aclose())
 
     def close(self) -> None:
         for client in self._clients:

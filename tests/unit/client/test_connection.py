@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runglass import AsyncClient, AuthenticationError, Client, __version__
+from runglass import AsyncClient, AuthenticationError, Client
 from runglass.client.core.connection import DEFAULT_BASE_URL, ServerConnection, endpoint
 
 
@@ -52,14 +52,6 @@ def test_a_key_that_cannot_be_one_is_refused_and_not_shown(key: str) -> None:
 def test_the_key_is_in_no_repr() -> None:
     assert "nk_test" not in repr(made())
     assert "nk_test" not in repr(Client("nk_test"))
-
-
-def test_every_request_has_the_key_and_the_version_of_the_client() -> None:
-    assert made().headers() == {
-        "Authorization": "Bearer nk_test",
-        "User-Agent": f"runglass/{__version__}",
-        "Accept": "application/json",
-    }
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tests.unit.client.recording import page
 from tests.unit.client.scripted import (
     LAST_CHUNK,
     Exchange,
+    Scene,
     ScriptedServer,
     answers,
     hangs_up,
@@ -33,9 +34,7 @@ def test_a_loop_walks_all_pages_with_the_same_filter_and_from_its_start_each_tim
     server.plays(*pages, *pages)
     client = side.client(server.url)
     for _ in range(2):
-        ids = [
-            run.id for run in side.events(side.walking(client.runs(status="failed", limit=2, cursor="c0")))
-        ]
+        ids = [run.id for run in side.events(client.runs(status="failed", limit=2, cursor="c0"))]
         assert ids == ["r5", "r4", "r3"]
     assert targets(server) == 2 * [
         "?status=failed&limit=2&cursor=c0",
@@ -51,6 +50,27 @@ def test_a_copy_of_a_page_has_its_runs_and_says_that_it_cannot_ask_for_more(serv
     assert next(runs).id == "r2"
     with pytest.raises(RuntimeError, match="cursor="):
         next(runs)
+
+
+SESSION = "0198c0de-0000-7000-8000-00000000000a"
+
+
+def executions(*ids: str, cursor: str | None) -> Scene:
+    """A page of a session."""
+    about = {"flowId": "f", "slug": "s", "triggerType": "execute", "status": "completed"}
+    about |= {"traceCaptureMode": "full"}
+    runs = [{"executionId": each, "snapshotsAvailable": True, "steps": [], **about} for each in ids]
+    return answers({"sessionId": SESSION, "executions": runs, "nextCursor": cursor})
+
+
+def test_the_runs_of_a_session_come_page_by_page(server: ScriptedServer, side: Side) -> None:
+    server.plays(executions("r1", "r2", cursor="c2"), executions("r3", cursor=None))
+    runs = side.following(side.client(server.url).session(SESSION, limit=2))
+    assert [next(runs).execution_id, next(runs).execution_id] == ["r1", "r2"]
+    assert len(server.requests) == 1, "the next page is asked for when the loop comes to it"
+    assert [run.execution_id for run in runs] == ["r3"]
+    path = f"/api/v1/seq/sessions/{SESSION}?limit=2"
+    assert [each.target for each in server.requests] == [path, f"{path}&cursor=c2"]
 
 
 CHUNKED = {"transfer-encoding": "chunked", "content-type": "application/jsonl"}

@@ -225,9 +225,7 @@ def test_tool_calls_of_a_step_are_answered_on_the_way(server: ScriptedServer, si
     assert (fourth["stepIndex"], "toolCallMessages" in fourth) == (2, False)
 
 
-def test_too_many_rounds_and_failing_handlers_leave_a_run_that_can_go_on(
-    server: ScriptedServer, side: Side
-) -> None:
+def test_too_many_rounds_leave_a_run_that_can_go_on(server: ScriptedServer, side: Side) -> None:
     server.plays(streams(STARTED, asks_for_tools(2, 0)))
     with pytest.raises(ToolCallLimitError) as caught:
         side.events(
@@ -238,14 +236,6 @@ def test_too_many_rounds_and_failing_handlers_leave_a_run_that_can_go_on(
     side.value(caught.value.paused.resume({"c1": 1}))
     assert server.requests[-1].target == "/api/v1/seq/a/p/s/execute"
     assert bodies(server)[-1]["pausedAtStep"] == "b"
-
-    def fails(name: str, arguments: dict[str, Any]) -> Any:
-        raise LookupError(name)
-
-    server.plays(streams(STARTED, asks_for_tools(2, 0)))
-    with pytest.raises(LookupError) as failed:
-        side.events(flow(side, server).events(tools=TOOLS, tool_handler=fails))
-    assert vars(failed.value)["paused"].execution_id == "r1"
 
 
 @pytest.mark.parametrize(

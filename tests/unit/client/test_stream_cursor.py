@@ -57,16 +57,6 @@ def test_nothing_after_the_terminal_event_is_read() -> None:
     assert cursor.ended
 
 
-def test_a_gap_hands_out_what_came_before_it_and_asks_again() -> None:
-    cursor = opened()
-    assert seqs(fed(cursor, [FRAMES[0] + FRAMES[2]])) == [1]
-    assert cursor.gap is not None
-    assert cursor.gap.reason == "event 3 came where 2 was due"
-    assert cursor.call().headers["Last-Event-ID"] == "1"
-    assert seqs(fed(opened(cursor), FRAMES[1:])) == [2, 3, 4, 5, 6]
-    assert cursor.gap is None
-
-
 def test_a_frame_without_id_or_an_event_without_seq_is_numbered_by_the_other() -> None:
     cursor = opened()
     without_id = b'data: {"eventType":"a","executionId":"r1","seq":1}\n\n'

@@ -256,4 +256,7 @@ def test_contents_are_text_or_json() -> None:
     assert [content_of(value) for value in values] == [
         "as it is", "", "null", "1.5", '{"a":[1]}', '["x"]', '"AA=="',
     ]  # fmt: skip
+    # Half a character is replaced: the run waits, and the rest serves the model.
+    assert content_of("sunny \ud83d") == "sunny \ufffd"
+    assert content_of({"a": ["\ud800"], "\ud800": 1}) == '{"a":["\ufffd"],"\ufffd":1}'
     assert result_messages([], {}) == []

@@ -61,6 +61,7 @@ def test_a_trace_comes_whole(server: ScriptedServer, side: Side, chunked: bool) 
     (request,) = server.requests
     assert (request.method, request.target) == ("GET", f"/api/v1/seq/acme/school/grade-3/runs/{RUN}/trace")
     assert request.headers["authorization"] == "Bearer nk_test"
+    assert request.headers["accept"] == "application/json"
     assert request.headers["user-agent"] == f"runglass/{__version__}"
 
 
@@ -161,6 +162,43 @@ def test_a_process_that_is_forked_reads_no_answer_to_its_parent(server: Scripted
     subprocess.run([sys.executable, "-c", FORKS, server.url, RUN], timeout=60, check=True)
     first, of_child, of_parent = (request.connection for request in server.requests)
     assert first is of_parent is not of_child
+
+
+RUNS_TWICE = """
+import asyncio, sys
+from runglass import AsyncClient
+
+client = AsyncClient("nk_test", base_url=sys.argv[1])
+
+async def ask():
+    return (await client.run(sys.argv[2]).summary()).status
+
+async def ask_beside():
+    try:
+        await asyncio.to_thread(asyncio.run, ask())
+    except RuntimeError as error:
+        return str(error)
+
+async def last():
+    print(await ask(), await ask(), await ask_beside())
+    await client.aclose()
+
+asyncio.run(ask())
+asyncio.run(last())
+client = AsyncClient("nk_test", base_url=sys.argv[1])
+asyncio.run(ask())
+asyncio.run(client.aclose())
+"""
+
+
+def test_an_asyncio_client_is_used_again_once_its_event_loop_has_closed(server: ScriptedServer) -> None:
+    server.plays(answers(TRACE["flowRun"]), refuses(503, "UNAVAILABLE"), answers(TRACE["flowRun"]))
+    command = [sys.executable, "-c", RUNS_TWICE, server.url, RUN]
+    done = subprocess.run(command, timeout=60, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("completed completed this client has connections on another event loop")
+    of_first, _, *of_second, _ = (request.connection for request in server.requests)
+    assert of_first not in of_second
+    assert len(of_second) == 2
 
 
 async def says_nothing(exchange: Exchange) -> None:

@@ -102,6 +102,18 @@ async def test_text_streams_in_pieces_and_is_the_answer(bench: Bench) -> None:
     assert bench.fake.headers[0]["authorization"] == f"bearer {SECRET}"
 
 
+async def test_of_several_choices_in_one_stream_the_first_is_the_answer(bench: Bench) -> None:
+    frames = [chunk({"content": text}) for text in ("One ", "Two ", "fish", "birds")]
+    frames += [chunk({}, finish=finish) for finish in ("stop", "length")]
+    second = b'"index": 1'
+    interleaved = [
+        frame.replace(b'"index": 0', second) if at % 2 else frame for at, frame in enumerate(frames)
+    ]
+    answer = await bench.ask(Reply(body=b"".join(interleaved) + DONE))
+    assert (answer.response.text, answer.response.finish_reason) == ("One fish", "stop")
+    assert bench.pieces == ["One ", "fish"]
+
+
 async def test_settings_reach_the_provider(bench: Bench) -> None:
     settings = {
         "temperature": 0,

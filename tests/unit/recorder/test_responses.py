@@ -109,18 +109,6 @@ def test_an_answer_says_the_same_whole_and_streamed_as_objects_and_as_dicts(
     assert len({each.id for each in asking.tool_calls} - {None}) == 2
 
 
-@pytest.mark.parametrize("api", WHOLE)
-def test_a_stream_that_is_left_has_what_came_and_no_usage(api: str) -> None:
-    stream = StreamedAnswer()
-    for frame in ask(api, "The weather?").frames(a_call(api)):
-        if frame.is_last_to_leave:
-            break
-        stream.add(json.loads(frame.data))
-    assert stream.answer(is_ended=False) == Answer(
-        model="a-model", id="answer-1", text="".join(answers.TEXT[:-1])
-    )
-
-
 def test_usage_that_came_before_a_stream_was_left_is_known() -> None:
     stream = StreamedAnswer()
     # Some servers tell in each chunk what was used by then: that is not the usage of the call.

@@ -18,11 +18,10 @@ from runglass.outlines.span_builder import SpanOutlineBuilder
 from runglass.recording.received import ReceivedLog
 from runglass.run_files.header import FlowOfRun, RunHeader
 from runglass.run_files.imported_log import ImportedLog
-from runglass.run_files.otlp import OtlpWriter
 from runglass.run_files.perfetto import PerfettoWriter
 from runglass.store.sqlite.database_file import check
 from runglass.store.sqlite.store import SqliteStore
-from tests.recorded_spans import END, Recording, asked, at, id_of, raw, span
+from tests.recorded_spans import END, Recording, asked, id_of, raw, span
 from tests.unit.recording.test_recordings import BEGAN_NS, SETTLE_S, TRACE, open_house
 from tests.unit.recording.test_recordings import span as received
 
@@ -102,27 +101,6 @@ def outline_of(recording: Recording) -> Outline:
     *_, outline = builder.finish()
     assert outline is not None
     return outline
-
-
-def test_a_recorded_run_is_exported_with_the_spans_of_its_sender() -> None:
-    writer = OtlpWriter(WHOLE.summary, version="1")
-    outline = outline_of(WHOLE)
-    rows = [(row, WHOLE.steps.get(row.position)) for row in tree_rows(outline, 0, outline.row_count)]
-    document = msgspec.json.decode(writer.opening() + writer.rows(rows) + writer.closing())
-    [scope] = document["resourceSpans"][0]["scopeSpans"]
-    spans = {each["spanId"]: each for each in scope["spans"]}
-    assert spans.keys() == {id_of(1), id_of(2), id_of(3)}
-    assert {each["traceId"] for each in spans.values()} == {"0af7651916cd43dd8448eb211c80319c"}
-    agent, tool, call = spans[id_of(1)], spans[id_of(2)], spans[id_of(3)]
-    assert "parentSpanId" not in agent
-    assert (tool["parentSpanId"], tool["name"], tool["status"]["message"]) == (id_of(1), "chat", "bad")
-    assert (call["startTimeUnixNano"], call["kind"]) == (at(7.0005), 3)
-    told = {each["key"]: each["value"] for each in call["attributes"]}
-    assert "gen_ai.provider.name" not in told
-    assert told["a.b"] == {"stringValue": '{"c":1}'}
-    assert told["n"] == {"intValue": "2"}
-    assert told["gen_ai.usage.input_tokens"] == {"intValue": "3"}
-    assert told["openinference.span.kind"] == {"stringValue": "LLM"}
 
 
 def test_in_perfetto_a_span_that_outlives_what_it_is_in_has_its_own_time() -> None:

@@ -359,13 +359,6 @@ def test_a_value_of_protobuf_that_is_nested_too_deeply_is_refused() -> None:
     assert [type(each) for each in found] == [ReceivedSpan, Refused]
 
 
-def test_a_log_record_without_ids_belongs_to_no_span() -> None:
-    data = logs(time_unix_nano=1, body={"string_value": "started"})
-    for found in (*read(data, "logs"), *read_json(as_json(data), "logs")):
-        assert isinstance(found, Refused)
-        assert "belongs to no span" in found.reason
-
-
 def test_fields_may_come_in_any_order_and_in_parts() -> None:
     """As protobuf has it: the resource behind its spans, and in two parts."""
     spans = frame(0x12, frame(0x12, span().SerializeToString()) + frame(0x0A, frame(0x0A, b"openai")))
@@ -426,46 +419,6 @@ MANY: dict[str, Callable[[], bytes]] = {
 def test_a_request_of_too_many_spans_is_refused_as_a_whole(of: str) -> None:
     with pytest.raises(NotOtlp, match="in parts"):
         items_of(MANY[of](), "traces", is_json=of == "JSON")
-
-
-GOOD = traces(span(1), span(2)).SerializeToString()
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        GOOD[:-1],
-        GOOD[: len(GOOD) // 2],
-        GOOD + b"\x0a",
-        GOOD + b"garbage",
-        GOOD + b"\x00\x00",
-        b"{}",
-        b"hello",
-        b"\xff" * 20,
-        b"\x18\x01",
-    ],
-)
-def test_a_body_that_is_no_message_is_refused_as_a_whole_before_anything_is_read(body: bytes) -> None:
-    with pytest.raises(NotOtlp):
-        items_of(body, "traces", is_json=False)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b'{"data":[]}',
-        b'{"resourceSpans":[]} x',
-        b'{"resourceSpans":{}}',
-        GOOD,
-        b"\xef\xbb\xbf{}",
-    ],
-)
-def test_json_that_is_no_message_is_refused_as_a_whole(body: bytes) -> None:
-    with pytest.raises(NotOtlp):
-        items_of(body, "traces", is_json=True)
 
 
 @pytest.mark.parametrize("row", sorted(each.name for each in FOLDER.iterdir()))

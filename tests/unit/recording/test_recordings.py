@@ -100,6 +100,12 @@ class House(NamedTuple):
         ]
         return trace
 
+    async def continues(self) -> str | None:
+        """The run that the newest one of the trace continues."""
+        told = (await self.trace()).flow_run.recording
+        assert told is not None
+        return told.continues
+
     async def step(self, span_id: int, trace_id: str = TRACE) -> StepTrace:
         steps = (await self.trace(trace_id)).steps
         return next(step for step in steps if step.span_id == f"{span_id:016x}")
@@ -346,9 +352,7 @@ async def test_what_comes_later_is_another_run_and_a_late_repeat_is_none(house: 
     assert await house.run() == first
     await house.record(span(2, 1), span(3, 1))
     second = await house.run()
-    recording = (await house.trace()).flow_run.recording
-    assert recording is not None
-    assert (second.id != first.id, recording.continues) == (True, first.id)
+    assert (second.id != first.id, await house.continues()) == (True, first.id)
     assert [step.span_id for step in (await house.trace()).steps] == [f"{3:016x}"]
     async with open_house(store, clock=house.clock) as restarted:
         await restarted.record(span(1), span(2, 1))
@@ -389,19 +393,15 @@ async def test_a_repeat_is_stored_once_in_a_trace_of_any_number_of_runs(house: H
     assert await steps_of_parts(house) == [*expected, [f"{5:016x}", f"{6:016x}"]]
 
 
-async def test_a_deleted_trace_stays_deleted(house: House) -> None:
-    await house.record(span(1))
-    await house.time_passes(SETTLE_S + 1)
-    await house.store.purge_runs([(await house.run()).no])
-    assert await house.record(span(2), span(3), span(1, trace_id=OTHER)) == [Refused(DELETED, 2)]
-    assert len((await house.trace(OTHER)).steps) == 1
-
-
-async def test_a_repeat_of_a_run_that_was_deleted_as_it_went_on_is_refused(house: House) -> None:
+@pytest.mark.parametrize("has_ended", [True, False])
+async def test_a_deleted_trace_stays_deleted(house: House, has_ended: bool) -> None:
     await house.record(span(1), span(1, trace_id=OTHER))
+    if has_ended:
+        await house.time_passes(SETTLE_S + 1)
     await house.store.purge_runs([(await house.run()).no])
     for _ in range(2):
-        assert await house.record(span(1), span(1, trace_id=OTHER)) == [Refused(DELETED, 1)]
+        assert await house.record(span(1), span(2), span(1, trace_id=OTHER)) == [Refused(DELETED, 2)]
+    assert len((await house.trace(OTHER)).steps) == 1
 
 
 async def test_two_processes_on_one_trace_lose_nothing(store: Store) -> None:
@@ -454,18 +454,11 @@ async def test_a_span_that_comes_as_its_run_ends_is_in_one_of_two_runs(house: Ho
     await house.clock.sleep(SETTLE_S + 1)
     await asyncio.gather(house.settling.settle(), house.record(span(2, 1)))
     await house.time_passes(SETTLE_S + 1)
+    parts = await steps_of_parts(house)
+    assert [span_id for part in parts for span_id in part] == [f"{1:016x}", f"{2:016x}"]
     newest = await house.run()
-    recording = (await house.trace()).flow_run.recording
-    assert recording is not None
-    runs = [newest.id] if recording.continues is None else [recording.continues, newest.id]
-    spans = []
-    for run_id in runs:
-        run = await house.store.run(run_id)
-        assert run is not None
-        assert run.status == "completed"
-        for row in await house.store.steps(run.no):
-            spans.append(msgspec.json.decode(row.data, type=StepTrace).span_id)
-    assert spans == [f"{1:016x}", f"{2:016x}"]
+    runs = [*await house.store.earlier_parts(newest.no), newest]
+    assert {run.status for run in runs} == {"completed"}
 
 
 async def test_a_run_is_lost_once_nothing_is_heard_of_the_sender_of_its_open_spans_for_a_lease(
@@ -519,9 +512,7 @@ async def test_a_run_ends_soon_after_the_span_behind_which_its_sender_expects_no
     assert (await house.run()).status == "completed"
     first = await house.run()
     await house.record(span(4, 1))
-    second = (await house.trace()).flow_run.recording
-    assert second is not None
-    assert second.continues == first.id
+    assert await house.continues() == first.id
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from runglass.client.transport import LIMITS, PIECE_BYTES, checked, closed, veri
 
 
 class AsyncSockets:
-    """The connections of a transport. Belongs to the event loop that it is first used on."""
+    """The connections of a transport, on one event loop at a time: on the next once that one has closed."""
 
     def __init__(self, endpoint: ServerConnection, *, silence_s: float = SILENCE_S) -> None:
         self.endpoint = endpoint
@@ -23,9 +23,31 @@ class AsyncSockets:
         self._closed = asyncio.Event()
         self._bounds: set[asyncio.Timeout] = set()
         self._base = checked(endpoint.base_url)
-        self._http = httpx2.AsyncClient(
-            headers=endpoint.headers(), limits=LIMITS, timeout=None, verify=verification(self._base)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pool = self._made()
+
+    def _made(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            headers=self.endpoint.headers(), limits=LIMITS, timeout=None, verify=verification(self._base)
         )
+
+    @property
+    def _http(self) -> httpx2.AsyncClient:
+        """The client of the HTTP library. Raises RuntimeError on another loop than its connections'."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                if not self._loop.is_closed():
+                    raise RuntimeError(
+                        "this client has connections on another event loop, which is still open: make a"
+                        " client for each, or close that loop first"
+                    )
+                # As of the `asyncio.run` before this one: its connections have ended with it.
+                self._pool, self._bounds = self._made(), set()
+                if not self._closed.is_set():
+                    self._closed = asyncio.Event()
+            self._loop = loop
+        return self._pool
 
     async def aclose(self) -> None:
         """Closes every connection. What waits in another task ends at once, with a RuntimeError."""
@@ -34,7 +56,8 @@ class AsyncSockets:
         for bound in self._bounds:
             if not bound.expired():
                 bound.reschedule(0)
-        await self._http.aclose()
+        if self._loop is None or not self._loop.is_closed():
+            await self._pool.aclose()
 
     async def sleep(self, seconds: float) -> None:
         """Returns after `seconds`, or when the transport is closed."""
