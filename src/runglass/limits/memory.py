@@ -50,11 +50,6 @@ class MemoryBudget:
         """Bytes of JSON, and of inputs as objects, that runs hold."""
         return self._held.held
 
-    @property
-    def working_bytes(self) -> int:
-        """The size of the values that are being decoded or encoded."""
-        return self._work.held
-
     def has_room(self, size: int, *, project_id: int = 0) -> bool:
         """Whether the project can hold so many bytes more, once all has been evicted that can be.
 

@@ -68,11 +68,6 @@ class Tails:
         windows = self._windows.values()
         return max((window.head - each.after for window in windows for each in window.cursors), default=0)
 
-    @property
-    def reads_under_way(self) -> int:
-        """How many pages are being read from the store for tails that are behind."""
-        return len(self._reads)
-
     async def follow(
         self,
         run: RunRecord,

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -55,6 +55,36 @@ async def woken(bus: Bus, by: Bus, *, subject: str = "run") -> None:
         await listener.wait(1000)
 
 
+async def found_again(
+    here: ProcessBus, there: ProcessBus, *, leave: Callable[[], None], come: Callable[[], None]
+) -> None:
+    """What carries the wake-ups of the first bus goes, and comes back."""
+    async with here.listen("quiet") as quiet, there.listen("run") as listener:
+        leave()
+        await until(lambda: here.fault)
+        await here.wake("run")
+        asleep = asyncio.create_task(quiet.wait(1000))
+        await asyncio.sleep(0)
+        assert not asleep.done()
+        come()
+        await listener.wait(1000)
+        await asleep
+    await connected(here, there)
+    await woken(there, here)
+    await woken(here, there)
+
+
+async def apart(here: ProcessBus, there: ProcessBus, other: ProcessBus, beside: ProcessBus) -> None:
+    """Neither of the last two is woken by the first two, which are of another installation."""
+    async with running(here, there, other, beside), other.listen("run") as stranger:
+        asleep = asyncio.create_task(stranger.wait(1000))
+        await woken(there, here)
+        # What comes over the same connection after that text has come too.
+        await woken(other, beside, subject="last")
+        assert not asleep.done()
+        asleep.cancel()
+
+
 async def refusal(carrier: NatsCarrier | PostgresCarrier) -> str:
     """Why the carrier does not connect."""
     with pytest.raises(BusAway) as refused:
@@ -66,19 +96,9 @@ async def refusal(carrier: NatsCarrier | PostgresCarrier) -> str:
 async def test_a_nats_that_is_killed_is_found_again() -> None:
     with nats_server() as server:
         here, there = on_nats(server.address), on_nats(server.address)
-        async with running(here, there), there.listen("quiet") as quiet:
+        async with running(here, there):
             for _ in range(2):
-                server.kill()
-                await until(lambda: here.fault and there.fault)
-                await here.wake("run")
-                asleep = asyncio.create_task(quiet.wait(1000))
-                await asyncio.sleep(0)
-                assert not asleep.done()
-                server.start()
-                await connected(here, there)
-                await asleep
-                await woken(there, here)
-                await woken(here, there)
+                await found_again(here, there, leave=server.kill, come=server.start)
 
 
 async def test_of_several_nats_one_that_is_there_is_taken() -> None:
@@ -120,15 +140,8 @@ async def test_nats_gets_what_it_asks_for(options: tuple[str, ...], address: str
 
 async def test_two_installations_on_one_nats_do_not_wake_each_other() -> None:
     with nats_server() as server:
-        one, two = on_nats(f"{server.address}/a"), on_nats(f"{server.address}/a")
-        other, beside = on_nats(server.address), on_nats(server.address)
-        async with running(one, two, other, beside), other.listen("run") as stranger:
-            asleep = asyncio.create_task(stranger.wait(1000))
-            await woken(two, one)
-            # What comes over the same connection after that text has come too.
-            await woken(other, beside, subject="last")
-            assert not asleep.done()
-            asleep.cancel()
+        addresses = [f"{server.address}/a"] * 2 + [server.address] * 2
+        await apart(*map(on_nats, addresses))
 
 
 async def test_nats_over_tls_with_a_certificate_of_our_own(tmp_path: Path) -> None:
@@ -172,19 +185,8 @@ def test_a_certificate_that_is_not_there_is_told_at_once() -> None:
 async def test_a_postgres_that_was_away_is_found_again(database: str, folder: Path) -> None:
     async with cutting_proxy(database, folder) as (proxy, address):
         here, there = on_postgres(address), on_postgres(database)
-        async with running(here, there), here.listen("quiet") as quiet:
-            proxy.go_away()
-            await until(lambda: here.fault)
-            await here.wake("run")
-            asleep = asyncio.create_task(quiet.wait(1000))
-            await asyncio.sleep(0)
-            assert not asleep.done()
-            async with there.listen("run") as listener:
-                proxy.come_back()
-                await listener.wait(1000)
-                await asleep
-            await connected(here)
-            await woken(here, there)
+        async with running(here, there):
+            await found_again(here, there, leave=proxy.go_away, come=proxy.come_back)
 
 
 @pytest.mark.parametrize("said", ["LISTEN", "pg_notify"])
@@ -223,15 +225,8 @@ async def test_installations_in_two_schemas_do_not_wake_each_other(database: str
     administrator = await asyncpg.connect(database)
     await administrator.execute('CREATE SCHEMA "it\'s another"')
     await administrator.close()
-    apart = f"{database}&search_path=%22it%27s%20another%22"
-    other, beside = on_postgres(apart), on_postgres(apart)
-    here, there = on_postgres(database), on_postgres(database)
-    async with running(here, there, other, beside), other.listen("run") as stranger:
-        asleep = asyncio.create_task(stranger.wait(1000))
-        await woken(there, here)
-        await woken(other, beside, subject="last")
-        assert not asleep.done()
-        asleep.cancel()
+    other = f"{database}&search_path=%22it%27s%20another%22"
+    await apart(*map(on_postgres, [database, database, other, other]))
 
 
 async def test_a_database_that_is_not_there_is_told_without_a_password(database: str) -> None:

@@ -29,8 +29,8 @@ def large(**more: Any) -> dict[str, Any]:
     return {"rows": [row] * 2_000, **more}
 
 
-def slow() -> dict[str, Any]:
-    return {"text": "+49 170 1234567, password: hunter2\n" * (MANY // 35)}
+def slow(size: int) -> dict[str, Any]:
+    return {"text": "+49 170 1234567, password: hunter2\n" * (size // 35)}
 
 
 @pytest.fixture
@@ -48,11 +48,6 @@ def capture(redactions: RedactionClient | None, *, limit_bytes: int = LIMIT_BYTE
     return Capture("redacted", limit_bytes=limit_bytes, redactor=REDACTOR, redactions=redactions)
 
 
-def processes(redactions: RedactionClient) -> list[int]:
-    """The ids of those that live."""
-    return [each.pid for each in redactions.processes]
-
-
 @pytest.mark.parametrize("limit_bytes", [256, LIMIT_BYTES, 1 << 30])
 @pytest.mark.parametrize(
     "value", [large(), large(text="\\u0070assword: hunter2 é…"), {"plain": "x " * 70_000}]
@@ -62,34 +57,36 @@ async def test_a_process_redacts_byte_for_byte_like_the_event_loop(
 ) -> None:
     payload = Payload(value)
     await capture(redactions, limit_bytes=limit_bytes).prepare(payload)
-    assert processes(redactions)
+    assert redactions.idle
     snapshot = capture(redactions, limit_bytes=limit_bytes).snapshot(payload)
     assert (bytes(snapshot.data or b""), snapshot.truncated) == here(value, limit_bytes=limit_bytes)
     assert not any(secret.encode() in bytes(snapshot.data or b"") for secret in SECRETS)
 
 
-async def test_a_process_redacts_an_error_with_the_secrets_of_its_input(
-    redactions: RedactionClient,
+@pytest.mark.parametrize(
+    ("detail", "given", "kept"),
+    [
+        pytest.param(
+            {"code": "CODE_ERROR", "message": "hunter2 ACME-1", "printed": "hunter2", "line": 3},
+            [large(), {"more": 1}],
+            {"code": "CODE_ERROR", "message": "<gone> <gone>", "line": 3},
+            id="with the secrets of a large input",
+        ),
+        pytest.param(
+            {"code": "CODE_ERROR", "message": "ACME-4711 " * 20_000},
+            [{}],
+            {"code": "CODE_ERROR", "message": "<gone> " * 20_000},
+            id="a long one, however little was given",
+        ),
+    ],
+)
+async def test_a_process_redacts_an_error(
+    redactions: RedactionClient, detail: dict[str, Any], given: list[dict[str, Any]], kept: dict[str, Any]
 ) -> None:
-    detail = {"code": "CODE_ERROR", "message": "ValueError: hunter2 ACME-1", "printed": "hunter2", "line": 3}
-    given = [large(), {"more": 1}]
-    kept = await capture(redactions).error_of(detail, [Payload(value) for value in given])
-    assert processes(redactions)
-    assert bytes(kept) == shortened_error(detail, given, limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
-    assert msgspec.json.decode(kept) == {
-        "code": "CODE_ERROR",
-        "message": "ValueError: <gone> <gone>",
-        "line": 3,
-    }
-
-
-async def test_a_long_error_is_redacted_in_a_process_however_little_was_given(
-    redactions: RedactionClient,
-) -> None:
-    detail = {"code": "CODE_ERROR", "message": "ACME-4711 " * 20_000}
-    kept = await capture(redactions).error_of(detail, [Payload({})])
-    assert processes(redactions)
-    assert bytes(kept) == shortened_error(detail, [{}], limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
+    made = await capture(redactions, limit_bytes=1 << 20).error_of(detail, list(map(Payload, given)))
+    assert redactions.idle
+    assert bytes(made) == shortened_error(detail, given, limit_bytes=1 << 20, redactor=REDACTOR)
+    assert msgspec.json.decode(made) == kept
 
 
 async def test_small_values_and_other_modes_start_no_process(redactions: RedactionClient) -> None:
@@ -100,7 +97,7 @@ async def test_small_values_and_other_modes_start_no_process(redactions: Redacti
         other = Capture(mode, redactions=redactions)
         await other.prepare(Payload(large()))
         await other.error_of({"code": "X"}, [Payload(large())])
-    assert not processes(redactions)
+    assert redactions.forker.pid is None
 
 
 async def test_a_redactor_is_made_once_for_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,21 +140,17 @@ async def test_a_large_value_whose_run_was_cut_off_meanwhile_is_not_redacted_on_
     assert "its run was interrupted" in note_of(capture(redactions), Payload(large()))
 
 
-async def test_a_value_that_takes_too_long_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
-    """It has two megabytes."""
-    async with RedactionClient(Settings(redaction_time_limit_ms=50)) as redactions:
-        own, payload = capture(redactions), Payload(slow())
+@pytest.mark.parametrize(("limit_ms", "size", "told_ms"), [(50, MANY, 100), (1, 5_300_000, 6)])
+async def test_a_value_that_takes_too_long_is_not_kept(
+    caplog: pytest.LogCaptureFixture, limit_ms: int, size: int, told_ms: int
+) -> None:
+    """A larger one has more time: the limit is for each begun megabyte."""
+    async with RedactionClient(Settings(redaction_time_limit_ms=limit_ms)) as redactions:
+        own, payload = capture(redactions), Payload(slow(size))
         await own.prepare(payload)
         note = note_of(own, payload)
-        assert "more than 100 ms to redact (setting redaction_time_limit_ms)" in note
-        assert [record.levelno for record in caplog.records] == [logging.WARNING]
-
-
-async def test_a_larger_value_has_more_time() -> None:
-    async with RedactionClient(Settings(redaction_time_limit_ms=1)) as redactions:
-        payload = Payload({"text": "password: hunter2\n" * 300_000})
-        await capture(redactions).prepare(payload)
-        assert "more than 6 ms" in note_of(capture(redactions), payload)
+    assert f"more than {told_ms} ms to redact (setting redaction_time_limit_ms)" in note
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 async def test_a_value_that_takes_too_much_memory_is_not_kept() -> None:
@@ -181,14 +174,22 @@ async def test_where_no_process_starts_nothing_is_kept(
     assert "no process for redaction starts" in error["message"]
 
 
-async def test_a_fault_of_the_redactor_in_the_process_leaks_nothing(redactions: RedactionClient) -> None:
-    """No JSON, so that decoding raises what nobody expects."""
-    kept, truncated = await redactions.shortened(
-        b'{"a":"hunter2","b":0e}', limit_bytes=LIMIT_BYTES, redactor=REDACTOR
-    )
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        # No JSON, so that decoding raises what nobody expects.
+        (b'{"a":"hunter2","b":0e}', "could not be redacted"),
+        (b'{"a":"hunter2","b":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deep a recursion"),
+    ],
+    ids=["a fault in the process", "too deep"],
+)
+async def test_what_cannot_be_redacted_is_not_kept(
+    redactions: RedactionClient, value: bytes, why: str
+) -> None:
+    kept, truncated = await redactions.shortened(value, limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
     assert truncated
     assert b"hunter2" not in kept
-    assert "could not be redacted" in msgspec.json.decode(kept)["…"]
+    assert why in msgspec.json.decode(kept)["…"]
 
 
 async def test_projects_take_turns_and_one_that_is_cancelled_frees_its_process(
@@ -207,7 +208,7 @@ async def test_projects_take_turns_and_one_that_is_cancelled_frees_its_process(
         task.cancel()
     await asyncio.wait(flood)
     await begin(1, large())
-    assert len(redactions.processes) <= 2
+    assert len(redactions.idle) <= 2
 
 
 async def test_a_pattern_that_is_late_in_a_process_is_logged_once(
@@ -219,11 +220,3 @@ async def test_a_pattern_that_is_late_in_a_process_is_logged_once(
         await own.prepare(payload)
         assert own.snapshot(payload).data == msgspec.Raw(b'{"text":"[redacted]"}')
     assert ["takes too long" in record.getMessage() for record in caplog.records] == [True]
-
-
-async def test_too_deep_a_value_is_not_kept(redactions: RedactionClient) -> None:
-    deep = b'{"password":"hunter2","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-    kept, truncated = await redactions.shortened(deep, limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
-    assert truncated
-    assert b"hunter2" not in kept
-    assert "too deep a recursion" in msgspec.json.decode(kept)["…"]

@@ -28,14 +28,6 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _missed(pairs: list[Pair]) -> list[Pair]:
-    return [pair for pair in pairs if pair.secret in _shown(REDACTOR.redact(pair.value))]
-
-
-def _struck(pairs: list[Pair]) -> list[Pair]:
-    return [pair for pair in pairs if REDACTOR.redact(pair.harmless) != pair.harmless]
-
-
 def test_the_corpus_has_300_different_pairs_that_hold_their_secrets() -> None:
     assert len(PAIRS) >= 300
     assert len({_shown(pair.value) for pair in PAIRS}) == len(PAIRS)
@@ -44,13 +36,16 @@ def test_the_corpus_has_300_different_pairs_that_hold_their_secrets() -> None:
         assert MARK not in _shown(pair.value)
 
 
-@pytest.mark.parametrize(("name", "pairs"), [("written beside", CORPUS), ("held back", HELD_BACK)])
-def test_both_errors_stay_within_two_in_a_hundred(name: str, pairs: list[Pair], record_property: Any) -> None:
-    missed, struck = _missed(pairs), _struck(pairs)
-    record_property(f"{name}: missed", f"{len(missed)} of {len(pairs)}")
-    record_property(f"{name}: struck", f"{len(struck)} of {len(pairs)}")
-    assert len(missed) <= len(pairs) * 0.02, [pair.value for pair in missed]
-    assert len(struck) <= len(pairs) * 0.02, [pair.harmless for pair in struck]
+@pytest.mark.parametrize(
+    ("pairs", "most"), [(CORPUS, 0), (HELD_BACK, 2)], ids=["written beside", "held back"]
+)
+def test_of_a_hundred_texts_that_were_held_back_both_errors_are_two_at_most_and_else_none(
+    pairs: list[Pair], most: int
+) -> None:
+    missed = [pair.value for pair in pairs if pair.secret in _shown(REDACTOR.redact(pair.value))]
+    struck = [pair.harmless for pair in pairs if REDACTOR.redact(pair.harmless) != pair.harmless]
+    assert len(missed) <= most, missed
+    assert len(struck) <= most, struck
 
 
 def test_the_quick_look_overlooks_nothing() -> None:

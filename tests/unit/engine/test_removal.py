@@ -18,7 +18,7 @@ from runglass.support.clock import Clock, iso
 from runglass.wire.admin_api import SERVER
 from tests.faulty_store import FaultyStore
 from tests.records import new_recording, new_run
-from tests.unit.engine.conftest import EngineHarness, Execute, run_of, start
+from tests.unit.engine.conftest import EngineHarness, Execute, run_of
 
 DAY_S = 86_400.0
 GRACE_S = 5.0
@@ -53,51 +53,20 @@ async def events_of(house: EngineHarness, run: RunRecord) -> list[bytes]:
     return [data for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)]
 
 
-async def test_without_retention_runs_are_kept_for_ever(house: EngineHarness, execute: Execute) -> None:
-    ran = await execute(STEPS, {"x": "sesame"})
-    before = await events_of(house, await run_of(house, ran.id))
-    await days_pass(house, 10_000)
-    await removal_in(house).tidy()
-    assert await events_of(house, await run_of(house, ran.id)) == before
-
-
-async def test_a_run_goes_when_its_days_are_over_and_not_before(
-    house: EngineHarness, execute: Execute
-) -> None:
-    old = await execute(STEPS, {"x": "sesame"})
-    removal = removal_in(house, retention_days=30)
-    await days_pass(house, 29)
-    young = await execute(STEPS, {"x": "sesame"})
-    await removal.tidy()
-    no = (await run_of(house, old.id)).no
-    await days_pass(house, 1.1)
-    await removal.tidy()
-    assert await house.store.run(old.id) is None
-    assert await house.store.steps(no) == []
-    assert (await run_of(house, young.id)).status == "completed"
-
-
-async def test_days_are_counted_from_the_end_of_a_run(house: EngineHarness) -> None:
-    started = await start(house, "  - {id: long, type: wait, ms: 86400000}")
-    await started.outcome()
-    assert len([s for s in house.clock.slept_s if s >= DAY_S]) == 1
-    removal = removal_in(house, retention_days=1)
-    await days_pass(house, 0.5)
-    await removal.tidy()
-    assert (await run_of(house, started.id)).status == "completed"
-
-
 @pytest.mark.parametrize(
     ("flow", "project", "server", "gone"),
     [
-        (None, None, 5.0, True),
+        (None, None, None, False),
+        (None, None, 9.9, True),
+        (None, None, 10.1, False),
+        (None, None, timedelta.max.days, False),
         (None, 15.0, 5.0, False),
         (15.0, 5.0, 5.0, False),
         (5.0, 15.0, 15.0, True),
         (0.0, 15.0, 15.0, True),
     ],
 )
-async def test_the_retention_of_the_flow_comes_before_that_of_project_and_server(
+async def test_a_run_goes_after_the_days_of_its_flow_else_of_its_project_else_of_the_server(
     house: EngineHarness,
     execute: Execute,
     flow: float | None,
@@ -114,15 +83,6 @@ async def test_the_retention_of_the_flow_comes_before_that_of_project_and_server
     await days_pass(house, 10)
     await removal_in(house, retention_days=server).tidy()
     assert (await house.store.run(ran.id) is None) is gone
-
-
-async def test_a_run_that_goes_on_is_never_due(house: EngineHarness) -> None:
-    project = await house.store.ensure_project("acme", "demo")
-    flow = await house.store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
-    run = await house.store.create_run(new_run(project.id, flow.id, owner="me"))
-    await days_pass(house, 10_000)
-    await removal_in(house, retention_days=0, content_retention_days=0).tidy()
-    assert await house.store.run(run.id) == run
 
 
 async def test_plain_runs_go_after_a_day_whatever_their_flow_says(house: EngineHarness) -> None:
@@ -296,12 +256,6 @@ async def test_a_store_that_fails_is_tried_again(
             await done.wait()
     assert await house.store.run(ran.id) is None
     assert "removing runs that are due failed, and is retried: not now" in caplog.text
-
-
-async def test_what_ended_before_all_dates_is_nothing(house: EngineHarness, execute: Execute) -> None:
-    ran = await execute(STEPS, {"x": "sesame"})
-    await removal_in(house, retention_days=timedelta.max.days).tidy()
-    assert await house.store.run(ran.id) is not None
 
 
 async def test_a_run_set_aside_that_cannot_be_ended_keeps_no_other_from_going(

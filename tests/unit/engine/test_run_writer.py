@@ -54,14 +54,13 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def writer(store: SqliteStore, run: RunRecord, clock: VirtualClock) -> RunWriter:
-    return RunWriter(
-        store,
-        Bus(),
-        run,
-        RunFold(RunSummary(id="r", flow_id="f", status="pending")),
-        clock,
-    )
+def bus() -> Bus:
+    return Bus()
+
+
+@pytest.fixture
+def writer(store: SqliteStore, run: RunRecord, bus: Bus, clock: VirtualClock) -> RunWriter:
+    return RunWriter(store, bus, run, RunFold(RunSummary(id="r", flow_id="f", status="pending")), clock)
 
 
 def run_started() -> RunStarted:
@@ -96,7 +95,7 @@ async def test_events_of_one_turn_travel_in_one_append(
     assert await store.checkpoints(run.no) == [Checkpoint("a", "", b"{}")]
 
 
-async def test_an_event_can_wait_for_the_append_of_the_one_that_follows(
+async def test_events_are_stored_without_a_commit_and_one_can_wait_for_the_next(
     store: SqliteStore, run: RunRecord, writer: RunWriter, faults: FaultyStore
 ) -> None:
     appends, appended = faults.calls("append"), asyncio.Event()
@@ -117,16 +116,6 @@ async def test_an_event_can_wait_for_the_append_of_the_one_that_follows(
     assert len(await stored(store, run)) == 4, "none is left behind where no other follows"
 
 
-async def test_events_are_stored_without_a_commit(
-    store: SqliteStore, run: RunRecord, writer: RunWriter, faults: FaultyStore
-) -> None:
-    appended = asyncio.Event()
-    faults.after("append", lambda _: appended.set())
-    writer.record(run_started())
-    await appended.wait()
-    assert len(await stored(store, run)) == 1
-
-
 async def test_times_in_a_log_never_run_backwards(
     store: SqliteStore, run: RunRecord, writer: RunWriter, clock: VirtualClock
 ) -> None:
@@ -138,15 +127,15 @@ async def test_times_in_a_log_never_run_backwards(
     assert first == second == "2026-01-01T00:00:00.000Z"
 
 
-async def test_listeners_hear_of_an_event_after_it_is_stored(store: SqliteStore, run: RunRecord) -> None:
+async def test_listeners_hear_of_an_event_after_it_is_stored(
+    store: SqliteStore, run: RunRecord, writer: RunWriter, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list[tuple[str, int]] = []
 
-    class Listening(Bus):
-        async def wake(self, subject: str) -> None:
-            heard.append((subject, len(await stored(store, run))))
+    async def wake(subject: str) -> None:
+        heard.append((subject, len(await stored(store, run))))
 
-    fold_state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
-    writer = RunWriter(store, Listening(), run, fold_state, VirtualClock())
+    monkeypatch.setattr(bus, "wake", wake)
     writer.record(run_started())
     await writer.commit()
     project = runs_of(run.project_id)
@@ -191,20 +180,24 @@ async def test_a_store_that_refuses_once_ends_the_recording(
 
 
 async def test_a_stored_append_is_good_though_the_bus_fails(
-    store: SqliteStore, run: RunRecord, caplog: pytest.LogCaptureFixture
+    store: SqliteStore,
+    run: RunRecord,
+    writer: RunWriter,
+    bus: Bus,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    class Mute(Bus):
-        async def wake(self, subject: str) -> None:
-            raise ConnectionError("the broker is away")
+    async def wake(subject: str) -> None:
+        raise ConnectionError("the broker is away")
 
-    state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
-    writer = RunWriter(store, Mute(), run, state, VirtualClock())
-    writer.record(run_started())
-    await writer.commit()
-    writer.record(started())
-    await writer.commit()
+    monkeypatch.setattr(bus, "wake", wake)
+    for event in (run_started(), started()):
+        writer.record(event)
+        await writer.commit()
     assert len(await stored(store, run)) == 2
-    assert [record.message for record in caplog.records] == ["readers of run r could not be woken"] * 2
+    assert [record.message for record in caplog.records] == [
+        f"readers of run {run.id} could not be woken"
+    ] * 2
 
 
 async def test_await_previous_append_lets_the_recorder_be_one_append_ahead(
@@ -239,19 +232,13 @@ async def test_the_last_text_is_recorded_though_leaving_is_cut_off() -> None:
     assert "".join(recorded) == "firstlast"
 
 
-def test_outputs_beyond_the_limit_are_read_from_the_store() -> None:
+def test_outputs_beyond_the_limit_are_read_from_the_store_while_there_is_a_caller() -> None:
     outputs = LiveOutputs()
     assert outputs.keep(1, b"x" * MOST_BYTES), "one is always held"
     assert not outputs.keep(2, b"y")
     assert outputs.pop(1) == b"x" * MOST_BYTES
     assert outputs.keep(3, b"z")
-    assert (outputs.pop(2), outputs.pop(3), outputs.stored) == (None, b"z", {2})
-    assert outputs.held_bytes == 0
-
-
-def test_outputs_are_dropped_when_the_caller_has_left() -> None:
-    outputs = LiveOutputs()
-    outputs.keep(1, b"x")
+    assert (outputs.pop(2), outputs.stored) == (None, {2})
     outputs.close()
-    assert outputs.keep(2, b"y" * 2 * MOST_BYTES), "it needs no place in the store"
-    assert (outputs.pop(1), outputs.pop(2), outputs.held_bytes) == (None, None, 0)
+    assert outputs.keep(4, b"y" * 2 * MOST_BYTES), "it needs no place in the store"
+    assert (outputs.pop(3), outputs.pop(4), outputs.held_bytes) == (None, None, 0)

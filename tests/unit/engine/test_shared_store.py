@@ -6,13 +6,11 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import pytest
 
 from runglass.engine.journal.resume import ResumeState, left_state
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.task import LeaseLost
 from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
 from runglass.log.events import FlowCancelled, event_type_of
 from runglass.store.base import Store
@@ -84,22 +82,6 @@ async def until_going_on(house: EngineHarness, run_id: str) -> None:
 
 async def types(house: EngineHarness, run_id: str) -> list[str]:
     return (await read(house, run_id)).types()
-
-
-async def test_a_run_is_executed_by_the_process_that_claims_it(machines: Machines, tmp_path: Path) -> None:
-    started = await start(machines.front, WALK, {"n": 3})
-    assert started.queued is not None
-    outcome = asyncio.ensure_future(started.outcome())
-    assert (await run_of(machines.front, started.id)).status == "pending"
-    await machines.worker.engine.claims.keep_lease()
-    with pytest.raises(LeaseLost):
-        await outcome
-    ran = await read(machines.front, started.id)
-    async with open_harness(SqliteStore(tmp_path / "alone", synchronous="NORMAL")) as alone:
-        local = await start(alone, WALK, {"n": 3})
-        assert ran.types() == (await read(alone, local.id, await local.outcome())).types()
-    result, _ = await machines.front.store.outcome((await run_of(machines.front, started.id)).no)
-    assert msgspec.json.decode(result or b"") == {"n": 40, "a": 4}
 
 
 async def test_a_process_that_is_refused_a_lease_claims_nothing(
@@ -240,33 +222,25 @@ async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if
     assert (await until_idle(machines.front, run.id)).status == "completed"
 
 
-async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines) -> None:
-    watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
-    run_id = (await start(machines.front, HOLD)).id
-    await machines.worker.engine.claims.keep_lease()
-    await until_going_on(machines.front, run_id)
-    engine = machines.front.engine
-    assert not engine.active.cancel(run_id, reason="why")
-    assert not await engine.idle.cancel(await run_of(machines.front, run_id), reason="why")
-    assert await engine.cancel_requests.make(run_id, reason="why")
-    await follow(machines.front, run_id)
-    end = (await read(machines.front, run_id)).events[-1]
-    assert isinstance(end, FlowCancelled)
-    assert end.reason == "why"
-    assert not await engine.cancel_requests.make(run_id, reason="again"), "it has ended"
-    watch.cancel()
-
-
-async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(machines: Machines) -> None:
+@pytest.mark.parametrize("is_woken", [True, False], ids=["woken", "by the poll"])
+async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines, is_woken: bool) -> None:
     front = machines.front
-    async with open_harness(front.store, beside=front, poll_s=0.01) as worker:
+    async with open_harness(front.store, beside=front, poll_s=9_999 if is_woken else 0.01) as worker:
         watch = asyncio.create_task(worker.engine.cancel_requests.watch_forever())
         run_id = (await start(front, HOLD)).id
         await worker.engine.claims.keep_lease()
         await until_going_on(front, run_id)
-        await front.store.request_cancel(run_id, reason="why")
+        assert not front.engine.active.cancel(run_id, reason="why")
+        assert not await front.engine.idle.cancel(await run_of(front, run_id), reason="why")
+        if is_woken:
+            assert await front.engine.cancel_requests.make(run_id, reason="why")
+        else:
+            await front.store.request_cancel(run_id, reason="why")
         await follow(front, run_id)
-        assert (await types(front, run_id))[-1] == "flow_cancelled"
+        end = (await read(front, run_id)).events[-1]
+        assert isinstance(end, FlowCancelled)
+        assert end.reason == "why"
+        assert not await front.engine.cancel_requests.make(run_id, reason="again"), "it has ended"
         watch.cancel()
 
 

@@ -209,18 +209,6 @@ async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed
     assert machine.store.lost == {}
 
 
-async def test_a_run_that_has_just_ended_and_is_gone_is_lost(machine: Machine) -> None:
-    await machine.keep()
-    started = await start(machine.house, FIRST)
-    machine.gate.set()
-    await started.outcome()
-    had = len(await events(machine, started.id))
-    await machine.go_back()
-    machine.store.generation += 1
-    await machine.house.engine.claims.keep_lease()
-    assert machine.store.lost == {started.id: had}
-
-
 async def test_a_loss_that_could_not_be_noted_is_looked_for_again(machine: Machine) -> None:
     run_id = await ended_run(machine)
     await machine.go_back()

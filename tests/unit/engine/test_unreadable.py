@@ -90,21 +90,6 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
         assert await house.store.checkpoints(run.no) != []
 
 
-async def test_a_run_that_was_mended_goes_on_at_the_next_start(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    run_id = await left_off(path)
-    with sqlite3.connect(path) as database:
-        (summary,) = database.execute("SELECT summary FROM run").fetchone()
-    database.close()
-    for value, waiting in ((b"garbage", 1), (bytes(summary), 0)):
-        spoil(path, UPDATES["summary"], value, run_id)
-        async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
-            assert len(house.engine.active.set_aside) == waiting
-            if not waiting:
-                await follow(house, run_id)
-                assert (await read(house, run_id)).types()[-1] == "flow_completed"
-
-
 @pytest.mark.parametrize("what", UPDATES)
 async def test_a_run_that_is_set_aside_is_cancelled_unread(tmp_path: Path, what: str) -> None:
     path = tmp_path / "db"

@@ -121,13 +121,6 @@ async def test_a_process_that_was_taken_over_does_not_outlive_its_use(pool: Work
     await until(lambda: not os.path.exists(f"/proc/{first}"))
 
 
-async def test_what_processes_are_forked_from_is_replaced(pool: WorkerPool) -> None:
-    first = await asked(pool, "ping", owner=1)
-    assert pool.forker.pid is not None
-    os.kill(pool.forker.pid, signal.SIGKILL)
-    assert await asked(pool, "ping", owner=2) != first
-
-
 async def test_those_who_wait_for_what_processes_are_forked_from_are_answered_by_the_next(
     pool: WorkerPool,
 ) -> None:
@@ -140,6 +133,8 @@ async def test_those_who_wait_for_what_processes_are_forked_from_are_answered_by
     for process in await asyncio.gather(*waiting):
         assert await process.exchange(b"ping", limit_ms=3_600_000)
         process.close()
+    os.kill(pool.forker.pid, signal.SIGKILL)
+    assert await asked(pool, "ping", owner=2), "who comes after that, too"
 
 
 async def test_nothing_is_started_any_more_by_a_pool_that_is_closed(pool: WorkerPool) -> None:

@@ -70,16 +70,12 @@ async def work_in_pieces(project_id: int) -> None:
             piece.worked_s = PIECE_S
 
 
-async def test_large_work_of_the_only_active_project_never_rests(clock: PacedClock) -> None:
-    set_project(1)
-    await work_in_pieces(1)
-    assert clock.slept_s == []
-
-
-async def test_with_other_projects_active_large_work_rests_twice_as_long_as_it_works(
+async def test_large_work_rests_twice_as_long_as_it_works_while_other_projects_are_active(
     clock: PacedClock,
 ) -> None:
     set_project(1)
+    await work_in_pieces(1)
+    assert clock.slept_s == []
     set_project(2)
     for project_id in (1, 2, 3):
         clock.slept_s.clear()
