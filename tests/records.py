@@ -3,7 +3,6 @@
 import sys
 from typing import Any, TypeVar
 
-from runglass.server.services.run_content import whole_summary
 from runglass.store.base import Store
 from runglass.store.records import NewRecording, NewRun, OpenedTrace
 
@@ -37,12 +36,6 @@ async def open_trace(store: Store, run_id: str) -> OpenedTrace:
     found = await store.trace(run_id, project_id=record.project_id, limit_bytes=sys.maxsize)
     assert found is not None
     return found
-
-
-async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
-    """`flowRun` and the latest attempt of each step, as of one moment, as JSON."""
-    found = await open_trace(store, run_id)
-    return whole_summary(found), [data for _, data in found.steps]
 
 
 def there(found: T | None) -> T:

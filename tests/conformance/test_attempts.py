@@ -94,12 +94,7 @@ async def test_open_steps_are_those_whose_latest_attempt_did_not_end_well(store:
             run,
             0,
             b"1",
-            steps=[
-                row(1, status="completed"),
-                row(2),
-                row(3, status="skipped"),
-                row(4, status="failed"),
-            ],
+            steps=[row(1, status="completed"), row(2), row(3, status="skipped"), row(4, status="failed")],
         )
     )
     steps, last = await store.open_steps(run.no)

@@ -4,15 +4,12 @@ from runglass.store.base import Store
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 from tests.conformance.stores import batch, make_run
 from tests.conformance.test_imports import import_run
-from tests.conformance.test_removal import purge_all
+from tests.conformance.test_removal import ended_run, purge_all
+from tests.records import there
 
 
-async def ended_run(store: Store, run_id: str, *, events: int = LARGE_RUN_EVENTS) -> RunRecord:
-    run = await make_run(store, run_id)
-    await store.append(batch(run, 0, *[b"e"] * (events - 1)))
-    ended_at = "2026-01-01T00:00:00.000Z"
-    await store.append(batch(run, events - 1, b"e", status="completed", ended_at=ended_at))
-    return run
+async def large_run(store: Store, run_id: str) -> RunRecord:
+    return await ended_run(store, run_id, events=LARGE_RUN_EVENTS - 1, size=1)
 
 
 async def due(store: Store) -> str | None:
@@ -22,17 +19,16 @@ async def due(store: Store) -> str | None:
 
 async def bytes_of(store: Store, run_id: str) -> tuple[int, int]:
     """Those that are counted of the run, and of its project."""
-    run, project = await store.run(run_id), await store.ensure_project("acme", "demo")
-    assert run is not None
-    return run.log_bytes, project.data_bytes
+    project = await store.ensure_project("acme", "demo")
+    return there(await store.run(run_id)).log_bytes, project.data_bytes
 
 
 async def test_the_outline_of_a_large_run_is_due_from_its_end_until_all_of_it_is_kept(store: Store) -> None:
-    await ended_run(store, "small", events=LARGE_RUN_EVENTS - 1)
+    await ended_run(store, "small", events=LARGE_RUN_EVENTS - 2, size=1)
     going = await make_run(store, "going")
     await store.append(batch(going, 0, *[b"e"] * LARGE_RUN_EVENTS))
     assert await due(store) is None
-    run = await ended_run(store, "large")
+    run = await large_run(store, "large")
     await store.keep_outline(run.no, 1, b"one")
     await store.keep_outline(run.no, 2, b"two")
     assert (await due(store), await store.kept_outline(run.no)) == ("large", [])
@@ -42,15 +38,15 @@ async def test_the_outline_of_a_large_run_is_due_from_its_end_until_all_of_it_is
 
 
 async def test_the_newest_outline_is_due_first_and_one_that_is_passed_over_no_more(store: Store) -> None:
-    await ended_run(store, "older")
-    newer = await ended_run(store, "newer")
+    await large_run(store, "older")
+    newer = await large_run(store, "newer")
     assert await due(store) == "newer"
     await store.pass_over_outline(newer.no)
     assert await due(store) == "older"
 
 
 async def test_one_that_is_kept_is_due_once_more_where_it_is_to_be_renewed(store: Store) -> None:
-    run = await ended_run(store, "large")
+    run = await large_run(store, "large")
     await store.keep_outline(run.no, 0, b"head")
     for _ in range(2):
         await store.renew_outline(run.no)
@@ -70,7 +66,7 @@ async def test_the_outline_of_a_large_run_that_was_imported_is_due(store: Store)
 async def test_a_kept_outline_counts_as_bytes_of_its_run_once_however_often_it_is_written(
     store: Store,
 ) -> None:
-    run = await ended_run(store, "large")
+    run = await large_run(store, "large")
     of_run, of_project = await bytes_of(store, "large")
     for part, data in ((1, b"x" * 500), (1, b"x" * 100), (0, b"x" * 10)):
         await store.keep_outline(run.no, part, data)
@@ -78,7 +74,7 @@ async def test_a_kept_outline_counts_as_bytes_of_its_run_once_however_often_it_i
 
 
 async def test_a_kept_outline_goes_with_its_run(store: Store) -> None:
-    run = await ended_run(store, "large")
+    run = await large_run(store, "large")
     await store.keep_outline(run.no, 1, b"one")
     assert await store.purge_runs([run.no])
     assert await due(store) is None

@@ -42,8 +42,7 @@ def recording(
 
 
 async def record(store: Store, run_id: str = "run-1", **about: Any) -> RunRecord:
-    created = there(await store.create_recording(recording(await otel(store), run_id, **about)))
-    return created
+    return there(await store.create_recording(recording(await otel(store), run_id, **about)))
 
 
 def events(run: RunRecord, *, head: int = 0, status: str = "running", **more: Any) -> Append:
@@ -66,8 +65,7 @@ async def test_a_slug_is_executable_or_recorded(store: Store) -> None:
     project = await store.ensure_project("acme", "demo")
     await store.put_draft(project.id, "bot", name=None, capture=None, source=b"{}")
     assert (await store.recorded_flow(project.id, "bot", most=10)).slug == "otel-bot"
-    found = there(await store.find_flow(project.id, "bot"))
-    assert not found.recorded
+    assert not there(await store.find_flow(project.id, "bot")).recorded
 
 
 async def test_the_recorded_flows_of_a_project_are_bounded(store: Store) -> None:
@@ -292,8 +290,7 @@ async def test_an_imported_run_has_its_trace(store: Store) -> None:
     await import_run(store, project_id, trigger_type="recorded", **fields)
     flow = there(await store.flow(FLOW))
     assert (flow.recorded, await store.versions(FLOW)) == (True, [])
-    found = there(await newest(store))
-    assert found.run == await store.run(RUN)
+    assert there(await newest(store)).run == await store.run(RUN)
     # What comes later goes behind it.
     await record(store, continues=RUN)
 
@@ -313,10 +310,9 @@ async def test_imported_runs_of_a_trace_are_in_the_order_of_time(store: Store, o
     fields = {"flow": FAR, "version": 0, "trigger_type": "recorded", "trace_id": TRACE}
     for run_id in order:
         await import_run(store, project_id, id=run_id, **fields)
-    found = there(await newest(store))
-    assert found.run is not None
-    assert found.run.id == "part-3"
-    earlier = await store.earlier_parts(found.run.no)
+    last = there(there(await newest(store)).run)
+    assert last.id == "part-3"
+    earlier = await store.earlier_parts(last.no)
     assert [run.id for run in earlier] == ["part-1", "part-2"]
 
 
@@ -325,8 +321,7 @@ async def test_a_trace_that_was_deleted_is_back_with_an_import(store: Store) -> 
     await store.purge_runs([run.no], by=SERVER)
     fields = {"flow": FAR, "version": 0, "trace_id": TRACE}
     await import_run(store, run.project_id, trigger_type="recorded", **fields)
-    found = there(await newest(store))
-    assert found.run == await store.run(RUN)
+    assert there(await newest(store)).run == await store.run(RUN)
 
 
 async def test_a_run_is_not_imported_into_a_flow_of_another_kind(store: Store) -> None:

@@ -19,13 +19,7 @@ from runglass.log.events import (
 )
 from runglass.log.trace import StepTrace
 from runglass.store.base import Store
-from runglass.store.records import (
-    AttemptKey,
-    ContentPlace,
-    IdempotencyKey,
-    RunRecord,
-    StepRow,
-)
+from runglass.store.records import AttemptKey, ContentPlace, IdempotencyKey, RunRecord, StepRow
 from runglass.wire.query import RunQuery
 from tests.conformance.stores import ALL_STORES, batch, make_run, row, store_kinds
 from tests.records import new_run, there
@@ -52,8 +46,7 @@ async def ended_run(
     await store.append(
         batch(run, events, b"last", status="completed", steps=again, ended_at=ended_at, result=b"r")
     )
-    found = there(await store.run(run_id))
-    return found
+    return there(await store.run(run_id))
 
 
 async def rows_left(store: Store, run_no: int) -> int:
@@ -93,8 +86,7 @@ async def test_a_run_that_has_not_ended_is_not_purged(store: Store) -> None:
             head = 0 if status == "running" else 1
             await store.append(batch(run, head, b"event", status=status))
         assert not await store.purge_runs([run.no])
-        found = there(await store.run("run-1"))
-        assert found.status == status
+        assert there(await store.run("run-1")).status == status
     assert await store.purge_rows([run.no], limit_rows=100, limit_bytes=100)
     assert len(await store.events(run.no, after=0, limit_bytes=100)) == 2
 
@@ -115,8 +107,7 @@ async def test_the_rows_of_a_purged_run_go_in_bites_and_no_others_go(
 
 
 async def data_bytes(store: Store, run: RunRecord) -> int:
-    project = there(await store.project(run.project_id))
-    return project.data_bytes
+    return there(await store.project(run.project_id)).data_bytes
 
 
 async def test_many_runs_are_purged_at_once_and_those_that_go_on_are_not(store: Store) -> None:
@@ -234,8 +225,7 @@ async def test_what_a_purged_run_spent_stays_spent(store: Store) -> None:
     await store.append(batch(run, 0, b"last", status="completed", spent_usd=Decimal(7)))
     assert await store.purge_runs([run.no])
     await purge_all(store)
-    project = there(await store.project(run.project_id))
-    assert project.spent_usd == 7
+    assert there(await store.project(run.project_id)).spent_usd == 7
 
 
 async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -> None:
@@ -290,8 +280,7 @@ async def run_with_content(store: Store, run_id: str = "run-1") -> RunRecord:
             ended_at="2026-01-01T00:00:00.000Z",
         )
     )
-    found = there(await store.run(run_id))
-    return found
+    return there(await store.run(run_id))
 
 
 async def all_of(store: Store, run_no: int) -> list[bytes]:
@@ -307,6 +296,8 @@ async def test_content_is_taken_out_in_bites_and_all_else_stays(
     run, other = await run_with_content(store), await run_with_content(store, "run-2")
     before, theirs = await all_of(store, run.no), await all_of(store, other.no)
     place: ContentPlace | None = None
+    first = await store.strip_content([run.no], None, limit_rows=99, limit_bytes=1)
+    assert first == (0, ContentPlace("event", (1,))), "a bite is bounded by bytes, too"
     taken = 0
     while True:
         through, place = await store.strip_content(
@@ -325,10 +316,8 @@ async def test_content_is_taken_out_in_bites_and_all_else_stays(
     assert await all_of(store, other.no) == theirs
     due = await store.ended_runs(run.flow_id, before="2027", with_content=True, limit=9)
     assert due == [other.no]
-    assert await store.ended_runs(run.flow_id, before="2027", with_content=False, limit=9) == [
-        run.no,
-        other.no,
-    ]
+    due = await store.ended_runs(run.flow_id, before="2027", with_content=False, limit=9)
+    assert due == [run.no, other.no]
 
 
 async def test_content_is_taken_out_of_many_runs_at_once_as_far_as_they_fit(store: Store) -> None:
@@ -350,12 +339,6 @@ async def test_content_is_taken_out_of_many_runs_at_once_as_far_as_they_fit(stor
     # One that has been seen to, or is gone, is none that has to be.
     assert await store.purge_runs([numbers[0]]) == 1
     assert await store.strip_content(numbers[:2], None, limit_rows=1, limit_bytes=1) == (2, None)
-
-
-async def test_a_bite_of_content_is_bounded_by_bytes(store: Store) -> None:
-    run = await run_with_content(store)
-    found = await store.strip_content([run.no], None, limit_rows=99, limit_bytes=1)
-    assert found == (0, ContentPlace("event", (1,)))
 
 
 async def test_of_an_unreadable_event_nothing_is_left(store: Store) -> None:

@@ -351,9 +351,7 @@ async def test_runs_of_another_project_are_neither_found_nor_counted(
         assert await store.changed_runs(other.id, query, after=0, limit=10) == [], text
 
 
-async def test_each_run_is_among_the_changed_ones_once_with_its_newest_change(
-    own_store: Store,
-) -> None:
+async def test_each_run_is_among_the_changed_ones_once_with_its_newest_change(own_store: Store) -> None:
     store, known = own_store, await known_runs(own_store)
     project = await store.ensure_project("acme", "demo")
     changed = await store.changed_runs(project.id, RunQuery(), after=0, limit=1000)

@@ -22,27 +22,18 @@ async def test_a_page_of_events_is_bounded_by_bytes_but_never_empty_while_there_
     assert len(await store.events(run.no, after=0, limit_bytes=1)) == 1
 
 
-@pytest.mark.parametrize("head", [0, 1, 3])
-async def test_an_append_on_another_head_is_refused_and_writes_nothing(store: Store, head: int) -> None:
+@pytest.mark.parametrize("wrong", [{"head": 0}, {"head": 1}, {"head": 3}, {"fence": 0}])
+async def test_an_append_on_another_head_or_with_an_old_fence_is_refused_and_writes_nothing(
+    store: Store, wrong: dict[str, int]
+) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"one", b"two"))
+    other = batch(run, 2, b"other", steps=[row(1)], checkpoints=[Checkpoint("s", "", b"{}")], status="failed")
     with pytest.raises(WrongExpectedVersion):
-        await store.append(
-            batch(
-                run, head, b"other", steps=[row(1)], checkpoints=[Checkpoint("s", "", b"{}")], status="failed"
-            )
-        )
+        await store.append(msgspec.structs.replace(other, **wrong))
     assert len(await store.events(run.no, after=0, limit_bytes=1000)) == 2
     assert await whole_trace(store, run.id) == (b'{"status":"running"}', [])
     assert await store.checkpoints(run.no) == []
-
-
-async def test_a_writer_with_an_old_fencing_number_is_refused(store: Store) -> None:
-    run = await make_run(store)
-    stale = batch(msgspec.structs.replace(run, fence=run.fence - 1), 0, b"x")
-    with pytest.raises(WrongExpectedVersion):
-        await store.append(stale)
-    assert await store.events(run.no, after=0, limit_bytes=1000) == []
 
 
 async def test_refusing_one_append_does_not_disturb_those_that_share_its_commit(store: Store) -> None:
@@ -57,35 +48,27 @@ async def test_refusing_one_append_does_not_disturb_those_that_share_its_commit(
         assert len(await store.events(run.no, after=0, limit_bytes=1000)) == (0 if refused else 1)
 
 
-async def test_reservations_of_a_budget_change_with_appends(store: Store) -> None:
+async def test_what_a_run_spends_and_holds_back_is_added_to_its_project_once(store: Store) -> None:
     run = await make_run(store)
     tiny = Decimal("0.0000000000000000000000000000000001")
-    await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1) + tiny))
-    with pytest.raises(WrongExpectedVersion):
-        await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1)))
-    project = there(await store.project(run.project_id))
-    assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1) + tiny)
-    await store.append(batch(run, 1, b"2", spent_usd=tiny, reserved_usd=-(Decimal(1) + tiny)))
-    project = there(await store.project(run.project_id))
-    assert (project.spent_usd, project.reserved_usd) == (tiny, Decimal(0))
+    # Of more digits than Python adds up.
+    exact = Decimal("1.0000000000000000000000000000000001")
 
+    async def money() -> tuple[Decimal, Decimal, bool]:
+        project = there(await store.project(run.project_id))
+        return project.spent_usd, project.reserved_usd, project.is_spent
 
-async def test_what_a_run_spends_is_added_to_its_project_once(store: Store) -> None:
-    run = await make_run(store)
-    tiny = Decimal("0.0000000000000000000000000000000001")
-    budget = Decimal("1.0000000000000000000000000000000001")
-    await store.set_budget(run.project_id, budget)
-    await store.append(batch(run, 0, b"1", spent_usd=Decimal(1)))
+    await store.set_budget(run.project_id, exact)
+    assert there(await store.project(run.project_id)).budget_usd == exact
+    first = batch(run, 0, b"1", spent_usd=Decimal(1), reserved_usd=exact)
+    await store.append(first)
     with pytest.raises(WrongExpectedVersion):
-        await store.append(batch(run, 0, b"1", spent_usd=Decimal(1)))
-    project = there(await store.project(run.project_id))
-    assert (project.budget_usd, project.spent_usd, project.is_spent) == (budget, Decimal(1), False)
-    await store.append(batch(run, 1, b"2", spent_usd=tiny))
-    project = there(await store.project(run.project_id))
-    assert project.is_spent
+        await store.append(first)
+    assert await money() == (Decimal(1), exact, False)
+    await store.append(batch(run, 1, b"2", spent_usd=tiny, reserved_usd=exact.copy_negate()))
+    assert await money() == (exact, Decimal(0), True)
     await store.set_budget(run.project_id, None)
-    project = there(await store.project(run.project_id))
-    assert not project.is_spent
+    assert await money() == (exact, Decimal(0), False)
 
 
 async def test_no_append_gives_back_what_was_spent(store: Store) -> None:
@@ -94,8 +77,7 @@ async def test_no_append_gives_back_what_was_spent(store: Store) -> None:
     for usd in ("-0.01", "NaN"):
         with pytest.raises(PermanentStoreError):
             await store.append(batch(run, 1, b"two", spent_usd=Decimal(usd)))
-    project = there(await store.project(run.project_id))
-    assert project.spent_usd == 2
+    assert there(await store.project(run.project_id)).spent_usd == 2
     # What is held back is given back.
     await store.append(batch(run, 1, b"two", reserved_usd=Decimal(-1)))
     assert await store.events(run.no, after=1, limit_bytes=1000) == [(2, b"two")]
@@ -169,8 +151,7 @@ async def test_large_checkpoints_are_counted_after_the_end_of_their_run_until_th
 
 
 async def open_bytes_of(store: Store, run_id: str) -> int:
-    run = there(await store.run(run_id))
-    return run.open_bytes
+    return there(await store.run(run_id)).open_bytes
 
 
 async def test_runs_of_a_session_are_found_oldest_first_in_their_project_only(store: Store) -> None:

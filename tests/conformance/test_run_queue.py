@@ -1,4 +1,4 @@
-"""What every store must do with runs that wait for a process, and with the leases of processes."""
+"""What every store must do with runs that wait for a process, in turns, and with the leases of processes."""
 
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -98,21 +98,10 @@ async def test_claims_are_counted_until_the_log_grows(store: Store) -> None:
     assert (claimed.id, claimed.claims) == (run.id, 1)
 
 
-async def test_only_one_process_resumes_a_paused_run(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", status="paused"))
-    paused = there(await store.run(run.id))
-    taken = there(await store.claim_waiting(paused))
-    assert await store.claim_waiting(paused) is None
-    assert await store.claim_waiting(run) is None
-    await store.append(batch(taken, 1, b"2"))
-
-
 async def paused_run(store: Store, run_id: str = "run") -> RunRecord:
     run = await make_run(store, run_id)
     await store.append(batch(run, 0, b"1", status="paused"))
-    paused = there(await store.run(run_id))
-    return paused
+    return there(await store.run(run_id))
 
 
 NEXT_SEGMENT = Checkpoint("", "stretch", b"next")
@@ -180,13 +169,16 @@ async def test_a_request_to_cancel_is_told_to_who_has_the_run(store: Store) -> N
     assert await store.request_cancel("nothing", reason="why") is None
 
 
-async def test_only_one_process_takes_a_waiting_run(store: Store) -> None:
-    run, other = await make_run(store, "run-1"), await make_run(store, "run-2")
-    taken = there(await store.claim_waiting(run))
-    assert await store.claim_waiting(run) is None
-    with pytest.raises(WrongExpectedVersion):
-        await store.append(batch(run, 0, b"1"))
-    await store.append(batch(taken, 0, b"1", status="cancelled"))
+async def test_only_one_process_takes_a_run_that_is_paused_or_waits(store: Store) -> None:
+    begun, waiting, other = [await make_run(store, f"run-{number}") for number in range(3)]
+    await store.append(batch(begun, 0, b"1", status="paused"))
+    assert await store.claim_waiting(begun) is None, "it has paused since"
+    for run in (there(await store.run(begun.id)), waiting):
+        taken = there(await store.claim_waiting(run))
+        assert await store.claim_waiting(run) is None
+        with pytest.raises(WrongExpectedVersion):
+            await store.append(batch(run, run.head, b"last"))
+        await store.append(batch(taken, run.head, b"last", status="cancelled"))
     (claimed,) = await store.claim_runs("me", now="2026-01-01", limit=10)
     assert claimed.id == other.id
     assert await store.claim_waiting(claimed) is None, "somebody goes on with it"
@@ -215,10 +207,7 @@ async def test_no_project_gets_more_runs_than_it_may_have_in_all_processes(store
     async def claim(owner: str, *, limit: int = 10, at: str = "2026-01-01") -> list[str]:
         return sorted(run.id for run in await store.claim_runs(owner, now=at, limit=limit, most_each=2))
 
-    assert await claim("one", limit=3) in (
-        ["few-0", "many-0", "many-1"],
-        ["few-0", "few-1", "many-0"],
-    )
+    assert await claim("one", limit=3) in (["few-0", "many-0", "many-1"], ["few-0", "few-1", "many-0"])
     assert len(await claim("two")) == 1
     assert await claim("one") == await claim("two") == []
     ended = there(await store.run("few-0"))
@@ -288,3 +277,63 @@ async def test_a_budget_is_held_once_until_it_is_given_back_or_its_run_is_taken_
     decision = await store.hold_budget(uuid4(), run, Decimal(8))
     assert decision.held_usd == 0, "a run that has ended holds nothing"
     assert decision.has_room_for(Decimal(8))
+
+
+async def enqueue(store: Store, project: str, *numbers: int) -> int:
+    runs = [await make_run(store, f"{project}-{number}", project=project) for number in numbers]
+    return runs[0].project_id
+
+
+async def claim(store: Store, limit: int) -> list[str]:
+    return [run.id for run in await store.claim_runs("me", now="2026-01-01", limit=limit)]
+
+
+async def test_projects_take_turns_whoever_came_first(store: Store) -> None:
+    await enqueue(store, "a", *range(6))
+    await enqueue(store, "b", *range(2))
+    assert await claim(store, 5) == ["a-0", "b-0", "a-1", "b-1", "a-2"]
+    await enqueue(store, "c", 0)
+    assert "c-0" in await claim(store, 2), "who comes anew does not wait behind the line of another"
+
+
+async def test_a_project_of_more_weight_has_more_turns(store: Store) -> None:
+    heavy = await enqueue(store, "heavy", 0)
+    await store.set_weights({heavy: 3.0})
+    await enqueue(store, "heavy", *range(1, 9))
+    await enqueue(store, "light", *range(4))
+    first = await claim(store, 8)
+    assert sum(run_id.startswith("heavy") for run_id in first) in (6, 7)
+
+
+async def test_who_was_alone_has_no_debt_and_who_was_away_no_credit(store: Store) -> None:
+    for number in range(8):
+        await enqueue(store, "busy", number)
+        assert await claim(store, 1) == [f"busy-{number}"]
+    await enqueue(store, "new", *range(4))
+    await enqueue(store, "busy", *range(8, 12))
+    first = await claim(store, 4)
+    assert 1 <= sum(run_id.startswith("busy") for run_id in first) <= 3
+
+
+@pytest.mark.parametrize("most_each", [None, 9])
+async def test_a_claim_for_one_project_takes_no_run_that_another_one_has_lost(
+    store: Store, most_each: int | None
+) -> None:
+    lost = await enqueue(store, "lost", *range(2))
+    assert await store.hold_lease("gone", until="2027-01-01", renew=False)
+    assert len(await store.claim_runs("gone", now="2026-01-01", limit=2, project_id=lost)) == 2
+    own = await enqueue(store, "own", *range(2))
+    for project_id, expected in ((own, ["own-0"]), (own, ["own-1"]), (own, []), (lost, ["lost-0"])):
+        claimed = await store.claim_runs(
+            "me", now="2028-01-01", limit=1, project_id=project_id, most_each=most_each
+        )
+        assert [run.id for run in claimed] == expected
+
+
+async def test_runs_that_were_begun_come_before_those_that_were_not(store: Store) -> None:
+    await enqueue(store, "a", *range(3))
+    assert await claim(store, 1) == ["a-0"]
+    await store.append(batch(there(await store.run("a-0")), 0, b"1", owner="me"))
+    await store.release_run("a-0", "me")
+    await enqueue(store, "b", 0)
+    assert (await claim(store, 2))[0] == "a-0"

@@ -12,6 +12,7 @@ from runglass.store.base import Store
 from runglass.store.records import Checkpoint, IdempotencyRecord, RunRecord
 from tests.conformance.stores import CALL, STORES, batch, make_run
 from tests.records import new_run, there
+from tests.unit.store.test_sqlite import files_with
 
 
 @pytest.fixture
@@ -77,10 +78,6 @@ async def test_owed_content_of_one_run_expires_bit_by_bit(store: Store) -> None:
 
 
 CANARY = b"canary-of-the-store"
-
-
-def files_with(canary: bytes, folder: Path) -> list[str]:
-    return [path.name for path in sorted(folder.iterdir()) if canary in path.read_bytes()]
 
 
 @pytest.mark.parametrize("times", [1, 100, 3_000], ids=["in a page", "half a page", "many pages"])

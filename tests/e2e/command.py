@@ -15,7 +15,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -134,11 +134,14 @@ def hears_ctrl_c() -> None:
 
 @contextmanager
 def started(
-    *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    *arguments: str | Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    inside: Sequence[str] = (),
 ) -> Iterator[Process]:
-    """A command that goes on until the block ends."""
+    """A command that goes on until the block ends; `inside` is a command that runs another one."""
     process = subprocess.Popen(
-        [*START, *map(str, arguments)],
+        [*inside, *START, *map(str, arguments)],
         env=environment(PYTHONUNBUFFERED="1", **(env or {})),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -185,11 +188,11 @@ def fill(data: Path, *flows: dict[str, Any]) -> str:
 
 @contextmanager
 def served(
-    data: Path, key: str, *, env: Mapping[str, str] | None = None
+    data: Path, key: str, *, env: Mapping[str, str] | None = None, inside: Sequence[str] = ()
 ) -> Iterator[tuple[Process, httpx2.Client]]:
     """A server of the data folder, and somebody with the key who asks it, until the block ends."""
     with (
-        started("serve", "--port", "0", "--data", data, env=env) as server,
+        started("serve", "--port", "0", "--data", data, env=env, inside=inside) as server,
         httpx2.Client(
             base_url=f"{server.line().split()[1]}/api/v1",
             headers={"Authorization": f"Bearer {key}"},

@@ -11,8 +11,8 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import httpx2
 
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
-from tests.e2e.command import Process, started
+from tests.e2e.command import served
 from tests.prove.furnish import furnish
 from tests.prove.killing.book import PLACE
 
@@ -289,7 +289,7 @@ def canary() -> list[str]:
     with tempfile.TemporaryDirectory(prefix="runglass-canary-") as name:
         folder, marks = Path(name), Marks()
         key = asyncio.run(_prepare(Settings(data=folder)))
-        with _server(folder, key) as (process, http):
+        with served(folder, key) as (process, http):
             gone = {
                 (mode, way): go(Caller(http, marks, mode, way))
                 for mode in MODES
@@ -303,7 +303,7 @@ def canary() -> list[str]:
             mark = Mark("off", way, "output", secret=False)
             assert mark in found, "what a run or a caller needs still is stored, so that it can be found here"
         # The runs that were cut off end, and answers expire.
-        with _server(folder, key, RUNGLASS_ANSWER_TTL_S="0.5") as (process, http):
+        with served(folder, key, env={"RUNGLASS_ANSWER_TTL_S": "0.5"}) as (process, http):
             for run in crashed:
                 until(lambda run=run: _status(http, run) == "completed")  # type: ignore[misc]
             with suppress(TimeoutError):
@@ -347,14 +347,6 @@ def _table(found: set[Mark]) -> list[str]:
                 cells.append("no secrets" if struck else "found" if plain else "-")
             lines.append(f"{way:12} {place:10} " + " ".join(f"{cell:>15}" for cell in cells))
     return lines
-
-
-@contextmanager
-def _server(folder: Path, key: str, **environment: str) -> Iterator[tuple[Process, httpx2.Client]]:
-    with started("serve", "--port", "0", "--data", folder, env=environment) as process:
-        base = f"{process.line().split()[1]}/api/v1"
-        with httpx2.Client(base_url=base, headers={"Authorization": f"Bearer {key}"}, timeout=WAIT_S) as http:
-            yield process, http
 
 
 async def _prepare(settings: Settings) -> str:

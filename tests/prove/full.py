@@ -16,10 +16,11 @@ from typing import Any
 import httpx2
 
 from tests.contract.wire import ANYTHING, detail, refusal
-from tests.e2e.command import START, WAIT_S, Process, environment
+from tests.e2e.command import served, started
 from tests.waiting import eventually
 
 DISK_MB = 64
+CAPTURED = {"RUNGLASS_CAPTURE": "full"}
 LARGE = {"parameters": {"text": "sesame " * 20_000}}
 MOUNT = 'mount -t tmpfs -o size="$1"m none "$2" && echo mounted && exec cat'
 
@@ -30,23 +31,7 @@ class Disk:
     def __init__(self, folder: Path, holder: int) -> None:
         self.folder = folder
         self._seen_from_here = Path(f"/proc/{holder}/root{folder}")
-        self._inside = ["nsenter", f"--target={holder}", "--user", "--mount", "--preserve-credentials"]
-
-    @contextmanager
-    def started(self, *arguments: str) -> Iterator[Process]:
-        """The command `runglass` on data on this disk, until the block ends."""
-        with subprocess.Popen(
-            [*self._inside, *START, *arguments, "--data", str(self.folder)],
-            env=environment(PYTHONUNBUFFERED="1"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                yield Process(process)
-            finally:
-                process.kill()
-                process.wait(WAIT_S)
+        self.inside = ["nsenter", f"--target={holder}", "--user", "--mount", "--preserve-credentials"]
 
     def fill(self) -> None:
         eater = os.open(self._seen_from_here / "eater", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -76,15 +61,6 @@ def small_disk() -> Iterator[Disk]:
             yield Disk(Path(folder), holder.pid)
         finally:
             holder.kill()
-
-
-@contextmanager
-def served(disk: Disk, key: str) -> Iterator[tuple[Process, httpx2.Client]]:
-    with disk.started("serve", "--port", "0", "--capture", "full") as process:
-        url = process.line().split()[1]
-        headers = {"Authorization": f"Bearer {key}"}
-        with httpx2.Client(base_url=f"{url}/api/v1", headers=headers, timeout=WAIT_S) as http:
-            yield process, http
 
 
 def execute(http: httpx2.Client, body: dict[str, Any] = LARGE) -> httpx2.Response:
@@ -124,16 +100,17 @@ def delete_some(http: httpx2.Client, runs: list[str]) -> None:
 
 def full() -> list[str]:
     with small_disk() as disk:
-        with disk.started("keys", "create", "--create", "acme/demo") as made:
+        create = ("keys", "create", "--create", "acme/demo", "--data", disk.folder)
+        with started(*create, inside=disk.inside) as made:
             key = made.line().strip()
             assert made.wait() == 0
-        with served(disk, key) as (process, http):
+        with served(disk.folder, key, env=CAPTURED, inside=disk.inside) as (process, http):
             assert http.put("/flows/acme/demo/anything", content=ANYTHING.encode()).status_code == 200
             first = fill_with_runs(disk, http)
             delete_some(http, first)
             second = fill_with_runs(disk, http)
             process.kill()
-        with served(disk, key) as (process, http):
+        with served(disk.folder, key, env=CAPTURED, inside=disk.inside) as (process, http):
             delete_some(http, second)
             assert process.interrupt() == 0
     return [

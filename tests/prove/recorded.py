@@ -15,6 +15,7 @@ import msgspec
 
 from runglass.testing import RunningServer, running_server
 from runglass.wire.sse import PING, RETRY, Decoder
+from tests.prove.attacking.http import Connection, head
 
 LAST_CHUNK = b"0\r\n\r\n"
 PING_S = 0.03
@@ -112,18 +113,16 @@ async def _record(server: RunningServer) -> list[Recording]:
 
 async def _answer(server: RunningServer, run: str, *, after: int) -> Answer:
     host, port = server.address.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(
-        f"GET /api/v1/flow-runs/{run}/trace/stream HTTP/1.1\r\nHost: {host}\r\n"
-        f"Authorization: Bearer {server.key}\r\nLast-Event-ID: {after}\r\n\r\n".encode()
-    )
-    head = await reader.readuntil(b"\r\n\r\n")
-    chunks = []
-    while size := int(await reader.readuntil(b"\r\n"), 16):
-        chunks.append((await reader.readexactly(size + 2))[:-2])
-    writer.close()
-    await writer.wait_closed()
-    return Answer(head, tuple(chunks))
+    headers = [("Authorization", f"Bearer {server.key}"), ("Last-Event-ID", str(after))]
+    async with await Connection.open((host, int(port))) as connection:
+        await connection.send(
+            head("GET", f"/api/v1/flow-runs/{run}/trace/stream", host=host, headers=headers)
+        )
+        answered = await connection.reader.readuntil(b"\r\n\r\n")
+        chunks = []
+        while chunk := await connection.chunk():
+            chunks.append(chunk)
+    return Answer(answered, tuple(chunks))
 
 
 def _resumed(live: Answer, after: int) -> Answer:

@@ -65,11 +65,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
         shape = Shape(names, LEASE_S, GRACE_S, first)
         async with Cluster.running(seed, shape) as running:
             laws = Laws(
-                book,
-                running.outside,
-                late_ms=LATE_MS,
-                early_ms=EARLY_MS,
-                of_before=older is not None,
+                book, running.outside, late_ms=LATE_MS, early_ms=EARLY_MS, of_before=older is not None
             )
             began_s = time.monotonic()
             async with running.load(book, f"rolling {seed}") as load:

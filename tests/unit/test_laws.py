@@ -15,6 +15,7 @@ from runglass.store.sqlite.store import SqliteStore
 from tests.laws import law, log, stored, told
 from tests.laws.log import Log
 from tests.recorded_spans import AT, Recording, span
+from tests.records import there
 from tests.reference_fold import JsonObject, reference_attempts, reference_trace
 from tests.unit.engine.conftest import open_harness, start
 from tests.unit.engine.fake_models import FakeModels
@@ -68,6 +69,11 @@ def spoil(path: Path, *statements: str) -> None:
         db.commit()
 
 
+async def runs_of(store: SqliteStore) -> list[str]:
+    """The ids of the runs: first of the one that has ended."""
+    return [*await stored.listed_runs(store, there(await store.find_project("acme", "demo")))]
+
+
 async def broken(path: Path) -> set[str]:
     """The laws that are broken in the database."""
     async with SqliteStore(path) as store:
@@ -119,9 +125,7 @@ async def test_a_wrong_row_is_seen_after_each_append(database: Path, name: str, 
     spoil(database, statement)
     found = set()
     async with SqliteStore(database) as store:
-        project = await store.find_project("acme", "demo")
-        assert project is not None
-        for run_id in await stored.listed_runs(store, project):
+        for run_id in await runs_of(store):
             run, of_run = await stored.read_run(store, run_id), Log(run_id)
             found |= {lie.law for seq, data in run.events for lie in of_run.add(seq, data)}
             found |= {lie.law for lie in stored.broken_by(of_run, run)}
@@ -142,9 +146,7 @@ SPECIFIED = "the trace is what the specification makes of the log"
 
 async def test_an_event_that_changes_once_it_was_read_is_seen(database: Path) -> None:
     async with SqliteStore(database) as store:
-        project = await store.find_project("acme", "demo")
-        assert project is not None
-        run_id, _ = await stored.listed_runs(store, project)
+        run_id, _ = await runs_of(store)
         before = await stored.kept_run(store, run_id)
     spoil(
         database,
@@ -157,12 +159,8 @@ async def test_an_event_that_changes_once_it_was_read_is_seen(database: Path) ->
 
 async def test_a_run_that_is_missing_in_the_list_is_seen(database: Path) -> None:
     async with SqliteStore(database) as store:
-        project = await store.find_project("acme", "demo")
-        assert project is not None
-        logs = {
-            run_id: await stored.kept_run(store, run_id)
-            for run_id in await stored.listed_runs(store, project)
-        }
+        project = there(await store.find_project("acme", "demo"))
+        logs = {run_id: await stored.kept_run(store, run_id) for run_id in await runs_of(store)}
         await store.ensure_project("acme", "other")
     spoil(database, f"UPDATE run SET project_id = project_id + 1 {ENDED}")
     async with SqliteStore(database) as store:
@@ -181,9 +179,7 @@ async def test_a_fold_that_adds_up_wrongly_is_seen(tmp_path: Path, monkeypatch: 
 async def events(database: Path) -> list[JsonObject]:
     """Those of the run that has ended."""
     async with SqliteStore(database) as store:
-        project = await store.find_project("acme", "demo")
-        assert project is not None
-        run_id, _ = await stored.listed_runs(store, project)
+        run_id, _ = await runs_of(store)
         return [json.loads(data) for data in (await stored.kept_run(store, run_id)).events]
 
 

@@ -245,10 +245,7 @@ class Bout:
             settings = msgspec.structs.replace(settings, data=settings.data / "beside")
             settings.data.mkdir()
         return new_server(
-            settings,
-            variables=attack.settings,
-            ceiling_mb=CEILING_MB,
-            provider_url=self._hostile.base_url,
+            settings, variables=attack.settings, ceiling_mb=CEILING_MB, provider_url=self._hostile.base_url
         )
 
     async def _end_neighbour(self) -> None:

@@ -64,12 +64,7 @@ class Connection:
         await self.writer.drain()
 
     async def ask(
-        self,
-        method: str,
-        target: str,
-        body: bytes | None = None,
-        *,
-        headers: Sequence[tuple[str, str]] = (),
+        self, method: str, target: str, body: bytes | None = None, *, headers: Sequence[tuple[str, str]] = ()
     ) -> Answer:
         """One request and its answer. Raises OSError and EOFError where the connection breaks."""
         if body is not None:

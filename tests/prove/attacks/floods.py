@@ -45,10 +45,7 @@ FAMILY.add(
     role="run",
     leaves_work=True,
 )
-STORMS = {
-    "job-storm": lambda field, _: field.job("copy"),
-    "held-runs": lambda field, _: field.job("hold"),
-}
+STORMS = {"job-storm": lambda field, _: field.job("copy"), "held-runs": lambda field, _: field.job("hold")}
 FAMILY.floods("run", 16, 300, STORMS, leaves_work=True)
 WAITED = {"execute-storm": lambda field, _: field.execute("answer", {"message": "x"})}
 FAMILY.floods("run", 100, 200, WAITED)

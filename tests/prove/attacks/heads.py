@@ -98,12 +98,7 @@ MANY = {
     "duplicate-headers": lambda field, n: _sent(field, START + REPEATED[n % 3] * 20_000 + b"\r\n"),
 }
 FAMILY.floods("nobody", 8, 40, MANY)
-HELLOS = (
-    b"\x16\x03\x01\x02\x00" * 500,
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"\0" * 60_000,
-    b"a" * 60_000,
-)
+HELLOS = (b"\x16\x03\x01\x02\x00" * 500, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0" * 60_000, b"a" * 60_000)
 METHODS = ("HEAD", "OPTIONS", "TRACE", "PROPFIND", "X" * 200)
 PATHS = ("/health", "/api/v1/flow-runs", "/" + "%2f" * 400, "/api/v1/schemas/flow.json")
 CLOSE = [("Connection", "close")]

@@ -15,10 +15,7 @@ STREAMS = 250
 GONE_S = 2.5
 """Within which a revoked key's streams must end: a second, and room for a busy machine."""
 RATE = 300
-LIMITED = {
-    "RUNGLASS_RATE_LIMIT_PER_MINUTE": str(RATE),
-    "RUNGLASS_PROJECT_RATE_LIMIT_PER_MINUTE": str(RATE),
-}
+LIMITED = {"RUNGLASS_RATE_LIMIT_PER_MINUTE": str(RATE), "RUNGLASS_PROJECT_RATE_LIMIT_PER_MINUTE": str(RATE)}
 
 
 @FAMILY.attack("admin", leaves_work=True)

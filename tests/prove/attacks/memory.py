@@ -85,6 +85,6 @@ FAMILY.floods("run", 4, 10, PAUSED)
 AGAIN: dict[str, Call] = {
     "large-repeats-of-a-call-that-goes-on": lambda field, _: field.execute(
         "hold", LARGE, headers=[("Idempotency-Key", "again")], timeout_s=0.5
-    ),
+    )
 }
 FAMILY.floods("run", 8, 20, AGAIN, leaves_work=True)

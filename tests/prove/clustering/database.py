@@ -7,7 +7,6 @@ fence of a run has it from then on, and each append is held against that (`hands
 import asyncio
 import os
 import signal
-import sys
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
@@ -19,6 +18,7 @@ from typing import Self
 
 import asyncpg
 
+from tests.nats_server import PROGRAM
 from tests.ports import free_port
 from tests.postgres_replication import SYSTEM_USER
 from tests.postgres_server import connected
@@ -27,7 +27,6 @@ from tests.prove.clustering.plan import Fault
 from tests.waiting import until
 
 START_LIMIT_S = 60.0
-NATS = Path(sys.executable).parent / "nats-server"
 NOTES = """
 CREATE SCHEMA prove;
 CREATE TABLE prove.hand (
@@ -125,7 +124,7 @@ class Nats(Service):
 
     @property
     def command(self) -> list[str]:
-        return [str(NATS), "--addr", "127.0.0.1", "--port", str(self.port)]
+        return [str(PROGRAM), "--addr", "127.0.0.1", "--port", str(self.port)]
 
 
 class Postgres(Service):

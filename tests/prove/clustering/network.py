@@ -116,15 +116,6 @@ class Link(Between):
         self._up, self._down = asyncio.Event(), asyncio.Event()
         self.heal()
 
-    @classmethod
-    @asynccontextmanager
-    async def to(cls, target: int) -> AsyncIterator[Self]:
-        async with cls(target).serving() as link:
-            try:
-                yield link
-            finally:
-                link.heal()
-
     def cut(self, *, up: bool, down: bool) -> None:
         """Holds what goes to the service, what comes from it, or both; new connections as well."""
         for is_cut, way in ((up, self._up), (down, self._down)):

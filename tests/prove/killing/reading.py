@@ -23,11 +23,7 @@ async def listed_runs(line: Line, *, status: str | None = None) -> dict[str, dic
     cursor = ""
     while True:
         query = "".join(
-            [
-                "?limit=100",
-                f"&status={status}" if status else "",
-                f"&cursor={cursor}" if cursor else "",
-            ]
+            ["?limit=100", f"&status={status}" if status else "", f"&cursor={cursor}" if cursor else ""]
         )
         page = (await line.insist("GET", f"/flow-runs{query}")).body
         runs |= {run["id"]: run for run in page["runs"]}

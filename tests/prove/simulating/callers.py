@@ -60,7 +60,10 @@ class Callers:
     async def _start(self) -> None:
         """Starts a run, at whatever process takes it."""
         world, chance = self._world, self._world.chance
-        flow = make_asking_flow(chance) if world.limits.is_crowded else make_flow(chance)
+        if world.limits.is_crowded:
+            flow = make_asking_flow(chance)
+        else:
+            flow = make_flow(chance, large=world.limits.are_of_memory)
         last = chance.choice((None, None, 0, len(flow.steps) - 1))
         offer = ToolOffer(tools=TOOLS) if chance.random() < 0.4 else None
         segment = Segment(last=last, offer=offer, answers_call=chance.random() < 0.3)

@@ -86,6 +86,8 @@ class Disk:
         self.watch = watch
         self.appends_slowly = False
         self.commits = 0
+        self.read_back = 0
+        """How many outputs have been read that a process had let go of."""
         self.holds: dict[UUID, Hold] = {}
         """Parts of budgets that are held: like a table, what a process has written outlives it."""
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -111,13 +113,7 @@ class Inline(Connections):
     """
 
     def __init__(
-        self,
-        disk: Disk,
-        process: Process,
-        *,
-        dies_in: int | None,
-        dies_before: bool,
-        die: Callable[[], None],
+        self, disk: Disk, process: Process, *, dies_in: int | None, dies_before: bool, die: Callable[[], None]
     ) -> None:
         super().__init__(Path("simulated"), synchronous="NORMAL")
         self.disk = disk
@@ -212,6 +208,8 @@ class Inline(Connections):
 class Store(SqliteStore):
     """The store of one process."""
 
+    _db: Inline
+
     def __init__(self, connections: Inline) -> None:
         super().__init__(Path("simulated"), synchronous="NORMAL")
         self._db = connections
@@ -222,6 +220,10 @@ class Store(SqliteStore):
 
     async def append(self, batch: Append) -> None:
         await self._db.write(Appending(batch, self._fault))
+
+    async def checkpoint(self, run_no: int, step_id: str, loop_path: str) -> bytes | None:
+        self._db.disk.read_back += 1
+        return await super().checkpoint(run_no, step_id, loop_path)
 
     async def claim_runs(self, owner: str, **how: Any) -> list[RunRecord]:
         match self._fault:

@@ -31,11 +31,16 @@ UNKNOWN = "{{ nowhere }}"
 PROMPT = "{{ initial.run }} asks"
 
 
+LARGE = "large"
+"""Ids that begin so are those of steps whose code returns more than memory is to hold of many."""
+FILL = "x" * 17_000
+
 LEAVES = ("code", "code", "code", "wait", "passthrough", "llm")
 
 
-def make_flow(chance: Random) -> Flow:
-    return Flow(slug="simulated", steps=_Maker(chance, LEAVES).steps(chance.choice([0, 1, 2, 2, 3]), ()))
+def make_flow(chance: Random, *, large: bool = False) -> Flow:
+    maker = _Maker(chance, LEAVES, LARGE if large else "s")
+    return Flow(slug="simulated", steps=maker.steps(chance.choice([0, 1, 2, 2, 3]), ()))
 
 
 def make_asking_flow(chance: Random) -> Flow:
@@ -44,10 +49,10 @@ def make_asking_flow(chance: Random) -> Flow:
 
 
 class _Maker:
-    def __init__(self, chance: Random, leaves: Sequence[str]) -> None:
+    def __init__(self, chance: Random, leaves: Sequence[str], prefix: str = "s") -> None:
         self._chance = chance
         self._leaves = leaves
-        self._ids = (f"s{number}" for number in itertools.count(1))
+        self._ids = (f"{prefix}{number}" for number in itertools.count(1))
         self._fails = chance.choice([0.0, 0.05, 0.2])
 
     def steps(self, nesting: int, seen: tuple[str, ...]) -> list[Step]:
@@ -128,7 +133,7 @@ def output_of(step_id: str, names: Mapping[str, Any]) -> dict[str, Any]:
     """What the code of a step returns: another object for each input, the same for the same."""
     given = {name: value for name, value in names.items() if name not in ("initial", "steps", "attempt")}
     digest = hashlib.sha256(msgspec.json.encode([step_id, given], order="sorted")).hexdigest()
-    return {"v": digest[:12]}
+    return {"v": digest[:12]} | ({"fill": FILL} if step_id.startswith(LARGE) else {})
 
 
 class Told(NamedTuple):

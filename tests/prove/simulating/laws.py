@@ -226,6 +226,11 @@ class Laws:
         done = address in log.walked.completed
         demand(not done, f"{log.run_id}: {address} has ended well and is done once more")
 
+    def without_room(self) -> int:
+        """How many steps have failed for want of memory."""
+        steps = [step for log in self.logs.values() for step in log.fold.trace().steps]
+        return sum((step.error_context or {}).get("code") == "RUN_LIMIT" for step in steps)
+
     def check_all(self) -> None:
         """Holds every run against its log. Raises AssertionError."""
         store = there(self.store)

@@ -123,6 +123,8 @@ class Life:
                         max_concurrent_runs_per_project=world.limits.of_project or None,
                         max_concurrent_runs_per_flow=dict(world.limits.of_flows),
                         executes_runs=self._executes,
+                        memory_limit_bytes=world.limits.memory_bytes,
+                        run_memory_bytes=world.limits.memory_bytes // 2,
                     )
                 ),
             ) as engine:

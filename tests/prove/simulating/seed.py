@@ -8,15 +8,17 @@ import hashlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from unittest.mock import patch
 
 from tests.prove.simulating.disk import Fault
 from tests.prove.simulating.limits import Limits
 from tests.prove.simulating.virtual import VirtualLoop
 from tests.prove.simulating.world import World
+
+Result = TypeVar("Result")
 
 _LOG = logging.getLogger("runglass")
 
@@ -49,8 +51,10 @@ def live(
         patch("runglass.engine.run.idle_runs.RunIds.next", lambda _: next_id()),
         patch("runglass.store.catalog.uuid7", next_id),
         # Turns of large work belong to an event loop, which processes share here: one that is killed would
-        # keep its turn for ever. And they go by the real time.
+        # keep its turn for ever. And they go by the real time, and work in threads.
         patch("runglass.limits.pace.others_are_active", lambda _: False),
+        patch("runglass.limits.offload.offload_in_turn", _at_once),
+        patch("runglass.engine.capture.capture.offload_in_turn", _at_once),
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         loop = cast(VirtualLoop, runner.get_loop())
@@ -65,6 +69,10 @@ def live(
             world.closing = True
             runner.run(_bury(world))
             world.disk.connection.close()
+
+
+async def _at_once(work: Callable[[], Result]) -> Result:
+    return work()
 
 
 async def _bury(world: World) -> None:

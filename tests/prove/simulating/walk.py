@@ -12,19 +12,12 @@ import msgspec
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.steps.outcomes import PROVIDER_RETRY
 from runglass.flows.flow import Flow, LeafStep, LlmStep, Step, WaitStep, find_step, within
-from runglass.log.events import (
-    LoopCompleted,
-    LoopStarted,
-    StepCompleted,
-    StepError,
-    StepEvent,
-    StepRetrying,
-)
+from runglass.log.events import LoopCompleted, LoopStarted, StepCompleted, StepError, StepEvent, StepRetrying
 from runglass.log.fold import Address
 from runglass.store.records import Checkpoint
 from tests.fakes import CRASH_RETRIES
 from tests.laws.log import Log, error_code
-from tests.prove.simulating.flows import UNKNOWN
+from tests.prove.simulating.flows import LARGE, UNKNOWN
 
 FINAL = frozenset({"TEMPLATE_ERROR"})
 """Codes of failures after which there is no further attempt."""
@@ -98,6 +91,8 @@ class Pass:
         assert code != "INTERNAL_ERROR", f"{address}: an error of the engine itself"
         if code == "TEMPLATE_ERROR":
             assert UNKNOWN in (step.input or {}).values(), f"{address} does not see what it names"
+        if code == "RUN_LIMIT":
+            assert address.step_id.startswith(LARGE), f"{address} fills no memory"
         if code == WORKER_LOST:
             self._crashes[address] += 1
             self._all_crashes[address] += 1

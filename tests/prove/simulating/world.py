@@ -241,6 +241,10 @@ class World:
         if self.limits.are_of_runs:
             self.seen["engines: worlds with limits"] += 1
             self.seen[f"engines: worlds with limits, and at most {self.laws.most_at_once} runs at once"] += 1
+        if self.limits.are_of_memory:
+            self.seen["memory: worlds with large outputs"] += 1
+            self.seen["memory: outputs read back"] = self.disk.read_back
+            self.seen["memory: steps without room"] = self.laws.without_room()
         self.seen["trouble: late effects"] = self.laws.late_effects
         for log in self.laws.logs.values():
             self.seen[f"runs: {log.status}"] += 1
@@ -273,6 +277,8 @@ class World:
         await asyncio.sleep(60.0)
         for life in self.lives():
             assert life.engine is not None
+            held = life.engine.limits.memory.held
+            demand(not held, f"{life.process.name} holds {held} bytes, and nothing goes on")
             ended = [log.run_id for log in self.laws.logs.values() if log.ended]
             goes_on = [run_id for run_id in ended if life.engine.active.is_active(run_id)]
             demand(not goes_on, f"{life.process.name} still goes on with {goes_on}")

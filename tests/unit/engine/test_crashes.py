@@ -208,6 +208,39 @@ async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_pa
             assert not stopped.engine.active.is_active(started.id)
 
 
+async def test_a_run_that_an_engine_gets_again_goes_on_at_once_and_its_step_of_before_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process had it meanwhile, of which the engine has not heard."""
+    begun, cut_off = asyncio.Event(), asyncio.Event()
+
+    async def performing(step: Any, data: Payload, *rest: Any) -> Any:
+        if not begun.is_set():
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cut_off.set()
+        return data.value
+
+    monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", performing)
+    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as stopped:
+        started = await start(stopped, "- {id: a, type: passthrough}", {"n": 1})
+        await begun.wait()
+        clock = VirtualClock()
+        await clock.sleep(LEASE_S + 1)
+        async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as other:
+            [taken] = await other.claim_runs("other", now=iso(clock.now()), limit=10)
+            assert taken.id == started.id
+            await other.end_lease("other")
+        stopped.engine.claims.look()
+        await cut_off.wait()
+        with pytest.raises(RunReleased):
+            await started.outcome()
+        ran = await read_at_end(stopped, started.id)
+    assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
+
+
 async def test_a_stop_lets_steps_end_and_begins_none_and_nobody_takes_their_runs_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-import importlib.util
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -117,15 +117,6 @@ class Blocks:
         return self.recorder.run("turn", session=name)
 
 
-def cases_of(row: str) -> Any:
-    spec = importlib.util.spec_from_file_location(row, ROWS / f"{row}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.filterwarnings("ignore:The model 'claude:DeprecationWarning")
 @pytest.mark.parametrize("library", ["openai", "anthropic"])
 def test_the_totals_of_every_case_are_those_of_the_ledger(
@@ -138,7 +129,8 @@ def test_the_totals_of_every_case_are_those_of_the_ledger(
     """Plain, streamed, left early, parallel tools, errors and retries, cached tokens, fan-out, sessions."""
     blocks = Blocks()
     monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
-    module = cases_of(f"{library}_cases")
+    monkeypatch.syspath_prepend(ROWS)
+    module: Any = importlib.import_module(f"{library}_cases")
     client: Any = clients.of_openai() if library == "openai" else clients.of_anthropic()
     async_client: Any = clients.async_openai() if library == "openai" else clients.async_anthropic()
     wrong: list[str] = []

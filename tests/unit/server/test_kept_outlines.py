@@ -13,7 +13,7 @@ from runglass.server.services.kept_outlines import OutlineKeeper
 from runglass.server.services.outlines import Outlines
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
-from tests.conformance.test_kept_outlines import due, ended_run
+from tests.conformance.test_kept_outlines import due, large_run
 from tests.fakes import VirtualClock
 
 TAKES_S = 7.0
@@ -59,7 +59,7 @@ async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_fr
     store: SqliteStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The newest first, each with a rest as long behind it; one that cannot be read is not tried again."""
-    runs = {name: await ended_run(store, name) for name in ("good", "unreadable", "purged", "unstored")}
+    runs = {name: await large_run(store, name) for name in ("good", "unreadable", "purged", "unstored")}
     failures: dict[str, RunglassError] = {
         "unreadable": RunUnreadable("unreadable", "no JSON"),
         "purged": RunPurged("it was deleted"),

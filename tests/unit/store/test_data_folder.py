@@ -55,11 +55,7 @@ async def test_folder_and_files_are_private_from_the_start(tmp_path: Path, opene
     ],
 )
 async def test_data_that_others_can_reach_is_told(
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    folder_mode: int,
-    file_mode: int,
-    said: list[str],
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, folder_mode: int, file_mode: int, said: list[str]
 ) -> None:
     settings = Settings(data=tmp_path / "data")
     async with open_store(settings):

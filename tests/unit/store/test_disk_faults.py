@@ -2,26 +2,21 @@
 
 import asyncio
 import errno
-import os
 import resource
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-import runglass
 from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueTooLarge
 from runglass.store.records import NewRun
-from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.database_file import back_up, upgrade
 from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.stores import batch
-from tests.records import new_run
+from tests.records import new_run, there
 
 LARGE = b"x" * 1_000_000
 
@@ -35,23 +30,6 @@ async def limit_pages(store: SqliteStore, *, more: int) -> None:
     (pages,) = await store.connections.write(lambda db: db.execute("PRAGMA page_count").fetchone())
     limit = f"PRAGMA max_page_count = {pages + more}"
     await store.connections.write(lambda db: db.execute(limit).fetchone())
-
-
-async def test_an_append_to_a_full_disk_is_refused_whole_and_works_once_there_is_room(tmp_path: Path) -> None:
-    async with SqliteStore(tmp_path / "db") as store:
-        run = await store.create_run(a_run("run"))
-        await store.append(batch(run, 0, b"one"))
-        await limit_pages(store, more=0)
-        second = batch(run, 1, b"two", LARGE)
-        with pytest.raises(StoreError, match="full"):
-            await store.append(second)
-        stored = await store.run("run")
-        assert stored is not None
-        assert stored.head == 1
-        assert await store.events(run.no, after=0, limit_bytes=10) == [(1, b"one")]
-        await limit_pages(store, more=10_000)
-        await store.append(second)
-        assert [seq for seq, _ in await store.events(run.no, after=0, limit_bytes=1 << 30)] == [1, 2, 3]
 
 
 async def test_a_write_too_large_for_the_disk_does_not_fail_others_in_its_batch(tmp_path: Path) -> None:
@@ -186,26 +164,6 @@ async def test_a_store_that_could_not_be_opened_can_be_opened_later(tmp_path: Pa
         assert await store.projects() == []
 
 
-async def test_the_folders_of_a_new_database_are_synced_up_to_the_root(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`prove power` shows what for: a name that has not been synced is gone with the power."""
-    synced: list[os.stat_result] = []
-    fsync = os.fsync
-
-    def seen(descriptor: int) -> None:
-        synced.append(os.fstat(descriptor))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", seen)
-    database = Connections(tmp_path / "new" / "data" / "db", synchronous="FULL")
-    await database.open()
-    await database.close()
-    for folder, found in zip([tmp_path / "new" / "data", tmp_path / "new", tmp_path], synced, strict=False):
-        assert os.path.samestat(folder.stat(), found)
-    assert len(synced) >= 3
-
-
 @pytest.mark.parametrize(
     ("events", "kind"),
     [([b"x" * 1001], ValueTooLarge), (["\ud800"], PermanentStoreError), ([1 << 70], PermanentStoreError)],
@@ -224,72 +182,7 @@ async def test_permanent_errors_differ_from_errors_that_may_pass(
         )
         assert type(refused) is kind
         assert taken is None
-        stored = await store.run("run")
-        assert stored is not None
-        assert stored.head == 0
-
-
-FAILING = """
-import asyncio, resource, sqlite3, sys
-from contextlib import closing
-from pathlib import Path
-from runglass.errors import StoreError
-from runglass.store.sqlite.migrations import migrate_sqlite
-from runglass.store.sqlite.store import SqliteStore
-
-folder = Path(sys.argv[1])
-no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-def fail_after(size):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, no_limit[1]))
-
-def work_again():
-    resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
-
-def migrated():
-    with closing(sqlite3.connect(folder / "new", isolation_level=None)) as database:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA application_id = 1")
-        fail_after(20_000)
-        try:
-            migrate_sqlite(database)
-        except sqlite3.OperationalError as error:
-            return str(error)
-        finally:
-            work_again()
-
-async def stored():
-    async with SqliteStore(folder / "db") as store:
-        await store.ensure_project("acme", "before")
-        fail_after(0)
-        try:
-            await store.ensure_project("acme", "meanwhile")
-        except StoreError as error:
-            said = f"{type(error).__name__}: {error}"
-            readable = [each.name for each in await store.projects()]
-        finally:
-            work_again()
-        await store.ensure_project("acme", "afterwards")
-        return said, readable, [each.name for each in await store.projects()]
-
-result = migrated(), asyncio.run(stored())
-print(result)
-"""
-
-
-def test_an_io_error_is_named_and_nothing_of_it_stays(tmp_path: Path) -> None:
-    """In a process of its own, in which for a moment no file can grow."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FAILING, tmp_path],
-        env=os.environ | {"PYTHONPATH": str(Path(runglass.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.stdout.startswith("('disk I/O error', (\"CommitUncertain: the store ")
-    assert done.stdout.endswith("cannot be used: disk I/O error\", ['before'], ['afterwards', 'before']))\n")
+        assert there(await store.run("run")).head == 0
 
 
 @pytest.mark.parametrize("way", ["backup", "upgrade"])

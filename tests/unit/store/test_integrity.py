@@ -4,13 +4,13 @@ import asyncio
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
@@ -25,6 +25,7 @@ from runglass.store.sqlite import sql_helpers as sqlite_sql
 from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.statements import Steps, Work, done, fetch
 from runglass.testing import RunningServer, running_server
+from tests.contract.wire import set_budget
 from tests.postgres_server import connected, postgres_database
 
 KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
@@ -62,65 +63,49 @@ ENDED = "(SELECT min(no) FROM run WHERE status = 'completed')"
 LIVE = "(SELECT min(no) FROM run WHERE status = 'running')"
 
 
-class Opened(Protocol):
-    """A store, opened to be damaged and checked."""
-
-    totals: str
-    """The table with what is counted of projects."""
-    settings: dict[str, Any]
-    """Those of a server on it."""
-
-    def checked(self, *damage: Work[Any], limits: CheckLimits = USUAL, every_run: bool = True) -> Checked:
-        """What a check finds after the damage, which is undone."""
-
-
 def note_nothing(runs: int, of: int) -> None:
     pass
 
 
-class SqliteOpened:
-    totals = "project"
+class Opened:
+    """A store, opened to be damaged and checked; `settings` are those of a server on it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.settings = {"data": folder}
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        # The table with what is counted of projects.
+        self.totals = "project_total" if "store" in settings else "project"
 
-    def checked(self, *damage: Work[Any], limits: CheckLimits = USUAL, every_run: bool = True) -> Checked:
+    def checked(self, *damage: Work[Any], limits: CheckLimits = USUAL) -> Checked:
+        """What a check finds after the damage, which is undone."""
+        how: dict[str, Any] = {"every_run": True, "tell": note_nothing, "limits": limits}
+        if "store" in self.settings:
+            return asyncio.run(self._checked_on_postgres(damage, how))
         path = self.settings["data"] / "runglass.db"
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("BEGIN IMMEDIATE" if damage else "BEGIN")
             for work in damage:
                 sqlite_sql.perform(work, db)
-            return database_file.check_on(db, every_run=every_run, tell=note_nothing, limits=limits)
+            return database_file.check_on(db, **how)
 
-
-class PostgresOpened:
-    totals = "project_total"
-
-    def __init__(self, address: str) -> None:
-        self.settings = {"store": address}
-
-    def checked(self, *damage: Work[Any], limits: CheckLimits = USUAL, every_run: bool = True) -> Checked:
-        async def check() -> Checked:
-            async with connected(self.settings["store"]) as db:
-                await db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-                if damage:
-                    # No trigger mends what is broken, and no foreign key refuses it.
-                    await db.execute("SET LOCAL session_replication_role = replica")
-                for work in damage:
-                    await postgres_sql.perform(work, db)
-                return await integrity.check_on(db, every_run=every_run, tell=note_nothing, limits=limits)
-
-        return asyncio.run(check())
+    async def _checked_on_postgres(self, damage: Iterable[Work[Any]], how: dict[str, Any]) -> Checked:
+        async with connected(self.settings["store"]) as db:
+            await db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            if damage:
+                # No trigger mends what is broken, and no foreign key refuses it.
+                await db.execute("SET LOCAL session_replication_role = replica")
+            for work in damage:
+                await postgres_sql.perform(work, db)
+            return await integrity.check_on(db, **how)
 
 
 @contextmanager
 def new_store(kind: str, folder: Path) -> Iterator[Opened]:
     """A new store of this kind, until the block ends."""
     if kind == "sqlite":
-        yield SqliteOpened(folder)
+        yield Opened(data=folder)
     else:
         with postgres_database() as address:
-            yield PostgresOpened(address)
+            yield Opened(store=address)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -147,11 +132,7 @@ def server_with_flows(opened: Opened) -> Iterator[RunningServer]:
         for flow in FLOWS.split("---\n"):
             server.push(flow)
 
-        async def set_budget() -> None:
-            project = await server.runtime.store.ensure_project("acme", "demo")
-            await server.runtime.store.set_budget(project.id, Decimal(1))
-
-        server.call(set_budget())
+        set_budget(server, "1")
         yield server
 
 

@@ -19,7 +19,7 @@ from tests.conformance.stores import batch, make_run
 from tests.fakes import in_virtual_time
 from tests.postgres_proxy import cutting_proxy
 from tests.postgres_server import connected
-from tests.records import new_run
+from tests.records import new_run, there
 
 # Statements are counted, whether they find rows or not.
 COUNT = """
@@ -161,9 +161,7 @@ async def test_a_statement_is_prepared_once_for_a_connection_but_never_by_way_of
             run = await make_run(store)
             for seq in range(3):
                 await store.append(batch(run, seq, b"1"))
-                found = await store.run(run.id)
-                assert found is not None
-                assert found.head == seq + 1
+                assert there(await store.run(run.id)).head == seq + 1
             prepared = [statement for statement in proxy.prepared if statement.endswith(READ)]
             assert len(prepared) == (0 if is_pooler else 1)
             assert bool(proxy.prepared) is not is_pooler

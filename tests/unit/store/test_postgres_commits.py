@@ -27,7 +27,7 @@ from tests.conformance.test_imports import EVENTS, imported
 from tests.conformance.test_recordings import record
 from tests.postgres_proxy import COMMIT, CuttingProxy, cutting_proxy
 from tests.postgres_server import connected, postgres_server
-from tests.records import new_run
+from tests.records import new_run, there
 
 pytestmark = pytest.mark.slow
 
@@ -56,11 +56,10 @@ async def prepared(store: Store) -> Known:
     await store.append(batch(ended, 0, b"{}", checkpoints=large, open_bytes=2_000_000))
     await store.append(batch(ended, 1, b"{}", status="completed", result=b'"r"', ended_at="2026"))
     await store.append(batch(paused, 0, b"{}", status="paused"))
-    found = await store.run(paused.id)
-    assert found is not None
+    paused = there(await store.run(paused.id))
     importing = await store.begin_import(run.project_id, "from-afar")
     recorded = await record(store, "recorded", trigger="plain")
-    return Known(run, ended, found, key.id, importing, recorded)
+    return Known(run, ended, paused, key.id, importing, recorded)
 
 
 Call = Callable[[Store, Known], Awaitable[Any]]

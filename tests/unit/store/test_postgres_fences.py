@@ -4,6 +4,7 @@ That a claim which was lost and the one which is made anew have different fences
 """
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -33,44 +34,34 @@ async def go_back(address: str, run: RunRecord) -> None:
         )
 
 
-async def claimed(store: PostgresStore, run: RunRecord, owner: str) -> RunRecord | None:
-    (run,) = await store.claim_runs(owner, now="2026-01-01", limit=1)
-    return run
+def claimed(**how: Any) -> Taking:
+    async def take(store: PostgresStore, run: RunRecord, owner: str) -> RunRecord | None:
+        (run,) = await store.claim_runs(owner, now="2026-01-01", limit=1, **how)
+        return run
+
+    return take
 
 
-async def claimed_of_project(store: PostgresStore, run: RunRecord, owner: str) -> RunRecord | None:
-    (run,) = await store.claim_runs(owner, now="2026-01-01", limit=1, project_id=run.project_id)
-    return run
-
-
-async def claimed_with_room(store: PostgresStore, run: RunRecord, owner: str) -> RunRecord | None:
-    (run,) = await store.claim_runs(owner, now="2026-01-01", limit=1, most_each=5)
-    return run
-
-
-async def resumed(store: PostgresStore, run: RunRecord, owner: str) -> RunRecord | None:
-    return await store.resume_run(run, Checkpoint("", "", b"{}"), owner=owner)
-
-
-async def taken_to_be_ended(store: PostgresStore, run: RunRecord, owner: str) -> RunRecord | None:
-    return await store.claim_waiting(run)
-
-
-WAYS: dict[str, Taking] = {
-    each.__name__: each
-    for each in (claimed, claimed_of_project, claimed_with_room, resumed, taken_to_be_ended)
+OF_WAITING: dict[str, Taking] = {
+    "claimed": claimed(),
+    "claimed of a project": claimed(project_id=1),
+    "claimed with room": claimed(most_each=5),
+}
+OF_PAUSED: dict[str, Taking] = {
+    "resumed": lambda store, run, owner: store.resume_run(run, Checkpoint("", "", b"{}"), owner=owner),
+    "taken to be ended": lambda store, run, _: store.claim_waiting(run),
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*OF_WAITING, *OF_PAUSED])
 async def test_a_fence_from_before_a_failover_is_good_for_nothing(
     store: PostgresStore, address: str, way: str
 ) -> None:
-    take = WAYS[way]
+    take = (OF_WAITING | OF_PAUSED)[way]
     for owner in ("before", "after"):
         await store.hold_lease(owner, until=UNTIL, renew=False)
     run = await make_run(store)
-    if take in (resumed, taken_to_be_ended):
+    if way in OF_PAUSED:
         await store.append(batch(run, 0, b"1", status="paused"))
     else:
         await go_back(address, run)

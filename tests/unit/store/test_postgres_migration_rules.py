@@ -32,10 +32,7 @@ ALLOWED = {
     ("0006_queue_order.sql", "CREATE INDEX queue_by_project ON queue (project_id, pick, run_no)"),
     ("0006_queue_order.sql", "CREATE INDEX queue_by_pick ON queue (pick, run_no)"),
     # Reads all runs, and has few to sort: those that go on.
-    (
-        "0006_queue_order.sql",
-        "CREATE INDEX run_owned_of_project ON run (project_id) WHERE owner IS NOT NULL",
-    ),
+    ("0006_queue_order.sql", "CREATE INDEX run_owned_of_project ON run (project_id) WHERE owner IS NOT NULL"),
 }
 
 

@@ -24,6 +24,12 @@ pytestmark = pytest.mark.slow
 
 EMPTY = "runglass_empty"
 HELD = "SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock(7)"
+# Runs are made as they were then, in partitions of that time.
+THREE_MONTHS_AGO = (
+    "ALTER FUNCTION month_of RENAME TO true_month_of; CREATE FUNCTION month_of(at timestamptz)"
+    " RETURNS bigint LANGUAGE sql AS 'SELECT true_month_of(at) - 3'"
+)
+NOW = "DROP FUNCTION month_of; ALTER FUNCTION true_month_of RENAME TO month_of"
 WAITING = (
     "SELECT array_agg(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -175,20 +181,12 @@ async def test_the_rows_of_a_month_go_as_a_whole_when_its_last_run_does(
 ) -> None:
     address = await server.database_of(tmp_path)
     connection = await asyncpg.connect(address)
-    # Runs are made as they were three months ago, in partitions of that time.
-    await connection.execute(
-        "ALTER FUNCTION month_of RENAME TO true_month_of;"
-        "CREATE FUNCTION month_of(at timestamptz) RETURNS bigint LANGUAGE sql"
-        " AS 'SELECT true_month_of(at) - 3';"
-        "SELECT make_months(0)"
-    )
+    await connection.execute(f"{THREE_MONTHS_AGO}; SELECT make_months(0)")
     async with PostgresStore(address) as store:
         runs = [await make_run(store, f"run-{number}") for number in range(2)]
         for run in runs:
             await store.append(batch(run, 0, b"1", status="completed", steps=[row(1)], ended_at="2026"))
-        await connection.execute(
-            "DROP FUNCTION month_of; ALTER FUNCTION true_month_of RENAME TO month_of; SELECT make_months(0)"
-        )
+        await connection.execute(f"{NOW}; SELECT make_months(0)")
         await connection.close()
         later = await make_run(store, "run-later")
         assert later.no >> 40 == (runs[0].no >> 40) + 3

@@ -11,13 +11,11 @@ from runglass.errors import StoreError
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.stores import batch, make_run
 from tests.postgres_server import connected, postgres_server
+from tests.unit.store.test_postgres_migrations import NOW, THREE_MONTHS_AGO
 
 pytestmark = pytest.mark.slow
 
-MAKE_ROLE = (
-    "DROP ROLE IF EXISTS serving",
-    "CREATE ROLE serving LOGIN",
-)
+MAKE_ROLE = ("DROP ROLE IF EXISTS serving", "CREATE ROLE serving LOGIN")
 GRANTS = (
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO serving",
     "GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO serving",
@@ -65,17 +63,11 @@ async def test_a_role_that_may_make_no_tables_is_told_what_it_lacks(refused: Ser
 
 
 async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(served: Served) -> None:
-    # Runs are made as they were three months ago, in partitions of that time.
-    await served.execute(
-        "ALTER FUNCTION month_of RENAME TO true_month_of",
-        "CREATE FUNCTION month_of(at timestamptz) RETURNS bigint LANGUAGE sql"
-        " AS 'SELECT true_month_of(at) - 3'",
-        "SELECT make_months(2)",
-    )
+    await served.execute(THREE_MONTHS_AGO, "SELECT make_months(2)")
     async with PostgresStore(served.by_serving) as store:
         run = await make_run(store)
         await store.append(batch(run, 0, b"secret", status="completed", ended_at="2026"))
-        await served.execute("DROP FUNCTION month_of", "ALTER FUNCTION true_month_of RENAME TO month_of")
+        await served.execute(NOW)
         assert await store.purge_runs([run.no])
         while not await store.purge_rows([run.no], limit_rows=9, limit_bytes=1 << 20):
             pass

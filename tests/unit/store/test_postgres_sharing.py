@@ -4,23 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import cast
 
 import pytest
 
-from runglass.config.settings import Settings
-from runglass.engine.engine import Engine
-from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.errors import ImportConflict, StoreError, WrongExpectedVersion
 from runglass.store.imports import ImportedRun
 from runglass.store.postgres.store import PostgresStore
 from runglass.support.clock import SystemClock, iso
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery
-from tests.conformance.stores import CALL, batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.conformance.test_imports import EVENTS, RUN, imported, project_id_of
 from tests.postgres_server import connected, until_one_waits
-from tests.records import new_run
+from tests.records import new_run, there
 
 pytestmark = pytest.mark.slow
 
@@ -67,9 +63,7 @@ async def test_of_two_writers_of_a_run_one_alone_goes_on(stores: list[PostgresSt
     assert set(written.values()) == {5}
     for run in runs:
         assert [seq for seq, _ in await stores[1].events(run.no, after=0, limit_bytes=99)] == [1, 2, 3, 4, 5]
-    project = await stores[2].project(runs[0].project_id)
-    assert project is not None
-    assert project.spent_usd == 100
+    assert there(await stores[2].project(runs[0].project_id)).spent_usd == 100
 
 
 async def test_whoever_reads_on_from_a_change_misses_none(stores: list[PostgresStore]) -> None:
@@ -203,10 +197,8 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
     await stores[0].append(ended)
 
     async def counted() -> tuple[int, int, int]:
-        found, project = await stores[0].run(run.id), await stores[0].project(run.project_id)
-        assert found is not None
-        assert project is not None
-        return found.log_bytes, found.open_bytes, project.data_bytes
+        found = there(await stores[0].run(run.id))
+        return found.log_bytes, found.open_bytes, there(await stores[0].project(run.project_id)).data_bytes
 
     assert (await counted())[0] == len(event)
     await asyncio.gather(
@@ -219,32 +211,12 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
     await asyncio.gather(*(store.expire_answers(before="9999", limit=9) for store in stores))
     assert await counted() == (len(left), 0, len(left))
     purged = await asyncio.gather(*(store.purge_runs([run.no], by=SERVER) for store in stores))
-    project = await stores[0].project(run.project_id)
-    assert project is not None
-    assert (sum(purged), project.data_bytes) == (1, 0)
+    assert (sum(purged), there(await stores[0].project(run.project_id)).data_bytes) == (1, 0)
     assert len(await stores[0].audit(run.project_id, action="run.purged", limit=9)) == 1
     through = await asyncio.gather(
         *(store.purge_rows([run.no], limit_rows=9, limit_bytes=1 << 20) for store in stores)
     )
     assert set(through) == {1}
-
-
-@pytest.mark.parametrize("hours", [-25, 25])
-async def test_a_process_with_a_wrong_clock_forgets_no_call_before_its_time(
-    stores: list[PostgresStore], address: str, hours: int
-) -> None:
-    run = await make_run(stores[0], call=CALL)
-    wrong = SkewedClock(timedelta(hours=hours))
-    async with PostgresStore(address, clock=wrong) as store:
-        maintenance = Maintenance(
-            store=store,
-            # Of which nothing is asked where no run is paused.
-            engine=cast(Engine, None),
-            clock=store.clock,
-            settings=Settings(pause_limit_h=1),
-        )
-        await maintenance.tidy()
-    assert await stores[0].call(run.project_id, "key") is not None
 
 
 async def test_two_claims_at_once_see_no_room_twice(stores: list[PostgresStore]) -> None:

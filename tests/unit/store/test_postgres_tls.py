@@ -113,8 +113,7 @@ async def test_a_store_is_used_over_tls_and_no_other_server_is_taken_for_it(
         over_tls += "?sslmode=verify-full&sslrootcert="
         async with PostgresStore(f"{over_tls}{certificate}") as store:
             run = await make_run(store)
-            found = await store.run(run.id)
-            assert found is not None
+            assert await store.run(run.id) is not None
         refused = await refusal(f"{over_tls}{other}")
         assert "its certificate is signed by none of the CAs that are trusted here" in str(refused)
         assert exit_of(refused) == Exit.UNREACHABLE

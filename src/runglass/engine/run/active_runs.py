@@ -188,12 +188,23 @@ class ActiveRuns:
         """Cuts off every segment, which leaves its run to another process; returns when all have ended."""
         # Again for runs that a call has begun meanwhile: none may be left waiting for its own end.
         while self.tasks:
-            for run_id, running in self._running.items():
-                # A segment that has ended is only being stored: its caller must be told the end.
-                if not running.stop.requested and not running.ended:
-                    running.stop.left = True
-                    self._interrupt(run_id)
+            for run_id in self._running:
+                self._release(run_id)
             await asyncio.wait(list(self.tasks.values()))
+
+    async def release_before(self, run: RunRecord) -> None:
+        """Cuts off a segment of the run that began under an earlier fence; returns when none goes on."""
+        running = self._running.get(run.id)
+        if running is not None and running.run.fence != run.fence:
+            self._release(run.id)
+        await self.join(run.id)
+
+    def _release(self, run_id: str) -> None:
+        running = self._running[run_id]
+        # A segment that has ended is only being stored: its caller must be told the end.
+        if not running.stop.requested and not running.ended:
+            running.stop.left = True
+            self._interrupt(run_id)
 
     def _started(self, run: RunRecord) -> StartedRun:
         task = self.tasks[run.id]

@@ -241,7 +241,8 @@ class RunClaims:
     async def _take_up(self, run: RunRecord) -> None:
         """Starts the task of a claimed run, or ends the run where that cannot be done."""
         active = self._active
-        await active.join(run.id)
+        # Others have had the run meanwhile, of which this engine may not have heard.
+        await active.release_before(run)
         state = await left_state(self._store, run)
         if state is not None and run.claims <= self._settings.crash_retries + 1:
             not_before = await time_of(self._store, run, run.head)
