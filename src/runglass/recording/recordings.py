@@ -110,7 +110,7 @@ class Recordings:
         self._is_alone = is_alone
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         self._open: OrderedDict[tuple[int, str], RecordedRun] = OrderedDict()
-        self._coming: Counter[tuple[int, str]] = Counter()
+        self._requests_by_trace: Counter[tuple[int, str]] = Counter()
         """How many requests under way have spans of a trace."""
         self._held_bytes = 0
 
@@ -122,8 +122,8 @@ class Recordings:
     async def record(self, project: Project, pieces: AsyncIterator[Piece]) -> Recorded:
         """Stores what is new in a request; returns, once that is done, what came of it.
 
-        None of its runs ends before that. Raises what the pieces raise, StoreError, or APIError UNAVAILABLE:
-        the request is to be sent again, which stores the rest.
+        None of its runs ends in this process between two pieces. Raises what the pieces raise, StoreError,
+        or APIError UNAVAILABLE: the request is to be sent again, which stores the rest.
         """
         recorded = Recorded(Counter(), set())
         traces: set[tuple[int, str]] = set()
@@ -131,7 +131,7 @@ class Recordings:
             async for piece in pieces:
                 await self._record(project, piece, traces, recorded)
         finally:
-            self._coming -= Counter(traces)
+            self._requests_by_trace -= Counter(traces)
         return recorded
 
     async def _record(
@@ -146,7 +146,7 @@ class Recordings:
         incoming = await self._by_trace(project, piece)
         trace_ids = [*incoming]
         new = {(project.id, trace_id) for trace_id in trace_ids} - traces
-        self._coming.update(new)
+        self._requests_by_trace.update(new)
         traces |= new
         for first in range(0, len(trace_ids), TRACES_AT_ONCE):
             some = {each: incoming.pop(each) for each in trace_ids[first : first + TRACES_AT_ONCE]}
@@ -158,7 +158,7 @@ class Recordings:
 
     def is_receiving(self, project_id: int, trace_id: str) -> bool:
         """Whether a request that has spans of the trace is not stored whole."""
-        return (project_id, trace_id) in self._coming
+        return (project_id, trace_id) in self._requests_by_trace
 
     @asynccontextmanager
     async def locked(self, project_id: int, trace_ids: Iterable[str]) -> AsyncIterator[None]:

@@ -18,11 +18,11 @@ def user(text):
     return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
 
 
-def cases(session=own_session, client=None, async_client=None):
+def cases(session=own_session, client=None, async_client=None, tracer=None):
     """`session` is a context manager that says to which session the calls inside belong."""
     client = client or openai.OpenAI(max_retries=0)
     async_client = async_client or openai.AsyncOpenAI(max_retries=0)
-    tracer = trace.get_tracer("program")
+    tracer = tracer or trace.get_tracer("program")
 
     def chat():
         client.chat.completions.create(

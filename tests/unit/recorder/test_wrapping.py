@@ -128,25 +128,26 @@ def test_the_totals_of_every_case_are_those_of_the_ledger(
 ) -> None:
     """Plain, streamed, left early, parallel tools, errors and retries, cached tokens, fan-out, sessions."""
     blocks = Blocks()
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "none")
     monkeypatch.syspath_prepend(ROWS)
     module: Any = importlib.import_module(f"{library}_cases")
     client: Any = clients.of_openai() if library == "openai" else clients.of_anthropic()
     async_client: Any = clients.async_openai() if library == "openai" else clients.async_anthropic()
     wrong: list[str] = []
     with asyncio.Runner() as runner:
-        for number, name in enumerate(_names(module, library)):
+        for number, name in enumerate(case.__name__ for case in module.cases()):
             models.case = name
             recording = recordings(f"{library}-{number}")
             blocks.recorder = recorder = recording.recorder
             # A copy of its own: each has another recorder.
             own, own_async = recorder.wrap(client.copy()), recorder.wrap(async_client.copy())
             if library == "openai":
-                cases = module.openai_cases(blocks, blocks.session, own, own_async)
+                cases = module.cases(blocks.session, own, own_async, blocks)
             else:
                 module.client, module.async_client, module.tracer = own, own_async, blocks
-                cases = module.anthropic_cases(blocks.session)
-            result = cases[name]()
+                cases = module.cases(blocks.session)
+            result = cases[number]()
             if asyncio.iscoroutine(result):
                 runner.run(result)
             gc.collect()
@@ -157,11 +158,6 @@ def test_the_totals_of_every_case_are_those_of_the_ledger(
             wrong += [f"{name}: {each}" for each in compare(name, calls, [], recording.told(), known)]
         runner.run(async_client.close())
     assert not wrong, "\n".join(wrong)
-
-
-def _names(module: Any, library: str) -> list[str]:
-    cases = module.openai_cases(None, client=object(), async_client=object()) if library == "openai" else None
-    return list(cases if cases is not None else module.anthropic_cases())
 
 
 def test_a_call_has_what_was_asked_and_answered_and_is_a_run_by_itself(

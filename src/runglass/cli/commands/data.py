@@ -12,7 +12,7 @@ from runglass.cli import options
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
 from runglass.cli.backends.local_store import DataFolder
-from runglass.cli.commands.run_files import cleared_up, export_raw
+from runglass.cli.commands.run_files import cleans_up_on_sigterm, export_raw
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting, output
 from runglass.cli.terminal.output import log_to_stderr, note, stdout, write_json, write_line
@@ -107,7 +107,7 @@ def backup(file: Path, folder: DataFolder) -> None:
 
     database = folder.database(on_postgres="copy it with pg_dump, or archive its write-ahead log")
     try:
-        with cleared_up():
+        with cleans_up_on_sigterm():
             back_up(database, file)
     except FileExistsError as error:
         raise UsageError(f"{str(file)!r} exists and is left as it is: name another file") from error

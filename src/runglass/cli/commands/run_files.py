@@ -118,7 +118,7 @@ def new_file(file: Path) -> Iterator[IO[bytes]]:
 
     Half of a run would pass for the whole.
     """
-    with cleared_up():
+    with cleans_up_on_sigterm():
         try:
             written = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "wb")
         except OSError as error:
@@ -136,7 +136,7 @@ def new_file(file: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def cleared_up() -> Iterator[None]:
+def cleans_up_on_sigterm() -> Iterator[None]:
     """A block that SIGTERM leaves with an exception, so that it removes what it has written so far."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(Exit.TERMINATED))
     try:

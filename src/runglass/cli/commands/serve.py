@@ -134,7 +134,12 @@ async def _print_links(
 
 
 @click.command()
-@options.setting("store", metavar="URL", kind=argument_parsers.store_address)
+@click.option(
+    "--store",
+    type=argument_parsers.store_address,
+    metavar="URL",
+    help="postgresql://user@host/database, shared with the servers.",
+)
 @options.setting("max_concurrent_runs", "--concurrency", metavar="N")
 @options.setting("capture")
 @options.setting("log_level")

@@ -24,9 +24,9 @@ class AsyncSockets:
         self._bounds: set[asyncio.Timeout] = set()
         self._base = checked(endpoint.base_url)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pool = self._made()
+        self._pool = self._new_pool()
 
-    def _made(self) -> httpx2.AsyncClient:
+    def _new_pool(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(
             headers=self.endpoint.headers(), limits=LIMITS, timeout=None, verify=verification(self._base)
         )
@@ -42,8 +42,8 @@ class AsyncSockets:
                         "this client has connections on another event loop, which is still open: make a"
                         " client for each, or close that loop first"
                     )
-                # As of the `asyncio.run` before this one: its connections have ended with it.
-                self._pool, self._bounds = self._made(), set()
+                # As of the `asyncio.run` before this one: its connections close when the pool is collected.
+                self._pool, self._bounds = self._new_pool(), set()
                 if not self._closed.is_set():
                     self._closed = asyncio.Event()
             self._loop = loop

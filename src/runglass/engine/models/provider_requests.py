@@ -9,11 +9,10 @@ Knows no flow and no run; retries nothing, because each try must be an attempt t
 """
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from functools import partial
 from traceback import walk_tb
-from typing import Any
 
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.exceptions import UserError
@@ -32,7 +31,6 @@ from pydantic_ai.messages import (
     ToolCallPartDelta,
 )
 from pydantic_ai.models import DEFAULT_HTTP_TIMEOUT, Model, ModelRequestParameters
-from pydantic_ai.models.openai import OpenAIStreamedResponse
 from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
@@ -244,8 +242,6 @@ async def _stream(
         model, messages, model_settings=settings, model_request_parameters=parameters
     ) as stream:
         take_usage_as_totals(stream)
-        if isinstance(stream, OpenAIStreamedResponse):
-            _take_first_choice(stream)
         half = ""
         async for event in stream:
             if not isinstance(event, PartStartEvent | PartDeltaEvent):
@@ -268,23 +264,6 @@ async def _stream(
     if call.failure is not None:
         raise call.failure
     return stream.get()
-
-
-def _take_first_choice(stream: OpenAIStreamedResponse) -> None:
-    """Lets the choice hold that came first, as in one piece; the library makes one text of all of them."""
-    chunks = stream._validate_response
-
-    async def of_first() -> AsyncGenerator[Any, None]:
-        first = None
-        async for chunk in chunks():
-            # Whatever a stranger sends in its place is for the library to judge.
-            choices: Any = chunk.choices
-            if isinstance(choices, list) and choices:
-                first = getattr(choices[0], "index", None) if first is None else first
-                chunk.choices = [each for each in choices if getattr(each, "index", None) in (first, None)]
-            yield chunk
-
-    stream._validate_response = of_first  # type: ignore[method-assign]
 
 
 def _grown(part: ModelResponsePart | ModelResponsePartDelta) -> str:

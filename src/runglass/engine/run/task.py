@@ -194,7 +194,7 @@ class RunTask:
             raise LeaseLost(f"run {self.run.id!r} was taken over by another process") from refused
         log.error("run %s is ended, as it cannot be recorded: %s", run.id, refused)
         if (reason := self.stop.cancelled) is not None:
-            await end_run(engine, run, cancelled=reason)
+            await end_run(engine, run, cancelled=reason, left=self._state)
             return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
         # The reason, for callers. The texts of other errors may name places of this machine.
         cause: BaseException = refused
@@ -202,7 +202,7 @@ class RunTask:
             cause = cause.__cause__
         why = str(cause) if isinstance(refused, ValueTooLarge) else "see the server's log"
         error = {"code": refused.code, "message": f"the run cannot be recorded: {why}"}
-        step_id = await end_run(engine, run, error=error)
+        step_id = await end_run(engine, run, error=error, left=self._state)
         return RunOutcome("failed", error=error, step_id=step_id)
 
     async def _begin(self) -> None:

@@ -125,7 +125,10 @@ def record_lost_calls(writer: RunWriter, left: ResumeState | None) -> None:
         if left is not None and step.status == "running":
             before = left.interrupted.get(Address(step.step_id, step.loop_path))
             if before is not None and before.change.step.attempt == step.attempt:
-                call = lost_call(find_step(left.segment_spec.spec.flow, step.step_id), step, left.tool_loop)
+                flow_step = find_step(left.segment_spec.spec.flow, step.step_id)
+                # Columns do not tell of calls.
+                told = max(step, before.change.step, key=lambda each: len(each.model_calls))
+                call = lost_call(flow_step, told, left.tool_loop)
         if call is not None:
             writer.record(
                 StepModelCall(

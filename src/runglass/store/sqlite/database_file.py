@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import sqlite3
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -162,10 +163,11 @@ def back_up(path: Path, target: Path) -> None:
     """
     if target.exists():
         raise FileExistsError(f"{str(target)!r} exists")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    # For the owner's eyes alone, as the database itself.
+    handle, name = tempfile.mkstemp(".part", f".{target.name}.", target.parent)
+    part = Path(name)
     try:
-        # For the owner's eyes alone, as the database itself.
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(handle)
         with opened(path) as db, closing(sqlite3.connect(part)) as copy:
             # Of one moment: else each write of others would begin the copy anew. In steps, to hear signals.
             db.execute("BEGIN")
@@ -177,6 +179,8 @@ def back_up(path: Path, target: Path) -> None:
                     raise
                 is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
                 raise OSError(errno.ENOSPC if is_full else errno.EIO, str(error)) from error
+            # The log of a busy server is not held back any longer than it takes to copy.
+            db.execute("COMMIT")
             (found,) = copy.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise StoreError(f"the copy of {str(path)!r} is damaged, as the database may be: {found}")
@@ -190,7 +194,11 @@ def back_up(path: Path, target: Path) -> None:
                 raise
             # Its name is taken by an empty file, for the moment until the copy replaces that.
             target.touch(0o600, exist_ok=False)
-            part.replace(target)
+            try:
+                part.replace(target)
+            except BaseException:
+                target.unlink()
+                raise
     finally:
         for leftover in (part, *(part.with_name(part.name + end) for end in ("-wal", "-shm", "-journal"))):
             leftover.unlink(missing_ok=True)

@@ -103,8 +103,8 @@ export function RunsPage() {
         ${list.searchedTo.value > 0 && html`<button onClick=${() => list.stop()}>Stop</button>`}
         ${arrived > 0 && html`<button onClick=${showArrived}>${count(arrived, "new run")} <kbd>.</kbd></button>`}
         ${list.stream.value === "lost" && html`<${Lost} />`}
-        ${list.refusal.value && html`<span class="problem" role="alert">No changes are shown: ${list.refusal.value.message}
-          <button onClick=${() => list.readAnew()}>Reload the list</button></span>`}
+        ${list.refusal.value && html`<span class="problem" role="alert">The list is not live: ${list.refusal.value.message}
+          <button onClick=${() => list.reload()}>Reload the list</button></span>`}
         <span class="grow"></span>
         ${chosen.value.length > 0 && html`
           <button class="primary" disabled=${chosen.value.length !== 2} onClick=${compare}>

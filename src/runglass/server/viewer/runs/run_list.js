@@ -54,6 +54,7 @@ export class RunList {
   /** Reads the first page, or all that has changed since the list was left. */
   open() {
     this.abort = new AbortController();
+    this.refusal.value = null;
     if (this.lastId) {
       this.followLive();
       // Where that fails, the list is as it was left.
@@ -190,13 +191,12 @@ export class RunList {
   }
 
   /** Reads the list from its top, and follows it from there. */
-  readAnew() {
+  reload() {
     this.close();
     batch(() => {
       this.isOld.value = true;
       this.cursor.value = this.lastId = "";
       this.arrived.value = [];
-      this.refusal.value = null;
     });
     this.open();
   }
@@ -205,7 +205,7 @@ export class RunList {
   showArrived() {
     const isLong = this.runs.peek().length + this.arrived.peek().length > MOST_SHOWN;
     if (isLong && !this.top && !this.loading.peek()) {
-      this.readAnew();
+      this.reload();
       return;
     }
     batch(() => {
