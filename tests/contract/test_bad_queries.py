@@ -59,4 +59,6 @@ def test_a_bad_query_is_refused_by_the_name_of_its_parameter(
     http: httpx2.Client, run: str, path: str, query: str
 ) -> None:
     answer = http.get(f"{path.format(run=run, session=SESSION)}?{query}")
-    assert refusal(answer, f"`{query.partition('=')[0]}`") == (422, "INVALID_REQUEST")
+    name = query.partition("=")[0]
+    said = f"`{name}`: unknown parameter; did you mean 'limit'" if name == "limt" else f"`{name}`"
+    assert refusal(answer, said) == (422, "INVALID_REQUEST")

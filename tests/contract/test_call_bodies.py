@@ -304,18 +304,20 @@ THEIRS = "messageId traceId sessionId userId metadata tags model input inputs ve
 @pytest.mark.parametrize(
     "more",
     [
-        {name: {"a": [1]} for name in [*OWN.split(), *THEIRS.split(), "", "_", "é", "x" * 10_000]},
         # So many unknown names are compared with the known ones, and no more.
         {f"field{number}": 0 for number in range(100)} | {"tarce": True},
         {"parameters": {"n": [int("9" * 600)] * 90}},
         {"parameters": {"n": [1234567890] * 20_000}},
     ],
 )
-def test_fields_of_answers_and_of_other_clients_and_many_numbers_are_taken(
-    http: httpx2.Client, more: dict[str, Any]
-) -> None:
+def test_many_unknown_fields_and_numbers_are_taken(http: httpx2.Client, more: dict[str, Any]) -> None:
     answer = http.post(PATH, json={"message": "a", **more})
     assert (answer.status_code, answer.json().get("result")) == (200, {"text": "a"}), answer.text
+
+
+def test_fields_of_answers_and_of_other_clients_are_no_input(http: httpx2.Client) -> None:
+    more = {name: {"a": [1]} for name in [*OWN.split(), *THEIRS.split(), "", "_", "é", "x" * 10_000]}
+    assert taken(http, {"message": "a", **more})["inputs"] == {"message": "a"}
 
 
 GOOD = {"role": "tool", "toolCallId": "A", "content": "1"}
@@ -347,6 +349,8 @@ def resume(http: httpx2.Client, paused: dict[str, Any], *results: Any) -> httpx2
         ({"role": "tool", "toolCallId": "B", "tool_call_id": "B", "name": "x", "content": [part("2")]}, "2"),
         ({"toolCallId": "B", "output": [{"type": "text"}]}, '[{"type":"text"}]'),
         ({"tool_call_id": "B", "output": 2}, "2"),
+        ({"toolCallId": "B", "output": False}, "false"),
+        ({"role": "tool", "toolCallId": "B", "content": []}, "[]"),
         ({"role": None, "toolCallId": "B", "tool_call_id": None, "output": None}, "null"),
         ({"role": "tool", "toolCallId": "B", "output": {"a": [1, None, "é"]}}, '{"a":[1,null,"é"]}'),
     ],
@@ -370,9 +374,13 @@ def test_results_are_taken_in_every_spelling_and_order_as_text_or_json(
 @pytest.mark.parametrize(
     ("results", "said"),
     [
-        ([], "no result for the tool call"),
-        ([GOOD, GOOD], "two results for the tool call"),
-        ([GOOD, {"toolCallId": "c", "output": 1}], "no tool call 'c' is pending; the run waits for"),
+        ([], "no result for the tool call 'A', 'B'"),
+        ([GOOD], "no result for the tool call 'B'"),
+        ([GOOD, GOOD], "two results for the tool call 'A'"),
+        (
+            [GOOD, {"toolCallId": "c", "output": 1}],
+            "no tool call 'c' is pending; the run waits for 'A', 'B'",
+        ),
         ([GOOD, {"output": 1}], "`toolCallMessages[2]` must name its tool call"),
         ([GOOD, {"toolCallId": 3, "output": 1}], "`toolCallMessages[2]` must name its tool call"),
         ([GOOD, {"toolCallId": "B", "tool_call_id": "A", "output": 1}], "must name its tool call"),
@@ -385,6 +393,8 @@ def test_results_that_do_not_match_the_calls_are_refused(
     http: httpx2.Client, paused: dict[str, Any], results: list[Any], said: str
 ) -> None:
     answer = resume(http, paused, *results)
+    for name, call in zip("AB", paused["toolCalls"], strict=True):
+        said = said.replace(f"'{name}'", repr(call["id"]))
     assert refusal(answer, said) == (400, "TOOL_RESULTS_MISMATCH")
     assert detail(answer)["executionId"] == paused["executionId"]
 

@@ -29,6 +29,7 @@ FLOWS = {
 slug: plain
 capture: full
 steps:
+  - {id: each, type: loop, over: "[1]", steps: [{id: inner, type: code, code: 'return {"n": 0}'}]}
   - {id: ask, type: llm, model: echo, prompt: Hello, retry: {max_attempts: 1}}
   - {id: work, type: code, code: 'return {"n": 1}'}
   - {id: rest, type: wait, ms: 0}
@@ -71,6 +72,7 @@ def path(slug: str, call: str = "execute") -> str:
 FORBIDDEN = [
     (CODE, "`blockOverrides.work.code`", "`overridable`"),
     ({"rest": {"ms": 1}}, "`blockOverrides.rest.ms`", "`overridable`"),
+    ({"inner": CODE["work"]}, "`blockOverrides.inner.code`", "`overridable`"),
     ({"ask": {"tools": False}}, "`blockOverrides.ask.tools`", "`admin` key"),
     ({"ask": {"model": "local:unnamed"}}, "'local:unnamed'", "projects models"),
     ({"ask": {"model": "local:hidden"}}, "'local:hidden'", "published flows"),
@@ -97,12 +99,13 @@ OFFERED = [
     {"ask": {"input": {"a": 1}, "output_schema": {"type": "object"}, "model": "echo"}},
     {"ask": {"settings": {"openai_reasoning_effort": "low"}}},
     {"work": {"code": 'return {"n": 1}'}},
+    {"ask": {"retry": {"max_attempts": 1}}},
 ]
 
 
 @pytest.mark.parametrize("overrides", OFFERED)
 def test_a_field_that_is_offered_can_be_overridden(run: httpx2.Client, overrides: dict[str, Any]) -> None:
-    """The last one is no change: it has the value that the flow has."""
+    """The last two are no change: they have the values that the flow has."""
     assert run.post(path("plain"), json={"blockOverrides": overrides}).status_code == 200
 
 

@@ -278,9 +278,10 @@ def test_every_row_of_an_unreadable_run_comes_out_as_it_is_and_none_of_others(
     ids = [run_id for (run_id,) in database.execute("SELECT id FROM run ORDER BY no")]
     database.execute("UPDATE run SET summary = ? WHERE id = ?", (b"\xff\x00", ids[0]))
     file = tmp_path / "run.jsonl"
-    assert ask("export-raw", ids[0].upper(), file, "--data", folder)[0] == Exit.OK
+    code, _, err = ask("export-raw", ids[0].upper(), file, "--data", folder)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     lines: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
+    assert (code, f"wrote {len(lines):,} rows of run" in err) == (Exit.OK, True)
     (run,) = [line["row"] for line in lines if line["table"] == "run"]
     assert run["id"] == ids[0]
     assert base64.b64decode(run["summary"]["base64"]) == b"\xff\x00"

@@ -43,10 +43,7 @@ def simulate(
     report = [
         f"simulate, seeds {first} to {first + seeds - 1}: {per_s:.0f} seeds/s, {seen['virtual seconds']:,}"
         f" virtual seconds, {seen['commits']:,} commits, {seen['events']:,} events; no lie",
-        *(
-            _told(kind, seen)
-            for kind in ("runs", "callers", "trouble", "wake-ups", "readers", "engines", "memory")
-        ),
+        *(_told(kind, seen) for kind in KINDS),
         f"all logs together: {digest.hexdigest()[:12]}",
     ]
     if seeds >= CONTROL_FROM:

@@ -96,6 +96,7 @@ def going_on(flow: Flow, tools: list[dict[str, Any]] | None, either: ToolHandler
 
 async def going_on_asyncio(flow: AsyncFlow) -> None:
     assert_type(await flow.execute(tools=TOOLS, tool_handler=async_weather), CompletedResult)
+    assert_type(await flow.execute(tools=TOOLS, tool_handler=weather), CompletedResult)
     paused = await flow.execute(tools=TOOLS)
     assert_type(paused, CompletedResult | AsyncPausedResult)
     if isinstance(paused, AsyncPausedResult):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.bus.base import Bus
-from runglass.errors import StoreError
+from runglass.errors import StoreError, StoreWentBack
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.cursor import Page
@@ -92,6 +92,21 @@ async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had(lo
         await log.write(event(3))
         assert await first_page(pages) == [3]
         assert log.store.lost == {}
+
+
+async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(log: GrowingLog) -> None:
+    async with aclosing(log.tails().follow(log.run)) as pages:
+        await log.write(event(1), event(2))
+        assert await first_page(pages) == [1, 2]
+        other = event(7)
+        await log.store.connections.write(
+            lambda db: db.execute("UPDATE event SET data = ? WHERE seq = 2", (other,))
+        )
+        log.store.generation += 1
+        await log.write(event(3))
+        with pytest.raises(StoreWentBack, match="may lack events"):
+            await first_page(pages)
+        assert log.store.lost == {log.run.id: 2}
 
 
 @pytest.mark.parametrize("after", [10, 11, 1000])

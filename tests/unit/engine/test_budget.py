@@ -15,7 +15,7 @@ from runglass.bus.base import Bus
 from runglass.config.settings import Price, Settings
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
-from runglass.engine.models.gateway import ModelGateway, ModelRequest
+from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelGateway, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
@@ -123,6 +123,22 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
         rows = await house.store.attempts_at(run.no, 1)
         assert b'"costEstimated":true' in rows[0].data
         assert b'"reservation"' not in rows[-1].data
+
+
+class Unsent(FakeModels):
+    """Models to which no request can be sent."""
+
+    async def complete(self, *args: Any, **_: Any) -> ModelAnswer:
+        raise ModelCallFailed("INVALID_INPUT", "could not be asked", may_be_charged=True, may_retry=False)
+
+
+async def test_a_request_that_was_never_sent_is_no_call_and_costs_nothing(tmp_path: Path) -> None:
+    async with open_harness(SqliteStore(tmp_path / "db"), models=Unsent()) as house:
+        await budget_of(house, Decimal(3))
+        found = await run_to_end(house, ASK)
+        project = await project_of(house)
+    assert (found.error["code"], found.calls) == ("INVALID_INPUT", [])
+    assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
 class NeverReady(FakeModels):

@@ -291,6 +291,17 @@ async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(tmp_path: Pa
         assert (await waiting).status == "completed"
 
 
+async def test_an_attempt_that_a_crash_cut_off_keeps_its_input(tmp_path: Path) -> None:
+    async with open_harness(dying_store(tmp_path / "db", 2)[0]) as house:
+        flow = "- {id: a, type: code, code: 'return {}'}"
+        started = await start(house, flow, {"n": 1}, capture="metadata_only")
+        with pytest.raises(StoreError):
+            await started.outcome()
+    ran = await end_in_next_life(tmp_path / "db", started.id)
+    lost, _ = ran.attempts["a"]
+    assert ((lost.error_context or {})["code"], lost.input_context) == ("WORKER_LOST", {"n": 1})
+
+
 async def survived_by_no_process(path: Path, lives: int, flow: str, **more: Any) -> Ran:
     """A run that takes its processes down outside of any step, so that the log does not grow.
 

@@ -140,8 +140,8 @@ async def test_no_more_iterations_run_at_once_than_allowed(execute: Execute) -> 
     assert ran.result == {"items": [{"item": index, "index": index} for index in range(20)]}
 
 
-RESULTS = {
-    "a nearer name hides a farther one": (
+async def test_a_nearer_name_hides_a_farther_one(execute: Execute) -> None:
+    ran = await execute(
         """
 - id: l
   type: loop
@@ -150,22 +150,22 @@ RESULTS = {
   steps:
     - {id: a, type: passthrough, input: {index: mine}}
     - {id: b, type: code, code: 'return {"index": index, "word": steps_of["index"]}'}
-""",
-        {"items": [{"index": "mine", "word": "field"}]},
-    ),
-    "what is cut in the trace flows on whole": (
+"""
+    )
+    assert ran.result == {"items": [{"index": "mine", "word": "field"}]}
+
+
+async def test_what_is_cut_in_the_trace_says_so_and_flows_on_whole(execute: Execute) -> None:
+    ran = await execute(
         """
 - {id: a, type: code, code: 'return {"text": "x" * 10000}'}
 - {id: b, type: code, code: 'return {"length": len(text)}'}
-""",
-        {"length": 10000},
-    ),
-}
-
-
-@pytest.mark.parametrize(("steps", "result"), RESULTS.values(), ids=RESULTS)
-async def test_a_flow_has_its_result(execute: Execute, steps: str, result: Any) -> None:
-    assert (await execute(steps, {"xs": [1, 2]})).result == result
+"""
+    )
+    assert ran.result == {"length": 10000}
+    a, b = ran.step("a"), ran.step("b")
+    assert (a.truncated, a.output_size_bytes) == (True, 10011)
+    assert (b.truncated, b.input_size_bytes) == (True, 10011)
 
 
 async def test_a_failed_step_is_tried_again_as_often_as_allowed_with_growing_delays(

@@ -11,10 +11,13 @@ from tests.fakes import VirtualClock
 def test_an_id_has_the_time_at_which_it_was_given() -> None:
     clock = VirtualClock()
     now_ms = round(clock.now().timestamp() * 1000)
-    given = RunIds(clock).next()
+    ids = RunIds(clock)
+    given = ids.next()
     assert created_ms(given) == now_ms
     assert first_id(now_ms) <= given < first_id(now_ms + 1)
     assert (uuid.UUID(given).version, uuid.UUID(given).variant) == (7, uuid.RFC_4122)
+    clock.set_back(-5)
+    assert created_ms(ids.next()) == now_ms + 5000
 
 
 def test_each_is_higher_than_the_one_before_and_of_this_process_though_the_clock_is_set_back() -> None:

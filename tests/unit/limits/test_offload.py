@@ -5,8 +5,17 @@ import gc
 import threading
 import weakref
 
+import pytest
+
 from runglass.limits.offload import LARGE_BYTES, gc_paused, offload
 from runglass.limits.pace import current_project
+from runglass.server.requests.body_parsing import parse_off_loop
+
+
+@pytest.mark.parametrize(("size", "here"), [(2, True), (LARGE_BYTES, True), (LARGE_BYTES + 1, False)])
+async def test_a_large_body_is_read_in_a_thread(size: int, here: bool) -> None:
+    thread = await parse_off_loop(lambda _: threading.get_ident(), b"x" * size)
+    assert (thread == threading.get_ident()) is here
 
 
 async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -132,6 +133,8 @@ def test_the_totals_of_every_case_are_those_of_the_ledger(
         monkeypatch.setenv(name, "none")
     monkeypatch.syspath_prepend(ROWS)
     module: Any = importlib.import_module(f"{library}_cases")
+    for name in ("cases", module.__name__):
+        monkeypatch.delitem(sys.modules, name)
     client: Any = clients.of_openai() if library == "openai" else clients.of_anthropic()
     async_client: Any = clients.async_openai() if library == "openai" else clients.async_anthropic()
     wrong: list[str] = []

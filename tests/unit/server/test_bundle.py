@@ -2,9 +2,11 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+import runglass.server.viewer as viewer
 from runglass.server.viewer.assets import bundle
 
 MODULES = {
@@ -50,3 +52,11 @@ def test_the_script_does_what_the_module_does() -> None:
 def test_no_other_form_is_taken_for_one_that_is_known(text: str) -> None:
     with pytest.raises(ValueError, match=r"'main\.js' has an import or export of another form"):
         bundle({**MODULES, "main.js": f"// First.\n{text}\n"}, "main.js")
+
+
+def test_every_module_of_the_viewer_is_in_its_script() -> None:
+    folder = Path(viewer.__file__).parent
+    modules = {str(path.relative_to(folder)): path.read_text("utf-8") for path in folder.rglob("*.js")}
+    script = bundle(modules, "main.js")
+    assert script.count(" = (() => { ") == len(modules)
+    assert script.count("const $vendor_preact = ") == 1

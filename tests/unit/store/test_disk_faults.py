@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueTooLarge
 from runglass.store.records import NewRun
+from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.database_file import back_up, upgrade
 from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.store import SqliteStore
@@ -162,6 +164,26 @@ async def test_a_store_that_could_not_be_opened_can_be_opened_later(tmp_path: Pa
     (tmp_path / "db").unlink()
     async with store:
         assert await store.projects() == []
+
+
+async def test_the_folders_of_a_new_database_are_synced_up_to_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`prove power` shows what for: a name that has not been synced is gone with the power."""
+    synced: list[os.stat_result] = []
+    fsync = os.fsync
+
+    def seen(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    database = Connections(tmp_path / "new" / "data" / "db", synchronous="FULL")
+    await database.open()
+    await database.close()
+    for folder, found in zip([tmp_path / "new" / "data", tmp_path / "new", tmp_path], synced, strict=False):
+        assert os.path.samestat(folder.stat(), found)
+    assert len(synced) >= 3
 
 
 @pytest.mark.parametrize(
