@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import reduce
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.log.money import ZERO
+from runglass.log.money import ZERO, add_usd, subtract_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
 from runglass.store.records import Append, RunNumbers
@@ -37,7 +38,7 @@ def money(log: Log) -> tuple[Decimal, Decimal]:
     totals = log.fold.summary.totals
     spent = Decimal((totals and totals.cost_usd) or 0)
     steps = () if log.ended else log.fold.trace().steps
-    return spent, sum((Decimal(step.reservation.usd) for step in steps if step.reservation), ZERO)
+    return spent, reduce(add_usd, (Decimal(step.reservation.usd) for step in steps if step.reservation), ZERO)
 
 
 async def write(store: Store, run_id: str, events: list[JsonObject], chance: Random) -> Log:
@@ -71,8 +72,8 @@ async def write(store: Store, run_id: str, events: list[JsonObject], chance: Ran
             steps=[row for row in log.attempt_rows if row not in before],
             status=log.status,
             summary=msgspec.json.encode(summary),
-            spent_usd=spent_now - spent,
-            reserved_usd=held_now - held,
+            spent_usd=subtract_usd(spent_now, spent),
+            reserved_usd=subtract_usd(held_now, held),
             ended_at=summary.completed_at if log.status in TERMINAL else None,
             numbers=RunNumbers.of(summary),
             log_bytes=sum(map(len, batch)),
