@@ -63,10 +63,11 @@ def _changes(known: Any, new: Any, rules: Iterable[tuple[str, Join, bool]]) -> d
             one, other = getattr(known, name), getattr(new, name)
         else:
             one, other = _json(known, name), _json(new, name)
-        if other is None or one == other:
+        # Of calls it is their JSON that counts: for Python 1 is the same as true.
+        if other is None or (one == other and join is not _calls):
             continue
         joined = other if one is None else join(one, other)
-        if joined != one:
+        if joined is not one and (joined != one or join is _calls):
             changes[name] = msgspec.Raw(joined) if is_json else joined
     return changes
 

@@ -95,6 +95,16 @@ def text(state: SpanState) -> Any:
     return msgspec.json.encode(msgspec.json.decode(msgspec.json.encode(state)), order="sorted")
 
 
+def test_one_and_true_are_two_values_whichever_comes_first() -> None:
+    one, other = (
+        SpanState(
+            span_id="00000000000000aa", model_calls=(ModelCall(number=1, model="m", response=response),)
+        )
+        for response in ({"a": None, "b": 1}, {"b": True})
+    )
+    assert text(merge(one, other)) == text(merge(other, one))
+
+
 @examples(300, of=2000)
 @given(one=states(), other=states(), third=states())
 def test_states_join(one: SpanState, other: SpanState, third: SpanState) -> None:
