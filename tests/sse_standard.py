@@ -49,11 +49,6 @@ def reference(stream: bytes) -> tuple[list[tuple[str, str, str]], str, int | Non
     return events, last_event_id, retry
 
 
-def observed(decoder: Decoder, found: list[Frame]) -> tuple[list[tuple[str, str, str]], str, int | None]:
-    events = [(each.id, each.event, each.data.decode("utf-8", "replace")) for each in found]
-    return events, decoder.last_event_id, decoder.retry_ms
-
-
 # Pieces that meet in every way that matters: each field, each line end, near misses and malformed UTF-8.
 PIECES: list[bytes] = [
     *[b"data", b"event", b"id", b"retry", b"Data", b":", b": ", b" ", b"0", b"17", b"x"],
@@ -96,7 +91,8 @@ def check(stream: bytes, chunks: Iterable[bytes], limit: int) -> None:
             break
     assert refused == (max(sizes(stream)) > limit), f"limit {limit}, sizes {sizes(stream)}"
     expected = reference(stream)
-    mine = observed(decoder, found)
+    events = [(each.id, each.event, each.data.decode("utf-8", "replace")) for each in found]
+    mine = (events, decoder.last_event_id, decoder.retry_ms)
     if refused:
         assert mine[0] == expected[0][: len(mine[0])], f"{mine} is not the beginning of {expected}"
     else:

@@ -10,6 +10,7 @@ from runglass.testing import RunningServer
 from tests.contract.wire import ANYTHING, http_for, known_key
 
 SECRET = "nothing of a flow or a run is told"
+FORGED = {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7", "X-Real-IP": "10.9.8.7"}
 
 
 class Admin:
@@ -45,12 +46,11 @@ def test_each_change_is_logged_once_with_its_actor_and_address(admin: Admin) -> 
     assert admin.http.put(path, content=ANYTHING.encode()).status_code == 200
     assert admin.http.post(f"{path}/publish").json() == {"version": 2}
     assert admin.http.put(f"{path}/production", json={"version": 1}).status_code == 200
-    made = admin.http.post("/keys", json={"role": "read"}).json()
+    made = admin.http.post("/keys", json={"role": "read"}, headers=FORGED).json()
     for _ in range(2):
         assert admin.http.delete(f"/keys/{made['id']}").status_code == 200
-    run = admin.http.post(
-        f"/seq/acme/{admin.project}/anything/execute", json={"parameters": {"x": SECRET}}
-    ).json()
+    body = {"parameters": {"x": SECRET}}
+    run = admin.http.post(f"/seq/acme/{admin.project}/anything/execute", json=body).json()
     assert admin.http.delete(f"/flow-runs/{run['executionId']}?purge=true").status_code == 202
 
     told = admin.entries()
@@ -79,31 +79,24 @@ def test_each_change_is_logged_once_with_its_actor_and_address(admin: Admin) -> 
     assert made["key"] not in text
 
 
-def test_pages_and_filters_select_entries_and_bad_ones_are_refused(
-    server: RunningServer, admin: Admin
-) -> None:
+def test_pages_and_filters_select_entries(admin: Admin) -> None:
     made = [admin.http.post("/keys", json={"role": "read"}).json()["id"] for _ in range(5)]
     admin.http.delete(f"/keys/{made[0]}")
     everything = admin.entries()
     assert len(everything) == 8
-    pages, cursor = [], None
-    while True:
-        query = {"limit": 3} | ({} if cursor is None else {"cursor": cursor})
+    listed, query = list[dict[str, Any]](), dict[str, Any](limit=3)
+    for size in (3, 3, 2):
         page = admin.http.get("/audit", params=query).json()
-        pages.append(page["entries"])
-        cursor = page["nextCursor"]
-        if cursor is None:
-            break
-    assert [len(page) for page in pages] == [3, 3, 2]
-    assert [entry for page in pages for entry in page] == everything
+        assert len(page["entries"]) == size
+        listed += page["entries"]
+        query = {"limit": 3, "cursor": page["nextCursor"]}
+    assert (listed, query["cursor"]) == (everything, None)
     assert [entry["action"] for entry in admin.entries(action="key.revoked")] == ["key.revoked"]
     assert admin.entries(since=everything[0]["at"])[0] == everything[0]
     assert admin.entries(since="9999-12-31T23:59:59-01:00") == []
 
 
-def test_changes_of_another_project_are_not_listed(
-    server: RunningServer, admin: Admin, http: httpx2.Client
-) -> None:
+def test_changes_of_another_project_are_not_listed(admin: Admin, http: httpx2.Client) -> None:
     own = {entry["id"] for entry in admin.entries()}
     theirs = {entry["id"] for entry in http.get("/audit?limit=100").json()["entries"]}
     assert own
@@ -112,9 +105,3 @@ def test_changes_of_another_project_are_not_listed(
     # A cursor is a place in the one order of all projects, and shows nothing of the others.
     cursor = http.get("/audit?limit=1").json()["nextCursor"]
     assert {entry["id"] for entry in admin.entries(cursor=cursor)} <= own
-
-
-def test_no_header_changes_the_address_of_an_entry(server: RunningServer, admin: Admin) -> None:
-    forged = {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7", "X-Real-IP": "10.9.8.7"}
-    admin.http.post("/keys", json={"role": "read"}, headers=forged)
-    assert admin.entries(limit=1)[0]["actor"]["address"] == "127.0.0.1"

@@ -57,9 +57,8 @@ def taken(http: httpx2.Client, body: dict[str, Any]) -> Any:
     return http.get(f"/flow-runs/{answer.json()['executionId']}").json()["input"]
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
+def test_ten_attachments_are_taken(http: httpx2.Client) -> None:
+    fields = [
         {"url": url_of(2048)},
         {"url": "https://user@[2001:db8::1]:8443/a%20b?c=d#e"},
         {"url": "HTTPS://example.org"},
@@ -67,16 +66,13 @@ def taken(http: httpx2.Client, body: dict[str, Any]) -> Any:
         {"filename": "holiday. 1.png"},
         {"kind": "url"},
         *({"mimeType": f"image/{kind}"} for kind in ("jpeg", "png", "webp", "gif")),
-    ],
-)
-def test_ten_attachments_are_taken(http: httpx2.Client, fields: dict[str, str]) -> None:
-    given = [PNG | fields] * 10
+    ]
+    given = [PNG | each for each in fields]
+    assert len(given) == 10
     assert taken(http, {"message": "a", "attachments": given})["attachments"] == given
-
-
-def test_both_spellings_of_an_attachment_are_taken_and_nulls_are_not_given(http: httpx2.Client) -> None:
-    given = {"url": PNG["url"], "mime_type": "image/png", "mimeType": None, "filename": None, "size": 3}
-    assert taken(http, {"message": "a", "attachments": [given]})["attachments"] == [PNG]
+    # In both spellings; what is null is not given.
+    odd = {"url": PNG["url"], "mime_type": "image/png", "mimeType": None, "filename": None, "size": 3}
+    assert taken(http, {"message": "a", "attachments": [odd]})["attachments"] == [PNG]
 
 
 @pytest.mark.parametrize(
@@ -129,36 +125,25 @@ def test_a_megabyte_of_messages_is_taken(http: httpx2.Client) -> None:
     assert refusal(too_many, "1,000,001 bytes") == (413, "MESSAGES_TOO_LARGE")
 
 
-IMAGES: list[tuple[dict[str, Any] | str, str]] = [
-    (PNG | {"kind": "base64"}, ".kind` must be 'url'"),
-    *(
-        (PNG | {"mimeType": each}, ".mimeType` must be one of")
-        for each in ("image/tiff", "image/png; a=b", "")
-    ),
-    *(
-        (PNG | {"url": url}, ".url` must be a full https:// address")
-        for url in (
-            *(
-                "http://example.org/a.png",
-                "data:image/png;base64,AAAA",
-                "file:///a.png",
-                "//example.org/a.png",
-            ),
-            *("https://", "https:///a.png", "https://[bad/a.png", "https://example.org/a b", ""),
-            *("https://example.org/a\n", "ht\ntps://example.org"),
-        )
-    ),
-    (PNG | {"url": url_of(2049)}, ".url` has 2,049 characters"),
-    (PNG | {"filename": "x" * 256}, ".filename` has 256 characters"),
-    *((PNG | {"filename": name}, ".filename` must be a bare name") for name in ("a/b.png", "a\\b", "..png")),
-    (PNG | {"url": None}, ".url` is missing"),
-    (PNG | {"url": ["https://a"]}, ".url` must be text"),
-    (PNG | {"mimeType": None}, ".mimeType` is missing"),
-    (PNG | {"mimeType": 3}, ".mimeType` must be text"),
-    (PNG | {"kind": True}, ".kind` must be text"),
-    (PNG | {"filename": {}}, ".filename` must be text"),
-    ("https://example.org/a.png", "` must be an object"),
-]
+NO_URLS = (
+    *("http://example.org/a.png", "data:image/png;base64,AAAA", "file:///a.png", "//example.org/a.png"),
+    *("https://", "https:///a.png", "https://[bad/a.png", "https://example.org/a b", ""),
+    *("https://example.org/a\n", "ht\ntps://example.org"),
+)
+IMAGES: dict[str, list[dict[str, Any]]] = {
+    ".kind` must be 'url'": [{"kind": "base64"}],
+    ".kind` must be text": [{"kind": True}],
+    ".mimeType` must be one of": [{"mimeType": each} for each in ("image/tiff", "image/png; a=b", "")],
+    ".mimeType` must be text": [{"mimeType": 3}],
+    ".mimeType` is missing": [{"mimeType": None}],
+    ".url` must be a full https:// address": [{"url": url} for url in NO_URLS],
+    ".url` must be text": [{"url": ["https://a"]}],
+    ".url` is missing": [{"url": None}],
+    ".url` has 2,049 characters": [{"url": url_of(2049)}],
+    ".filename` has 256 characters": [{"filename": "x" * 256}],
+    ".filename` must be a bare name": [{"filename": name} for name in ("a/b.png", "a\\b", "..png")],
+    ".filename` must be text": [{"filename": {}}],
+}
 TOOLS: list[tuple[Any, Any, str]] = [
     ("x", None, "`tools`"),
     ({}, None, "`tools`"),
@@ -218,7 +203,12 @@ SHOWN_WRONGLY: list[tuple[dict[str, Any], str]] = [
 ]
 REFUSED: dict[tuple[int, str], list[tuple[dict[str, Any], str]]] = {
     (400, "INVALID_ATTACHMENT"): [
-        *(({"attachments": [PNG, wrong]}, f"`attachments[1]{said}") for wrong, said in IMAGES),
+        *(
+            ({"attachments": [PNG, PNG | wrong]}, f"`attachments[1]{said}")
+            for said, fields in IMAGES.items()
+            for wrong in fields
+        ),
+        ({"attachments": [PNG, PNG["url"]]}, "`attachments[1]` must be an object"),
         ({"attachments": [PNG] * 11}, "11 entries; at most 10"),
         *(({"messages": [turn, NOW]}, said) for turn, said in SHOWN_WRONGLY),
     ],
@@ -371,38 +361,36 @@ def test_results_are_taken_in_every_spelling_and_order_as_text_or_json(
     ]
 
 
+SHOWS = {"role": "tool", "toolCallId": "B", "content": [image("https://a.b/c.png")]}
+MISMATCH: list[tuple[list[Any], str]] = [
+    ([], "no result for the tool call 'A', 'B'"),
+    ([GOOD], "no result for the tool call 'B'"),
+    ([GOOD, GOOD], "two results for the tool call 'A'"),
+    ([GOOD, {"toolCallId": "c", "output": 1}], "no tool call 'c' is pending; the run waits for 'A', 'B'"),
+    ([GOOD, {"output": 1}], "`toolCallMessages[2]` must name its tool call"),
+    ([GOOD, {"toolCallId": 3, "output": 1}], "`toolCallMessages[2]` must name its tool call"),
+    ([GOOD, {"toolCallId": "B", "tool_call_id": "A", "output": 1}], "must name its tool call"),
+    ([GOOD, {"toolCallId": "B"}], "has no `content`"),
+    ([GOOD, {"toolCallId": "B", "content": "1", "output": "2"}], "both `content` and `output`"),
+    ([NOW], "`toolCallMessages[1]` is not the result"),
+]
+
+
 @pytest.mark.parametrize(
-    ("results", "said"),
+    ("results", "code", "said"),
     [
-        ([], "no result for the tool call 'A', 'B'"),
-        ([GOOD], "no result for the tool call 'B'"),
-        ([GOOD, GOOD], "two results for the tool call 'A'"),
-        (
-            [GOOD, {"toolCallId": "c", "output": 1}],
-            "no tool call 'c' is pending; the run waits for 'A', 'B'",
-        ),
-        ([GOOD, {"output": 1}], "`toolCallMessages[2]` must name its tool call"),
-        ([GOOD, {"toolCallId": 3, "output": 1}], "`toolCallMessages[2]` must name its tool call"),
-        ([GOOD, {"toolCallId": "B", "tool_call_id": "A", "output": 1}], "must name its tool call"),
-        ([GOOD, {"toolCallId": "B"}], "has no `content`"),
-        ([GOOD, {"toolCallId": "B", "content": "1", "output": "2"}], "both `content` and `output`"),
-        ([NOW], "`toolCallMessages[1]` is not the result"),
+        *((results, "TOOL_RESULTS_MISMATCH", said) for results, said in MISMATCH),
+        ([GOOD, SHOWS], "INVALID_ATTACHMENT", "a tool's result has text alone"),
     ],
 )
 def test_results_that_do_not_match_the_calls_are_refused(
-    http: httpx2.Client, paused: dict[str, Any], results: list[Any], said: str
+    http: httpx2.Client, paused: dict[str, Any], results: list[Any], code: str, said: str
 ) -> None:
     answer = resume(http, paused, *results)
     for name, call in zip("AB", paused["toolCalls"], strict=True):
         said = said.replace(f"'{name}'", repr(call["id"]))
-    assert refusal(answer, said) == (400, "TOOL_RESULTS_MISMATCH")
+    assert refusal(answer, said) == (400, code)
     assert detail(answer)["executionId"] == paused["executionId"]
-
-
-def test_a_result_that_is_an_image_is_refused(http: httpx2.Client, paused: dict[str, Any]) -> None:
-    picture = {"role": "tool", "toolCallId": "B", "content": [image("https://a.b/c.png")]}
-    refused = refusal(resume(http, paused, GOOD, picture), "a tool's result has text alone")
-    assert refused == (400, "INVALID_ATTACHMENT")
 
 
 @pytest.mark.parametrize("name", ["Idempotency-Key", "X-Session-Id"])

@@ -3,13 +3,13 @@
 from typing import Any
 
 import httpx2
-import pytest
 
 from runglass.diff.run_diff import RunDiff
 from runglass.server.services.run_diff import diff_runs
 from runglass.testing import RunningServer
-from tests.contract.wire import execute, http_for, refusal
+from tests.contract.wire import detail, execute, http_for, refusal
 from tests.faulty_store import FaultyStore
+from tests.servers import server_with
 
 SHAPE = """
 slug: shape
@@ -36,21 +36,31 @@ steps:
 """
 JsonObject = dict[str, Any]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def flows(server: RunningServer) -> None:
-    server.push(SHAPE)
+server = server_with(SHAPE, capture="full")
 
 
 def run(http: httpx2.Client, *words: str, **more: Any) -> str:
     return execute(http, "shape", parameters={"words": list(words)}, **more)
 
 
-def diff(http: httpx2.Client, a: str, b: str, **query: str) -> JsonObject:
-    answer = http.get(f"/flow-runs/{a}/diff/{b}", params=query)
+def got(http: httpx2.Client, path: str, query: dict[str, str]) -> JsonObject:
+    answer = http.get(f"/flow-runs/{path}", params=query)
     assert answer.status_code == 200, answer.text
     found: JsonObject = answer.json()
     return found
+
+
+def diff(http: httpx2.Client, a: str, b: str, **query: str) -> JsonObject:
+    return got(http, f"{a}/diff/{b}", query)
+
+
+def step_diff(http: httpx2.Client, run_id: str, step: str, **query: str) -> JsonObject:
+    return got(http, f"{run_id}/steps/{step}/diff", query)
+
+
+def paths_of(compared: JsonObject, field: str) -> Any:
+    """Where the field of two attempts differs."""
+    return next(change["paths"] for change in compared["changes"] if change["field"] == field)
 
 
 def addresses(found: JsonObject) -> list[str]:
@@ -63,39 +73,28 @@ def addresses(found: JsonObject) -> list[str]:
 def test_two_runs_with_the_same_inputs_are_the_same(http: httpx2.Client) -> None:
     a, b = run(http, "a", "b"), run(http, "a", "b")
     found = diff(http, a, b)
-    assert (found["a"]["id"], found["b"]["id"]) == (a, b)
-    assert "firstDivergence" not in found
-    assert {name: value for name, value in found.items() if name not in ("a", "b")} == {
-        "same": True,
-        "flows": "same",
-        "rows": [],
-        "differentRows": 0,
-        "sameRows": 5,
-        "sizeOnlyRows": 0,
-        "cut": False,
-    }
+    assert (found.pop("a")["id"], found.pop("b")["id"]) == (a, b)
+    counts = {"differentRows": 0, "sameRows": 5, "sizeOnlyRows": 0}
+    assert found == {"same": True, "flows": "same", "rows": [], **counts, "cut": False}
 
 
 def test_the_first_divergence_is_the_first_in_the_flow_and_its_rows_say_where_values_differ(
     http: httpx2.Client,
 ) -> None:
-    found = diff(http, run(http, "a", "gut", "c"), run(http, "a", "good", "c"))
+    a, b = run(http, "a", "gut", "c"), run(http, "a", "good", "c")
+    found = diff(http, a, b)
     assert not found["same"]
     assert addresses(found) == ["words 1", "slow[1] 1", "say[1] 1"]
-    assert found["firstDivergence"] == {
-        "sentence": 'words: input differs at words[1]: "gut" / "good"',
-        "stepId": "words",
-        "attempt": 1,
-    }
-    output = next(change for change in found["rows"][2]["changes"] if change["field"] == "output")
-    assert output["paths"] == [{"path": "text", "kind": "changed", "a": "GUT", "b": "GOOD"}]
+    sentence = 'words: input differs at words[1]: "gut" / "good"'
+    assert found["firstDivergence"] == {"sentence": sentence, "stepId": "words", "attempt": 1}
+    assert paths_of(found["rows"][2], "output") == [
+        {"path": "text", "kind": "changed", "a": "GUT", "b": "GOOD"}
+    ]
     assert (found["differentRows"], found["sameRows"]) == (3, 4)
-
-
-def test_all_lists_the_attempts_that_do_not_differ_too(http: httpx2.Client) -> None:
-    found = diff(http, run(http, "a", "b"), run(http, "a", "c"), all="true")
-    assert addresses(found) == ["words 1", "slow[0] 1", "say[0] 1", "slow[1] 1", "say[1] 1"]
-    assert [bool(row["changes"]) for row in found["rows"]] == [True, False, False, True, True]
+    with_same = diff(http, a, b, all="true")
+    in_order = ["words 1"] + [f"{step}[{index}] 1" for index in range(3) for step in ("slow", "say")]
+    assert addresses(with_same) == in_order
+    assert [row for row in with_same["rows"] if row["changes"]] == found["rows"]
 
 
 def test_a_run_that_others_may_not_see_is_not_found_whichever_it_is(
@@ -107,10 +106,11 @@ def test_a_run_that_others_may_not_see_is_not_found_whichever_it_is(
         answer = stranger.post("/seq/acme/others/shape/execute", json={"parameters": {"words": ["a"]}})
         theirs = answer.json()["executionId"]
         for pair in ((own, theirs), (theirs, own)):
-            answer = stranger.get(f"/flow-runs/{pair[0]}/diff/{pair[1]}")
-            assert refusal(answer) == (404, "RUN_NOT_FOUND")
-            assert answer.json()["detail"]["executionId"] == own
-            assert refusal(http.get(f"/flow-runs/{pair[0]}/diff/{pair[1]}")) == (404, "RUN_NOT_FOUND")
+            path = "/flow-runs/{}/diff/{}".format(*pair)
+            for asks, unseen in ((stranger, own), (http, theirs)):
+                answer = asks.get(path)
+                assert refusal(answer) == (404, "RUN_NOT_FOUND")
+                assert detail(answer)["executionId"] == unseen
 
 
 def test_a_run_that_is_purged_while_it_is_read_is_not_found(
@@ -152,26 +152,17 @@ def test_beyond_the_limit_of_attempts_the_rest_is_left_out_and_none_is_said_to_b
     assert (found.different_rows, found.same_rows, found.cut, found.same) == (0, 10, True, False)
 
 
-def step_diff(http: httpx2.Client, run_id: str, step: str, **query: str) -> JsonObject:
-    answer = http.get(f"/flow-runs/{run_id}/steps/{step}/diff", params=query)
-    assert answer.status_code == 200, answer.text
-    found: JsonObject = answer.json()
-    return found
-
-
 def test_two_iterations_of_a_step_are_compared(http: httpx2.Client) -> None:
     run_id = run(http, "one", "two", "one")
     found = step_diff(http, run_id, "say", loop_index="0", with_loop_index="1")
     assert (found["stepId"], found["same"]) == ("say", False)
     assert (found["a"]["loopPath"], found["b"]["loopPath"]) == ([0], [1])
-    output = next(change for change in found["changes"] if change["field"] == "output")
-    assert output["paths"] == [{"path": "text", "kind": "changed", "a": "ONE", "b": "TWO"}]
-    places = [
-        change["paths"]
-        for change in step_diff(http, run_id, "say", loop_index="0", with_loop_index="2")["changes"]
-        if change["field"] == "input"
-    ]
-    assert places == [[{"path": "index", "kind": "changed", "a": 0, "b": 2}]]
+    assert paths_of(found, "output") == [{"path": "text", "kind": "changed", "a": "ONE", "b": "TWO"}]
+    found = step_diff(http, run_id, "say", loop_index="0", with_loop_index="2")
+    assert paths_of(found, "input") == [{"path": "index", "kind": "changed", "a": 0, "b": 2}]
+    for query in ({"with_loop_index": "7"}, {"attempt": "3"}, {"with_position": "900"}):
+        none = http.get(f"/flow-runs/{run_id}/steps/say/diff", params=query)
+        assert refusal(none) == (404, "STEP_NOT_FOUND")
 
 
 def test_two_attempts_of_a_step_are_compared(http: httpx2.Client) -> None:
@@ -182,10 +173,3 @@ def test_two_attempts_of_a_step_are_compared(http: httpx2.Client) -> None:
     assert fields == ["status", "error"]
     same = step_diff(http, run_id, "say", attempt="2")
     assert (same["same"], same["changes"]) == (True, [])
-
-
-def test_an_attempt_that_is_not_there_is_compared_with_none(http: httpx2.Client) -> None:
-    run_id = run(http, "one")
-    path = f"/flow-runs/{run_id}/steps/say/diff"
-    for query in ({"with_loop_index": "7"}, {"attempt": "3"}, {"with_position": "900"}):
-        assert refusal(http.get(path, params=query)) == (404, "STEP_NOT_FOUND")

@@ -1,12 +1,10 @@
 """What libraries have sent once, taken in again: the runs tell what the model server's ledger says."""
 
-from collections.abc import Iterable
-
 import pytest
 
 from runglass.testing import ORG, PROJECT, RunningServer
 from tests.emitters import fixtures
-from tests.emitters.capture import FLOW, Export, flow_of, send
+from tests.emitters.capture import FLOW, flow_of, send
 from tests.emitters.comparison import compare, shortfalls
 from tests.emitters.readback import Api
 from tests.emitters.table import ROWS
@@ -30,19 +28,12 @@ def test_the_totals_of_the_runs_are_those_of_the_ledger(server: RunningServer, r
     wrong: list[str] = []
     for case in fixtures.read(row).cases:
         flow = flow_of(row, case.name)
-        refused = _sent(case.exports, server, key, flow)
+        headers = {"Authorization": f"Bearer {key}", FLOW: flow}
+        refused = []
+        for export in case.exports:
+            status, _, body = send(export, server.address, headers)
+            assert status == 200, f"{flow}: {export.path}"
+            refused += [f"{export.path}: {body!r}"] if body else []
         found = compare(case.name, case.calls, refused, api.told(flow), KNOWN.get((row, case.name)))
         wrong += [f"{case.name}: {each}" for each in found]
     assert not wrong, "\n".join(wrong)
-
-
-def _sent(exports: Iterable[Export], server: RunningServer, key: str, flow: str) -> list[str]:
-    """The answers that refuse something."""
-    refused = []
-    for export in exports:
-        headers = {"Authorization": f"Bearer {key}", FLOW: flow}
-        status, _, body = send(export, server.address, headers)
-        assert status == 200, f"{flow}: {export.path}"
-        if body:
-            refused.append(f"{export.path}: {body!r}")
-    return refused

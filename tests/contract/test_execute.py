@@ -1,4 +1,4 @@
-"""`POST …/execute`: bodies in, outcomes out."""
+"""`POST …/execute`: bodies in, outcomes out, and inputs with the defaults that the flow declares."""
 
 import gzip
 import re
@@ -8,9 +8,33 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import UUID, detail, refusal
+from tests.contract.stores import own_server
+from tests.contract.wire import FLOWS, UUID, detail, refusal
 
 PATH = "/seq/acme/demo/words/execute"
+LETTER = """
+slug: letter
+inputs:
+  type: object
+  additionalProperties: false
+  properties:
+    message: {type: string, default: Dear reader}
+    tone: {$ref: "#/$defs/tone"}
+    page: {type: object, properties: {size: {type: string, default: A4}, lines: {type: integer}}}
+    copies: {type: integer, default: 1, minimum: 1}
+  required: [message, tone]
+  $defs: {tone: {enum: [warm, cool], default: warm}}
+steps:
+  - {id: write, type: llm, model: echo}
+  - {id: all, type: passthrough, input: {all: "{{ initial }}"}}
+"""
+UNFIT = """
+slug: unfit
+inputs: {type: object, properties: {copies: {type: integer, default: many}}}
+steps: [{id: keep, type: passthrough}]
+"""
+
+server = own_server(*FLOWS, LETTER, UNFIT, capture="full")
 
 
 def test_a_completed_run_answers_with_result_flow_count_and_id(http: httpx2.Client) -> None:
@@ -27,10 +51,12 @@ def test_a_completed_run_answers_with_result_flow_count_and_id(http: httpx2.Clie
     assert (run["flowId"], run["triggerType"]) == (body["flowId"], "api")
 
 
-def test_message_and_parameters_are_the_inputs_side_by_side(http: httpx2.Client) -> None:
-    body = {"message": "hello", "parameters": {"n": 1, "deep": {"list": [1, None, "é"]}}}
-    answer = http.post("/seq/acme/demo/anything/execute", json=body)
-    assert answer.json()["result"] == {"n": 1, "deep": {"list": [1, None, "é"]}, "message": "hello"}
+def test_message_and_parameters_are_the_inputs_side_by_side_with_numbers_of_any_size(
+    http: httpx2.Client,
+) -> None:
+    given = {"n": [1, 2**63, -(2**63) - 1, 2**64, 10**30], "deep": {"list": [1, None, "é"]}}
+    answer = http.post("/seq/acme/demo/anything/execute", json={"message": "hello", "parameters": given})
+    assert answer.json()["result"] == {**given, "message": "hello"}
 
 
 @pytest.mark.parametrize("name", ["blockOverrides", "block_overrides"])
@@ -96,12 +122,6 @@ def test_what_the_flow_does_not_have_is_refused_by_its_name(
 )
 def test_a_body_that_is_no_json_object_is_refused(http: httpx2.Client, body: bytes) -> None:
     assert refusal(http.post(PATH, content=body), "body") == (422, "INVALID_REQUEST")
-
-
-def test_numbers_of_any_size_come_back_as_they_went_in(http: httpx2.Client) -> None:
-    for number in (2**63, -(2**63) - 1, 2**64, 10**30):
-        answer = http.post("/seq/acme/demo/anything/execute", json={"parameters": {"n": number}})
-        assert answer.json()["result"] == {"n": number}
 
 
 def test_unknown_flows_and_versions(http: httpx2.Client) -> None:
@@ -173,3 +193,29 @@ def test_a_json_body_is_taken_whatever_its_declared_type(
     headers = {} if content_type is None else {"Content-Type": content_type}
     answer = http.post(PATH, content=b'{"message": "a"}', headers=headers)
     assert answer.status_code == 200, answer.text
+
+
+def test_defaults_are_the_inputs_of_a_run_that_gives_none(http: httpx2.Client) -> None:
+    answer = http.post("/seq/acme/demo/letter/execute", json={})
+    filled = {"message": "Dear reader", "tone": "warm", "copies": 1}
+    assert answer.json()["result"] == {"all": filled}
+    trace = http.get(f"/flow-runs/{answer.json()['executionId']}/trace").json()
+    first = next(step for step in trace["steps"] if step["stepId"] == "write")
+    assert first["inputContext"].items() >= filled.items()
+    assert first["outputContext"] == {"text": "Dear reader"}
+    stepped = http.post("/seq/acme/demo/letter/v1/step", json={"stepIndex": 0})
+    assert stepped.status_code == 200
+    assert "Dear reader" in stepped.text
+
+
+def test_given_inputs_stand_nested_objects_get_their_defaults_and_all_are_checked(
+    http: httpx2.Client,
+) -> None:
+    given = {"message": "Hi", "parameters": {"tone": "cool", "page": {"lines": 3}}}
+    answer = http.post("/seq/acme/demo/letter/execute", json=given)
+    page = {"lines": 3, "size": "A4"}
+    assert answer.json()["result"]["all"] == {"message": "Hi", "tone": "cool", "copies": 1, "page": page}
+    unfit = http.post("/seq/acme/demo/letter/execute", json={"parameters": {"copies": 0}})
+    assert refusal(unfit) == (422, "INVALID_REQUEST")
+    unfit = http.post("/seq/acme/demo/unfit/execute", json={})
+    assert refusal(unfit, "parameters.copies") == (422, "INVALID_REQUEST")

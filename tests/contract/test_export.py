@@ -37,27 +37,14 @@ steps:
 KIND_OF_CLIENT, KIND_INTERNAL = 3, 1
 
 
-@pytest.fixture(scope="module", autouse=True)
-def flows(server: RunningServer) -> None:
+@pytest.fixture(scope="module")
+def runs(server: RunningServer, http: httpx2.Client) -> dict[str, str]:
+    """A run of each flow."""
     for flow in (SIDE_BY_SIDE, FAILING):
         server.push(flow)
-
-
-@pytest.fixture(scope="module")
-def failed(flows: None, http: httpx2.Client) -> str:
-    return ran(http, "failing", message="you")
-
-
-@pytest.fixture(scope="module", params=["words", "grid", "side-by-side", "failing"])
-def run_id(request: pytest.FixtureRequest, failed: str, http: httpx2.Client) -> str:
-    if request.param == "failing":
-        return failed
-    bodies: dict[str, dict[str, Any]] = {
-        "words": {"message": "a bb ccc"},
-        "grid": {"parameters": {"rows": [list(range(20)), [30, 31], list(range(10, 40))]}},
-        "side-by-side": {},
-    }
-    return execute(http, request.param, **bodies[request.param])
+    body = {"message": "a bb ccc", "parameters": {"rows": [list(range(20)), [30, 31], list(range(10, 40))]}}
+    good = {slug: execute(http, slug, **body) for slug in ("words", "grid", "side-by-side")}
+    return {**good, "failing": ran(http, "failing", message="you")}
 
 
 def spans_of(http: httpx2.Client, run_id: str) -> list[dict[str, Any]]:
@@ -66,10 +53,6 @@ def spans_of(http: httpx2.Client, run_id: str) -> list[dict[str, Any]]:
     assert scope["scope"]["name"] == "runglass"
     found: list[dict[str, Any]] = scope["spans"]
     return found
-
-
-def attributes(span: dict[str, Any]) -> dict[str, Any]:
-    return {each["key"]: next(iter(each["value"].values())) for each in span["attributes"]}
 
 
 def rows_of(http: httpx2.Client, run_id: str) -> list[dict[str, Any]]:
@@ -90,12 +73,11 @@ def name_of(row: dict[str, Any], *, attempt: str) -> str:
     return attempt.format(**row) if row["kind"] == "attempt" else str(row["name"])
 
 
-def calls_of(http: httpx2.Client, run_id: str) -> int:
-    steps = http.get(f"/flow-runs/{run_id}/trace").json()["steps"]
-    return sum(len(step.get("modelCalls", [])) for step in steps)
-
-
-def test_otlp_has_a_span_for_each_row_below_its_parent(http: httpx2.Client, run_id: str) -> None:
+@pytest.mark.parametrize("slug", ["words", "grid", "side-by-side", "failing"])
+def test_otlp_has_a_span_for_each_row_below_its_parent(
+    http: httpx2.Client, runs: dict[str, str], slug: str
+) -> None:
+    run_id = runs[slug]
     spans = spans_of(http, run_id)
     root, *others = spans
     by_id = {span["spanId"]: span for span in spans}
@@ -103,7 +85,8 @@ def test_otlp_has_a_span_for_each_row_below_its_parent(http: httpx2.Client, run_
     assert root["traceId"] == run_id.replace("-", "")
     assert {span["traceId"] for span in spans} == {root["traceId"]}
     calls = [span for span in others if span["kind"] == KIND_OF_CLIENT]
-    assert len(calls) == calls_of(http, run_id)
+    steps = http.get(f"/flow-runs/{run_id}/trace").json()["steps"]
+    assert len(calls) == sum(len(step.get("modelCalls", [])) for step in steps)
     told = [span for span in others if span["kind"] == KIND_INTERNAL]
     rows = rows_of(http, run_id)
     assert [span["name"] for span in told] == [
@@ -120,59 +103,42 @@ def test_otlp_has_a_span_for_each_row_below_its_parent(http: httpx2.Client, run_
         assert ("status" in span) == is_bad
 
 
-def test_what_failed_says_so_with_its_error(http: httpx2.Client, failed: str) -> None:
-    spans = spans_of(http, failed)
+def test_what_failed_says_so_with_its_error(http: httpx2.Client, runs: dict[str, str]) -> None:
+    spans = spans_of(http, runs["failing"])
     bad = [span for span in spans if "status" in span]
-    assert [span["name"] for span in bad] == [
-        "invoke_workflow failing",
-        "bad",
-        "bad attempt 1",
-        "bad attempt 2",
-    ]
+    names = ["invoke_workflow failing", "bad", "bad attempt 1", "bad attempt 2"]
+    assert [span["name"] for span in bad] == names
     assert {span["status"]["code"] for span in bad} == {2}
     assert all("it broke" in span["status"]["message"] for span in bad if span["name"] != "bad")
-    assert attributes(bad[-1])["error.type"] == "CODE_ERROR"
+    assert {"key": "error.type", "value": {"stringValue": "CODE_ERROR"}} in bad[-1]["attributes"]
 
 
-@pytest.fixture(scope="module")
-def words(http: httpx2.Client) -> str:
-    return execute(http, "words", message="a bb ccc")
-
-
-def test_lines_are_a_header_and_then_each_event_byte_for_byte(http: httpx2.Client, words: str) -> None:
+def test_lines_are_a_header_and_then_each_event_byte_for_byte_and_a_document_has_the_trace_as_well(
+    http: httpx2.Client, runs: dict[str, str]
+) -> None:
+    words = runs["words"]
     answer = http.get(f"/flow-runs/{words}/export?format=jsonl")
     assert answer.headers["content-type"] == "application/jsonl"
     assert answer.headers["content-disposition"] == f'attachment; filename="words-{words}.jsonl"'
-    first, *lines = answer.text.splitlines()
-    header = json.loads(first)
+    header, *lines = answer.text.splitlines()
     flow = http.get("/flows/acme/demo/words").json()
-    assert header == {
+    source = http.get("/flows/acme/demo/words/versions/1").json()
+    described = {
         "format": "runglass-run",
         "formatVersion": 1,
         "runId": words,
         "version": 1,
         "capture": "full",
         "triggerType": "api",
-        "flow": {
-            "id": flow["id"],
-            "slug": "words",
-            "source": http.get("/flows/acme/demo/words/versions/1").json(),
-        },
+        "flow": {"id": flow["id"], "slug": "words", "source": source},
     }
+    assert json.loads(header) == described
     stream = http.get(f"/flow-runs/{words}/trace/stream").text
     assert lines == [line.removeprefix("data: ") for line in stream.splitlines() if line.startswith("data: ")]
-
-
-def test_a_document_has_the_header_the_trace_as_it_is_read_and_the_events(
-    http: httpx2.Client, words: str
-) -> None:
     answer = http.get(f"/flow-runs/{words}/export")
     assert answer.headers["content-type"] == "application/json"
-    document = answer.json()
-    lines = http.get(f"/flow-runs/{words}/export?format=jsonl").text.splitlines()
-    assert document.pop("trace") == http.get(f"/flow-runs/{words}/trace").json()
-    assert document.pop("events") == [json.loads(line) for line in lines[1:]]
-    assert document == json.loads(lines[0])
+    trace = http.get(f"/flow-runs/{words}/trace").json()
+    assert answer.json() == {**described, "trace": trace, "events": [json.loads(line) for line in lines]}
 
 
 def test_of_a_run_that_goes_on_it_is_the_part_up_to_now(server: RunningServer, http: httpx2.Client) -> None:

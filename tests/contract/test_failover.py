@@ -21,7 +21,7 @@ from runglass.errors import StoreError
 from runglass.store.records import Append, RunRecord
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_tool_calls import paused, results_of, resumption
-from tests.contract.wire import execute, frames, http_for, refusal, start
+from tests.contract.wire import execute, frames, http_for, log_of, refusal, start
 from tests.postgres_replication import replicated
 from tests.waiting import eventually
 
@@ -111,7 +111,7 @@ def after() -> Iterator[After]:
         patch = opened.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(one.runtime.store, "append", held_back)
         going, ended = start(one, "short"), start(one, "short")
-        eventually(lambda: head_of(one, going) == KEPT and head_of(one, ended) == KEPT)
+        eventually(lambda: stored(one, going).head == KEPT and stored(one, ended).head == KEPT)
         database.cut_off()
         unfinished.add(stored(one, going).no)
         is_cut_off.set()
@@ -123,32 +123,18 @@ def after() -> Iterator[After]:
         )
         seen = list[int]()
         tail = threads.submit(followed, other, going, seen)
-        eventually(lambda: status_of(one, ended) == "completed" and head_of(one, going) > 4)
-        eventually(lambda: status_of(one, waiting["executionId"]) == "running")
+        eventually(lambda: stored(one, ended).status == "completed" and stored(one, going).head > 4)
+        eventually(lambda: stored(one, waiting["executionId"]).status == "running")
         eventually(lambda: "endless" in flows_of_running(http))
-        going_head = head_of(one, going)
+        going_head = stored(one, going).head
         eventually(lambda: len(seen) >= going_head)
         change_before = http.get("/flow-runs").json()["lastChange"]
         database.fail_over()
         is_over.set()
-        eventually(
-            lambda: renewed(one, other) and status_of(one, going) == status_of(one, ended) == "completed"
-        )
-        yield After(
-            one,
-            other,
-            http,
-            going,
-            going_head,
-            ended,
-            lost,
-            lost_call,
-            waiting,
-            resumed_call,
-            tail,
-            change_before,
-            log,
-        )
+        runs = (going, ended)
+        eventually(lambda: renewed(one, other) and {stored(one, run).status for run in runs} == {"completed"})
+        lost_of = (lost, lost_call, waiting, resumed_call)
+        yield After(one, other, http, going, going_head, ended, *lost_of, tail, change_before, log)
 
 
 def renewed(*servers: RunningServer) -> bool:
@@ -170,14 +156,6 @@ def stored(server: RunningServer, run_id: str) -> RunRecord:
     return run
 
 
-def head_of(server: RunningServer, run_id: str) -> int:
-    return stored(server, run_id).head
-
-
-def status_of(server: RunningServer, run_id: str) -> str:
-    return stored(server, run_id).status
-
-
 def followed(server: RunningServer, run_id: str, seen: list[int]) -> list[int]:
     """The numbers of the events that a client of the server gets, until its stream has ended for good."""
     with Client(base_url=server.base_url, api_key=server.key) as client:
@@ -189,56 +167,37 @@ def followed(server: RunningServer, run_id: str, seen: list[int]) -> list[int]:
     return seen
 
 
-def audited(after: After) -> dict[tuple[str, str], dict[str, Any]]:
-    """The details of the newest entry of the audit log, by action and subject."""
-    entries = after.http.get("/audit", params={"limit": 100}).json()["entries"]
-    return {(entry["action"], entry["subject"]): entry["details"] for entry in reversed(entries)}
-
-
-def test_every_run_that_is_left_ends_with_its_log_whole(after: After) -> None:
-    for run_id in (after.going, after.ended):
-        for server in (after.one, after.other):
-            with http_for(server, after.one.key) as http:
-                events = frames(http.get(f"/flow-runs/{run_id}/trace/stream").text)
-            assert [int(event.id) for event in events] == list(range(1, len(events) + 1))
-            assert events[-1].event == "flow_completed"
-            ends = [event.data["stepId"] for event in events if event.event == "step_completed"]
-            assert ends == ["first", "second", "third"]
-
-
-def test_a_run_that_the_standby_lacks_is_not_there_and_its_caller_hears_so(after: After) -> None:
-    assert refusal(after.http.get(f"/flow-runs/{after.lost}/trace")) == (404, "RUN_NOT_FOUND")
-    answer = after.lost_call.result(60)
-    assert refusal(answer) == (500, "INTERNAL_ERROR")
-    assert "is not in the store any more" in answer.text
-
-
-def test_a_resumption_that_the_standby_lacks_is_answered_by_the_pause_and_can_be_made_again(
+def test_every_run_that_is_left_ends_with_its_log_whole_and_what_is_acknowledged_then_is_kept(
     after: After,
 ) -> None:
+    acknowledged = execute(after.http, "quick")
+    for server in (after.one, after.other):
+        with http_for(server, after.one.key) as http:
+            for run_id in (after.going, after.ended):
+                events = log_of(http, run_id)
+                assert events[-1].event == "flow_completed"
+                ends = [event.data["stepId"] for event in events if event.event == "step_completed"]
+                assert ends == ["first", "second", "third"]
+            trace = http.get(f"/flow-runs/{acknowledged}/trace").json()
+            assert trace["flowRun"]["status"] == "completed"
+
+
+def test_callers_hear_of_a_run_and_a_resumption_that_the_standby_lacks(after: After) -> None:
+    assert refusal(after.http.get(f"/flow-runs/{after.lost}/trace")) == (404, "RUN_NOT_FOUND")
+    answer = after.lost_call.result(60)
+    assert refusal(answer, "is not in the store any more") == (500, "INTERNAL_ERROR")
+    # The pause is the answer once more, and can be resumed again.
     answer = after.resumed_call.result(60)
-    assert answer.status_code == 200, answer.text
-    again = answer.json()
-    assert again["status"] == "tool_calls_required"
-    assert again["toolCalls"] == after.resumed["toolCalls"]
+    assert (answer.status_code, answer.json()["status"]) == (200, "tool_calls_required")
+    assert answer.json()["toolCalls"] == after.resumed["toolCalls"]
 
 
-def test_what_is_acknowledged_afterwards_is_kept(after: After) -> None:
-    run_id = execute(after.http, "quick")
-    with http_for(after.other, after.one.key) as http:
-        trace = http.get(f"/flow-runs/{run_id}/trace").json()
-    assert trace["flowRun"]["status"] == "completed"
-
-
-def test_a_tail_ends_and_has_no_number_twice_and_leaves_none_out(after: After) -> None:
-    """It is refused, wherever the run is by the time that it comes back."""
+def test_a_tail_ends_before_a_number_that_two_events_had_and_nobody_goes_on_behind_it(after: After) -> None:
+    """The tail is refused, wherever the run is by the time that it comes back."""
     *numbers, refused = after.tail.result(60)
     assert refused == -1
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) >= after.going_head
-
-
-def test_a_number_that_two_events_had_is_refused_and_others_are_not(after: After) -> None:
 
     def stream(last_id: int) -> httpx2.Response:
         headers = {"Last-Event-ID": str(last_id)}
@@ -246,13 +205,11 @@ def test_a_number_that_two_events_had_is_refused_and_others_are_not(after: After
 
     assert frames(stream(KEPT).text)[0].id == str(KEPT + 1)
     for last_id in (KEPT + 1, after.going_head):
-        assert refusal(stream(last_id)) == (422, "INVALID_REQUEST")
-        assert f"or go on after event {KEPT}" in stream(last_id).text
-    end = head_of(after.one, after.going)
+        said = f"or go on after event {KEPT}"
+        assert refusal(stream(last_id), said) == (422, "INVALID_REQUEST")
+    end = stored(after.one, after.going).head
     assert frames(stream(end - 1).text)[0].id == str(end)
-
-
-def test_numbers_of_changes_that_were_given_and_lost_do_not_come_again(after: After) -> None:
+    # Nor do numbers of changes come again that were given and lost.
     assert after.http.get("/flow-runs").json()["lastChange"] > after.change_before
 
 
@@ -260,7 +217,8 @@ def test_what_was_lost_is_said(after: After) -> None:
     log = [record.getMessage() for record in after.log.buffer]
     assert any(f"run {after.lost} is lost: " in line for line in log)
     assert any("where a standby has taken over, the last commits may be missing" in line for line in log)
-    told = audited(after)
+    entries = after.http.get("/audit", params={"limit": 100}).json()["entries"]
+    told = {(entry["action"], entry["subject"]): entry["details"] for entry in reversed(entries)}
     assert ("run.lost", after.lost) in told
     back = told["run.set_back", after.going]
     assert back["after"] == {"events": KEPT}

@@ -1,10 +1,17 @@
-"""Two projects on one server: what one of them does, by its number or its time, costs the other little."""
+"""Two projects on one server: what one of them does, by its number or its time, costs the other little.
+
+A caller that hangs up gives its place among the open calls back; the run that it started goes on.
+"""
 
 import asyncio
+import json
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import wraps
+from itertools import count
 from typing import Any
 
 import httpx2
@@ -13,33 +20,149 @@ import pytest
 from runglass.limits.pace import LARGE_READ_BYTES, current_project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import detail, http_for, requests_in
+from tests.contract.wire import (
+    ANYTHING,
+    ENDLESS,
+    LONGEST_S,
+    detail,
+    head_of,
+    http_for,
+    raw_connection,
+    read_answer,
+    refusal,
+    requests_in,
+    start,
+)
+from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
 RUNAWAY = "slug: runaway\nsteps: [{id: run, type: code, code: 'while True: pass'}]\n"
 CODE = "slug: code\nsteps: [{id: sum, type: code, code: 'return {\"n\": 1 + 1}'}]\n"
-KEEP = "slug: keep\ncapture: full\nsteps: [{id: keep, type: passthrough}]\n"
+KEEP = "slug: keep\nsteps: [{id: keep, type: passthrough}]\n"
+PLACES = 2
+numbers = count()
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     limits = {"max_concurrent_runs": 3, "max_queued_runs": 20, "code_time_limit_ms": 600_000}
-    with running_server(**limits, log_level="error") as running:
-        running.push(RUNAWAY)
-        running.push(CODE, org="guests", project="one")
+    with running_server(
+        **limits, max_streams_per_project=PLACES, capture="full", log_level="error"
+    ) as running:
+        for flow in (ANYTHING, ENDLESS, RUNAWAY, KEEP):
+            running.push(flow)
+        for flow in (ANYTHING, CODE, KEEP):
+            running.push(flow, org="guests", project="one")
         yield running
-
-
-@pytest.fixture(scope="module")
-def flood(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.key) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
 def guest(server: RunningServer) -> Iterator[httpx2.Client]:
     with http_for(server, server.make_key("guests", "one")) as client:
         yield client
+
+
+def call(server: RunningServer, *headers: str) -> bytes:
+    """A blocking call whose run goes on until it is cancelled."""
+    # No body is that of a call that has failed: its first repeat would be answered with the same failure.
+    body = json.dumps({"parameters": {"n": next(numbers)}}).encode()
+    more = [*headers, f"Content-Length: {len(body)}"]
+    return head_of(server, "POST", "/api/v1/seq/acme/demo/endless/execute", *more) + body
+
+
+def is_full(http: httpx2.Client) -> bool:
+    answer = http.post("/seq/acme/demo/anything/execute", json={})
+    if answer.status_code == 200:
+        return False
+    assert refusal(answer, "nothing was started") == (429, "RATE_LIMITED")
+    assert detail(answer)["limit"] == "max_streams_per_project"
+    assert int(answer.headers["retry-after"]) >= 1
+    return True
+
+
+def running(http: httpx2.Client) -> set[str]:
+    runs = http.get("/flow-runs", params={"flow": "endless", "limit": 100}).json()["runs"]
+    return {run["id"] for run in runs if run["status"] == "running"}
+
+
+def clear(http: httpx2.Client) -> None:
+    for run in running(http):
+        assert http.delete(f"/flow-runs/{run}").status_code == 202
+    eventually(lambda: not running(http))
+
+
+def watch(server: RunningServer) -> bytes:
+    """A stream of a run that goes on until it is cancelled."""
+    return head_of(server, "GET", f"/api/v1/flow-runs/{start(server, 'endless')}/trace/stream")
+
+
+@pytest.mark.parametrize(("request_of", "reset"), [(call, False), (call, True), (watch, False)])
+def test_a_project_has_so_many_calls_and_streams_and_one_whose_caller_left_is_not_counted(
+    server: RunningServer,
+    http: httpx2.Client,
+    guest: httpx2.Client,
+    request_of: Callable[[RunningServer], bytes],
+    reset: bool,
+) -> None:
+    with ExitStack() as opened:
+        connections = [opened.enter_context(raw_connection(server)) for _ in range(PLACES)]
+        for connection in connections:
+            connection.sendall(request_of(server))
+        eventually(lambda: len(running(http)) == requests_in(server) == PLACES)
+        assert is_full(http)
+        before = running(http)
+        assert guest.post("/seq/guests/one/anything/execute", json={}).status_code == 200
+        if reset:
+            # Closed with a time of zero, a socket sends a reset.
+            for connection in connections:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    eventually(lambda: not is_full(http))
+    assert running(http) == before, "the runs go on"
+    clear(http)
+
+
+def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    asked = call(server, "Idempotency-Key: once")
+    with raw_connection(server) as first:
+        first.sendall(asked)
+        eventually(lambda: len(running(http)) == 1)
+        with raw_connection(server) as repeat:
+            repeat.sendall(asked)
+            eventually(lambda: requests_in(server) == PLACES)
+            assert is_full(http)
+        eventually(lambda: not is_full(http))
+        eventually(lambda: requests_in(server) == 1)
+        assert len(running(http)) == 1
+        clear(http)
+        assert first.recv(65_536).startswith(b"HTTP/1.1 500 ")
+    with raw_connection(server) as again:
+        again.sendall(asked)
+        status, headers, _ = read_answer(again)
+    assert (status, headers["idempotent-replayed"]) == (500, "true")
+
+
+def test_for_a_caller_who_left_nothing_is_searched(
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
+) -> None:
+    """Four ask; while the search of the first goes on, all but the last leave, which waits until its end."""
+    searched, goes_on = faults.calls("runs"), threading.Event()
+    faults.before("runs", lambda *_, **__: asyncio.to_thread(goes_on.wait, LONGEST_S))
+    with ThreadPoolExecutor(1) as stays:
+        with ExitStack() as opened:
+            for limit in (1, 2, 3):
+                connection = opened.enter_context(raw_connection(server))
+                connection.sendall(head_of(server, "GET", f"/api/v1/flow-runs?limit={limit}"))
+                eventually(lambda: bool(searched))
+            eventually(lambda: requests_in(server) == 3)
+        eventually(lambda: requests_in(server) <= 1)
+        last = stays.submit(http.get, "/flow-runs?limit=4")
+        eventually(lambda: requests_in(server) == 2 or len(searched) > 1)
+        assert len(searched) == 1
+        goes_on.set()
+        assert last.result().status_code == 200
+    assert [call.named["limit"] for call in searched] == [1, 4]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +181,7 @@ def guest(server: RunningServer) -> Iterator[httpx2.Client]:
 )
 def test_of_each_project_one_search_or_page_is_read_at_a_time(
     server: RunningServer,
-    flood: httpx2.Client,
+    http: httpx2.Client,
     guest: httpx2.Client,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
@@ -66,9 +189,7 @@ def test_of_each_project_one_search_or_page_is_read_at_a_time(
 ) -> None:
     """All reads share a few threads, in the order in which they are asked for. Runs of their own, as readers
     of the same outline or replay share it."""
-    server.push(KEEP)
-    server.push(KEEP, org="guests", project="one")
-    ids = {flood: [_kept(flood, "acme/demo") for _ in range(2)], guest: [_kept(guest, "guests/one")]}
+    ids = {http: [_kept(http, "acme/demo") for _ in range(2)], guest: [_kept(guest, "guests/one")]}
     read = getattr(SqliteStore, method)
     going: list[int] = []
     most = {"one": 0, "both": 0}
@@ -91,7 +212,7 @@ def test_of_each_project_one_search_or_page_is_read_at_a_time(
     with ThreadPoolExecutor(8) as callers:
         asked = [
             callers.submit(client.get, path.format(run_id=run_id))
-            for client in (flood, guest)
+            for client in (http, guest)
             for run_id in ids[client]
         ]
         eventually(lambda: len(set(going)) == 2 and requests_in(server) == 3)
@@ -107,15 +228,15 @@ def _kept(client: httpx2.Client, project: str) -> str:
 
 
 def test_endless_code_and_a_full_queue_of_one_project_do_not_stop_another(
-    flood: httpx2.Client, guest: httpx2.Client
+    http: httpx2.Client, guest: httpx2.Client
 ) -> None:
-    jobs = [flood.post("/seq/acme/demo/runaway/jobs", json={}) for _ in range(24)]
+    jobs = [http.post("/seq/acme/demo/runaway/jobs", json={}) for _ in range(24)]
     assert [job.status_code for job in jobs] == [202] * 23 + [503]
-    assert detail(jobs[-1])["limit"] == "max_queued_runs"
-    assert detail(jobs[-1])["value"] == 20
+    refused = detail(jobs[-1])
+    assert (refused["limit"], refused["value"]) == ("max_queued_runs", 20)
     assert int(jobs[-1].headers["retry-after"]) >= 1
     for _ in range(3):
         answer = guest.post("/seq/guests/one/code/execute", json={})
         assert (answer.status_code, answer.json()["result"]) == (200, {"n": 2})
-    still = [flood.get(f"/seq/acme/demo/runaway/jobs/{job.json()['executionId']}") for job in jobs[:23]]
+    still = [http.get(f"/seq/acme/demo/runaway/jobs/{job.json()['executionId']}") for job in jobs[:23]]
     assert {job.json()["status"] for job in still} == {"pending", "running"}

@@ -17,6 +17,7 @@ from tests.contract.wire import (
     ENDLESS,
     LONGEST_S,
     execute,
+    head_of,
     http_for,
     raw_connection,
     read_answer,
@@ -31,7 +32,8 @@ from tests.waiting import eventually
 
 HOST = b"Host: a\r\n"
 GET = b"GET /health HTTP/1.1\r\n"
-UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+HEALTH = GET + HOST + b"\r\n"
+LAST = GET + HOST + b"Connection: close\r\n\r\n"
 BODY = b'{"parameters":{"a":1}}'
 
 LOOPED = """
@@ -92,79 +94,82 @@ def is_readable(connection: socket.socket) -> bool:
     return bool(select.select([connection], [], [], 0)[0])
 
 
-def post(server: RunningServer, headers: bytes) -> bytes:
+def post(server: RunningServer, *headers: str) -> bytes:
     """The head of a call, with these headers."""
-    key = f"Authorization: Bearer {server.key}\r\n".encode()
-    return b"POST /api/v1/seq/acme/demo/anything/execute HTTP/1.1\r\n" + HOST + key + headers + b"\r\n"
+    return head_of(server, "POST", "/api/v1/seq/acme/demo/anything/execute", *headers)
+
+
+def refused(connection: socket.socket, *said: str) -> tuple[int, str]:
+    """Status and code of the error that comes, which says all of this, and behind which nothing comes."""
+    status, headers, body = read_answer(connection)
+    # At once, and not only when nothing has come for long.
+    assert headers["connection"] == "close"
+    assert rest_of(connection) == b""
+    return refusal(httpx2.Response(status, headers=headers, content=body), *said)
+
+
+LARGE = (431, "REQUEST_TOO_LARGE")
+INVALID = (400, "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize(
-    ("head", "status", "code", "message"),
+    ("head", "expected", "message"),
     [
-        (GET + b"\r\n", 400, "INVALID_REQUEST", "one Host header, not 0"),
-        (GET + HOST + b"Host: b\r\n\r\n", 400, "INVALID_REQUEST", "one Host header, not 2"),
-        (b"GET / HTTP/2.0\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "speaks HTTP/1.1"),
-        (b"GET http://[a HTTP/1.1\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "not valid HTTP/1.1"),
-        (b"GET http://a HTTP/1.1\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "not valid HTTP/1.1"),
-        (GET + HOST + b"A: %040d\r\n" % 0 * 105 + b"\r\n", 431, "REQUEST_TOO_LARGE", "100 headers"),
-        (GET + HOST + b"A: " + b"b" * 8192 + b"\r\n\r\n", 431, "REQUEST_TOO_LARGE", "head_limit_bytes=8,192"),
+        (GET + b"\r\n", INVALID, "one Host header, not 0"),
+        (GET + HOST + b"Host: b\r\n\r\n", INVALID, "one Host header, not 2"),
+        (b"GET / HTTP/2.0\r\n" + HOST + b"\r\n", INVALID, "speaks HTTP/1.1"),
+        (b"GET http://[a HTTP/1.1\r\n" + HOST + b"\r\n", INVALID, "not valid HTTP/1.1"),
+        (b"GET http://a HTTP/1.1\r\n" + HOST + b"\r\n", INVALID, "not valid HTTP/1.1"),
+        (GET + HOST + b"A: %040d\r\n" % 0 * 105 + b"\r\n", LARGE, "100 headers"),
+        (GET + HOST + b"A: " + b"b" * 8192 + b"\r\n\r\n", LARGE, "head_limit_bytes=8,192"),
         # Refused while it still comes: there may be no end.
-        (GET + HOST + b"A: " + b"b" * 9000, 431, "REQUEST_TOO_LARGE", "head_limit_bytes=8,192"),
-        (b"GET /" + b"a" * 9000, 431, "REQUEST_TOO_LARGE", "head_limit_bytes=8,192"),
-        (GET + HOST + b"A: b\r\n c\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
-        (GET + HOST + b"A: b\0c\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
-        (GET + HOST + b"A: b\rc\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
-        (GET + HOST + b"A : b\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
-        (GET + b"Host: a\n\n", 400, "INVALID_REQUEST", "not valid HTTP"),
-        (b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "CONNECT is not for it"),
+        (GET + HOST + b"A: " + b"b" * 9000, LARGE, "head_limit_bytes=8,192"),
+        (b"GET /" + b"a" * 9000, LARGE, "head_limit_bytes=8,192"),
+        *(
+            (GET + HOST + header + b"\r\n\r\n", INVALID, "not valid HTTP")
+            for header in (b"A: b\r\n c", b"A: b\0c", b"A: b\rc", b"A : b")
+        ),
+        (GET + b"Host: a\n\n", INVALID, "not valid HTTP"),
+        (b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n", INVALID, "CONNECT is not for it"),
     ],
 )
 def test_a_bad_head_is_refused_with_its_status_and_code(
-    server: RunningServer, head: bytes, status: int, code: str, message: str
+    server: RunningServer, head: bytes, expected: tuple[int, str], message: str
 ) -> None:
     with raw_connection(server) as connection:
         connection.sendall(head)
-        answer = _answered(connection)
-        assert refusal(answer) == (status, code)
-        assert message in answer.text
-        assert answer.headers["connection"] == "close"
-        assert rest_of(connection) == b""
-
-
-def _answered(connection: socket.socket) -> httpx2.Response:
-    status, headers, body = read_answer(connection)
-    return httpx2.Response(status, headers=headers, content=body)
+        assert refused(connection, message) == expected
 
 
 @pytest.mark.parametrize(
     "framing",
     [
-        b"Content-Length: 2\r\nContent-Length: 2\r\n",
-        b"Content-Length: 2, 2\r\n",
-        b"Content-Length: +2\r\n",
-        b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
-        b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n",
-        b"Transfer-Encoding: xchunked\r\n",
-        b"Transfer-Encoding: identity\r\n",
-        b"Transfer-Encoding: gzip, chunked\r\n",
-        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        ("Content-Length: 2", "Content-Length: 2"),
+        ("Content-Length: 2, 2",),
+        ("Content-Length: +2",),
+        ("Content-Length: 2", "Transfer-Encoding: chunked"),
+        ("Transfer-Encoding: chunked", "Content-Length: 2"),
+        ("Transfer-Encoding: xchunked",),
+        ("Transfer-Encoding: identity",),
+        ("Transfer-Encoding: gzip, chunked",),
+        ("Transfer-Encoding: chunked", "Transfer-Encoding: identity"),
     ],
 )
 def test_a_body_whose_end_is_in_doubt_is_refused_with_all_that_follows(
-    server: RunningServer, framing: bytes
+    server: RunningServer, framing: tuple[str, ...]
 ) -> None:
     with raw_connection(server) as connection:
-        connection.sendall(post(server, framing) + b"2\r\n{}\r\n0\r\n\r\n" + GET + HOST + b"\r\n")
-        assert refusal(_answered(connection)) == (400, "INVALID_REQUEST")
-        assert rest_of(connection) == b""
+        connection.sendall(post(server, *framing) + b"2\r\n{}\r\n0\r\n\r\n" + HEALTH)
+        assert refused(connection) == INVALID
 
 
 @pytest.mark.parametrize("cut", [0, 1, len(BODY), len(BODY) + 5])
 def test_an_upgrade_that_is_not_offered_costs_nothing_of_the_body(server: RunningServer, cut: int) -> None:
     """Java's client asks for HTTP/2 so; its body must neither be lost nor pass for a further request."""
-    following = BODY + GET + HOST + b"Connection: close\r\n\r\n"
+    upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c")
+    following = BODY + LAST
     with raw_connection(server) as connection:
-        connection.sendall(post(server, UPGRADE + b"Content-Length: %d\r\n" % len(BODY)) + following[:cut])
+        connection.sendall(post(server, *upgrade, f"Content-Length: {len(BODY)}") + following[:cut])
         # By then it has read what came before: it waits for the body, or has answered.
         if cut < len(BODY):
             eventually(lambda: requests_in(server))
@@ -179,40 +184,28 @@ def test_an_upgrade_that_is_not_offered_costs_nothing_of_the_body(server: Runnin
 def test_an_answer_in_place_of_100_continue_closes_the_connection(server: RunningServer) -> None:
     """The next bytes of the caller may be the body, or another request."""
     with raw_connection(server) as connection:
-        head = post(server, b"Expect: 100-continue\r\nContent-Length: 10\r\n").replace(b"nk_", b"no_")
-        connection.sendall(head)
-        answer = _answered(connection)
-        assert refusal(answer) == (401, "UNAUTHENTICATED")
-        assert answer.headers["connection"] == "close", "and not only once nothing has come for long"
-        assert rest_of(connection) == b""
+        expects = post(server, "Expect: 100-continue", "Content-Length: 10")
+        connection.sendall(expects.replace(b"nk_", b"no_"))
+        assert refused(connection) == (401, "UNAUTHENTICATED")
 
 
 def test_chunk_headers_and_trailers_are_limited(server: RunningServer) -> None:
     with raw_connection(server) as connection:
-        connection.sendall(post(server, b"Transfer-Encoding: chunked\r\n") + b"2;a=")
+        connection.sendall(post(server, "Transfer-Encoding: chunked") + b"2;a=")
         eventually(lambda: requests_in(server))
         connection.sendall(b"b" * 9000)
-        answer = _answered(connection)
-        assert refusal(answer) == (431, "REQUEST_TOO_LARGE")
+        assert refused(connection) == LARGE
 
 
 def test_requests_sent_ahead_are_answered_in_order_and_bounded(server: RunningServer) -> None:
     with raw_connection(server) as connection:
-        connection.sendall((GET + HOST + b"\r\n") * 15 + GET + HOST + b"Connection: close\r\n\r\n")
-        assert rest_of(connection).count(b"HTTP/1.1 200 ") == 16
-    with raw_connection(server) as connection:
-        connection.sendall((GET + HOST + b"\r\n") * 1000)
-        answer = _answered(connection)
-        assert refusal(answer) == (400, "INVALID_REQUEST")
-        assert "sent ahead of their answers" in answer.text
-
-
-def test_the_last_request_of_a_connection_is_answered_whatever_follows_it(server: RunningServer) -> None:
-    with raw_connection(server) as connection:
-        connection.sendall(GET + HOST + b"Connection: close\r\n\r\n" + GET + HOST + b"\r\n")
+        # The last one of a connection is answered whatever follows it.
+        connection.sendall(HEALTH * 15 + LAST + HEALTH)
         answers = rest_of(connection)
-    assert answers.startswith(b"HTTP/1.1 200 ")
-    assert answers.count(b"HTTP/1.1 ") == 1
+        assert answers.count(b"HTTP/1.1 ") == answers.count(b"HTTP/1.1 200 ") == 16
+    with raw_connection(server) as connection:
+        connection.sendall(HEALTH * 1000)
+        assert refused(connection, "sent ahead of their answers") == INVALID
 
 
 def test_a_refusal_never_stands_within_a_response(server: RunningServer) -> None:
@@ -225,15 +218,13 @@ def test_a_head_that_does_not_end_is_cut_off_in_time(hourglass: Hourglass) -> No
     """Also behind a request that was answered."""
     with contextlib.ExitStack() as opened:
         silent, slow, idle = (opened.enter_context(raw_connection(hourglass.server)) for _ in range(3))
-        idle.sendall(GET + HOST + b"\r\n")
+        idle.sendall(HEALTH)
         assert read_answer(idle)[0] == 200
         for connection in (slow, idle):
             connection.sendall(GET[:6])
         hourglass.passes_until(lambda: is_readable(slow) and is_readable(idle) and is_readable(silent))
         for connection in (slow, idle):
-            answer = _answered(connection)
-            assert refusal(answer) == (408, "INVALID_REQUEST")
-            assert "head_time_limit_s=0.4" in answer.text
+            assert refused(connection, "head_time_limit_s=0.4") == (408, "INVALID_REQUEST")
         # Browsers open connections in advance: an answer to no question would be taken for the next one's.
         assert rest_of(silent) == b""
 
@@ -241,14 +232,12 @@ def test_a_head_that_does_not_end_is_cut_off_in_time(hourglass: Hourglass) -> No
 def test_a_body_must_come_at_a_least_rate(hourglass: Hourglass) -> None:
     server = hourglass.server
     with raw_connection(server) as connection:
-        connection.sendall(post(server, b"Content-Length: 100000\r\n") + b"{")
+        connection.sendall(post(server, "Content-Length: 100000") + b"{")
         hourglass.passes_until(lambda: is_readable(connection))
-        answer = _answered(connection)
-        assert refusal(answer) == (408, "INVALID_REQUEST")
-        assert "min_body_bytes_per_s=2,000" in answer.text
+        assert refused(connection, "min_body_bytes_per_s=2,000") == (408, "INVALID_REQUEST")
     spaces = b" " * 1000
     with raw_connection(server) as connection:
-        connection.sendall(post(server, b"Content-Length: %d\r\n" % (10 * len(spaces) + 2)))
+        connection.sendall(post(server, f"Content-Length: {10 * len(spaces) + 2}"))
         # Twice as long as a body may take that does not get on.
         for _ in range(10):
             connection.sendall(spaces)
@@ -261,44 +250,32 @@ def test_a_body_must_come_at_a_least_rate(hourglass: Hourglass) -> None:
 def streams(server: RunningServer, number: int) -> Iterator[list[socket.socket]]:
     """So many connections on each of which an endless run is watched."""
     with contextlib.ExitStack() as stack:
-        opened = []
         server.push(ENDLESS)
         run = start(server, "endless")
-        for _ in range(number):
-            connection = stack.enter_context(raw_connection(server))
-            head = f"GET /api/v1/flow-runs/{run}/trace/stream HTTP/1.1\r\nHost: a\r\n"
-            connection.sendall(f"{head}Authorization: Bearer {server.key}\r\n\r\n".encode())
+        opened = [stack.enter_context(raw_connection(server)) for _ in range(number)]
+        for connection in opened:
+            connection.sendall(head_of(server, "GET", f"/api/v1/flow-runs/{run}/trace/stream"))
             assert connection.recv(12) == b"HTTP/1.1 200"
-            opened.append(connection)
         yield opened
 
 
 def test_a_full_server_answers_health_and_takes_others_once_there_is_room(server: RunningServer) -> None:
+    """A request behind one for `/health` needs a place, too: else its connection would keep one for good."""
+    behind = HEALTH + head_of(server, "GET", "/api/v1/flow-runs", "Connection: close")
     with streams(server, 3) as opened, http_for(server, server.key) as http:
         answer = http.get("/flow-runs")
-        assert refusal(answer) == (503, "UNAVAILABLE")
-        assert "max_connections=3" in answer.text
+        assert refusal(answer, "max_connections=3") == (503, "UNAVAILABLE")
         assert answer.headers["retry-after"] == "1"
         assert http.get(f"{server.address}/health").status_code == 200
+        with raw_connection(server) as connection:
+            connection.sendall(behind.replace(b"Connection: close\r\n", b""))
+            health, refused_behind = rest_of(connection).split(b"HTTP/1.1 ")[1:]
+        assert (health[:3], refused_behind[:3]) == (b"200", b"503")
+        assert b"max_connections=3" in refused_behind
         opened[0].close()
         eventually(lambda: http.get("/flow-runs").status_code == 200)
-
-
-def test_a_request_behind_health_needs_a_place(server: RunningServer) -> None:
-    """Else a connection would keep the place that is there for `/health`, and with a few nobody gets in."""
-    key = f"Authorization: Bearer {server.key}\r\n".encode()
-    behind = b"GET /api/v1/flow-runs HTTP/1.1\r\n" + HOST + key + b"\r\n"
-    with streams(server, 3), raw_connection(server) as connection:
-        connection.sendall(GET + HOST + b"\r\n" + behind)
-        health, refused = rest_of(connection).split(b"HTTP/1.1 ")[1:]
-        assert health.startswith(b"200")
-        assert refused.startswith(b"503")
-        assert b"max_connections=3" in refused
-    with http_for(server, server.key) as http:
-        eventually(lambda: http.get("/flow-runs").status_code == 200)
     with raw_connection(server) as connection:
-        last = behind.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
-        connection.sendall(GET + HOST + b"\r\n" + last)
+        connection.sendall(behind)
         assert rest_of(connection).count(b"HTTP/1.1 200") == 2, "there is room"
 
 
@@ -315,15 +292,13 @@ def test_a_connection_that_takes_nothing_of_a_stream_is_cut(hourglass: Hourglass
     server = hourglass.server
     server.push(LOOPED)
     with http_for(server, server.key) as http:
-        parameters = {"rows": ["b" * 200_000] * 30}
-        run = execute(http, "looped", parameters=parameters, trace=True)
+        run = execute(http, "looped", parameters={"rows": ["b" * 200_000] * 30}, trace=True)
         path = f"/flow-runs/{run}/trace/stream"
         size = len(http.get(path).content)
     assert size > 9_000_000
     with contextlib.ExitStack() as stack:
         connection = small_window(server, stack)
-        head = f"GET /api/v1{path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {server.key}\r\n\r\n"
-        connection.sendall(head.encode())
+        connection.sendall(head_of(server, "GET", f"/api/v1{path}"))
         assert connection.recv(12) == b"HTTP/1.1 200"
         before = hourglass.connections
         hourglass.passes_until(lambda: hourglass.connections < before)
@@ -334,8 +309,8 @@ def test_a_slow_reader_gets_the_whole_answer(hourglass: Hourglass) -> None:
     body = b'{"parameters":{"a":"' + b"b" * 9_000_000 + b'"}}'
     with contextlib.ExitStack() as stack:
         connection = small_window(hourglass.server, stack)
-        headers = b"Content-Length: %d\r\nConnection: close\r\n" % len(body)
-        connection.sendall(post(hourglass.server, headers) + body)
+        head = post(hourglass.server, f"Content-Length: {len(body)}", "Connection: close")
+        connection.sendall(head + body)
         received = 0
         # More each time than fits into the window, so that between two looks something was taken.
         while data := connection.recv(1 << 20, socket.MSG_WAITALL):

@@ -14,33 +14,31 @@ from runglass.errors import api_error
 from runglass.store.records import IdempotencyKey
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
+from tests.contract.stores import own_server
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.contract.wire import BROKEN, WORDS, frames, http_for, refusal
+from tests.contract.wire import BROKEN, FLOWS, WORDS, frames, http_for, refusal
 from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
 SESSION = "0190b5f0-1c2d-7000-8000-000000000001"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def talk(server: RunningServer) -> None:
-    server.push(TALK)
+server = own_server(*FLOWS, TALK, capture="full")
 
 
 def post(http: httpx2.Client, key: str, path: str = PATH, **body: Any) -> httpx2.Response:
     return http.post(path, json={"message": "a b", **body}, headers={"Idempotency-Key": key})
 
 
-@pytest.mark.parametrize(
-    ("call", "status"),
-    [
-        ("words/execute", 200),
-        ("words/jobs", 202),
-        ("words/step", 200),
-        ("broken/execute", 500),
-        ("broken/step", 200),
-    ],
-)
+CALLS = {
+    "words/execute": 200,
+    "words/jobs": 202,
+    "words/step": 200,
+    "broken/execute": 500,
+    "broken/step": 200,
+}
+
+
+@pytest.mark.parametrize(("call", "status"), CALLS.items())
 def test_a_call_that_is_sent_again_gets_its_first_answer_which_says_so(
     http: httpx2.Client, call: str, status: int
 ) -> None:
@@ -92,26 +90,22 @@ def test_the_same_body_in_another_notation_is_the_same_call(http: httpx2.Client)
 
 
 def test_answers_are_the_same_after_a_restart(tmp_path: Path) -> None:
-    paths = ["words/execute", "words/jobs", "words/step", "broken/execute", "broken/step", "talk/execute"]
+    talk = "/seq/acme/demo/talk/execute"
 
     def answers(server: RunningServer, key: str) -> list[tuple[int, bytes]]:
         with http_for(server, key) as http:
-            given = [
-                post(http, path, f"/seq/acme/demo/{path}", tools=TOOLS * ("talk" in path)) for path in paths
-            ]
-            paused = given[-1].json()
-            body = resumption(paused, results_of(paused))
-            resumed = http.post(
-                f"/seq/acme/demo/{paths[-1]}", json=body, headers={"Idempotency-Key": "resume"}
-            )
+            given = [post(http, call, f"/seq/acme/demo/{call}") for call in CALLS]
+            pause = post(http, "pause", talk, tools=TOOLS)
+            body = resumption(pause.json(), results_of(pause.json()))
+            resumed = http.post(talk, json=body, headers={"Idempotency-Key": "resume"})
             assert resumed.json()["status"] == "completed", "of each segment there is an answer of its own"
-        return [(answer.status_code, answer.content) for answer in (*given, resumed)]
+        return [(answer.status_code, answer.content) for answer in (*given, pause, resumed)]
 
     with running_server(data=tmp_path, capture="off") as server:
         for flow in (WORDS, BROKEN, TALK):
             server.push(flow)
         key, first = server.key, answers(server, server.key)
-    assert [status for status, _ in first] == [200, 202, 200, 500, 200, 200, 200]
+    assert [status for status, _ in first] == [*CALLS.values(), 200, 200]
     with running_server(data=tmp_path, capture="off") as server:
         assert answers(server, key) == first
 

@@ -1,18 +1,20 @@
-"""`POST …/jobs` and `GET …/jobs/{executionId}`."""
+"""`POST …/jobs` and `GET …/jobs/{executionId}`, and lists: jobs in pages, and runs since and until a time."""
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from uuid import UUID as Uuid
 
 import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import UUID, execute, refusal
+from tests.contract.wire import ANYTHING, BROKEN, ENDLESS, UUID, execute, ran, refusal
 
-JOBS = "/seq/acme/demo/anything/jobs"
+JOBS = "/seq/acme/demo/{}/jobs"
 
 
 def queue(http: httpx2.Client, slug: str, **body: Any) -> str:
-    answer = http.post(f"/seq/acme/demo/{slug}/jobs", json=body)
+    answer = http.post(JOBS.format(slug), json=body)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["executionId"])
 
@@ -20,12 +22,12 @@ def queue(http: httpx2.Client, slug: str, **body: Any) -> str:
 def ended(http: httpx2.Client, run: str, slug: str) -> dict[str, Any]:
     """The state of the job once its stream has come to the end."""
     http.get(f"/flow-runs/{run}/trace/stream")
-    state: dict[str, Any] = http.get(f"/seq/acme/demo/{slug}/jobs/{run}").json()
+    state: dict[str, Any] = http.get(f"{JOBS.format(slug)}/{run}").json()
     return state
 
 
 def test_a_job_is_accepted_before_it_has_run(http: httpx2.Client) -> None:
-    answer = http.post("/seq/acme/demo/endless/jobs", json={})
+    answer = http.post(JOBS.format("endless"), json={})
     assert (answer.status_code, answer.headers["content-type"]) == (202, "application/json")
     body = answer.json()
     assert sorted(body) == ["blockCount", "executionId", "flowId", "status"]
@@ -53,21 +55,33 @@ def test_a_completed_job_has_its_whole_result_whatever_the_capture_mode(
     }
 
 
-def test_a_failed_job_says_what_failed_and_where(http: httpx2.Client) -> None:
-    run = queue(http, "broken")
-    state = ended(http, run, "broken")
+def test_jobs_that_failed_say_why_and_are_listed_by_the_status_that_they_read(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    for flow, slug in ((ENDLESS, "endless"), (BROKEN, "broken")):
+        server.push(flow.replace(slug, f"own-{slug}"))
+    going, stopped = (queue(http, "own-endless") for _ in range(2))
+    assert http.delete(f"/flow-runs/{stopped}").status_code == 202
+    state = ended(http, stopped, "own-endless")
+    assert state == {"executionId": stopped, "status": "failed", "error": "cancelled"}
+    failed = queue(http, "own-broken")
+    state = ended(http, failed, "own-broken")
     assert sorted(state) == ["error", "executionId", "status"]
     assert state["status"] == "failed"
     assert state["error"].startswith("step 'bad' failed: ")
     assert "it broke" in state["error"]
     assert state["error"].endswith("(CODE_ERROR)")
 
+    def found(slug: str, status: str) -> list[tuple[str, str | None]]:
+        page = jobs(http, slug, status=status)["jobs"]
+        assert {job["status"] for job in page} <= {status}
+        return [(job["executionId"], job.get("error")) for job in page]
 
-def test_a_cancelled_job_reads_failed_with_the_error_cancelled(http: httpx2.Client) -> None:
-    run = queue(http, "endless")
-    assert http.delete(f"/flow-runs/{run}").status_code == 202
-    state = ended(http, run, "endless")
-    assert state == {"executionId": run, "status": "failed", "error": "cancelled"}
+    assert found("own-endless", "failed") == [(stopped, "cancelled")]
+    assert (going, None) in found("own-endless", "running") + found("own-endless", "pending")
+    assert found("own-endless", "completed") == []
+    assert found("own-broken", "failed") == [(failed, state["error"])]
+    http.delete(f"/flow-runs/{going}")
 
 
 def test_a_job_is_polled_below_its_version_alone(server: RunningServer, http: httpx2.Client) -> None:
@@ -85,10 +99,10 @@ def test_only_a_job_of_this_flow_is_found(http: httpx2.Client) -> None:
     for path, code in [
         (f"/seq/acme/demo/words/jobs/{run}", "RUN_NOT_FOUND"),
         (f"/seq/acme/demo/none/jobs/{run}", "FLOW_NOT_FOUND"),
-        (f"{JOBS}/01900000-0000-7000-8000-000000000000", "RUN_NOT_FOUND"),
-        (f"{JOBS}/nonsense", "RUN_NOT_FOUND"),
+        (f"{JOBS.format('anything')}/01900000-0000-7000-8000-000000000000", "RUN_NOT_FOUND"),
+        (f"{JOBS.format('anything')}/nonsense", "RUN_NOT_FOUND"),
         # The result of a run that is no job is its own caller's alone.
-        (f"{JOBS}/{execute(http, 'anything')}", "RUN_NOT_FOUND"),
+        (f"{JOBS.format('anything')}/{execute(http, 'anything')}", "RUN_NOT_FOUND"),
     ]:
         assert refusal(http.get(path)) == (404, code)
 
@@ -97,4 +111,75 @@ def test_only_a_job_of_this_flow_is_found(http: httpx2.Client) -> None:
     "fields", [{"tools": [{"type": "function"}]}, {"toolChoice": "auto"}, {"tool_choice": {}}]
 )
 def test_a_job_takes_no_tools(http: httpx2.Client, fields: dict[str, Any]) -> None:
-    assert refusal(http.post(JOBS, json=fields)) == (400, "TOOLS_REQUIRE_SYNC_EXECUTE")
+    assert refusal(http.post(JOBS.format("anything"), json=fields)) == (400, "TOOLS_REQUIRE_SYNC_EXECUTE")
+
+
+def created(run: str) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=Uuid(run).int >> 80)
+
+
+def listed(http: httpx2.Client, **query: Any) -> list[str]:
+    answer = http.get("/flow-runs", params=query)
+    assert answer.status_code == 200, answer.text
+    return [run["id"] for run in answer.json()["runs"]]
+
+
+def test_since_includes_its_moment_and_until_excludes_it(http: httpx2.Client) -> None:
+    runs = [execute(http, "anything") for _ in range(4)]
+    everything = listed(http, flow="anything", limit=100)
+    for run in runs:
+        moment = created(run)
+        later = [other for other in everything if created(other) >= moment]
+        assert run in later
+        utc = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        elsewhere = moment.astimezone(timezone(timedelta(hours=5, minutes=30))).isoformat()
+        for time in (utc, utc.removesuffix("Z"), elsewhere):
+            assert listed(http, flow="anything", since=time, limit=100) == later
+            earlier = listed(http, flow="anything", until=time, limit=100)
+            assert [*later, *earlier] == everything
+        assert listed(http, since=utc, until=utc) == []
+
+
+def test_a_flow_is_named_by_its_slug_or_its_id(server: RunningServer, http: httpx2.Client) -> None:
+    failed, _ = ran(http, "broken"), execute(http, "anything")
+    assert failed in listed(http, flow="broken")
+    assert failed not in listed(http, flow="anything", limit=100)
+    assert listed(http, flow="broken", status="completed") == []
+    flow_id = http.get("/flows/acme/demo/anything").json()["id"]
+    assert listed(http, flow="anything", limit=100) == listed(http, flow_id=flow_id, limit=100)
+    both = http.get("/flow-runs", params={"flow": "anything", "flow_id": flow_id})
+    assert refusal(both) == (422, "INVALID_REQUEST")
+    assert refusal(http.get("/flow-runs?flow_slug=none")) == (422, "INVALID_REQUEST")
+    assert refusal(http.get("/flow-runs?flow=none")) == (404, "FLOW_NOT_FOUND")
+    server.push(ANYTHING.replace("anything", "theirs"), project="others")
+    assert refusal(http.get("/flow-runs?flow=theirs")) == (404, "FLOW_NOT_FOUND")
+
+
+def jobs(http: httpx2.Client, slug: str, **query: Any) -> dict[str, Any]:
+    answer = http.get(JOBS.format(slug), params=query)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    assert list(body) == ["jobs", "nextCursor"]
+    return body
+
+
+def test_the_jobs_of_a_flow_are_listed_newest_first_and_paged(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    server.push(ANYTHING.replace("anything", "queued"))
+    queued = []
+    for _ in range(3):
+        queued.append(queue(http, "queued"))
+        ended(http, queued[-1], "queued")
+        execute(http, "queued")
+    whole = jobs(http, "queued")
+    assert [job["executionId"] for job in whole["jobs"]] == queued[::-1]
+    assert whole["nextCursor"] is None
+    for job in whole["jobs"]:
+        assert list(job) == ["executionId", "status", "version", "createdAt", "startedAt", "completedAt"]
+        assert (job["status"], job["version"]) == ("completed", 1)
+        assert job["createdAt"] <= job["startedAt"] <= job["completedAt"]
+    first = jobs(http, "queued", limit=2)
+    rest = jobs(http, "queued", limit=2, cursor=first["nextCursor"])
+    assert first["jobs"] + rest["jobs"] == whole["jobs"]
+    assert rest["nextCursor"] is None

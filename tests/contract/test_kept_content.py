@@ -11,7 +11,7 @@ from runglass.log.fold import fold
 from runglass.testing import RunningServer, running_server
 from tests.contract.stores import own_server, server_on
 from tests.contract.test_retention import tidy
-from tests.contract.wire import frames, http_for, ran
+from tests.contract.wire import Frame, http_for, log_of, ran
 
 FLOW = """
 slug: {slug}
@@ -32,10 +32,7 @@ steps:
 """
 
 CALLS = count()
-
-
 KINDS = {"as-others": "", "not": "capture_failed: off", "sampled": "capture_sample: 1"}
-
 
 server = own_server(
     LARGE,
@@ -62,6 +59,14 @@ def test_it_comes_along_in_a_file(http: httpx2.Client) -> None:
 
 def first_output(http: httpx2.Client, run: str) -> Any:
     return http.get(f"/flow-runs/{run}/trace").json()["steps"][0].get("outputContext")
+
+
+def trace_and_log(http: httpx2.Client, run: str) -> tuple[httpx2.Response, list[Frame]]:
+    """The trace of a run and its events, of which the trace is the fold."""
+    trace, log = http.get(f"/flow-runs/{run}/trace"), log_of(http, run)
+    folded = fold(decode_event(msgspec.json.encode(frame.data)) for frame in log)
+    assert msgspec.json.encode(folded) == trace.content
+    return trace, log
 
 
 def set_capture(server: RunningServer, *values: Any) -> None:
@@ -94,18 +99,11 @@ def test_the_flow_comes_before_the_project_and_that_before_the_server(
 
 
 def test_all_outputs_together_are_bounded_and_the_newest_are_kept(http: httpx2.Client) -> None:
-    run = failed(http, "large")
-    trace = http.get(f"/flow-runs/{run}/trace")
+    trace, log = trace_and_log(http, failed(http, "large"))
     kept = [step for step in trace.json()["steps"] if "outputContext" in step]
     assert [step.get("loopIndex") for step in kept] == [*range(4, 20), None]
-    *_, event, _, _ = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    event = log[-3]
     assert (event.event, len(event.data["outputs"]), event.data["leftOut"]) == ("content_kept", 17, 4)
-    assert msgspec.json.encode(fold_of(http, run)) == trace.content
-
-
-def fold_of(http: httpx2.Client, run: str) -> Any:
-    stream = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
-    return fold(decode_event(msgspec.json.encode(frame.data)) for frame in stream)
 
 
 def test_it_goes_with_other_content(store_kind: str) -> None:
@@ -115,12 +113,11 @@ def test_it_goes_with_other_content(store_kind: str) -> None:
     ):
         short.push(FLOW.format(slug="as-others", fields=""))
         run = failed(there, "as-others")
-        trace, stream = f"/flow-runs/{run}/trace", f"/flow-runs/{run}/trace/stream"
-        assert "jane" in there.get(trace).text
-        assert "jane" in there.get(stream).text
-        tidy(short)
-        assert "jane" not in there.get(trace).text + there.get(stream).text
-        assert msgspec.json.encode(fold_of(there, run)) == there.get(trace).content
+        for is_there in (True, False):
+            trace, log = trace_and_log(there, run)
+            assert ("jane" in trace.text) is is_there
+            assert ("jane" in str([frame.data for frame in log])) is is_there
+            tidy(short)
 
 
 def test_a_run_of_the_sample_is_kept_whole_where_its_mode_allows_that(

@@ -1,16 +1,26 @@
-"""How large answers leave: in parts, packed, or as a range of their bytes."""
+"""How large answers leave: in parts, packed, or as a range of their bytes.
+
+The outline of a large run is kept once it has ended: who opens the run later does not wait for it.
+"""
 
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 
 from runglass.errors import StoreError
+from runglass.outlines.kept_outline import PACKED_VERSION, PackedOutline
+from runglass.outlines.outline import Outline
+from runglass.runtime.runtime import FixedLimits
 from runglass.server.http.response_stream import PART_BYTES
+from runglass.server.services.outlines import Outlines
+from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 from runglass.testing import RunningServer
 from tests.contract.wire import execute
 from tests.faulty_store import FaultyStore
 from tests.servers import server_with
+from tests.waiting import eventually
 
 STEPS, STEP_BYTES = 50, 50_000
 LARGE = f"""
@@ -22,7 +32,8 @@ steps:
     steps: [{{id: s, type: code, input: {{}}, code: 'return {{"x": "x" * {STEP_BYTES}}}'}}]
 """
 
-server = server_with(LARGE, capture="full")
+# Runs of some size already count as ones whose outline takes long.
+server = server_with(LARGE, limits=FixedLimits(long_run_events=LARGE_RUN_EVENTS), capture="full")
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +76,12 @@ def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off(
             http.get(f"{run}/trace")
 
 
+GZIP = ("gzip", "GZIP", "deflate, gzip;q=0.5, br", "br,x-gzip ; q=1")
+NO_GZIP = ("", "gzip;q=0", "gzip; q=0.000", "br", "gzipped", "not-gzip", "identity;q=1, *;q=0")
+
+
 @pytest.mark.parametrize(
-    ("header", "accepts"),
-    [
-        ("", False),
-        ("gzip", True),
-        ("GZIP", True),
-        ("deflate, gzip;q=0.5, br", True),
-        ("br,x-gzip ; q=1", True),
-        ("gzip;q=0", False),
-        ("gzip; q=0.000", False),
-        ("br", False),
-        ("gzipped", False),
-        ("not-gzip", False),
-        ("identity;q=1, *;q=0", False),
-    ],
+    ("header", "accepts"), [*((each, True) for each in GZIP), *((each, False) for each in NO_GZIP)]
 )
 def test_only_who_says_so_is_sent_gzip(http: httpx2.Client, run: str, header: str, accepts: bool) -> None:
     with http.stream("GET", f"{run}/trace/outline", headers={"Accept-Encoding": header}) as answer:
@@ -121,3 +123,83 @@ def test_a_tag_is_named_by_itself_weakly_or_by_a_star(
     tag = http.get(path).headers["etag"]
     answer = http.get(path, headers={"If-None-Match": header.format(tag=tag)})
     assert answer.status_code == (304 if named else 200)
+
+
+LOOP = """
+slug: long
+steps:
+  - id: each
+    type: loop
+    over: items
+    max_concurrency: 8
+    steps:
+      - {id: work, type: passthrough}
+"""
+ITEMS = {"items": list(range(LARGE_RUN_EVENTS // 2))}
+RENAMED = LOOP.replace("id: work", "id: labour")
+
+
+@pytest.fixture(scope="module")
+def kept(server: RunningServer, http: httpx2.Client) -> RunRecord:
+    """A run of a draft, once its outline is kept."""
+    server.push(LOOP, publish=False)
+    run_id = execute(http, "long", parameters=ITEMS)
+    found = server.call(server.runtime.store.run(run_id))
+    assert found is not None
+    eventually(lambda: server.call(server.runtime.store.kept_outline(found.no)))
+    return found
+
+
+def opened(server: RunningServer, kept: RunRecord) -> Outline:
+    """The outline as a server has it that was just started."""
+
+    async def of() -> Outline:
+        return await Outlines(server.runtime).of(kept)
+
+    return server.call(of())
+
+
+def text(outline: Outline) -> bytes:
+    return b"".join(outline.json_parts(0, outline.row_count))
+
+
+def test_a_kept_outline_has_the_rows_of_one_that_is_made(server: RunningServer, kept: RunRecord) -> None:
+    packed = opened(server, kept)
+    assert isinstance(packed, PackedOutline)
+    assert packed.row_count == LARGE_RUN_EVENTS + 1
+    # Of a run that goes on nothing is kept.
+    made = opened(server, msgspec.structs.replace(kept, status="running"))
+    assert not isinstance(made, PackedOutline)
+    assert text(packed) == text(made)
+
+
+def test_one_that_is_of_another_tree_is_made_anew(server: RunningServer, kept: RunRecord) -> None:
+    server.push(RENAMED, publish=False)
+    assert not isinstance(opened(server, kept), PackedOutline)
+    server.push(LOOP, publish=False)
+    assert isinstance(opened(server, kept), PackedOutline)
+
+
+def test_one_that_cannot_be_read_is_made_anew_and_one_of_an_older_program_is_kept_anew(
+    server: RunningServer, kept: RunRecord
+) -> None:
+    store = server.runtime.store
+    head, *_ = server.call(store.kept_outline(kept.no))
+    older = head.replace(b'"version":%d' % PACKED_VERSION, b'"version":%d' % (PACKED_VERSION - 1))
+    for unusable in (b"{", older):
+        server.call(store.keep_outline(kept.no, 0, unusable))
+        assert not isinstance(opened(server, kept), PackedOutline)
+    eventually(lambda: server.call(store.kept_outline(kept.no))[0] != older)
+    assert isinstance(opened(server, kept), PackedOutline)
+
+
+@pytest.mark.usefixtures("kept")
+def test_the_ends_come_to_who_asks_for_them_and_say_so(http: httpx2.Client, faults: FaultyStore) -> None:
+    faults.answer("due_outline", None)
+    path = f"/flow-runs/{execute(http, 'long', parameters=ITEMS)}/trace/outline"
+    first = http.get(path, params={"partial": True, "limit": 5}).json()
+    whole = http.get(path, params={"limit": 5}).json()
+    again = http.get(path, params={"partial": True, "limit": 5}).json()
+    assert (first["partial"], whole["partial"], again["partial"]) == (True, False, False)
+    assert first["rowCount"] < whole["rowCount"] == LARGE_RUN_EVENTS + 1
+    assert first["columns"]["index"] == whole["columns"]["index"]

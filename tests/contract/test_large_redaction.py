@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import msgspec
 import pytest
 
@@ -13,7 +12,7 @@ from runglass.engine.workers.process import WorkerProcess
 from runglass.redact import Redactor
 from runglass.testing import running_server
 from tests.contract.test_owed_answers import expire
-from tests.contract.wire import http_for, refusal
+from tests.contract.wire import detail, http_for, refusal
 from tests.waiting import until
 
 COPY = "slug: copy\nsteps:\n- {id: copy, type: passthrough}\n"
@@ -36,24 +35,13 @@ SETTINGS: dict[str, Any] = {"capture": "redacted", "redact_patterns": ["ACME-[0-
 PATH = "/seq/acme/demo"
 
 
-def kept_of(value: dict[str, Any]) -> bytes:
-    """The snapshot that a trace must have of the value, by the redaction rules alone."""
-    redactor = Redactor(extra_patterns=SETTINGS["redact_patterns"])
-    return shortened(msgspec.json.encode(value), value, limit_bytes=262_144, redactor=redactor)[0]
-
-
-def grown(word: str) -> dict[str, Any]:
-    note = f"mail {word}@example.com or ACME-4711"
-    return {"rows": [{"password": f"hunter2-{word}", "note": note, "n": 1}] * 20_000}
-
-
 def slow_text() -> dict[str, Any]:
     """A text that takes a second or more to redact."""
     return {"text": "+49 170 1234567, password: hunter2\n" * 60_000}
 
 
-def trace_of(http: httpx2.Client, run: str) -> httpx2.Response:
-    return http.get(f"/flow-runs/{run}/trace")
+def bytes_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
 def test_secrets_in_megabytes_are_in_no_trace_and_no_file(tmp_path: Path) -> None:
@@ -61,18 +49,18 @@ def test_secrets_in_megabytes_are_in_no_trace_and_no_file(tmp_path: Path) -> Non
         server.push(GROW)
         answer = http.post(f"{PATH}/grow/execute", json={"parameters": {"word": "w0rd"}})
         assert refusal(answer) == (500, "STEP_FAILED")
-        trace = trace_of(http, http.get("/flow-runs?limit=1").json()["runs"][0]["id"])
-        steps = {step["stepId"]: step for step in trace.json()["steps"]}
-        kept = kept_of(grown("w0rd"))
-        # The output of two steps, and the input of the two behind them.
+        trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace")
+        made = {"password": "hunter2-w0rd", "note": "mail w0rd@example.com or ACME-4711", "n": 1}
+        grown = {"rows": [made] * 20_000}
+        # The output of two steps, and the input of the two behind them, are what the redaction rules leave.
+        redactor = Redactor(extra_patterns=SETTINGS["redact_patterns"])
+        kept = shortened(msgspec.json.encode(grown), grown, limit_bytes=262_144, redactor=redactor)[0]
         assert trace.content.count(kept) == 4
-        assert (
-            steps["fail"]["errorContext"]["message"]
-            == "ValueError: I know [redacted] and [redacted] (line 1)"
-        )
+        (error,) = (step["errorContext"] for step in trace.json()["steps"] if step["stepId"] == "fail")
+        assert error["message"] == "ValueError: I know [redacted] and [redacted] (line 1)"
         assert not any(secret in trace.text for secret in SECRETS)
         expire(server)
-    held = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    held = bytes_in(tmp_path)
     assert b"[redacted]" in held
     # The flow itself is stored, and says of the first two what they are before a word is put behind them.
     assert not any(secret in held for secret in (b"hunter2-w0rd", b"w0rd@example.com"))
@@ -107,11 +95,10 @@ def test_a_killed_process_leaks_nothing_and_the_run_goes_on(tmp_path: Path, kill
         answer = http.post(f"{PATH}/copy/execute", json={"parameters": slow_text()})
         assert answer.status_code == 200
         assert killed
-        run = http.get("/flow-runs?limit=1").json()["runs"][0]
         # What is redacted first.
-        told = trace_of(http, run["id"]).json()["flowRun"]["input"]
+        told = http.get(f"/flow-runs/{answer.json()['executionId']}/trace").json()["flowRun"]["input"]
         assert "could not be redacted" in told["inputs"]["…"]
         expire(server)
-    held = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    held = bytes_in(tmp_path)
     assert b"could not be redacted" in held
     assert b"hunter2" not in held

@@ -278,3 +278,10 @@ def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
             name, _, value = line.decode().partition(": ")
             headers[name.lower()] = value
         return status, headers, received.read(int(headers["content-length"]))
+
+
+def log_of(http: httpx2.Client, execution_id: str) -> list[Frame]:
+    """The events of a run up to its end, of whose numbers none is left out."""
+    found = frames(http.get(f"/flow-runs/{execution_id}/trace/stream").text)
+    assert [frame.id for frame in found] == [str(number) for number in range(1, len(found) + 1)]
+    return found

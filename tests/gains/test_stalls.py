@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from runglass.testing import RunningServer, running_server
-from tests.contract.test_bounded import FLOW, HOSTILE, LIMIT_MS, PATH, override
 from tests.contract.test_large_redaction import COPY, SETTINGS, slow_text
+from tests.contract.test_limits import FLOW, HOSTILE, LIMIT_MS, PATH, override
 from tests.contract.wire import http_for, refusal
 
 LOOP_WATCH = "runglass.server.http.loop_watch"

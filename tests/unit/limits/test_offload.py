@@ -13,9 +13,12 @@ from runglass.server.requests.body_parsing import parse_off_loop
 
 
 @pytest.mark.parametrize(("size", "here"), [(2, True), (LARGE_BYTES, True), (LARGE_BYTES + 1, False)])
-async def test_a_large_body_is_read_in_a_thread(size: int, here: bool) -> None:
-    thread = await parse_off_loop(lambda _: threading.get_ident(), b"x" * size)
-    assert (thread == threading.get_ident()) is here
+async def test_only_a_large_body_leaves_the_event_loop(size: int, here: bool) -> None:
+    loop = threading.get_ident()
+    assert (await offload(threading.get_ident, size_bytes=size) == loop) is here
+    assert (await parse_off_loop(lambda _: threading.get_ident(), b"x" * size) == loop) is here
+    assert here or await offload(gc.isenabled, size_bytes=size) is False
+    assert gc.isenabled()
 
 
 async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:
@@ -46,14 +49,6 @@ async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:
     assert most == 1
 
 
-async def test_only_a_large_body_leaves_the_event_loop() -> None:
-    here = threading.get_ident()
-    assert await offload(threading.get_ident, size_bytes=LARGE_BYTES) == here
-    assert await offload(threading.get_ident, size_bytes=LARGE_BYTES + 1) != here
-    assert await offload(gc.isenabled, size_bytes=LARGE_BYTES + 1) is False
-    assert gc.isenabled()
-
-
 def test_the_collector_stands_still_until_the_last_pause_ends() -> None:
     gc.freeze()
     first, second = gc_paused(), gc_paused()
@@ -68,9 +63,7 @@ def test_the_collector_stands_still_until_the_last_pause_ends() -> None:
     assert gc.get_count()[0] < len(many)
     assert any(each is many[0] for each in gc.get_objects(generation=2))
     assert gc.get_freeze_count() == 0, "what the start froze counts as old, too"
-
-
-def test_a_collector_that_was_off_stays_off() -> None:
+    # One that was off stays off.
     gc.disable()
     try:
         with gc_paused():

@@ -4,7 +4,6 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
@@ -21,11 +20,11 @@ from runglass.limits.pace import (
     SHORTEST_REST_S,
     Pacer,
     admit_paced,
-    paced_read,
+    current_project,
     paced_transfer,
     set_project,
 )
-from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
+from tests.fakes import VirtualClock
 
 PIECES = 4
 PIECE_S = 0.02
@@ -63,10 +62,9 @@ def worked() -> None:
         pass
 
 
-async def work_in_pieces(project_id: int) -> None:
-    pace = Pacer()
-    for _ in range(PIECES):
-        async with pace.piece(project_id) as piece:
+async def work_in_pieces(pace: Pacer, pieces: int) -> None:
+    for _ in range(pieces):
+        async with pace.piece(current_project.get()) as piece:
             piece.worked_s = PIECE_S
 
 
@@ -74,12 +72,18 @@ async def test_large_work_rests_twice_as_long_as_it_works_while_other_projects_a
     clock: PacedClock,
 ) -> None:
     set_project(1)
-    await work_in_pieces(1)
+    pace = Pacer()
+    await work_in_pieces(pace, 50)
     assert clock.slept_s == []
     set_project(2)
+    async with pace.piece(1):
+        pass
+    assert REST * 50 * PIECE_S > LONGEST_REST_S
+    assert clock.slept_s == pytest.approx([LONGEST_REST_S]), "what was not rested alone is not made up for"
     for project_id in (1, 2, 3):
         clock.slept_s.clear()
-        await work_in_pieces(project_id)
+        set_project(project_id)
+        await work_in_pieces(Pacer(), PIECES)
         assert clock.slept_s == pytest.approx([2 * PIECE_S] * (PIECES - 1))
 
 
@@ -145,6 +149,11 @@ async def test_work_in_the_thread_rests_between_its_pieces_and_before_the_next(
     assert clock.slept_s[-1] >= 2 * PIECE_S
 
 
+def is_rest_of(clock: PacedClock, worked_s: float) -> bool:
+    """Whether there was as much rest as that work owes; the shortest rests wait until they are longer."""
+    return REST * worked_s - 2 * SHORTEST_REST_S < clock.rested_s < REST * worked_s + SHORTEST_REST_S
+
+
 async def test_large_answers_are_spread_and_small_ones_are_not(clock: PacedClock) -> None:
     set_project(2)
     set_project(1)
@@ -154,19 +163,16 @@ async def test_large_answers_are_spread_and_small_ones_are_not(clock: PacedClock
     assert clock.slept_s == []
     for _ in range(many):
         await paced_transfer(LARGE_MOVE_BYTES + 1)
-    owed_s = REST * many * LARGE_MOVE_BYTES * COPY_S
-    assert owed_s - 2 * SHORTEST_REST_S < clock.rested_s < owed_s + SHORTEST_REST_S
+    assert is_rest_of(clock, many * LARGE_MOVE_BYTES * COPY_S)
 
 
 async def test_requests_that_come_at_once_take_turns_where_they_are_many(clock: PacedClock) -> None:
     set_project(2)
     set_project(1)
-    many = 100
     await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(AT_ONCE)))
     assert clock.slept_s == []
-    await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(many)))
-    owed_s = REST * many * REQUEST_S
-    assert owed_s - 2 * SHORTEST_REST_S < clock.rested_s < owed_s + SHORTEST_REST_S
+    await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(100)))
+    assert is_rest_of(clock, 100 * REQUEST_S)
     clock.slept_s.clear()
     await admit_paced(2, REQUEST_S)
     assert clock.slept_s == []
@@ -186,38 +192,3 @@ async def test_threads_switch_often_while_several_projects_are_active_or_beside_
     await clock.sleep(pacing.ABOUT_S)
     set_project(2)
     assert sys.getswitchinterval() == pytest.approx(pacing.USUAL_SWITCH_S)
-
-
-async def test_rests_that_were_not_taken_alone_are_not_made_up_for_later(clock: PacedClock) -> None:
-    set_project(1)
-    pace = Pacer()
-    for _ in range(50):
-        async with pace.piece(1) as piece:
-            piece.worked_s = PIECE_S
-    set_project(2)
-    async with pace.piece(1):
-        pass
-    assert REST * 50 * PIECE_S > LONGEST_REST_S
-    assert clock.slept_s == pytest.approx([LONGEST_REST_S])
-
-
-@in_virtual_time
-async def test_a_read_keeps_its_turn_to_its_end_though_nobody_waits_for_it() -> None:
-    ends, reads = asyncio.Event(), []
-
-    async def read(number: int) -> int:
-        reads.append(number)
-        await ends.wait()
-        return number
-
-    first, second, third = (asyncio.create_task(paced_read(1, partial(read, number))) for number in (1, 2, 3))
-    await let_time_pass()
-    first.cancel()
-    second.cancel()
-    await let_time_pass()
-    assert reads == [1]
-    assert second.cancelled()
-    ends.set()
-    assert await third == 3
-    assert first.cancelled()
-    assert reads == [1, 3]
