@@ -9,6 +9,7 @@ import pytest
 from runglass.testing import RunningServer
 from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal
+from tests.waiting import eventually
 
 NAMED = """
 slug: shop-sign  # kept for people
@@ -180,15 +181,25 @@ def test_a_deleted_flow_is_gone_and_its_runs_are_read(server: RunningServer, sig
     assert signs.delete("/flows/acme/signs/slow").status_code == 204
 
     before = {part: signs.get(f"/flow-runs/{run}{part}").json() for part in ("", "/trace", "/trace/outline")}
-    assert signs.delete(SIGN).status_code == 204
+    calls = [f"/seq/acme/signs/shop-sign/{call}" for call in ("execute", "jobs", "step")]
+    calls.append(f"/flow-runs/{run}/rerun")
+    first = [signs.post(path, json={}, headers={"Idempotency-Key": path}) for path in calls]
+    eventually(lambda: signs.delete(SIGN).status_code == 204)
+    runs = signs.get("/flow-runs").json()["runs"]
     for method, path in (("GET", SIGN), ("DELETE", SIGN), ("POST", "/seq/acme/signs/shop-sign/execute")):
         assert refusal(signs.request(method, path)) == (404, "FLOW_NOT_FOUND")
+    again = [signs.post(path, json={}, headers={"Idempotency-Key": path}) for path in calls]
+    assert [(each.status_code, each.content) for each in again] == [
+        (each.status_code, each.content) for each in first
+    ], "what was called before is told, and not run"
+    for path in calls:
+        new = signs.post(path, json={}, headers={"Idempotency-Key": f"{path} new"})
+        assert refusal(new) == (404, "FLOW_NOT_FOUND")
+    assert signs.get("/flow-runs").json()["runs"] == runs
     assert "shop-sign" not in [each["slug"] for each in signs.get("/flows").json()["flows"]]
     pushed = push(signs, NAMED.format("other")).json()
     assert signs.get(f"{SIGN}/versions/0").headers["X-Flow-Id"] == pushed["id"] != before[""]["flowId"]
     assert {part: signs.get(f"/flow-runs/{run}{part}").json() for part in before} == before
-    newest = signs.get("/flow-runs").json()["runs"][0]
-    assert (newest["id"], newest["flowSlug"]) == (run, "shop-sign")
     assert refusal(signs.post(f"/flow-runs/{run}/rerun", json={})) == (404, "FLOW_NOT_FOUND")
     file = signs.get(f"/flow-runs/{run}/export").content
     assert signs.delete(f"/flow-runs/{run}?purge=true").status_code == 202

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from starlette.responses import Response
 
+from runglass.errors import APIError
 from runglass.flows.flow import Flow
 from runglass.limits.offload import LARGE_BYTES
 from runglass.runtime.runtime import Runtime
@@ -73,7 +75,7 @@ class Call:
     `size_bytes` is about how large its body is, `resumes` whether it resumes a run, `may_pause` whether it
     may end in a pause. A repeat is known by its `key`, or else its `fingerprint`, where failures are repeated
     to it. `before` is the same call as it was made before: its record under the key, or the failure that it
-    got.
+    got. `missing` refuses a call that is none of these: its flow or version is not there, or not any more.
     """
 
     request: ApiRequest
@@ -88,24 +90,36 @@ class Call:
     resumes: bool = False
     may_pause: bool = False
     before: IdempotencyRecord | StoredResponse | None = None
+    missing: APIError | None = None
 
     @property
     def runtime(self) -> Runtime:
         """The runtime that the application serves."""
         return self.request.services.runtime
 
+    def refuse_unless_repeated(self, error: APIError) -> None:
+        """Raises the 404 now, or for a call under a key once it is known to repeat no call."""
+        if error.status != HTTPStatus.NOT_FOUND or idempotency_key_of(self.request) is None:
+            raise error
+        self.missing = error
+
 
 async def find_call(
     request: ApiRequest, org: str, project: str, slug: str, version: str | None, version_query: str | None
-) -> tuple[Call, int, Flow]:
+) -> tuple[Call, int, Flow | None]:
     """The call, and the version and flow that it calls at the moment. Raises APIError.
 
     The flow is looked up before the body is read: for an unknown flow, mistakes in the body do not matter.
+    A call without a flow can still repeat one that had it.
     """
     own = await require_project_of_flow(request, org, project, slug)
     number = requested_version(version, version_query)
     call = Call(request=request, project=own, slug=slug, number=number)
-    _, current, flow = await call.runtime.find(own, slug, call.number)
+    try:
+        _, current, flow = await call.runtime.find(own, slug, call.number)
+    except APIError as error:
+        call.refuse_unless_repeated(error)
+        return call, 0, None
     return call, current, flow
 
 

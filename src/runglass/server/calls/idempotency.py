@@ -126,6 +126,8 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
         await lock.acquire()
     try:
         call.before = await _earlier(call)
+        if call.before is None and call.missing is not None:
+            raise call.missing
         try:
             yield call.before is None
         except DuplicateIdempotencyKey as error:

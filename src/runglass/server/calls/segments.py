@@ -61,13 +61,14 @@ async def submit(
 async def start(
     call: Call,
     body: ToolRequest,
-    flow: Flow,
+    flow: Flow | None,
     *,
     version: int | None,
     trigger_type: str,
     outputs: LiveOutputs | None = None,
 ) -> Submitted:
-    """Starts a run of `flow` that may pause for tools. Raises APIError."""
+    """Starts a run of `flow` that may pause for tools; only a repeated call has none. Raises APIError."""
+    assert flow is not None
     body, history = await offload(partial(normalize_messages, body), size_bytes=call.size_bytes)
     segment = _segment(call, body, flow)
     return await submit(

@@ -32,9 +32,12 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
     require_executed(run, what="run again")
     runtime = request.services.runtime
     own, flow = await runtime.store.project(run.project_id), await runtime.store.flow(run.flow_id)
-    if own is None or flow is None or flow.deleted:
-        raise api_error("FLOW_NOT_FOUND", f"the flow of run {run.id!r} is not there any more")
+    gone = api_error("FLOW_NOT_FOUND", f"the flow of run {run.id!r} is not there any more")
+    if own is None or flow is None:
+        raise gone
     call = Call(request=request, project=own, slug=flow.slug)
+    if flow.deleted:
+        call.refuse_unless_repeated(gone)
     submitted = None
     async with (
         admitted(call, RerunRequest, session_id, empty=b"{}") as body,
