@@ -23,12 +23,15 @@ from tests.contract.wire import (
     ENDLESS,
     LONGEST_S,
     cancel,
+    events_of,
     execute,
     http_for,
     raw_connection,
     read_answer,
+    rest_of,
     start,
 )
+from tests.faulty_store import FaultyStore
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -95,10 +98,7 @@ def ask(port: int, sent: bytes) -> bytes:
     """What comes back until the connection is closed."""
     with socket.create_connection(("127.0.0.1", port), timeout=LONGEST_S) as connection:
         connection.sendall(sent)
-        got = b""
-        while part := connection.recv(1 << 16):
-            got += part
-        return got
+        return rest_of(connection)
 
 
 def test_runs_attempts_appends_and_model_calls_are_counted(watched: Watched) -> None:
@@ -109,9 +109,8 @@ def test_runs_attempts_appends_and_model_calls_are_counted(watched: Watched) -> 
     after = watched.samples()
     new = {name: value - before.get(name, 0.0) for name, value in after.items()}
     assert new["runglass_ended_runs_total[('status', 'failed')]"] == 1
-    assert new["runglass_attempt_seconds_count[('outcome', 'completed')]"] == 1
-    assert new["runglass_attempt_seconds_count[('outcome', 'retrying')]"] == 1
-    assert new["runglass_attempt_seconds_count[('outcome', 'failed')]"] == 1
+    for outcome in ("completed", "retrying", "failed"):
+        assert new[f"runglass_attempt_seconds_count[('outcome', '{outcome}')]"] == 1
     assert new["runglass_append_seconds_count"] > 2
     assert new["runglass_append_seconds_bucket[('le', '+Inf')]"] == new["runglass_append_seconds_count"]
     assert new["runglass_append_seconds_sum"] > 0
@@ -139,33 +138,35 @@ def test_requests_are_counted_by_endpoint_and_their_errors_by_code(watched: Watc
         assert new[f"runglass_http_errors_total[('code', '{code}')]"] == 1
 
 
-def test_the_time_of_a_run_in_the_queue_is_counted() -> None:
-    port = free_port()
-    with running_server(metrics_port=port, max_concurrent_runs=1) as server:
+def test_what_waits_is_told_and_a_process_that_is_being_stopped_is_well_and_not_ready(
+    watched: Watched,
+) -> None:
+    assert "runglass_unsent_runs" not in watched.samples(), "nothing is sent on"
+    settings = {"max_concurrent_runs": 1, "otlp_endpoint": f"http://127.0.0.1:{free_port()}/"}
+    with running_server(metrics_port=(port := free_port()), **settings) as server:
+        here, queued = Watched(server, port), "runglass_queued_seconds_count"
         for flow in (ANYTHING, ENDLESS):
             server.push(flow)
-        endless = start(server, "endless")
-        start(server, "anything")
-        before = Watched(server, port).samples()
+        server.call(server.runtime.store.span_cursors())
+        endless, waits = start(server, "endless"), start(server, "anything")
+        before = here.samples()
         assert (before["runglass_run_places"], before["runglass_active_runs"]) == (1, 1)
         cancel(server, endless)
-        name = "runglass_queued_seconds_count"
-        eventually(lambda: Watched(server, port).samples()[name] == before[name] + 1)
-
-
-def test_runs_that_wait_to_be_sent_as_spans_are_told_where_any_are_sent(watched: Watched) -> None:
-    assert "runglass_unsent_runs" not in watched.samples()
-    port = free_port()
-    with running_server(metrics_port=port, otlp_endpoint=f"http://127.0.0.1:{free_port()}/") as server:
-        server.push(ANYTHING)
-        server.call(server.runtime.store.span_cursors())
+        eventually(lambda: here.samples()[queued] == before[queued] + 1)
         with http_for(server, server.key) as http:
-            _, deleted = execute(http, "anything"), execute(http, "anything")
-            http.delete(f"/flow-runs/{deleted}?purge=true").raise_for_status()
+            events_of(http, waits)
+            http.delete(f"/flow-runs/{waits}?purge=true").raise_for_status()
         server.call(server.runtime.store.span_cursors())
-        samples = Watched(server, port).samples()
-    assert (samples["runglass_unsent_runs"], samples["runglass_unsent_deleted_runs_total"]) == (1, 1)
-    assert 0 <= samples["runglass_unsent_oldest_seconds"] < LONGEST_S
+        with beside(here) as fresh:
+            samples = fresh.samples()
+        assert (samples["runglass_unsent_runs"], samples["runglass_unsent_deleted_runs_total"]) == (1, 1)
+        assert 0 <= samples["runglass_unsent_oldest_seconds"] < LONGEST_S
+        server.call(server.runtime.engine.stop())
+        for address in (server.address, here.address):
+            assert httpx2.get(f"{address}/health", timeout=LONGEST_S).status_code == 200
+            answer = httpx2.get(f"{address}/ready", timeout=LONGEST_S)
+            assert answer.status_code == 503
+            assert answer.json()["reasons"] == ["the process is being stopped"]
 
 
 def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
@@ -174,7 +175,7 @@ def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
         run = execute(http, "anything")
     samples = watched.samples()
     labels = {
-        name.partition("[")[2].split("'")[1]
+        re.findall(r"\('(\w+)', ", name)[0]
         for name in samples
         if name.startswith("runglass_") and "[" in name
     }
@@ -183,12 +184,7 @@ def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
     assert not any(word in text for word in (run, "anything", "fails", key))
 
 
-def test_a_store_that_is_away_is_told_and_the_rest_goes_on(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def away(*_: Any) -> Any:
-        raise StoreError("the store is away")
-
+def test_a_store_that_is_away_is_told_and_the_rest_goes_on(watched: Watched) -> None:
     def ready(address: str) -> tuple[int, Any, Any]:
         answer = httpx2.get(f"{address}/ready", timeout=LONGEST_S)
         told = answer.json()
@@ -199,9 +195,9 @@ def test_a_store_that_is_away_is_told_and_the_rest_goes_on(
     assert ready(watched.server.address) == well
     with beside(watched) as fresh:
         assert "runglass_queue_runs" in fresh.samples()
-        with monkeypatch.context() as patch:
+        with FaultyStore(watched.server.runtime.store) as faults:
             for name in ("overview", "project", "check_write"):
-                patch.setattr(watched.server.runtime.store, name, away)
+                faults.fail(name, StoreError("the store is away"))
             samples = fresh.samples()
             assert samples["runglass_store_up"] == samples["runglass_ready"] == 0
             assert "runglass_queue_runs" not in samples
@@ -212,17 +208,6 @@ def test_a_store_that_is_away_is_told_and_the_rest_goes_on(
         assert fresh.samples()["runglass_store_up"] == 1
         assert ready(fresh.address) == well
     eventually(lambda: ready(watched.server.address) == well)
-
-
-def test_a_process_that_is_being_stopped_is_well_and_not_ready() -> None:
-    port = free_port()
-    with running_server(metrics_port=port) as server:
-        server.call(server.runtime.engine.stop())
-        for address in (server.address, f"http://127.0.0.1:{port}"):
-            assert httpx2.get(f"{address}/health", timeout=LONGEST_S).status_code == 200
-            answer = httpx2.get(f"{address}/ready", timeout=LONGEST_S)
-            assert answer.status_code == 503
-            assert answer.json()["reasons"] == ["the process is being stopped"]
 
 
 def test_the_api_has_no_metrics_whatever_the_key(watched: Watched) -> None:

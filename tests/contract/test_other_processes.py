@@ -1,10 +1,9 @@
 """Servers that leave the execution of runs to another process on the same database."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -15,6 +14,7 @@ import pytest
 from runglass.config.settings import SettingsError
 from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer, running_server
+from tests.contract.test_owed_answers import expire
 from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools
@@ -25,12 +25,16 @@ from tests.contract.wire import (
     WORDS,
     cancel,
     detail,
+    events_of,
     frames,
     http_for,
     known_key,
     refusal,
     start,
+    trace_of,
+    until_event,
 )
+from tests.faulty_store import FaultyStore
 from tests.postgres_server import postgres_database
 from tests.waiting import eventually
 
@@ -98,23 +102,24 @@ def other(machines: Machines) -> Iterator[httpx2.Client]:
         yield client
 
 
-def until_running(http: httpx2.Client, session: str) -> str:
-    """The id of the one run with this session, once it has begun."""
+@contextmanager
+def waiting_call(
+    http: httpx2.Client, other: httpx2.Client, **headers: str
+) -> Iterator[tuple[str, Future[httpx2.Response]]]:
+    """A call of `endless`, and its run, which has begun."""
+    session = str(uuid4())
 
     def begun() -> str | None:
-        answer = http.get(f"/seq/sessions/{session}")
+        answer = other.get(f"/seq/sessions/{session}")
         if answer.status_code == 404:
             return None
         (execution,) = answer.json()["executions"]
         return execution["executionId"] if execution.get("startedAt") else None
 
-    return eventually(begun)
-
-
-def begun(http: httpx2.Client, run: str) -> None:
-    """Returns when a step of the run goes on."""
-    with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
-        assert any("step_started" in line for line in stream.iter_lines())
+    with ThreadPoolExecutor(1) as pool:
+        headers = {"X-Session-Id": session, **headers}
+        called = pool.submit(http.post, "/seq/acme/demo/endless/execute", json={}, headers=headers)
+        yield eventually(begun), called
 
 
 def resume_of(http: httpx2.Client, kind: str) -> tuple[str, dict[str, Any]]:
@@ -124,6 +129,14 @@ def resume_of(http: httpx2.Client, kind: str) -> tuple[str, dict[str, Any]]:
     if kind == "step":
         del body["pausedAtStep"]
     return f"/seq/acme/demo/talk/{kind}", body
+
+
+def at_once(
+    clients: tuple[httpx2.Client, httpx2.Client], path: str, body: dict[str, Any], **headers: str
+) -> list[httpx2.Response]:
+    """What one call gets that is sent to both servers twice."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda http: http.post(path, json=body, headers=headers), clients * 2))
 
 
 def test_a_server_on_a_file_of_its_own_must_execute_runs() -> None:
@@ -139,23 +152,27 @@ def test_keys_are_those_of_the_process_that_executes_the_run(
     answer = http.post("/seq/acme/demo/keyless/execute", json={})
     assert refusal(answer) == (500, "STEP_FAILED"), "the server cannot know the keys of the worker"
     assert detail(answer)["error"]["code"] == "PROVIDER_KEY_MISSING"
-    trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace").json()
+    trace = trace_of(http, detail(answer)["executionId"])
     assert (trace["flowRun"]["status"], trace["steps"]) == ("failed", [])
 
 
-async def places_of(address: str, text: str) -> set[str]:
+def places_of(address: str, text: str) -> set[str]:
     """The tables of the database in which the text stands, as text or as bytes."""
-    connection = await asyncpg.connect(address)
-    try:
+
+    async def found() -> set[str]:
+        connection = await asyncpg.connect(address)
         names = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        found = set()
-        for (name,) in names:
-            sql = f'SELECT count(*) FROM "{name}" AS row WHERE row::text LIKE ANY ($1)'
-            if await connection.fetchval(sql, [f"%{text}%", f"%{text.encode().hex()}%"]):
-                found.add(name)
-        return found
-    finally:
+        counts = {
+            name: await connection.fetchval(
+                f'SELECT count(*) FROM "{name}" AS row WHERE row::text LIKE ANY ($1)',
+                [f"%{text}%", f"%{text.encode().hex()}%"],
+            )
+            for (name,) in names
+        }
         await connection.close()
+        return {name for name, count in counts.items() if count}
+
+    return asyncio.run(found())
 
 
 def test_content_that_the_log_may_not_keep_is_in_the_database_for_its_caller_alone(
@@ -164,34 +181,27 @@ def test_content_that_the_log_may_not_keep_is_in_the_database_for_its_caller_alo
     secret = f"canary {uuid4()}"
     answer = http.post("/seq/acme/demo/off/step", json={"message": secret, "runRemaining": True})
     assert answer.text.count(secret) > 8
-    assert asyncio.run(places_of(machines.address, secret)) == {"owed", "run_outcome"}
+    assert places_of(machines.address, secret) == {"owed", "run_outcome"}
     run = frames(answer.text)[0].data["executionId"]
     assert secret not in http.get(f"/flow-runs/{run}/trace/stream").text
-
-    async def expire() -> None:
-        while await machines.worker.runtime.store.expire_answers(before="9999", limit=50):
-            pass
-
-    machines.worker.call(expire())
-    assert asyncio.run(places_of(machines.address, secret)) == set()
+    expire(machines.worker)
+    assert places_of(machines.address, secret) == set()
 
 
 def test_a_tail_on_each_server_has_every_event_once(machines: Machines, http: httpx2.Client) -> None:
     def follow(server: RunningServer) -> list[str]:
         with http_for(server, machines.one.key) as client:
-            return [frame.id for frame in frames(client.get(f"/flow-runs/{run}/trace/stream").text)]
+            return [frame.id for frame in events_of(client, run)]
 
     run = start(machines.other, "brisk")
     with ThreadPoolExecutor(6) as pool:
-        tails = list(pool.map(follow, (*machines[:3], *machines[:3])))
-    head = len(frames(http.get(f"/flow-runs/{run}/trace/stream").text))
+        tails = list(pool.map(follow, machines[:3] * 2))
+    head = len(events_of(http, run))
     assert tails == [[str(seq) for seq in range(1, head + 1)]] * 6
 
 
 def test_of_two_servers_that_answer_one_pause_one_does(http: httpx2.Client, other: httpx2.Client) -> None:
-    path, body = resume_of(http, "execute")
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda client: client.post(path, json=body), (http, other, http, other)))
+    answers = at_once((http, other), *resume_of(http, "execute"))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
     assert {detail(answer)["code"] for answer in answers if answer.status_code == 409} == {"RUN_NOT_PAUSED"}
 
@@ -203,38 +213,24 @@ def test_a_call_that_is_sent_to_two_servers_at_once_is_one_call(
 ) -> None:
     begin = f"/seq/acme/demo/words/{kind}", {"message": "a b"}
     path, body = resume_of(http, kind) if resumes else begin
-    headers = {"Idempotency-Key": str(uuid4())}
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(
-            pool.map(lambda client: client.post(path, json=body, headers=headers), (http, other, http, other))
-        )
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.text for answer in answers}) == 1
+    answers = at_once((http, other), path, body, **{"Idempotency-Key": str(uuid4())})
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
 
 
 @pytest.mark.parametrize("kind", ["execute", "step"])
 def test_a_call_that_another_server_makes_before_a_slow_one_has_its_answer_on_both(
-    machines: Machines, http: httpx2.Client, other: httpx2.Client, monkeypatch: pytest.MonkeyPatch, kind: str
+    machines: Machines, http: httpx2.Client, other: httpx2.Client, kind: str
 ) -> None:
     path, body = resume_of(http, kind)
     headers = {"Idempotency-Key": str(uuid4())}
-    engine = machines.other.runtime.engine
-    resume, is_checked, may_go_on = engine.resume, threading.Event(), threading.Event()
-
-    async def resume_slowly(*arguments: Any, **more: Any) -> Any:
-        is_checked.set()
-        await asyncio.to_thread(may_go_on.wait, LONGEST_S)
-        return await resume(*arguments, **more)
-
-    monkeypatch.setattr(engine, "resume", resume_slowly)
-    with ThreadPoolExecutor(1) as pool:
+    with FaultyStore(machines.other.runtime.engine) as engine, ThreadPoolExecutor(1) as pool:
+        resumes = engine.hold("resume")
         first = pool.submit(other.post, path, json=body, headers=headers)
-        assert is_checked.wait(LONGEST_S)
+        resumes.until_reached()
         second = http.post(path, json=body, headers=headers)
-        may_go_on.set()
+        resumes.let_go()
         answers = [first.result(LONGEST_S), second]
-    assert [answer.status_code for answer in answers] == [200, 200]
-    assert len({answer.text for answer in answers}) == 1
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, second.text)}
 
 
 def test_a_browser_that_has_signed_in_at_one_server_is_signed_in_at_each(machines: Machines) -> None:
@@ -262,40 +258,35 @@ def test_a_call_whose_key_is_revoked_ends_and_its_run_goes_on(
 ) -> None:
     key = machines.one.make_key("acme", "demo", "run")
     found = known_key(machines.one, key)
-    with http_for(machines.one, key) as client, ThreadPoolExecutor(1) as pool:
-        session = str(uuid4())
-        called = pool.submit(
-            client.post, "/seq/acme/demo/endless/execute", json={}, headers={"X-Session-Id": session}
-        )
-        until_running(http, session)
+    with http_for(machines.one, key) as client, waiting_call(client, http) as (run, called):
         machines.other.call(machines.other.runtime.store.revoke_key(found.project_id, found.id))
         refused = detail(called.result(LONGEST_S))
-    assert refused["code"] == "UNAUTHENTICATED"
-    assert http.get(f"/flow-runs/{refused['executionId']}").json()["status"] == "running"
-    cancel(machines.one, refused["executionId"])
+    assert (refused["code"], refused["executionId"]) == ("UNAUTHENTICATED", run)
+    assert http.get(f"/flow-runs/{run}").json()["status"] == "running"
+    cancel(machines.one, run)
 
 
 @pytest.mark.parametrize(("key", "code"), [(None, "INTERNAL_ERROR"), ("key", "UNAVAILABLE")])
 def test_a_server_that_stops_tells_its_callers_and_their_runs_go_on(
     machines: Machines, other: httpx2.Client, key: str | None, code: str
 ) -> None:
-    session = str(uuid4())
-    headers = {"X-Session-Id": session} | ({"Idempotency-Key": str(uuid4())} if key else {})
-    with ThreadPoolExecutor(2) as pool, ExitStack() as stopping:
+    headers = {"Idempotency-Key": str(uuid4())} if key else {}
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stopping:
         server = stopping.enter_context(running_server(store=machines.address, executes_runs=False))
-        http = http_for(server, machines.one.key)
-        called = pool.submit(http.post, "/seq/acme/demo/endless/execute", json={}, headers=headers)
-        run = until_running(other, session)
-        streamed = pool.submit(http.get, f"/flow-runs/{run}/trace/stream")
-        begun(http, run)
-        stopping.close()
-        refused = detail(called.result(LONGEST_S))
-        assert (refused["code"], refused["executionId"]) == (code, run)
-        assert frames(streamed.result(LONGEST_S).text)[-1].event == "step_started"
-        http.close()
+        with (
+            http_for(server, machines.one.key) as http,
+            waiting_call(http, other, **headers) as (run, called),
+        ):
+            streamed = pool.submit(http.get, f"/flow-runs/{run}/trace/stream")
+            until_event(http, run, "step_started", nth=2)
+            stopping.close()
+            refused = called.result(LONGEST_S)
+            assert (detail(refused)["code"], detail(refused)["executionId"]) == (code, run)
+            assert frames(streamed.result(LONGEST_S).text)[-1].event == "step_started"
     assert other.get(f"/flow-runs/{run}").json()["status"] == "running"
     assert other.delete(f"/flow-runs/{run}").status_code == 202
     if key:
+        headers["X-Session-Id"] = refused.request.headers["X-Session-Id"]
         again = other.post("/seq/acme/demo/endless/execute", json={}, headers=headers)
         assert (again.status_code, detail(again)["executionId"]) == (500, run)
 
@@ -303,16 +294,12 @@ def test_a_server_that_stops_tells_its_callers_and_their_runs_go_on(
 def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
     machines: Machines, other: httpx2.Client
 ) -> None:
-    session = str(uuid4())
     with (
         proxy_in_a_thread(machines.address) as (proxy, by_way_of_it, call),
-        ThreadPoolExecutor(1) as pool,
         running_server(store=by_way_of_it, executes_runs=False, tail_poll_s=0.1) as server,
         http_for(server, machines.one.key) as http,
+        waiting_call(http, other) as (run, called),
     ):
-        headers = {"X-Session-Id": session}
-        called = pool.submit(http.post, "/seq/acme/demo/endless/execute", json={}, headers=headers)
-        run = until_running(other, session)
         call(proxy.go_away)
         # By then what the call waits for could not be read either.
         eventually(lambda: http.get(f"/flow-runs/{run}").status_code == 503)
@@ -323,24 +310,16 @@ def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
         assert detail(answer)["executionId"] == run
 
 
-MOST_EACH = 3
-
-
 def test_a_queue_that_is_full_is_full_at_each_server_and_for_one_project_alone() -> None:
     with ExitStack() as opened:
         address = opened.enter_context(postgres_database())
-        one, other = (
-            opened.enter_context(
-                running_server(store=address, executes_runs=False, max_queued_runs_per_project=MOST_EACH)
-            )
-            for _ in range(2)
-        )
-        one.push(ANYTHING)
-        one.push(ANYTHING, project="shop")
-        key = one.make_key("acme", "shop")
+        settings = {"store": address, "executes_runs": False, "max_queued_runs_per_project": 3}
+        one, other = (opened.enter_context(running_server(**settings)) for _ in range(2))
+        for project in ("demo", "shop"):
+            one.push(ANYTHING, project=project)
         first, second = (opened.enter_context(http_for(server, one.key)) for server in (one, other))
-        neighbour = opened.enter_context(http_for(other, key))
-        for _ in range(MOST_EACH):
+        neighbour = opened.enter_context(http_for(other, one.make_key("acme", "shop")))
+        for _ in range(3):
             assert first.post("/seq/acme/demo/anything/jobs", json={}).status_code == 202
         for http in (first, second):
             refused = http.post("/seq/acme/demo/anything/jobs", json={})

@@ -15,14 +15,15 @@ from tests.contract.test_tool_calls import paused, results_of, resumption
 from tests.contract.wire import (
     LONGEST_S,
     body_is_read,
-    detail,
     frames,
     head_of,
     http_for,
     raw_connection,
     read_answer,
     refusal,
+    walked,
 )
+from tests.servers import server_with
 
 FLOWS = {
     "plain": """
@@ -47,26 +48,26 @@ steps:
 CODE = {"work": {"code": 'return {"n": 2}'}}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    # A port that nobody listens on: whoever may ask a model finds out at once, and for nothing.
-    with running_server(
-        providers={"local": "http://127.0.0.1:9/v1"}, allowed_settings={"local": ["extra_body.harmless"]}
-    ) as running:
-        for flow in FLOWS.values():
-            running.push(flow)
-        running.push("{slug: draft, steps: [{id: a, type: llm, model: 'local:hidden'}]}", publish=False)
-        yield running
+# A port that nobody listens on: whoever may ask a model finds out at once, and for nothing.
+LOCAL = {"local": "http://127.0.0.1:9/v1"}
+server = server_with(*FLOWS.values(), providers=LOCAL, allowed_settings={"local": ["extra_body.harmless"]})
 
 
 @pytest.fixture(scope="module")
 def run(server: RunningServer) -> Iterator[httpx2.Client]:
+    server.push("{slug: draft, steps: [{id: a, type: llm, model: 'local:hidden'}]}", publish=False)
     with http_for(server, server.make_key("acme", "demo", "run")) as http:
         yield http
 
 
 def path(slug: str, call: str = "execute") -> str:
     return f"/seq/acme/demo/{slug}/{call}"
+
+
+def pushed(http: httpx2.Client, slug: str, *, project: str = "demo", **fields: Any) -> httpx2.Response:
+    """The answer to a push of a flow whose step has these fields."""
+    step = {"id": "a", "type": "llm", "model": "local:m", "prompt": "x", **fields}
+    return http.put(f"/flows/acme/{project}/{slug}", json={"slug": slug, "steps": [step]})
 
 
 FORBIDDEN = [
@@ -156,17 +157,13 @@ def test_no_role_may_send_a_setting_that_changes_model_bill_or_address(
 ) -> None:
     body = {"blockOverrides": {"ask": {"model": "local:m", "settings": settings}}}
     assert refusal(http.post(path("plain"), json=body), said) == (403, "FORBIDDEN")
-    step = {"id": "a", "type": "llm", "model": "local:m", "prompt": "x", "settings": settings}
-    pushed = http.put("/flows/acme/demo/worse", json={"slug": "worse", "steps": [step]})
-    assert refusal(pushed) == (403, "FORBIDDEN")
+    assert refusal(pushed(http, "worse", settings=settings)) == (403, "FORBIDDEN")
 
 
-def test_a_setting_of_the_server_opens_a_field_to_flows(http: httpx2.Client) -> None:
-    step = {"id": "a", "type": "llm", "model": "local:m", "settings": {"extra_body": {"harmless": 1}}}
-    flow = {"slug": "tuned", "steps": [{**step, "prompt": "x"}]}
-    assert http.put("/flows/acme/demo/tuned", json=flow).status_code == 200
-    flow["steps"][0]["model"] = "openai:m"  # type: ignore[index]
-    assert refusal(http.put("/flows/acme/demo/tuned", json=flow)) == (403, "FORBIDDEN")
+def test_a_setting_of_the_server_opens_a_field_to_flows_with_its_provider(http: httpx2.Client) -> None:
+    settings = {"extra_body": {"harmless": 1}}
+    assert pushed(http, "tuned", settings=settings).status_code == 200
+    assert refusal(pushed(http, "tuned", settings=settings, model="openai:m")) == (403, "FORBIDDEN")
 
 
 @pytest.mark.parametrize("name", ["extra_body", "extra_body.model", "extra_headers.Host"])
@@ -189,14 +186,12 @@ def test_a_resume_may_repeat_the_overrides_of_the_start(run: httpx2.Client, http
 
 
 def test_each_call_of_a_step_through_is_checked(run: httpx2.Client) -> None:
-    prompt = {"ask": {"prompt": "Other"}}
-    first = frames(run.post(path("plain", "step"), json={"blockOverrides": prompt}).text)
+    step, prompt = path("plain", "step"), {"ask": {"prompt": "Other"}}
+    first = walked(run, step, blockOverrides=prompt)
     body = {"executionId": first[0].data["executionId"], "stepIndex": 1}
-    answer = run.post(path("plain", "step"), json={**body, "blockOverrides": {**prompt, **CODE}})
+    answer = run.post(step, json={**body, "blockOverrides": {**prompt, **CODE}})
     assert refusal(answer) == (403, "FORBIDDEN")
-    rest = frames(
-        run.post(path("plain", "step"), json={**body, "blockOverrides": prompt, "runRemaining": True}).text
-    )
+    rest = walked(run, step, **body, blockOverrides=prompt, runRemaining=True)
     assert rest[-1].event == "flow_completed"
 
 
@@ -208,19 +203,18 @@ def test_inputs_and_outputs_of_steps_may_be_set_only_where_the_flow_offers_input
         "{slug: held, overridable: [], steps: [{id: a, type: code, code: 'return {\"n\": 1}'},"
         " {id: b, type: passthrough}]}"
     )
-    forged = {"accumulatedOutputs": {"a": {"n": 2}}}
+    forged, given = {"accumulatedOutputs": {"a": {"n": 2}}}, {"inputOverrides": {"b": {"n": 3}}}
 
-    def walked(caller: httpx2.Client, **more: Any) -> Any:
-        first = frames(caller.post(path("held", "step"), json={}).text)
+    def told(caller: httpx2.Client, **more: Any) -> Any:
+        first = walked(caller, path("held", "step"))
         body = {"executionId": first[0].data["executionId"], "stepIndex": 1, **more}
         answer = caller.post(path("held", "step"), json=body)
         return frames(answer.text)[-1].data["result"] if answer.status_code == 200 else refusal(answer)
 
-    given = {"inputOverrides": {"b": {"n": 3}}}
-    assert walked(run, **forged) == {"n": 1}
-    assert walked(run, **given) == (403, "FORBIDDEN")
-    assert walked(http, **forged) == {"n": 2}
-    assert walked(http, **given) == {"n": 3}
+    assert told(run, **forged) == {"n": 1}
+    assert told(run, **given) == (403, "FORBIDDEN")
+    assert told(http, **forged) == {"n": 2}
+    assert told(http, **given) == {"n": 3}
     first = run.post(path("held", "step"), json={"inputOverrides": {"n": 3}})
     assert refusal(first, "`overridable`") == (403, "FORBIDDEN")
 
@@ -247,8 +241,7 @@ def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: Run
             assert refusal(http.post(place, json=once_more)) == (403, "FORBIDDEN")
             assert refusal(http.post(named, json={})) == (403, "FORBIDDEN")
             assert http.post(place, json={}).status_code == 200, "`echo` may always be"
-        flow = {"slug": "new", "steps": [{"id": "a", "type": "llm", "model": "local:x", "prompt": "x"}]}
-        assert refusal(admin.put("/flows/acme/listed/new", json=flow), "openai:*") == (403, "FORBIDDEN")
+        assert refusal(pushed(admin, "new", project="listed"), "openai:*") == (403, "FORBIDDEN")
 
 
 def test_rules_set_while_a_body_comes_in_hold_for_its_run(
@@ -276,19 +269,19 @@ def test_no_model_is_an_address(run: httpx2.Client, http: httpx2.Client) -> None
     override = {"blockOverrides": {"ask": {"model": model}}}
     assert refusal(run.post(path("plain"), json=override)) == (403, "FORBIDDEN")
     assert refusal(http.post(path("plain"), json=override)) == (400, "MODEL_NOT_SUPPORTED")
-    flow = {"slug": "away", "steps": [{"id": "a", "type": "llm", "model": model, "prompt": "x"}]}
-    assert refusal(http.put("/flows/acme/demo/away", json=flow), "is an address") == (422, "INVALID_REQUEST")
+    assert refusal(pushed(http, "away", model=model), "is an address") == (422, "INVALID_REQUEST")
 
 
 def test_the_server_lists_models_for_projects_without_a_list() -> None:
-    with running_server(
-        providers={"local": "http://127.0.0.1:9/v1"}, allowed_models=["local:cheap-*"]
-    ) as server:
+    settings = {"providers": LOCAL, "allowed_models": ["local:cheap-*"]}
+    with (
+        running_server(**settings) as server,
+        http_for(server, server.make_key("acme", "demo", "run")) as run,
+    ):
         server.push(FLOWS["plain"])
-        with http_for(server, server.make_key("acme", "demo", "run")) as http:
-            answers = [
-                http.post(path("plain"), json={"blockOverrides": {"ask": {"model": model}}})
-                for model in ("local:cheap-1", "local:dear")
-            ]
-    assert [refusal(answer) for answer in answers] == [(500, "STEP_FAILED"), (403, "FORBIDDEN")]
-    assert "`allowed_models`" in detail(answers[1])["message"]
+        cheap, dear = (
+            run.post(path("plain"), json={"blockOverrides": {"ask": {"model": model}}})
+            for model in ("local:cheap-1", "local:dear")
+        )
+    assert refusal(cheap) == (500, "STEP_FAILED")
+    assert refusal(dear, "`allowed_models`") == (403, "FORBIDDEN")

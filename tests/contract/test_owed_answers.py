@@ -1,7 +1,7 @@
-"""The content that a caller is owed: all of it, in every capture mode, for `answer_ttl_s`."""
+"""The content that a caller is owed: all of it, in every mode, for `answer_ttl_s`, and for no other key."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import httpx2
@@ -9,37 +9,64 @@ import pytest
 
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_jobs import ended
-from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.contract.wire import detail, frames, http_for, refusal
+from tests.contract.test_tool_calls import TOOLS, results_of, resumption
+from tests.contract.wire import detail, events_of, frames, http_for, known_key, refusal, start, trace_of
 from tests.waiting import eventually
 
-SECRET = "only for the caller"
-MESSAGE = f"ValueError: {SECRET} (line 1)"
-FAILS = """
-slug: fails-{mode}
-capture: "{mode}"
+# Of a shape that redaction knows, so that it has no place in a redacted trace either.
+CANARY = "canary.in.the.mine@example.com"
+MODES = ["off", "metadata_only", "redacted", "full"]
+FLOWS = """
+slug: keeps-SLUG
+capture: "MODE"
+steps: [{id: one, type: passthrough}, {id: two, type: passthrough}, {id: three, type: passthrough}]
+---
+slug: fails-SLUG
+capture: "MODE"
 steps:
-  - id: bad
-    name: Bad
-    type: code
-    code: 'raise ValueError(initial["message"])'
-    retry: {{max_attempts: 2, initial_delay_ms: 0}}
+  - {id: bad, type: code, code: raise ValueError(message), retry: {max_attempts: 2, initial_delay_ms: 0}}
+---
+slug: asks-SLUG
+capture: "MODE"
+steps: [{id: one, type: passthrough}, {id: ask, type: llm, model: echo, prompt: "{{ message }}"}]
 """
-KEPT: dict[str, dict[str, Any]] = {
-    "off": {"code": "CODE_ERROR", "type": "ValueError", "line": 1},
-    "redacted": {"code": "CODE_ERROR", "message": "ValueError: [redacted] (line 1)"},
-}
 PRINTS = """
 slug: prints
 capture: "off"
 steps: [{id: bad, type: code, code: 'print("loud " * 2); raise ValueError("why " * 2)'}]
 """
+LONG = "x" * 300_000
+"""Over the limit of a snapshot."""
+ROLES = {"starter": "run", "other": "run", "admin": "admin", "read": "read"}
+
+
+def path_of(flow: str, mode: str, call: str = "execute") -> str:
+    return f"/seq/acme/demo/{flow}-{mode.replace('_', '-')}/{call}"
+
+
+def flows_of(mode: str) -> list[str]:
+    return FLOWS.replace("SLUG", mode.replace("_", "-")).replace("MODE", mode).split("---")
+
+
+class Callers(NamedTuple):
+    keys: dict[str, httpx2.Client]
+    starter_id: int
+
+
+@pytest.fixture(scope="module")
+def callers(server: RunningServer) -> Iterator[Callers]:
+    made = {name: server.make_key("acme", "demo", role) for name, role in ROLES.items()}
+    clients = {name: http_for(server, key) for name, key in made.items()}
+    yield Callers(clients, known_key(server, made["starter"]).id)
+    for client in clients.values():
+        client.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def flows(server: RunningServer) -> None:
-    for flow in (*(FAILS.format(mode=mode) for mode in KEPT), ECHO.format(slug="off", mode="off"), TALK):
-        server.push(flow)
+    for mode in MODES:
+        for flow in flows_of(mode):
+            server.push(flow)
 
 
 @pytest.mark.parametrize("key", [None, "key"])
@@ -47,45 +74,21 @@ def test_a_step_through_gets_the_whole_error_and_the_log_what_its_mode_keeps(
     http: httpx2.Client, key: str | None
 ) -> None:
     headers = {"Idempotency-Key": str(uuid4())} if key else {}
-    body = {"message": SECRET}
-    answers = [
-        http.post("/seq/acme/demo/fails-off/step", json=body, headers=headers).text
+    first, *again = [
+        http.post(path_of("fails", "off", "step"), json={"message": CANARY}, headers=headers).text
         for _ in range(2 if key else 1)
     ]
-    assert len(set(answers)) == 1, "a repeated call gets the same"
-    told = frames(answers[0])
-    assert [frame.event for frame in told if "error" in frame.data] == [
-        "step_retrying",
-        "step_error",
-        "flow_failed",
-    ]
-    assert {frame.data["error"]["message"] for frame in told if "error" in frame.data} == {MESSAGE}
+    assert again in ([], [first]), "a repeated call gets the same"
+    told = [frame for frame in frames(first) if "error" in frame.data]
+    assert [frame.event for frame in told] == ["step_retrying", "step_error", "flow_failed"]
+    assert {frame.data["error"]["message"] for frame in told} == {f"ValueError: {CANARY} (line 1)"}
     run = told[0].data["executionId"]
-    log = http.get(f"/flow-runs/{run}/trace/stream").text
-    assert SECRET not in log
-    assert [frame.data["error"] for frame in frames(log) if "error" in frame.data] == [KEPT["off"]] * 3
+    kept = {"code": "CODE_ERROR", "type": "ValueError", "line": 1}
+    log = events_of(http, run)
+    assert [frame.data["error"] for frame in log if "error" in frame.data] == [kept] * 3
     attempts = http.get(f"/flow-runs/{run}/steps/bad/trace", params={"attempt": "all"}).json()["attempts"]
-    assert [attempt["errorContext"] for attempt in attempts] == [KEPT["off"]] * 2
-    assert SECRET not in str(attempts)
-
-
-def test_a_steps_name_is_the_flows_whatever_the_caller_overrides(http: httpx2.Client) -> None:
-    overrides = {"bad": {"name": SECRET, "code": "return {}"}}
-    answer = http.post("/seq/acme/demo/fails-off/execute", json={"message": "", "blockOverrides": overrides})
-    run = answer.json()["executionId"]
-    log = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
-    assert {frame.data["name"] for frame in log if "name" in frame.data} == {"Bad"}
-
-
-ECHO = """
-slug: echo-{slug}
-capture: "{mode}"
-steps:
-  - {{id: a, type: passthrough}}
-  - {{id: b, type: passthrough}}
-"""
-LONG = "x" * 300_000
-"""Over the limit of a snapshot."""
+    assert [attempt["errorContext"] for attempt in attempts] == [kept] * 2
+    assert CANARY not in str([frame.data for frame in log]) + str(attempts)
 
 
 def expire(server: RunningServer) -> None:
@@ -105,36 +108,34 @@ def runs(http: httpx2.Client) -> int:
 
 
 @pytest.mark.parametrize(
-    ("flow", "path"),
-    [("echo-off", "execute"), ("echo-off", "jobs"), ("echo-off", "step"), ("fails-off", "execute")],
+    ("flow", "call"), [("keeps", "execute"), ("keeps", "jobs"), ("keeps", "step"), ("fails", "execute")]
 )
 def test_a_repeat_after_the_answer_has_expired_is_answer_expired_and_starts_nothing(
-    server: RunningServer, http: httpx2.Client, flow: str, path: str
+    server: RunningServer, http: httpx2.Client, flow: str, call: str
 ) -> None:
     headers = {"Idempotency-Key": str(uuid4())}
-    more = {"runRemaining": True} if path == "step" else {}
+    more = {"runRemaining": True} if call == "step" else {}
 
-    def call(message: str = "hi") -> httpx2.Response:
-        body = {"message": message, **more}
-        return http.post(f"/seq/acme/demo/{flow}/{path}", json=body, headers=headers)
+    def post(message: str = "hi") -> httpx2.Response:
+        return http.post(path_of(flow, "off", call), json={"message": message, **more}, headers=headers)
 
-    first = call()
-    assert call().content == first.content
+    first = post()
+    assert post().content == first.content
     run = first.text.split('"executionId":"')[1][:36]
-    http.get(f"/flow-runs/{run}/trace/stream")
+    events_of(http, run)
     before = runs(http)
     expire(server)
-    gone = call()
+    gone = post()
     assert refusal(gone) == (410, "ANSWER_EXPIRED")
     assert detail(gone)["executionId"] == run
     assert runs(http) == before
-    assert refusal(call("other")) == (409, "IDEMPOTENCY_MISMATCH"), "the key is known still"
+    assert refusal(post("other")) == (409, "IDEMPOTENCY_MISMATCH"), "the key is known still"
 
 
 def test_the_answer_of_a_pause_expires_and_the_run_can_be_taken_up(
     server: RunningServer, http: httpx2.Client
 ) -> None:
-    path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
+    path, headers = path_of("asks", "off"), {"Idempotency-Key": str(uuid4())}
     body = {"message": "hi", "tools": TOOLS}
     paused = http.post(path, json=body, headers=headers).json()
     expire(server)
@@ -157,10 +158,9 @@ def test_a_job_whose_result_has_expired_does_not_return_null(
     server: RunningServer, http: httpx2.Client, mode: str, text: str, status: int
 ) -> None:
     """Where the log keeps the whole result anyway, it comes from there."""
-    server.push(ECHO.format(slug=mode[:4], mode=mode))
-    path = f"/seq/acme/demo/echo-{mode[:4]}/jobs"
+    path = path_of("keeps", mode, "jobs")
     run = http.post(path, json={"message": text}).json()["executionId"]
-    http.get(f"/flow-runs/{run}/trace/stream")
+    events_of(http, run)
     assert http.get(f"{path}/{run}").json()["result"] == {"message": text}
     expire(server)
     answer = http.get(f"{path}/{run}")
@@ -169,42 +169,171 @@ def test_a_job_whose_result_has_expired_does_not_return_null(
     else:
         assert refusal(answer) == (410, "ANSWER_EXPIRED")
         assert detail(answer)["executionId"] == run
-    assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "completed"
+    assert trace_of(http, run)["flowRun"]["status"] == "completed"
 
 
 def test_a_failed_job_reads_failed_after_its_error_has_expired(
     server: RunningServer, http: httpx2.Client
 ) -> None:
-    path = "/seq/acme/demo/fails-off/jobs"
-    run = http.post(path, json={"message": SECRET}).json()["executionId"]
-    http.get(f"/flow-runs/{run}/trace/stream")
+    path = path_of("fails", "off", "jobs")
+    run = http.post(path, json={"message": CANARY}).json()["executionId"]
+    events_of(http, run)
     expire(server)
     state = http.get(f"{path}/{run}").json()
     assert state["status"] == "failed"
     assert state["error"].startswith("step 'bad' failed: ")
     assert state["error"].endswith("(CODE_ERROR)")
-    assert SECRET not in state["error"]
+    assert CANARY not in state["error"]
 
 
 def test_a_short_time_to_live_is_kept_to_by_a_running_server() -> None:
-    with running_server(answer_ttl_s=0.5, capture="off") as server, http_for(server, server.key) as http:
-        server.push(ECHO.format(slug="off", mode="off"))
+    with running_server(answer_ttl_s=0.5) as server, http_for(server, server.key) as http:
+        server.push(flows_of("off")[0])
         headers = {"Idempotency-Key": "key"}
 
         def call() -> httpx2.Response:
-            return http.post("/seq/acme/demo/echo-off/execute", json={"message": SECRET}, headers=headers)
+            return http.post(path_of("keeps", "off"), json={"message": CANARY}, headers=headers)
 
         assert call().status_code == 200
         expired = eventually(lambda: answer if (answer := call()).status_code != 200 else None)
         assert refusal(expired) == (410, "ANSWER_EXPIRED")
 
 
-def test_only_the_sentence_of_a_failed_jobs_error_is_kept(tmp_path: Path) -> None:
-    with running_server(data=tmp_path) as server, http_for(server, server.key) as http:
-        server.push(PRINTS)
-        run = http.post("/seq/acme/demo/prints/jobs", json={}).json()["executionId"]
-        job = ended(http, run, "prints")
-        kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+def test_only_the_sentence_of_a_failed_jobs_error_is_kept(server: RunningServer, http: httpx2.Client) -> None:
+    server.push(PRINTS)
+    run = http.post("/seq/acme/demo/prints/jobs", json={}).json()["executionId"]
+    job = ended(http, run, "prints")
+    files = [path for path in server.runtime.settings.data.rglob("*") if path.is_file()]
+    kept = b"".join(path.read_bytes() for path in files)
     assert "why why" in job["error"]
     assert b"why why" in kept
     assert b"loud loud" not in kept
+
+
+class Started(NamedTuple):
+    """The runs of the key that started them, with their flows, and calls that ask again for its answers."""
+
+    session: str
+    jobs: dict[str, str]
+    walks: dict[str, str]
+    repeats: list[tuple[str, dict[str, Any], dict[str, str]]]
+    resumes: list[tuple[str, dict[str, Any]]]
+
+
+def begin(http: httpx2.Client, mode: str) -> Started:
+    session, jobs, repeats = str(uuid4()), {}, []
+
+    def post(flow: str, call: str, **more: Any) -> httpx2.Response:
+        headers = {"X-Session-Id": session, "Idempotency-Key": str(uuid4())}
+        path, body = path_of(flow, mode, call), {"message": CANARY, **more}
+        repeats.append((path, body, headers))
+        answer = http.post(path, json=body, headers=headers)
+        assert answer.status_code in (200, 202, 500), answer.text
+        return answer
+
+    # Under metadata_only the log keeps messages of errors, so every key may read them.
+    for flow in ("keeps",) if mode == "metadata_only" else ("keeps", "fails"):
+        job = post(flow, "jobs").json()["executionId"]
+        jobs[job] = flow
+        events_of(http, job)
+        post(flow, "execute")
+    walk = frames(post("keeps", "step").text)[0].data["executionId"]
+    paused = post("asks", "execute", tools=TOOLS).json()
+    results = [{"toolCallId": call["id"], "output": "x"} for call in paused["toolCalls"]]
+    resumes = [
+        (path_of("asks", mode), {"executionId": paused["executionId"], "toolCallMessages": results}),
+        (path_of("keeps", mode, "step"), {"executionId": walk, "stepIndex": 1}),
+    ]
+    return Started(session, jobs, {walk: "keeps", paused["executionId"]: "asks"}, repeats, resumes)
+
+
+def reads(started: Started, mode: str) -> Iterator[str]:
+    """Every path that tells of runs, of each of them."""
+    for run, flow in started.jobs.items():
+        for path in (f"jobs/{run}", f"v1/jobs/{run}", "jobs", f"runs/{run}/trace/stream"):
+            yield path_of(flow, mode, path)
+        yield f"/flow-runs/{run}/trace/stream"
+    for run, flow in (started.jobs | started.walks).items():
+        for base in (f"/flow-runs/{run}", path_of(flow, mode, f"runs/{run}")):
+            yield f"{base}/trace"
+            for step in ("one", "two", "bad", "ask"):
+                yield f"{base}/steps/{step}/trace?attempt=all"
+    yield f"/seq/sessions/{started.session}"
+    yield "/flow-runs?limit=100"
+    yield "/flows"
+    yield "/audit?limit=100"
+
+
+@pytest.mark.parametrize("mode", MODES[:3])
+def test_no_answer_to_another_key_has_the_content_and_the_starter_gets_it(
+    callers: Callers, mode: str
+) -> None:
+    started = begin(callers.keys["starter"], mode)
+    told: dict[str, str] = {}
+    for name in ("other", "admin", "read"):
+        http = callers.keys[name]
+        for path in reads(started, mode):
+            told[f"{name} GET {path}"] = http.get(path).text
+        for path, body, headers in started.repeats:
+            again = http.post(path, json=body, headers=headers)
+            assert refusal(again) == (403, "FORBIDDEN"), (name, path)
+            told[f"{name} repeats {path}"] = again.text
+        for path, body in started.resumes:
+            resumed = http.post(path, json=body)
+            assert refusal(resumed) == (403, "FORBIDDEN"), (name, path)
+            told[f"{name} resumes {path}"] = resumed.text
+        for run, flow in started.jobs.items():
+            state = http.get(path_of(flow, mode, f"jobs/{run}"))
+            if flow == "fails":
+                assert state.json()["status"] == "failed"
+            else:
+                assert refusal(state, f"key {callers.starter_id}") == (403, "FORBIDDEN")
+                assert detail(state)["status"] == "completed"
+    gets_all_content(callers.keys["starter"], started, mode)
+    for run in started.walks:
+        told[f"cancels {run}"] = callers.keys["other"].delete(f"/flow-runs/{run}").text
+        told[f"purges {run}"] = callers.keys["admin"].delete(f"/flow-runs/{run}?purge=true").text
+    assert [where for where, text in told.items() if CANARY in text] == []
+
+
+def gets_all_content(http: httpx2.Client, started: Started, mode: str) -> None:
+    for run, flow in started.jobs.items():
+        assert CANARY in http.get(path_of(flow, mode, f"jobs/{run}")).text, flow
+    for path, body, headers in started.repeats:
+        answer = http.post(path, json=body, headers=headers)
+        assert (CANARY in answer.text) == (not path.endswith("jobs")), path
+    for path, body in started.resumes:
+        assert CANARY in http.post(path, json=body).text
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_under_full_every_key_of_the_project_gets_the_content(callers: Callers, name: str) -> None:
+    started, http = begin(callers.keys["starter"], "full"), callers.keys[name]
+    if name != "read":
+        gets_all_content(http, started, "full")
+        return
+    for run, flow in started.jobs.items():
+        assert CANARY in http.get(path_of(flow, "full", f"jobs/{run}")).text, flow
+    for path, body, headers in started.repeats:
+        assert refusal(http.post(path, json=body, headers=headers)) == (403, "FORBIDDEN")
+    for path, body in started.resumes:
+        assert refusal(http.post(path, json=body)) == (403, "FORBIDDEN")
+
+
+def test_content_of_a_run_without_a_key_is_for_keys_that_may_run_flows(
+    server: RunningServer, callers: Callers
+) -> None:
+    """As of runs that an earlier version has left, which did not note the key."""
+    run = start(server, "keeps-off", message=CANARY)
+    events_of(callers.keys["admin"], run)
+
+    async def as_a_job() -> None:
+        def work(db: Any) -> None:
+            db.execute("UPDATE run SET trigger_type = 'job' WHERE id = ?", (run,))
+
+        await server.runtime.store.connections.write(work)  # type: ignore[attr-defined]
+
+    server.call(as_a_job())
+    path = path_of("keeps", "off", f"jobs/{run}")
+    assert all(CANARY in callers.keys[name].get(path).text for name in ("starter", "other", "admin"))
+    assert refusal(callers.keys["read"].get(path)) == (403, "FORBIDDEN")

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 import httpx2
 import pytest
 
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, LONGEST_S, execute, frames, refusal, start
+from tests.contract.wire import ANYTHING, LONGEST_S, events_of, execute, refusal, start, trace_of
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
 from tests.postgres_replication import run_apart
 from tests.postgres_server import postgres_database
@@ -57,28 +58,27 @@ def proxy_in_a_thread(address: str) -> Iterator[tuple[CuttingProxy, str, Call]]:
             thread.join(LONGEST_S)
 
 
-class Database:
+class Database(NamedTuple):
     """The database of a server, which can be taken away from it."""
 
-    def __init__(self, proxy: CuttingProxy, call: Call, address: str) -> None:
-        self._proxy = proxy
-        self._call = call
-        self._address = address
+    proxy: CuttingProxy
+    call: Call
+    address: str
 
     @contextmanager
     def away(self, *, silent: bool = False) -> Iterator[None]:
         """The database answers nobody until the block ends; a silent one takes connections all the same."""
-        self._call(self._proxy.fall_silent if silent else self._proxy.go_away)
+        self.call(self.proxy.fall_silent if silent else self.proxy.go_away)
         try:
             yield
         finally:
-            self._call(self._proxy.speak if silent else self._proxy.come_back)
+            self.call(self.proxy.speak if silent else self.proxy.come_back)
 
     def execute(self, statement: str) -> None:
         """Runs it by another way, which is always open."""
 
         async def work() -> None:
-            connection = await asyncpg.connect(self._address)
+            connection = await asyncpg.connect(self.address)
             try:
                 await connection.execute(statement)
             finally:
@@ -156,9 +156,8 @@ def test_a_run_in_the_middle_waits_for_it(
         if lease_runs_out:
             database.execute("UPDATE lease SET expires_at = now() - interval '1 hour'")
     until_health(server, 200)
-    events = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    events, trace = events_of(http, run), trace_of(http, run)
     assert [int(event.id) for event in events] == list(range(1, len(events) + 1))
     assert events[-1].event == "flow_completed"
-    trace = http.get(f"/flow-runs/{run}/trace").json()
     assert trace["flowRun"]["status"] == "completed"
     assert lease_runs_out or [step["attempt"] for step in trace["steps"]] == [1, 1]

@@ -13,7 +13,17 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import ANYTHING, ENDLESS, LONGEST_S, cancel, execute, requests_in, rest_of, start
+from tests.contract.wire import (
+    ANYTHING,
+    ENDLESS,
+    LONGEST_S,
+    cancel,
+    execute,
+    requests_in,
+    rest_of,
+    start,
+    trace_of,
+)
 from tests.ports import free_port
 from tests.servers import server_with
 from tests.waiting import eventually
@@ -90,16 +100,11 @@ def port(
         pytest.skip(MISSING.format(name, name))
     folder, port = tmp_path_factory.mktemp(name), free_port()
     arguments = PROXIES[name](folder, port, server.address.removeprefix("http://"))
-    environment = {
-        **os.environ,
-        "HOME": str(folder),
-        "XDG_DATA_HOME": str(folder),
-        "XDG_CONFIG_HOME": str(folder),
-    }
+    environment = os.environ | dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(folder))
     with (
         (folder / "output.log").open("wb") as log,
         subprocess.Popen(
-            [program, *arguments], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [program, *arguments], cwd=folder, env=environment, stdout=log, stderr=log
         ) as process,
     ):
         try:
@@ -132,18 +137,23 @@ def connected(port: int, sent: bytes) -> socket.socket:
     return connection
 
 
-def test_a_call_an_error_and_a_trace_are_those_of_the_server(
-    http: httpx2.Client, server: RunningServer
-) -> None:
+def test_a_call_an_error_and_a_trace_are_those_of_the_server(http: httpx2.Client) -> None:
     run = execute(http, "anything", parameters={"text": "ü" * 200_000})
-    trace = http.get(f"/flow-runs/{run}/trace")
-    assert trace.json()["flowRun"]["status"] == "completed"
+    assert trace_of(http, run)["flowRun"]["status"] == "completed"
     none = http.get("/flow-runs/none", headers={"X-Request-ID": "mine"})
     assert (none.status_code, none.headers["x-request-id"]) == (404, "mine")
 
 
-def test_events_of_a_stream_leave_at_once(http: httpx2.Client, server: RunningServer) -> None:
+def test_events_of_a_stream_leave_at_once_and_a_caller_that_has_left_is_noticed(
+    http: httpx2.Client, server: RunningServer
+) -> None:
     run = start(server, "endless")
+    eventually(lambda: requests_in(server) == 0)
+    with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
+        lines = stream.iter_lines()
+        assert "event: run_started" in lines
+        assert requests_in(server) == 1
+    eventually(lambda: requests_in(server) == 0)
     with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
         lines = stream.iter_lines()
         assert "event: run_started" in lines
@@ -157,16 +167,6 @@ def test_spans_are_taken_in_and_too_large_bodies_are_not(http: httpx2.Client, po
     body = json.dumps({"resourceSpans": []}).encode()
     assert http.post(address, headers=headers, content=body + b" " * 9_000_000).status_code == 200
     assert http.post(address, headers=headers, content=b" " * 17_000_000).status_code == 413
-
-
-def test_a_caller_that_has_left_is_noticed(http: httpx2.Client, port: int, server: RunningServer) -> None:
-    run = start(server, "endless")
-    eventually(lambda: requests_in(server) == 0)
-    with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
-        assert stream.status_code == 200
-        assert requests_in(server) == 1
-    eventually(lambda: requests_in(server) == 0)
-    cancel(server, run)
 
 
 def test_a_head_that_is_too_large_or_does_not_end_never_gets_to_the_server(

@@ -6,7 +6,18 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import ANYTHING, ENDLESS, detail, frames, refusal, start, waiting_in
+from tests.contract.wire import (
+    ANYTHING,
+    ENDLESS,
+    detail,
+    events_of,
+    frames,
+    refusal,
+    start,
+    trace_of,
+    types,
+    waiting_in,
+)
 from tests.servers import server_with
 from tests.waiting import eventually
 
@@ -14,7 +25,7 @@ BASE = "/seq/acme/demo"
 OFF = "slug: off\ncapture: 'off'\nsteps: [{id: keep, type: passthrough}]\n"
 
 
-server = server_with(ANYTHING, ENDLESS, OFF, max_concurrent_runs=1, max_queued_runs=3)
+server = server_with(ANYTHING, ENDLESS, OFF, capture="full", max_concurrent_runs=1, max_queued_runs=3)
 
 
 def until_waiting(server: RunningServer, count: int) -> None:
@@ -35,7 +46,7 @@ def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http:
     assert [job.status_code for job in jobs] == [202] * 3
     ids = [job.json()["executionId"] for job in jobs]
     assert [http.get(f"{BASE}/anything/jobs/{run}").json()["status"] for run in ids] == ["pending"] * 3
-    assert http.get(f"/flow-runs/{ids[0]}/trace").json()["flowRun"]["status"] == "pending"
+    assert trace_of(http, ids[0])["flowRun"]["status"] == "pending"
 
     full = http.post(f"{BASE}/anything/jobs", json={}, headers={"Idempotency-Key": "beyond"})
     assert refusal(full) == (503, "UNAVAILABLE")
@@ -44,26 +55,31 @@ def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http:
     assert len(http.get("/flow-runs").json()["runs"]) == before + 4
 
     assert http.delete(f"/flow-runs/{ids[1]}").status_code == 202
-    assert [frame.event for frame in frames(http.get(f"/flow-runs/{ids[1]}/trace/stream").text)] == [
-        "run_started",
-        "flow_cancelled",
-    ]
+    assert types(events_of(http, ids[1])) == ["run_started", "run_input", "flow_cancelled"]
+    assert trace_of(http, ids[1])["flowRun"]["inputPreview"] == '{"n":1}'
     assert http.get(f"{BASE}/anything/jobs/{ids[1]}").json()["error"] == "cancelled"
 
     assert http.delete(f"/flow-runs/{holder}").status_code == 202
     for run in (ids[0], ids[2]):
-        frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+        events_of(http, run)
         assert http.get(f"{BASE}/anything/jobs/{run}").json()["status"] == "completed"
     again = http.post(f"{BASE}/anything/jobs", json={}, headers={"Idempotency-Key": "beyond"})
     assert again.status_code == 202
 
 
 @pytest.mark.parametrize("slug", ["anything", "off"])
-def test_execute_and_step_wait_in_the_queue_and_get_their_answers(
+def test_execute_and_step_wait_in_the_queue_and_get_their_answers_or_that_their_run_was_cancelled(
     server: RunningServer, http: httpx2.Client, slug: str
 ) -> None:
     holder = hold(server)
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(3) as threads:
+        refused = threads.submit(http.post, f"{BASE}/{slug}/execute", json={})
+        until_waiting(server, 1)
+        (cancelled,) = http.get("/flow-runs?status=pending").json()["runs"]
+        assert http.delete(f"/flow-runs/{cancelled['id']}").status_code == 202
+        assert refusal(refused.result()) == (500, "STEP_FAILED")
+        assert detail(refused.result())["executionId"] == cancelled["id"]
+        until_waiting(server, 0)
         executed = threads.submit(http.post, f"{BASE}/{slug}/execute", json={"parameters": {"n": 1}})
         until_waiting(server, 1)
         stepped = threads.submit(http.post, f"{BASE}/{slug}/v1/step", json={"parameters": {"n": 2}})
@@ -73,18 +89,3 @@ def test_execute_and_step_wait_in_the_queue_and_get_their_answers(
         events = frames(stepped.result().text)
     assert events[-1].event == "flow_completed"
     assert [event.data["output"] for event in events if event.event == "step_completed"] == [{"n": 2}]
-
-
-def test_a_call_whose_queued_run_is_cancelled_gets_the_cancellation(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    holder = hold(server)
-    with ThreadPoolExecutor(1) as threads:
-        executed = threads.submit(http.post, f"{BASE}/anything/execute", json={})
-        until_waiting(server, 1)
-        (run,) = http.get("/flow-runs?status=pending").json()["runs"]
-        assert http.delete(f"/flow-runs/{run['id']}").status_code == 202
-        answer = executed.result()
-    assert refusal(answer) == (500, "STEP_FAILED")
-    assert detail(answer)["executionId"] == run["id"]
-    assert http.delete(f"/flow-runs/{holder}").status_code == 202

@@ -1,11 +1,19 @@
-"""Traces, single steps and the list of runs, in both path forms."""
+"""Traces, single steps and what is kept of their content, in both path forms."""
 
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.contract.wire import detail, execute, refusal
+from runglass.testing import RunningServer
+from tests.contract.stores import own_server
+from tests.contract.wire import FLOWS, detail, execute, known_key, refusal
+
+BIG = """
+slug: big
+steps:
+  - {id: make, type: code, code: 'return {"text": "é" * 600_000}'}
+"""
 
 RUN_FIELDS = {
     *("id", "flowId", "flowSlug", "version", "status", "triggerType", "startedAt", "stepCount", "totals"),
@@ -17,6 +25,10 @@ OPTIONAL_STEP_FIELDS = {
     *("completedAt", "durationMs", "loopIndex", "loopPath", "modelUsed", "tokens", "costUsd", "finishReason"),
     *("inputContext", "outputContext", "errorContext", "outputSizeBytes", "modelCalls"),
 }
+
+
+# One that keeps large content whole.
+server = own_server(*FLOWS, BIG, capture="full", snapshot_limit_bytes=10_000_000)
 
 
 def check_step(step: dict[str, Any]) -> None:
@@ -49,7 +61,7 @@ def cells(request: pytest.FixtureRequest, grid: str) -> str:
 
 
 def test_a_trace_has_the_run_and_its_steps_in_order_of_first_start(
-    http: httpx2.Client, base: str, words: str
+    server: RunningServer, http: httpx2.Client, base: str, words: str
 ) -> None:
     answer = http.get(f"{base}/trace")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
@@ -59,6 +71,7 @@ def test_a_trace_has_the_run_and_its_steps_in_order_of_first_start(
     assert set(run) == ENDED_RUN_FIELDS | {"expectedSteps", *CONTENT_FIELDS}
     assert run["expectedSteps"] == len(trace["steps"])
     assert (run["id"], run["status"], run["stepCount"]) == (words, "completed", 5)
+    assert run["startedBy"] == known_key(server, server.key).hint
     assert run["startedAt"].endswith("Z")
     assert isinstance(run["durationMs"], int)
     for step in trace["steps"]:
@@ -72,15 +85,6 @@ def test_a_trace_has_the_run_and_its_steps_in_order_of_first_start(
         ("few", None, 1, "skipped"),
         ("many", None, 1, "completed"),
     ]
-
-
-def test_a_step_has_its_model_tokens_and_output(http: httpx2.Client, base: str) -> None:
-    step = http.get(f"{base}/steps/say/trace?loop_index=0").json()
-    assert step["modelUsed"] == "echo"
-    assert sorted(step["tokens"]) == ["completion", "prompt", "total"]
-    assert "costUsd" not in step
-    assert step["outputContext"] == {"text": "a"}
-    assert step["truncated"] is False
 
 
 def attempt(http: httpx2.Client, path: str, query: str) -> Any:
@@ -175,3 +179,72 @@ def test_a_page_has_20_runs_unless_asked_otherwise(http: httpx2.Client) -> None:
         execute(http, "anything", parameters={"n": number})
     assert len(http.get("/flow-runs").json()["runs"]) == 20
     assert len(http.get("/flow-runs?limit=21").json()["runs"]) == 21
+
+
+@pytest.fixture(scope="module")
+def kept(http: httpx2.Client) -> str:
+    """The path of the content of a step, whose output is as its input."""
+    run = execute(http, "anything", parameters={"text": "größer", "list": [1, 2.5, None]})
+    return f"/flow-runs/{run}/steps/keep/payload"
+
+
+def test_content_is_as_in_the_trace_in_both_forms_of_the_path(http: httpx2.Client, kept: str) -> None:
+    run = kept.split("/")[2]
+    trace = http.get(f"/flow-runs/{run}/steps/keep/trace")
+    for path in (kept, f"/seq/acme/demo/anything/runs/{run}/steps/keep/payload"):
+        for part in ("input", "output"):
+            answer = http.get(path, params={"part": part})
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+            assert answer.headers["accept-ranges"] == "bytes"
+            assert answer.json() == trace.json()[f"{part}Context"]
+            assert answer.content in trace.content
+    assert http.get(kept).content == http.get(f"{kept}?part=output").content
+
+
+def test_large_content_comes_whole_and_joins_from_its_ranges(http: httpx2.Client) -> None:
+    path = f"/flow-runs/{execute(http, 'big')}/steps/make/payload"
+    whole = http.get(path)
+    assert whole.headers["content-length"] == str(len(whole.content))
+    assert whole.json() == {"text": "é" * 600_000}
+    joined, step = b"", 500_000
+    while len(joined) < len(whole.content):
+        headers = {"Range": f"bytes={len(joined)}-{len(joined) + step - 1}"}
+        part = http.get(path, headers=headers | {"If-Range": whole.headers["etag"]})
+        assert part.status_code == 206
+        first, joined = len(joined), joined + part.content
+        assert part.headers["content-range"] == f"bytes {first}-{len(joined) - 1}/{len(whole.content)}"
+    assert joined == whole.content
+    changed = http.get(path, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
+    assert (changed.status_code, changed.content) == (200, whole.content)
+    for headers in ({}, {"Range": "bytes=0-9"}, {"Range": "bytes=9999999-"}):
+        head = http.head(path, headers=headers)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(whole.content))
+        assert head.headers["etag"] == whole.headers["etag"]
+
+
+def test_a_range_beyond_the_end_what_is_known_and_what_there_is_not_are_told_apart(
+    http: httpx2.Client, kept: str
+) -> None:
+    whole = http.get(kept)
+    size, tag = len(whole.content), whole.headers["etag"]
+    beyond = http.get(kept, headers={"Range": f"bytes={size}-"})
+    assert refusal(beyond, str(size)) == (416, "INVALID_REQUEST")
+    assert beyond.headers["content-range"] == f"bytes */{size}"
+    known = http.get(kept, headers={"If-None-Match": tag, "Range": "bytes=0-1"})
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
+    assert http.get(kept, headers={"If-None-Match": '"another"'}).status_code == 200
+    assert refusal(http.get(f"{kept}?part=error")) == (404, "CONTENT_NOT_KEPT")
+    assert refusal(http.get(f"{kept}?attempt=7")) == (404, "STEP_NOT_FOUND")
+    assert refusal(http.get(kept.replace("keep", "none"))) == (404, "STEP_NOT_FOUND")
+
+
+def test_a_trace_of_an_attempt_leaves_out_what_is_larger_than_asked_for(http: httpx2.Client) -> None:
+    run = execute(http, "big")
+    path = f"/flow-runs/{run}/steps/make/trace"
+    whole = http.get(path)
+    short = http.get(path, params={"part_bytes": "2000"})
+    size = len(http.get(f"/flow-runs/{run}/steps/make/payload").content)
+    expected = {name: value for name, value in whole.json().items() if name != "outputContext"}
+    assert short.json() == expected | {"leftOut": {"output": size}}
+    assert http.get(path, params={"part_bytes": str(size)}).json() == whole.json()

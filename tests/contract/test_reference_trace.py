@@ -9,9 +9,9 @@ import httpx2
 import pytest
 
 from runglass.config.settings import Price
-from tests.contract.test_stepping import WALK, call
+from tests.contract.test_stepping import WALK
 from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
-from tests.contract.wire import FLOWS, ran
+from tests.contract.wire import FLOWS, ran, refusal, walked
 from tests.laws.law import require
 from tests.laws.told import Told, broken_by_readers
 from tests.reference_fold import JsonObject
@@ -100,7 +100,7 @@ def nulls(value: Any, place: str = "") -> Iterator[str]:
                 yield from nulls(member, f"{place}.{name}")
 
 
-def events_of(http: httpx2.Client, run: str, enough: Callable[[JsonObject], bool]) -> list[JsonObject]:
+def events_up_to(http: httpx2.Client, run: str, enough: Callable[[JsonObject], bool]) -> list[JsonObject]:
     """The events in the live trace, up to its end or the first that is enough."""
     events: list[JsonObject] = []
     with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
@@ -112,9 +112,27 @@ def events_of(http: httpx2.Client, run: str, enough: Callable[[JsonObject], bool
     return events
 
 
-def check(http: httpx2.Client, run: str, *, until: Callable[[JsonObject], bool] = lambda _: False) -> str:
+def check_content(http: httpx2.Client, run: str, step: JsonObject, mode: str) -> None:
+    """Content by itself is what the trace has of it and no more, and a refusal names the capture mode."""
+    path = ",".join(map(str, step.get("loopPath", [])))
+    for part in ("input", "output", "error"):
+        query = {"part": part, "attempt": step["attempt"], **({"loop_index": path} if path else {})}
+        answer = http.get(f"/flow-runs/{run}/steps/{step['stepId']}/payload", params=query)
+        if (told := step.get(f"{part}Context")) is None:
+            assert refusal(answer, mode) == (404, "CONTENT_NOT_KEPT")
+        else:
+            assert answer.json() == told
+
+
+def check(
+    http: httpx2.Client,
+    run: str,
+    *,
+    until: Callable[[JsonObject], bool] = lambda _: False,
+    mode: str = "",
+) -> str:
     """Compares all that can be read of a run that writes nothing more; its status comes back."""
-    events = events_of(http, run, until)
+    events = events_up_to(http, run, until)
     trace = http.get(f"/flow-runs/{run}/trace").json()
     attempts = {
         step: http.get(f"/flow-runs/{run}/steps/{step}/trace", params={"attempt": "all"}).json()
@@ -124,6 +142,9 @@ def check(http: httpx2.Client, run: str, *, until: Callable[[JsonObject], bool] 
     # The fold of the specification has none either.
     assert list(nulls(events)) == [], "missing values are left out: some clients break on null"
     require(broken_by_readers(Told(run, events, trace, listed=listed, attempts=attempts)))
+    for step in trace["steps"]:
+        if step["status"] != "skipped":
+            check_content(http, run, step, mode)
     return str(trace["flowRun"]["status"])
 
 
@@ -151,7 +172,8 @@ def check(http: httpx2.Client, run: str, *, until: Callable[[JsonObject], bool] 
 )
 def test_a_run_that_has_ended(http: httpx2.Client, slug: str, body: JsonObject, status: str) -> None:
     headers = {"X-Session-Id": SESSION, "traceparent": TRACE_PARENT}
-    assert check(http, ran(http, slug, headers=headers, **body)) == status
+    mode = {"asks-off": "'off'", "asks-redacted": "'redacted'"}.get(slug, "")
+    assert check(http, ran(http, slug, headers=headers, **body), mode=mode) == status
 
 
 def test_a_job(http: httpx2.Client) -> None:
@@ -181,13 +203,13 @@ class Pauses:
 
 def test_a_step_through_with_changes_and_a_way_back(http: httpx2.Client) -> None:
     path = "/seq/acme/demo/walk/step"
-    run = call(http, path, parameters={"n": 1})[0].data["executionId"]
+    run = walked(http, path, parameters={"n": 1})[0].data["executionId"]
     assert check(http, run, until=Pauses(1)) == "paused"
-    call(http, path, executionId=run, stepIndex=1, inputOverrides={"more": 1, "z": {"other": 2}})
+    walked(http, path, executionId=run, stepIndex=1, inputOverrides={"more": 1, "z": {"other": 2}})
     assert check(http, run, until=Pauses(2)) == "paused"
-    call(http, path, executionId=run, stepIndex=0, blockOverrides={"a": {"input": {"n": 4}}})
+    walked(http, path, executionId=run, stepIndex=0, blockOverrides={"a": {"input": {"n": 4}}})
     assert check(http, run, until=Pauses(3)) == "paused"
-    call(http, path, executionId=run, stepIndex=1, runRemaining=True)
+    walked(http, path, executionId=run, stepIndex=1, runRemaining=True)
     assert check(http, run) == "completed"
 
 

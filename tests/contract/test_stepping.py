@@ -1,16 +1,38 @@
-"""`step`: a walk through a flow, call by call, as streams."""
+"""`step`: a walk through a flow, call by call, as streams, with frames that are no events of the log."""
 
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
 import httpx2
 import pytest
 
-from runglass.testing import RunningServer
+from runglass.config.settings import Price
+from runglass.engine.steps.interpreter import Interpreter
+from runglass.testing import RunningServer, running_server
 from tests.contract.test_tool_calls import TALK, TOOLS
-from tests.contract.wire import Frame, frames, refusal
+from tests.contract.wire import (
+    Frame,
+    events_of,
+    frames,
+    http_for,
+    refusal,
+    set_budget,
+    trace_of,
+    types,
+    until_event,
+    walked,
+)
+from tests.faulty_store import FaultyStore
+from tests.waiting import eventually
 
-PATH = "/seq/acme/demo/walk/step"
+
+def path_of(slug: str) -> str:
+    return f"/seq/acme/demo/{slug}/step"
+
+
+PATH = path_of("walk")
 WALK = """
 slug: walk
 capture: metadata_only
@@ -23,30 +45,32 @@ steps:
     steps: [{id: inner, type: passthrough}]
   - {id: z, type: code, code: 'return {"total": steps["a"]["n"] + len(items)}'}
 """
+MODES = ["off", "metadata_only", "redacted", "full"]
+OUTPUT = """
+slug: output-{name}
+capture: "{mode}"
+steps:
+  - {{id: a, type: code, code: 'return {{"token": "sk-0123456789abcdef0123456789", "text": "x" * 2000}}'}}
+  - {{id: l, type: loop, over: "[1, 2]", steps: [{{id: inner, type: passthrough}}]}}
+"""
+TOLERANT = """
+slug: tolerant-walk
+steps:
+  - {id: lame, type: code, on_error: continue, code: 'raise ValueError("no")'}
+  - {id: hold, name: Hold on, type: wait, ms: 600000}
+"""
 QUIET_TALK = TALK.replace("slug: talk", "slug: quiet-talk\ncapture: 'off'")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def flows(server: RunningServer) -> None:
-    for flow in (WALK, TALK, STEER, QUIET_TALK):
+    outputs = [OUTPUT.format(name=mode.replace("_", "-"), mode=mode) for mode in MODES]
+    for flow in (WALK, TALK, QUIET_TALK, TOLERANT, *outputs):
         server.push(flow)
-    server.push("slug: draft-only\nsteps: [{id: a, type: passthrough}]\n", publish=False)
-
-
-def call(http: httpx2.Client, path: str = PATH, **body: Any) -> list[Frame]:
-    answer = http.post(path, json=body)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "text/event-stream"
-    assert answer.text.startswith("retry: 1000\n")
-    return frames(answer.text)
-
-
-def types(found: list[Frame]) -> list[str]:
-    return [frame.event for frame in found]
 
 
 def first(http: httpx2.Client, **more: Any) -> tuple[str, list[Frame]]:
-    found = call(http, parameters={"n": 1}, **more)
+    found = walked(http, PATH, parameters={"n": 1}, **more)
     return str(found[0].data["executionId"]), found
 
 
@@ -54,23 +78,23 @@ def test_a_walk_is_one_run_with_one_trace(http: httpx2.Client) -> None:
     run, found = first(http)
     assert types(found) == ["run_started", "step_started", "step_output", "step_completed", "step_paused"]
     started = found[0].data
-    assert started["runId"] == run
-    assert (started["stepCount"], started["triggerType"]) == (3, "step")
+    assert (started["runId"], started["stepCount"], started["triggerType"]) == (run, 3, "step")
     assert found[3].data["output"] == {"n": 2}, "the caller gets its outputs whatever the log keeps"
     assert (found[4].data["stepId"], found[4].data["stepIndex"]) == ("a", 0), "the step just completed"
-    assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "paused"
-    second = call(http, executionId=run, stepIndex=1)
+    assert trace_of(http, run)["flowRun"]["status"] == "paused"
+    # Without an index it continues at the position of the run.
+    second = walked(http, PATH, executionId=run)
     assert types(second).count("step_completed") == 2
     assert types(second)[-2:] == ["loop_completed", "step_paused"]
     assert (second[-1].data["stepId"], second[-1].data["stepIndex"]) == ("l", 1)
     # Having counted completed steps, a client is ahead of the cursor: the server takes the smaller one.
-    third = call(http, executionId=run, stepIndex=4)
+    third = walked(http, PATH, executionId=run, stepIndex=4)
     assert types(third)[-2:] == ["step_completed", "flow_completed"]
     assert third[-1].data["result"] == {"total": 4}
     assert refusal(http.post(PATH, json={"executionId": run, "stepIndex": 2})) == (409, "RUN_NOT_PAUSED")
-    every = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    every = events_of(http, run)
     assert [frame.id for frame in every] == [str(n) for n in range(1, len(every) + 1)]
-    trace = http.get(f"/flow-runs/{run}/trace").json()
+    trace = trace_of(http, run)
     assert trace["flowRun"]["triggerType"] == "step"
     assert [(step["stepId"], step["status"]) for step in trace["steps"]] == [
         ("a", "completed"),
@@ -94,18 +118,18 @@ def test_an_unpublished_flow_is_stepped_through_as_it_was_at_the_first_call(
     """Whatever is pushed or published between two calls, also where the step to come is gone from it."""
     path = "/seq/acme/demo/sketch/step"
     server.push(DRAFT.format(slug="sketch", last="b", add=10), publish=False)
-    found = call(http, path)
+    found = walked(http, path)
     assert (types(found)[-1], found[0].data["version"]) == ("step_paused", 0)
     run = found[0].data["executionId"]
     server.push(DRAFT.format(slug="sketch", last="c", add=20), publish=False)
-    fresh = call(http, path, runRemaining=True)
+    fresh = walked(http, path, runRemaining=True)
     assert fresh[-1].data["result"] == {"n": 21}, "a walk that begins now is one through the new draft"
     server.push(DRAFT.format(slug="sketch", last="d", add=30))
     pinned = http.post("/seq/acme/demo/sketch/v1/step", json={"executionId": run, "stepIndex": 1})
     assert refusal(pinned) == (409, "STALE_TREE"), "the run is none of version 1"
-    ended = call(http, path, executionId=run, stepIndex=1)
+    ended = walked(http, path, executionId=run, stepIndex=1)
     assert (types(ended)[-1], ended[-1].data["result"]) == ("flow_completed", {"n": 11})
-    assert call(http, path)[0].data["version"] == 1
+    assert walked(http, path)[0].data["version"] == 1
 
 
 @pytest.mark.parametrize(
@@ -127,45 +151,56 @@ def test_an_invalid_call_is_refused(
 
 def test_a_whole_event_may_be_sent_back(http: httpx2.Client) -> None:
     run, found = first(http, pausedAtStep="a", client={"name": "other"})
-    found = call(http, **{**found[-1].data, "stepIndex": found[-1].data["stepIndex"] + 1})
+    found = walked(http, PATH, **{**found[-1].data, "stepIndex": found[-1].data["stepIndex"] + 1})
     assert types(found)[-2:] == ["loop_completed", "step_paused"]
     assert found[-1].data["executionId"] == run
+    assert types(walked(http, PATH, executionId=run, stepIndex=None))[-1] == "flow_completed"
 
 
-def keyed(http: httpx2.Client, key: str, path: str = PATH, **body: Any) -> list[dict[str, Any]]:
-    answer = http.post(path, json=body, headers={"Idempotency-Key": key})
-    assert answer.status_code == 200, answer.text
-    return [frame.data for frame in frames(answer.text)]
+class Keyed:
+    """Calls of `step`, each under a key of its own."""
+
+    def __init__(self, http: httpx2.Client, path: str = PATH) -> None:
+        self._http = http
+        self._path = path
+        self._calls: list[tuple[str, dict[str, Any], str]] = []
+
+    def call(self, **body: Any) -> list[dict[str, Any]]:
+        key = str(uuid4())
+        text = self._send(key, body)
+        self._calls.append((key, body, text))
+        return [frame.data for frame in frames(text)]
+
+    def are_streamed_again(self) -> None:
+        """Sends each of them once more."""
+        for key, body, text in self._calls:
+            assert self._send(key, body) == text
+
+    def _send(self, key: str, body: dict[str, Any]) -> str:
+        answer = self._http.post(self._path, json=body, headers={"Idempotency-Key": key})
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+
+def completed(events: list[dict[str, Any]]) -> list[tuple[int, Any]]:
+    """Attempt and output of each step that was completed."""
+    return [(event["attempt"], event["output"]) for event in events if event["eventType"] == "step_completed"]
 
 
 def test_a_call_that_is_sent_again_is_streamed_again_and_runs_nothing(http: httpx2.Client) -> None:
     """Byte for byte, whatever has come after it: a further attempt of its step, the end of the run."""
-    unique = str(uuid4())
-    answers = [keyed(http, f"{unique}-0", parameters={"n": 1})]
-    run = answers[0][0]["executionId"]
-    calls: list[dict[str, Any]] = [
-        {"parameters": {"n": 1}},
-        {"executionId": run, "stepIndex": 1},
-        {"executionId": run, "stepIndex": 0, "blockOverrides": {"a": {"code": 'return {"n": 8}'}}},
-        {"executionId": run, "stepIndex": 1, "runRemaining": True},
-    ]
-    answers += [keyed(http, f"{unique}-{index}", **calls[index]) for index in (1, 2, 3)]
-    assert [
-        event["output"] for answer in answers for event in answer if event["eventType"] == "step_completed"
-    ] == [
-        {"n": 2},
-        {"item": 1, "index": 0},
-        {"item": 2, "index": 1},
-        {"n": 8},
-        {"item": 1, "index": 0},
-        {"item": 2, "index": 1},
-        {"total": 10},
-    ]
-    assert [event["attempt"] for event in answers[2] if event["eventType"] == "step_completed"] == [2]
-    assert answers[-1][-1]["result"] == {"total": 10}
+    calls = Keyed(http)
+    begun = calls.call(parameters={"n": 1})
+    assert completed(begun) == [(1, {"n": 2})]
+    run = begun[0]["executionId"]
+    calls.call(executionId=run, stepIndex=1)
+    changed = {"a": {"code": 'return {"n": 8}'}}
+    again = calls.call(executionId=run, stepIndex=0, blockOverrides=changed)
+    assert completed(again) == [(2, {"n": 8})]
+    *_, end = calls.call(executionId=run, stepIndex=1, runRemaining=True)
+    assert end["result"] == {"total": 10}
     before = http.get(f"/flow-runs/{run}/trace").text
-    for index, answer in enumerate(answers):
-        assert keyed(http, f"{unique}-{index}", **calls[index]) == answer
+    calls.are_streamed_again()
     assert http.get(f"/flow-runs/{run}/trace").text == before
 
 
@@ -173,43 +208,34 @@ def test_a_walk_pauses_for_tools_and_a_call_that_is_sent_again_tells_its_own_pau
     http: httpx2.Client,
 ) -> None:
     """In a mode that keeps no content, and after later pauses and the end of the run."""
-    path, unique = "/seq/acme/demo/quiet-talk/step", str(uuid4())
-    body: dict[str, Any] = {"message": "hi", "tools": TOOLS, "runRemaining": True}
-    calls, answers = [body], [keyed(http, f"{unique}-0", path, **body)]
-    while answers[-1][-1]["eventType"] == "step_paused_for_tool_calls":
-        paused = answers[-1][-1]
-        assert paused["runId"] == paused["executionId"]
-        assert (paused["stepId"], paused["iterationsUsed"]) == ("ask", len(calls))
-        assert paused["accumulatedOutputs"] == {"before": {"message": "hi"}}
-        body = {name: paused[name] for name in ("executionId", "stepIndex", "iterationsUsed")}
+    path = path_of("quiet-talk")
+    calls, rounds = Keyed(http, path), 0
+    *_, last = calls.call(message="hi", tools=TOOLS, runRemaining=True)
+    while last["eventType"] == "step_paused_for_tool_calls":
+        rounds += 1
+        assert last["runId"] == last["executionId"]
+        assert (last["stepId"], last["iterationsUsed"]) == ("ask", rounds)
+        assert last["accumulatedOutputs"] == {"before": {"message": "hi"}}
+        body = {name: last[name] for name in ("executionId", "stepIndex", "iterationsUsed")}
         body |= {"runRemaining": True, "tools": TOOLS, "toolCallMessages": []}
         assert refusal(http.post(path, json=body)) == (400, "TOOL_RESULTS_MISMATCH")
-        results = [{"toolCallId": call["id"], "output": f"r{len(calls)}"} for call in paused["toolCalls"]]
-        calls.append(body | {"toolCallMessages": [*paused["toolCallMessages"], *results]})
-        answers.append(keyed(http, f"{unique}-{len(calls) - 1}", path, **calls[-1]))
-    assert answers[-1][-1]["result"] == {"said": "hi"}
-    assert len(calls) > 1
-    for index, answer in enumerate(answers):
-        assert keyed(http, f"{unique}-{index}", path, **calls[index]) == answer
+        results = [{"toolCallId": call["id"], "output": f"r{rounds}"} for call in last["toolCalls"]]
+        *_, last = calls.call(**body | {"toolCallMessages": [*last["toolCallMessages"], *results]})
+    assert (rounds > 0, last["result"]) == (True, {"said": "hi"})
+    calls.are_streamed_again()
 
 
 def test_going_back_from_a_tool_pause_asks_anew(http: httpx2.Client) -> None:
-    path = "/seq/acme/demo/talk/step"
-    found = call(http, path, message="hi", tools=TOOLS, runRemaining=True)
+    path = path_of("talk")
+    found = walked(http, path, message="hi", tools=TOOLS, runRemaining=True)
     run = found[0].data["executionId"]
     assert types(found)[-1] == "step_paused_for_tool_calls"
-    again = call(http, path, executionId=run, stepIndex=0, runRemaining=True)
+    again = walked(http, path, executionId=run, stepIndex=0, runRemaining=True)
     assert types(again)[0] == "step_retrying"
     assert again[0].data["error"]["code"] == "CANCELLED"
     assert types(again)[-1] == "flow_completed"
     attempts = http.get(f"/flow-runs/{run}/steps/ask/trace?attempt=all").json()["attempts"]
     assert [(step["attempt"], step["status"]) for step in attempts] == [(1, "failed"), (2, "completed")]
-
-
-def test_a_later_call_without_an_index_continues_at_the_position_of_the_run(http: httpx2.Client) -> None:
-    run, _ = first(http)
-    assert call(http, executionId=run)[-1].data["stepIndex"] == 1
-    assert types(call(http, executionId=run, stepIndex=None))[-1] == "flow_completed"
 
 
 @pytest.mark.parametrize("outputs", [{"a": 5}, {"a": "x"}, {"a": [1]}, [1]])
@@ -219,73 +245,122 @@ def test_outputs_that_are_no_objects_are_refused_and_the_run_waits_on(
     run, _ = first(http)
     answer = http.post(PATH, json={"executionId": run, "stepIndex": 1, "accumulatedOutputs": outputs})
     assert refusal(answer, "accumulatedOutputs") == (422, "INVALID_REQUEST")
-    assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "paused"
+    assert trace_of(http, run)["flowRun"]["status"] == "paused"
 
 
-STEER_PATH = "/seq/acme/demo/steer/step"
-STEER = """
-slug: steer
-inputs: {type: object, properties: {n: {type: integer}}}
+@pytest.mark.parametrize("mode", MODES)
+def test_a_caller_reads_its_outputs_from_step_output_in_every_mode(http: httpx2.Client, mode: str) -> None:
+    """Whole and as they are, once before each `step_completed`; the log keeps what it keeps."""
+    found = walked(http, path_of(f"output-{mode.replace('_', '-')}"), runRemaining=True)
+    whole = {"token": "sk-0123456789abcdef0123456789", "text": "x" * 2000}
+    told = [frame for frame in found if frame.event == "step_output"]
+    items = [{"item": 1, "index": 0}, {"item": 2, "index": 1}]
+    assert [frame.data["outputData"] for frame in told] == [whole, *items]
+    for frame in told:
+        after = found[found.index(frame) + 1]
+        assert after.event == "step_completed"
+        assert frame.data["outputContext"] == frame.data["outputData"] == after.data["output"]
+        assert frame.data["stepId"] == after.data["stepId"]
+        assert frame.data.get("loopIndex") == after.data.get("loopIndex")
+        assert frame.data["at"] <= after.data["at"]
+    in_log = mode in ("redacted", "full")
+    assert [frame.id != "" for frame in told] == [in_log] * 3
+    assert [frame.data["seq"] > 0 for frame in told] == [in_log] * 3
+    numbered = [frame.id for frame in found if frame.id]
+    assert numbered == [str(n) for n in range(1, len(numbered) + 1)]
+    log = events_of(http, found[0].data["executionId"])
+    assert [frame.id for frame in log] == numbered, "the trace's stream has the log alone"
+    if mode != "full":
+        assert "sk-0123456789abcdef0123456789" not in "".join(str(frame.data) for frame in log)
+
+
+def place_of(frame: Frame) -> tuple[Any, ...]:
+    return tuple(frame.data[name] for name in ("stepId", "name", "stepIndex", "attempt"))
+
+
+def test_a_cancelled_step_through_ends_with_a_step_error(http: httpx2.Client) -> None:
+    """Also behind a `step_error` that the run went on after, which tells of another thing."""
+    with ThreadPoolExecutor(1) as calls:
+        walk = calls.submit(walked, http, path_of("tolerant-walk"), runRemaining=True)
+        (listed,) = eventually(lambda: http.get("/flow-runs?flow=tolerant-walk").json()["runs"])
+        run = listed["id"]
+        until_event(http, run, "step_started", nth=2)
+        assert http.delete(f"/flow-runs/{run}").status_code == 202
+        found = walk.result()
+    assert types(found).count("step_error") == 2
+    assert types(found)[-2:] == ["step_error", "flow_cancelled"]
+    told = found[-2]
+    assert (told.id, told.data["seq"], told.data["error"]["code"]) == ("", 0, "CANCELLED")
+    assert place_of(told) == ("hold", "Hold on", 1, 1)
+    assert found[-1].data["reason"] in told.data["error"]["message"]
+    log = events_of(http, run)
+    assert types(log).count("step_error") == 1, "the log tells what happened and nothing else"
+    assert [frame.id for frame in log] == [frame.id for frame in found if frame.id]
+
+
+def bad_end(found: list[Frame]) -> Frame:
+    """The one `step_error` of an answer, right before the event that ends the run."""
+    assert types(found)[-2:] == ["step_error", "flow_failed"]
+    assert types(found).count("step_error") == 1
+    return found[-2]
+
+
+COSTLY = """
+slug: costly
 steps:
-  - {id: a, type: passthrough}
-  - id: each
+  - {id: pay, type: llm, model: echo, prompt: hello}
+  - id: l
     type: loop
-    over: over
-    input: {over: ["x", "y"]}
-    steps:
-      - {id: inner, type: passthrough, input: {item: "{{ item }}", by: template}}
-  - {id: z, type: passthrough, input: {said: template, kept: template}}
+    over: "[1]"
+    steps: [{id: never, name: Never, type: passthrough}]
 """
 
 
-def outputs(http: httpx2.Client, **body: Any) -> dict[str, list[Any]]:
-    """What each step gave in one call, by step id."""
-    found: dict[str, list[Any]] = {}
-    for frame in call(http, STEER_PATH, **body):
-        if frame.event == "step_completed":
-            found.setdefault(frame.data["stepId"], []).append(frame.data["output"])
-    return found
+def test_a_spent_budget_ends_the_stream_with_a_step_error() -> None:
+    """Of the step that was not begun, which no event of the log has named before."""
+    prices = {"echo": Price(input_per_mtok=Decimal(1000), output_per_mtok=Decimal(1000))}
+    with running_server(prices=prices) as server, http_for(server, server.key) as http:
+        server.push(COSTLY)
+        set_budget(server, "0.002")
+        told = bad_end(walked(http, path_of("costly"), runRemaining=True))
+        assert place_of(told) == ("never", "Never", 1, 1)
+        assert told.data["error"]["code"] == "RUN_FAILED"
+        assert told.data["error"]["error"]["code"] == "CREDITS_EXHAUSTED"
+        assert "budget" in told.data["error"]["message"]
 
 
-def begin(http: httpx2.Client, **body: Any) -> str:
-    return str(call(http, STEER_PATH, **body)[0].data["executionId"])
+@pytest.mark.parametrize("key", [False, True], ids=["plain", "under a key"])
+def test_a_failure_of_the_engine_itself_ends_the_stream_with_a_step_error(
+    http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, key: bool
+) -> None:
+    """At the step that the run came to last, or at its first one where it came to none."""
+
+    async def breaks(self: Interpreter) -> None:
+        raise LookupError("not of any step")
+
+    path, headers = path_of("output-full"), {"Idempotency-Key": str(uuid4())} if key else {}
+    body = {"executionId": walked(http, path)[0].data["executionId"], "stepIndex": 1}
+    monkeypatch.setattr(Interpreter, "walk", breaks)
+    later = http.post(path, json=body, headers=headers)
+    told = bad_end(frames(later.text))
+    assert (told.id, told.data["stepId"], told.data["stepIndex"]) == ("", "a", 0)
+    assert told.data["error"]["code"] == "RUN_FAILED"
+    assert told.data["error"]["error"]["code"] == "INTERNAL_ERROR"
+    assert bad_end(walked(http, path)).data["stepId"] == "a"
+    assert not key or http.post(path, json=body, headers=headers).text == later.text
 
 
-def test_input_overrides_of_a_named_step_hold_whenever_it_runs(http: httpx2.Client) -> None:
-    """Over what its own template says, in each iteration, in whichever call it runs; the rest stays."""
-    given = {"z": {"said": "by me"}, "inner": {"by": "me"}}
-    body = {"parameters": {"n": 1}, "inputOverrides": given}
-    run = begin(http, **body)
-    assert outputs(http, executionId=run, stepIndex=1, inputOverrides=given) == {
-        "inner": [{"item": "x", "by": "me"}, {"item": "y", "by": "me"}]
-    }
-    assert outputs(http, executionId=run, stepIndex=2, inputOverrides=given) == {
-        "z": [{"said": "by me", "kept": "template"}]
-    }
-    whole = outputs(http, **body, runRemaining=True)
-    assert whole["a"] == [{"n": 1}]
-    assert whole["inner"][1] == {"item": "y", "by": "me"}
-    assert whole["z"] == [{"said": "by me", "kept": "template"}]
-
-
-def test_other_input_overrides_are_for_the_first_step_of_the_segment(http: httpx2.Client) -> None:
-    """So does the id of a step beside which no object stands."""
-    given = {"n": 2, "z": "no object", "other": {"deep": 1}}
-    assert outputs(http, parameters={"n": 1}, inputOverrides=given) == {"a": [given]}
-    both = {"n": 2, "a": {"n": 3}}
-    assert outputs(http, parameters={"n": 1}, inputOverrides=both) == {"a": [{"n": 3}]}
-
-
-def test_a_call_without_input_overrides_keeps_the_earlier_ones(http: httpx2.Client) -> None:
-    run = begin(http, inputOverrides={"n": 5, "z": {"said": "before"}})
-    call(http, STEER_PATH, executionId=run, stepIndex=1)
-    assert outputs(http, executionId=run, stepIndex=2, inputOverrides=None) == {
-        "z": [{"said": "before", "kept": "template"}]
-    }
-    run = begin(http, inputOverrides={"z": {"said": "before"}})
-    call(http, STEER_PATH, executionId=run, stepIndex=1, inputOverrides={"z": {"kept": "later"}})
-    assert outputs(http, executionId=run, stepIndex=2) == {"z": [{"said": "template", "kept": "later"}]}
-    run = begin(http, inputOverrides={"z": {"said": "before"}})
-    assert outputs(http, executionId=run, stepIndex=1, inputOverrides={}, runRemaining=True)["z"] == [
-        {"said": "template", "kept": "template"}
-    ]
+def test_outputs_that_are_too_many_to_be_held_come_from_the_store(
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
+) -> None:
+    read_back = faults.calls("owed")
+    steps = "\n".join(
+        f'  - {{id: s{n}, type: code, code: \'return {{"t": "{n}" * 700000}}\'}}' for n in range(5)
+    )
+    server.push(f"slug: too-much\ncapture: off\nsteps:\n{steps}\n")
+    with http.stream("POST", path_of("too-much"), json={"runRemaining": True}) as answer:
+        eventually(lambda: http.get("/flow-runs?flow=too-much&status=completed").json()["runs"])
+        found = frames(answer.read().decode())
+    told = [frame.data["outputData"]["t"] for frame in found if frame.event == "step_output"]
+    assert told == [str(n) * 700_000 for n in range(5)]
+    assert read_back

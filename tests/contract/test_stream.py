@@ -1,28 +1,34 @@
-"""`GET …/trace/stream`: replay, live tail, resume, pings and the end, over a real socket."""
+"""The streams of a run and of the list of runs: replay, live tail, resume, pings and the end."""
 
 import asyncio
 import json
+from typing import Any
 
 import httpx2
 import pytest
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
+from runglass.wire.sse import Decoder
+from runglass.wire.sse import Frame as Decoded
+from tests.contract.stores import own_server
 from tests.contract.wire import (
-    ENDLESS,
+    FLOWS,
     LONGEST_S,
     cancel,
     detail,
+    events_of,
     execute,
     frames,
     head_of,
-    http_for,
     raw_connection,
     refusal,
     requests_in,
     start,
+    trace_of,
 )
 from tests.waiting import eventually
 
+server = own_server(*FLOWS, capture="full", ping_s=0.1)
 FORMS = ["/flow-runs/{}", "/seq/acme/demo/words/runs/{}"]
 
 
@@ -83,7 +89,7 @@ def test_every_event_has_the_fields_of_the_contract(server: RunningServer, http:
     cancel(server, cancelled)
     seen = set()
     for run in (execute(http, "words", message="a b"), broken, cancelled):
-        for frame in frames(http.get(f"/flow-runs/{run}/trace/stream").text):
+        for frame in events_of(http, run):
             assert set(frame.data) >= FIELDS[frame.event], frame.event
             assert None not in frame.data.values(), frame.event
             seen.add(frame.event)
@@ -110,26 +116,9 @@ def test_resuming_after_a_seq_beyond_the_head_is_refused(server: RunningServer, 
     answer = http.get(f"/flow-runs/{run}/trace/stream", headers={"Last-Event-ID": "1000"})
     cancel(server, run)
     assert refusal(answer) == (422, "INVALID_REQUEST")
-    frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    events_of(http, run)
     ended = http.get(f"/flow-runs/{run}/trace/stream", headers={"Last-Event-ID": "1000"})
     assert refusal(ended) == (422, "INVALID_REQUEST")
-
-
-@pytest.mark.parametrize("form", ["/flow-runs/{}", "/seq/acme/demo/endless/runs/{}"])
-def test_events_arrive_while_the_run_goes_on_and_the_stream_ends_with_it(
-    server: RunningServer, http: httpx2.Client, form: str
-) -> None:
-    run = start(server, "endless")
-    received = ""
-    with http.stream("GET", form.format(run) + "/trace/stream") as stream:
-        for chunk in stream.iter_text():
-            received += chunk
-            if '"stepId":"hold"' in received and "flow_cancelled" not in received:
-                assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "running"
-                cancel(server, run)
-    found = frames(received)
-    assert found[-1].event == "flow_cancelled"
-    assert [int(frame.id) for frame in found] == list(range(1, len(found) + 1))
 
 
 def test_many_tails_of_one_run_get_the_same_bytes(server: RunningServer) -> None:
@@ -143,23 +132,20 @@ def test_many_tails_of_one_run_get_the_same_bytes(server: RunningServer) -> None
             path = f"/flow-runs/{run}/trace/stream"
             return [answer.text for answer in await asyncio.gather(*[client.get(path) for _ in range(50)])]
 
-    tails = asyncio.run(all_tails())
+    tails = [tail.replace(": ping\n\n", "") for tail in asyncio.run(all_tails())]
     assert len(set(tails)) == 1
     assert frames(tails[0])[-1].event == "flow_completed"
 
 
-def test_silence_is_filled_with_pings() -> None:
-    with running_server(ping_s=0.05) as server, http_for(server, server.key) as http:
-        server.push(ENDLESS)
-        run = start(server, "endless")
-        received = ""
-        with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
-            for chunk in stream.iter_text():
-                received += chunk
-                if received.rpartition('"hold"')[2].count(": ping\n\n") == 4:
-                    break
-        assert received.startswith("retry: 1000\n\n")
-        assert frames(received)[-1].data["stepId"] == "hold"
+def test_silence_is_filled_with_pings(server: RunningServer, http: httpx2.Client) -> None:
+    run, received = start(server, "endless"), ""
+    with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
+        parts = stream.iter_text()
+        while received.rpartition('"hold"')[2].count(": ping\n\n") < 4:
+            received += next(parts)
+    cancel(server, run)
+    assert received.startswith("retry: 1000\n\n")
+    assert frames(received)[-1].data["stepId"] == "hold"
 
 
 def test_a_client_that_leaves_is_noticed_while_the_run_goes_on(server: RunningServer) -> None:
@@ -195,9 +181,9 @@ steps:
     run = execute(http, "large", parameters={"text": "x" * 250_000})
     with raw_connection(server) as connection:
         connection.sendall(head_of(server, "GET", f"/api/v1/flow-runs/{run}/trace/stream"))
-        text = http.get(f"/flow-runs/{run}/trace/stream").text
-        assert frames(text)[-1].event == "flow_completed"
-        assert len(text) > 8_000_000
+        events = events_of(http, run)
+        assert events[-1].event == "flow_completed"
+        assert sum(len(str(event.data)) for event in events) > 8_000_000
         assert http.get(f"/flow-runs/{run}/trace").status_code == 200
 
 
@@ -206,6 +192,113 @@ def test_data_is_one_line_whatever_is_in_it(http: httpx2.Client) -> None:
     run = execute(http, "anything", parameters={"text": odd})
     found = frames(http.get(f"/flow-runs/{run}/trace/stream").content.decode())
     assert [f.data["inputData"] for f in found if f.event == "step_input"] == [{"text": odd}]
-    assert json.loads(http.get(f"/flow-runs/{run}/trace").content)["steps"][0]["outputContext"] == {
-        "text": odd
-    }
+    assert trace_of(http, run)["steps"][0]["outputContext"] == {"text": odd}
+
+
+STREAM = "/flow-runs/stream"
+
+
+class Tail:
+    """An open stream, read frame by frame."""
+
+    def __init__(self, answer: httpx2.Response) -> None:
+        assert answer.status_code == 200, answer.read()
+        assert answer.headers["content-type"] == "text/event-stream"
+        self._chunks = answer.iter_bytes()
+        self.decoder = Decoder()
+        self.raw = b""
+        self._frames: list[Decoded] = []
+
+    def frame(self) -> Decoded:
+        while not self._frames:
+            self._read()
+        return self._frames.pop(0)
+
+    def until(self, run_id: str, status: str) -> list[tuple[str, Any]]:
+        """What comes up to this status of the run: its id and status, or the id of one that is gone."""
+        found: list[tuple[str, Any]] = []
+        while not found or found[-1] != (run_id, status):
+            frame = self.frame()
+            data = json.loads(frame.data)
+            found.append((data["id"], data["status"] if frame.event == "run" else frame.event))
+        return found
+
+    def until_raw(self, text: bytes) -> None:
+        """Reads on up to these bytes."""
+        while text not in self.raw:
+            self._read()
+
+    def _read(self) -> None:
+        chunk = next(self._chunks)
+        self.raw += chunk
+        self._frames += self.decoder.feed(chunk)
+
+
+def test_runs_come_as_they_begin_and_end(http: httpx2.Client) -> None:
+    before = execute(http, "anything")
+    with http.stream("GET", STREAM) as answer:
+        tail = Tail(answer)
+        tail.until_raw(b"retry: 1000\n\nid: ")
+        run = execute(http, "anything")
+        found = tail.until(run, "completed")
+    assert {run_id for run_id, _ in found} == {run}, "what was before is not told"
+    assert before != run
+    assert {status for _, status in found} <= {"pending", "running", "completed"}
+
+
+def test_a_list_and_the_stream_after_it_leave_no_gap(http: httpx2.Client) -> None:
+    begun = http.get("/flow-runs").json()["lastChange"]
+    runs = [execute(http, "anything") for _ in range(2)]
+    page = http.get("/flow-runs").json()
+    runs.append(execute(http, "anything"))
+    with http.stream("GET", STREAM, params={"after": page["lastChange"]}) as answer:
+        assert Tail(answer).until(runs[-1], "completed") == [(runs[-1], "completed")]
+    with http.stream("GET", STREAM, params={"after": begun}) as answer:
+        found = Tail(answer).until(runs[-1], "completed")
+    assert found == [(run, "completed") for run in runs]
+
+
+def test_a_stream_that_was_cut_goes_on_where_it_was_with_runs_as_in_the_list(http: httpx2.Client) -> None:
+    begun = http.get("/flow-runs").json()["lastChange"]
+    with http.stream("GET", STREAM) as answer:
+        first = Tail(answer)
+        first.until_raw(b"id: %d\n\n" % begun)
+    for _ in range(3):
+        execute(http, "anything")
+    seen = first.decoder.last_event_id
+    for listed in reversed(http.get("/flow-runs?limit=3").json()["runs"]):
+        # Cut after each run: the next connection brings the one that follows, and no other.
+        with http.stream("GET", STREAM, headers={"Last-Event-ID": seen}) as answer:
+            frame = Tail(answer).frame()
+            assert (frame.event, json.loads(frame.data)) == ("run", listed)
+            assert "startedBy" in listed
+            seen = frame.id
+
+
+def test_a_query_says_which_runs_come_and_which_are_gone(http: httpx2.Client) -> None:
+    with http.stream("GET", STREAM, params={"q": "status:failed", "flow": "broken"}) as answer:
+        tail = Tail(answer)
+        tail.until_raw(b"id: ")
+        execute(http, "anything")
+        failed = detail(http.post("/seq/acme/demo/broken/execute", json={}))["executionId"]
+        found = tail.until(failed, "failed")
+    assert {run_id for run_id, _ in found} == {failed}, "the other flow is none of it"
+    assert {what for _, what in found[:-1]} <= {"gone"}
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [({"after": "999"}, "no change 999 yet; the last one is"), ({"q": "statsu:x"}, "did you mean 'status'?")],
+)
+def test_what_cannot_be_followed_is_refused(http: httpx2.Client, query: dict[str, str], words: str) -> None:
+    assert refusal(http.get(STREAM, params=query), words) == (422, "INVALID_REQUEST")
+
+
+def test_what_a_query_leaves_out_moves_the_position_alone_and_then_pings_come(http: httpx2.Client) -> None:
+    with http.stream("GET", STREAM, params={"q": "trigger:job"}) as answer:
+        tail = Tail(answer)
+        tail.until_raw(b"id: ")
+        execute(http, "anything")
+        tail.until_raw(b"id: %d\n\n" % http.get("/flow-runs").json()["lastChange"])
+        tail.until_raw(b": ping\n\n")
+    assert b"data:" not in tail.raw

@@ -1,6 +1,5 @@
 """`execute` with a caller's tools: pause, resume, several rounds, and what can be wrong with it."""
 
-import json
 import uuid
 from typing import Any
 
@@ -9,9 +8,10 @@ import pytest
 
 from runglass.engine.steps.attempt_runner import MAX_TOOL_ITERATIONS
 from runglass.testing import RunningServer
-from tests.contract.wire import detail, frames, refusal
+from tests.contract.wire import detail, events_of, frames, refusal, trace_of
 
 PATH = "/seq/acme/demo/talk/execute"
+ONE_AT_A_TIME_PATH = "/seq/acme/demo/one-at-a-time/execute"
 TALK = """
 slug: talk
 steps:
@@ -72,19 +72,38 @@ def results_of(body: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "tool", "toolCallId": call["id"], "content": "sunny"} for call in body["toolCalls"]]
 
 
-def test_a_pause_has_the_fields_of_the_contract(http: httpx2.Client) -> None:
-    body = paused(http)
+def resumed(
+    http: httpx2.Client, body: dict[str, Any], *left_out: str, path: str = PATH, **more: Any
+) -> httpx2.Response:
+    """The answer to a call that brings all results, without the fields that are left out."""
+    asked = resumption(body, results_of(body)) | more
+    return http.post(path, json={name: value for name, value in asked.items() if name not in left_out})
+
+
+def called(body: dict[str, Any]) -> list[str]:
+    """The functions that the model asks for."""
+    return [call["function"]["name"] for call in body["toolCalls"]]
+
+
+def test_a_pause_has_the_fields_of_the_contract_and_its_run_goes_on_under_its_id(http: httpx2.Client) -> None:
+    body = paused(http, trace=True)
     assert set(body) == {
         *("status", "executionId", "pausedAtStep", "iterationsUsed", "toolCallMessages", "toolCalls"),
         *("accumulatedOutputs", "flowId", "blockCount"),
     }
-    assert [call["function"]["name"] for call in body["toolCalls"]] == ["weather", "time"]
+    assert called(body) == ["weather", "time"]
     assert all(call["type"] == "function" and call["id"] for call in body["toolCalls"])
     assert all(isinstance(call["function"]["arguments"], str) for call in body["toolCalls"])
     assert body["accumulatedOutputs"] == {"before": {"message": "hello"}}
     assert (body["pausedAtStep"], body["iterationsUsed"], body["blockCount"]) == ("ask", 1, 3)
-    trace = http.get(f"/flow-runs/{body['executionId']}/trace").json()
-    assert trace["flowRun"]["status"] == "paused"
+    run = body["executionId"]
+    assert trace_of(http, run)["flowRun"]["status"] == "paused"
+    done = resumed(http, body).json()
+    assert (done["status"], done["executionId"], done["result"]) == ("completed", run, {"said": "hello"})
+    text = http.get(f"/flow-runs/{run}/trace/stream").text
+    assert text.count("event: step_paused_for_tool_calls") == 1
+    assert '"toolResults"' in text
+    assert text.count("event: run_started") == 1
 
 
 def test_a_pause_and_what_comes_after_it_name_the_session_in_which_the_run_was_started(
@@ -100,48 +119,37 @@ def test_a_pause_and_what_comes_after_it_name_the_session_in_which_the_run_was_s
         assert (answer.json()["status"], answer.json()["sessionId"]) == ("completed", session)
 
 
-def test_a_paused_run_goes_on_under_its_id_and_its_trace_shows_every_turn(http: httpx2.Client) -> None:
-    body = paused(http, trace=True)
-    answer = http.post(PATH, json=resumption(body, results_of(body)))
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["status"] == "completed"
-    assert answer.json()["executionId"] == body["executionId"]
-    assert answer.json()["result"] == {"said": "hello"}
-    text = http.get(f"/flow-runs/{body['executionId']}/trace/stream").text
-    assert text.count("event: step_paused_for_tool_calls") == 1
-    assert '"toolResults"' in text
-    assert text.count("event: run_started") == 1
+def in_both_spellings(pause: dict[str, Any]) -> bool:
+    (said,) = [turn for turn in pause["toolCallMessages"] if turn["role"] == "assistant"]
+    return bool(said["tool_calls"] == said["toolCalls"] == pause["toolCalls"] != [])
 
 
 def test_messages_of_a_pause_come_in_both_spellings(http: httpx2.Client) -> None:
     body = paused(http, trace=True)
-    (said,) = [turn for turn in body["toolCallMessages"] if turn["role"] == "assistant"]
-    assert said["tool_calls"] == said["toolCalls"] == body["toolCalls"]
-    again = paused(http, "/seq/acme/demo/one-at-a-time/execute")
-    asked = resumption(again, results_of(again))
-    again = http.post("/seq/acme/demo/one-at-a-time/execute", json=asked).json()
+    assert in_both_spellings(body)
+    again = paused(http, ONE_AT_A_TIME_PATH)
+    again = resumed(http, again, path=ONE_AT_A_TIME_PATH).json()
     (result,) = [turn for turn in again["toolCallMessages"] if turn["role"] == "tool"]
     assert result["tool_call_id"] == result["toolCallId"]
-    with http.stream("GET", f"/flow-runs/{body['executionId']}/trace/stream") as live:
-        lines = live.iter_lines()
-        assert "event: step_paused_for_tool_calls" in lines
-        told = json.loads(next(lines).removeprefix("data: "))
+    http.delete(f"/flow-runs/{body['executionId']}")
+    (told,) = [
+        frame.data
+        for frame in events_of(http, body["executionId"])
+        if frame.event == "step_paused_for_tool_calls"
+    ]
     assert told["toolCallMessages"] == body["toolCallMessages"]
     for key in ({}, {"Idempotency-Key": "both-spellings"}):
         asked = {"message": "hello", "tools": TOOLS, "runRemaining": True}
         stream = http.post("/seq/acme/demo/talk/step", json=asked, headers=key).text
-        pause = frames(stream)[-1].data
-        (said,) = [turn for turn in pause["toolCallMessages"] if turn["role"] == "assistant"]
-        assert said["tool_calls"] == said["toolCalls"] == pause["toolCalls"] != []
+        assert in_both_spellings(frames(stream)[-1].data)
 
 
 def test_several_rounds_of_one_call_each(http: httpx2.Client) -> None:
-    path = "/seq/acme/demo/one-at-a-time/execute"
-    body, rounds = paused(http, path), 0
+    body, rounds = paused(http, ONE_AT_A_TIME_PATH), 0
     while body["status"] == "tool_calls_required":
         rounds += 1
         assert (len(body["toolCalls"]), body["iterationsUsed"]) == (1, rounds)
-        body = http.post(path, json=resumption(body, results_of(body))).json()
+        body = resumed(http, body, path=ONE_AT_A_TIME_PATH).json()
     assert rounds == 2
     assert body["result"] == {"text": "hello"}
 
@@ -161,7 +169,7 @@ def test_a_missing_result_or_another_step_is_refused_and_the_run_still_waits(
     answer = http.post(PATH, json=resumption(body, results_of(body)[:kept]) | {"pausedAtStep": step})
     assert refusal(answer) == (400, code)
     assert detail(answer)["executionId"] == body["executionId"]
-    assert http.post(PATH, json=resumption(body, results_of(body))).json()["status"] == "completed"
+    assert resumed(http, body).json()["status"] == "completed"
 
 
 @pytest.mark.parametrize(
@@ -181,28 +189,20 @@ def test_a_flow_that_cannot_take_tools_says_so(http: httpx2.Client, slug: str, c
 @pytest.mark.parametrize("choice", ["time", {"type": "function", "function": {"name": "time"}}])
 def test_tool_choice_of_one_function_calls_that_one(http: httpx2.Client, choice: Any) -> None:
     body = paused(http, toolChoice=choice)
-    assert [call["function"]["name"] for call in body["toolCalls"]] == ["time"]
-    again = http.post(PATH, json=resumption(body, results_of(body)) | {"toolChoice": choice}).json()
-    assert [call["function"]["name"] for call in again["toolCalls"]] == ["time"], "it is forced every turn"
-    done = http.post(PATH, json=resumption(again, results_of(again)) | {"toolChoice": "none"})
-    assert done.json()["result"] == {"said": "hello"}
+    assert called(body) == ["time"]
+    again = resumed(http, body, toolChoice=choice).json()
+    assert called(again) == ["time"], "it is forced every turn"
+    assert resumed(http, again, toolChoice="none").json()["result"] == {"said": "hello"}
 
 
 def test_a_model_that_must_call_ends_the_run_by_the_limit_of_iterations(http: httpx2.Client) -> None:
     body = paused(http, toolChoice="required")
-    rounds = 0
-    while True:
-        asked = resumption(body, results_of(body)) | {"toolChoice": "required"}
-        answer = http.post(PATH, json=asked)
-        rounds += 1
-        if answer.status_code != 200:
-            break
-        body = answer.json()
-    assert rounds == MAX_TOOL_ITERATIONS
+    for _ in range(MAX_TOOL_ITERATIONS - 1):
+        body = resumed(http, body, toolChoice="required").json()
+    answer = resumed(http, body, toolChoice="required")
     assert refusal(answer) == (409, "TOOL_ITERATION_LIMIT")
     assert detail(answer)["stepId"] == "ask"
-    run = detail(answer)["executionId"]
-    assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "failed"
+    assert trace_of(http, detail(answer)["executionId"])["flowRun"]["status"] == "failed"
 
 
 def test_earlier_turns_go_ahead_of_the_first_prompt(http: httpx2.Client) -> None:
@@ -213,34 +213,26 @@ def test_earlier_turns_go_ahead_of_the_first_prompt(http: httpx2.Client) -> None
     ]
     body = http.post(PATH, json={"messages": turns}).json()
     assert body["result"] == {"said": "four"}
-    steps = http.get(f"/flow-runs/{body['executionId']}/trace").json()["steps"]
+    steps = trace_of(http, body["executionId"])["steps"]
     assert steps[1]["tokens"] == {"prompt": 4, "completion": 1, "total": 5}
 
 
 def test_a_resume_without_tools_offers_those_of_the_start_to_later_steps_too(http: httpx2.Client) -> None:
     path = "/seq/acme/demo/two/execute"
-    first = paused(http, path)
-    later = resumption(first, results_of(first))
-    del later["tools"]
-    answer = http.post(path, json=later)
-    second = answer.json()
-    assert (answer.status_code, second.get("pausedAtStep")) == (200, "second"), answer.text
-    assert {call["function"]["name"] for call in second["toolCalls"]} == {"weather", "time"}
-    last = resumption(second, results_of(second))
-    del last["tools"]
-    assert http.post(path, json=last).json()["status"] == "completed"
+    second = resumed(http, paused(http, path), "tools", path=path).json()
+    assert second["pausedAtStep"] == "second"
+    assert called(second) == ["weather", "time"]
+    assert resumed(http, second, "tools", path=path).json()["status"] == "completed"
 
 
 @pytest.mark.parametrize("verb", ["execute", "step"])
 def test_a_choice_of_the_resume_holds_for_the_tools_of_the_start(http: httpx2.Client, verb: str) -> None:
-    path = "/seq/acme/demo/two/execute"
-    first = paused(http, path, toolChoice={"type": "function", "function": {"name": "time"}})
-    assert [call["function"]["name"] for call in first["toolCalls"]] == ["time"]
-    later = {**resumption(first, results_of(first)), "toolChoice": "none"}
-    del later["tools"]
+    first = paused(http, "/seq/acme/demo/two/execute", toolChoice=TOOLS[1])
+    assert called(first) == ["time"]
+    path = f"/seq/acme/demo/two/{verb}"
     if verb == "execute":
-        assert http.post(path, json=later).json()["status"] == "completed"
-        return
-    del later["pausedAtStep"]
-    answer = http.post("/seq/acme/demo/two/step", json={**later, "runRemaining": True})
-    assert frames(answer.text)[-1].event == "flow_completed", answer.text
+        done = resumed(http, first, "tools", path=path, toolChoice="none")
+        assert done.json()["status"] == "completed"
+    else:
+        done = resumed(http, first, "tools", "pausedAtStep", path=path, toolChoice="none", runRemaining=True)
+        assert frames(done.text)[-1].event == "flow_completed", done.text

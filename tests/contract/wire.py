@@ -245,6 +245,28 @@ def frames(stream: str) -> list[Frame]:
     return [Frame(block) for block in blocks if block != ": ping"]
 
 
+def events_of(http: httpx2.Client, execution_id: str) -> list[Frame]:
+    """The events in the stream of a run, once it has ended."""
+    return frames(http.get(f"/flow-runs/{execution_id}/trace/stream").text)
+
+
+def trace_of(http: httpx2.Client, execution_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = http.get(f"/flow-runs/{execution_id}/trace").json()
+    return found
+
+
+def walked(http: httpx2.Client, path: str, **body: Any) -> list[Frame]:
+    """The events in the answer to a call of `step`."""
+    answer = http.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/event-stream"
+    return frames(answer.text)
+
+
+def types(found: list[Frame]) -> list[str]:
+    return [frame.event for frame in found]
+
+
 @contextmanager
 def raw_connection(server: RunningServer) -> Iterator[socket.socket]:
     """A socket to the server, for what no HTTP client would send."""

@@ -3,13 +3,10 @@
 import sqlite3
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from runglass.engine.journal.run_spec import Segment
 from runglass.errors import StoreError
-from runglass.log.events import FlowCancelled, decode_event
-from runglass.log.trace import RunSummary
 from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
@@ -88,26 +85,6 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
         run = await run_of(house, broken)
         assert await house.store.request(run.no) is not None
         assert await house.store.checkpoints(run.no) != []
-
-
-@pytest.mark.parametrize("what", UPDATES)
-async def test_a_run_that_is_set_aside_is_cancelled_unread(tmp_path: Path, what: str) -> None:
-    path = tmp_path / "db"
-    run_id = await left_off(path)
-    spoil(path, UPDATES[what], b"garbage", run_id)
-    async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
-        assert len(house.engine.active.set_aside) == 1
-        assert await house.engine.idle.cancel(await run_of(house, run_id), reason="enough")
-        assert len(house.engine.active.set_aside) == 0
-        run = await run_of(house, run_id)
-        assert run.status == "cancelled"
-        ((_, last),) = await house.store.events(run.no, after=run.head - 1, limit_bytes=1)
-        assert isinstance(decode_event(last), FlowCancelled)
-        summary = msgspec.json.decode(run.summary, type=RunSummary)
-        assert (summary.status, summary.unreadable) == ("cancelled", what in ("summary", "step"))
-        rows = await house.store.steps(run.no)
-        assert "running" not in {row.status for row in rows}
-        assert (await house.store.checkpoints(run.no), await house.store.request(run.no)) == ([], None)
 
 
 @pytest.mark.parametrize("what", ["summary", "event"])

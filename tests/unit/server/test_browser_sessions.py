@@ -83,20 +83,16 @@ async def test_a_session_ends_when_it_is_not_used(signing: Signing) -> None:
     assert not await is_signed_in(signing.sessions, session)
 
 
-async def test_a_session_ends_after_a_week_however_often_it_is_used(signing: Signing) -> None:
-    session = await signing.sessions.begin(signing.key)
-    while signing.clock.monotonic_s() <= LIFETIME.total_seconds():
-        assert await is_signed_in(signing.sessions, session)
-        await signing.clock.sleep(IDLE.total_seconds() / 2)
-    assert not await is_signed_in(signing.sessions, session)
-
-
-async def test_a_session_that_a_session_begins_ends_with_it(signing: Signing) -> None:
+@pytest.mark.parametrize("begins_others", [False, True])
+async def test_a_session_ends_after_a_week_with_all_that_it_began_however_often_they_are_used(
+    signing: Signing, begins_others: bool
+) -> None:
     session = await signing.sessions.begin(signing.key)
     while await is_signed_in(signing.sessions, session):
-        found = await signing.sessions.find(asks(**session._asdict()))
-        assert found is not None
-        session = await signing.sessions.begin(signing.key, began_at=found.began_at)
+        if begins_others:
+            found = await signing.sessions.find(asks(**session._asdict()))
+            assert found is not None
+            session = await signing.sessions.begin(signing.key, began_at=found.began_at)
         await signing.clock.sleep(IDLE.total_seconds() / 2)
     assert 0 < signing.clock.monotonic_s() - LIFETIME.total_seconds() <= IDLE.total_seconds() / 2
 
@@ -125,26 +121,26 @@ def test_a_ticket_is_good_once_and_for_a_minute(clock: VirtualClock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "other", "most"),
-    [(1, key(0), TICKETS_OF_KEY), (MOST_TICKETS + 1, key(0, project=8), TICKETS_OF_PROJECT)],
+    ("keys", "projects", "most"),
+    [
+        (1, 1, TICKETS_OF_KEY),
+        (MOST_TICKETS + 1, 1, TICKETS_OF_PROJECT),
+        (MOST_TICKETS + 1, MOST_TICKETS + 1, MOST_TICKETS),
+    ],
 )
-def test_a_key_and_the_keys_of_a_project_have_so_many_tickets_and_take_none_from_others(
-    clock: VirtualClock, keys: int, other: ApiKey, most: int
+def test_there_are_so_many_tickets_of_a_key_of_a_project_and_of_all_and_the_newest_are_good(
+    clock: VirtualClock, keys: int, projects: int, most: int
 ) -> None:
+    """A key and a project take none from others."""
     tickets = LoginTickets(clock=clock.monotonic_s)
-    others = tickets.issue(other).removeprefix(PATH)
-    own = [tickets.issue(key(1 + number % keys)).removeprefix(PATH) for number in range(MOST_TICKETS + 1)]
-    assert tickets.redeem(others) is not None
-    assert [tickets.redeem(each) is not None for each in own].count(True) == most
-
-
-def test_there_are_so_many_tickets_at_a_time(clock: VirtualClock) -> None:
-    tickets = LoginTickets(clock=clock.monotonic_s)
-    first = tickets.issue(key()).removeprefix(PATH)
-    issued = [tickets.issue(key(number, project=number)) for number in range(2, MOST_TICKETS + 2)]
-    last = issued[-1].removeprefix(PATH)
-    assert tickets.redeem(first) is None
-    assert tickets.redeem(last) is not None
+    other = tickets.issue(key(0, project=0)).removeprefix(PATH)
+    own = [
+        tickets.issue(key(1 + number % keys, project=1 + number % projects)).removeprefix(PATH)
+        for number in range(MOST_TICKETS + 1)
+    ]
+    assert (tickets.redeem(other) is not None) == (projects == 1)
+    good = [tickets.redeem(each) is not None for each in own]
+    assert good == [False] * (len(own) - most) + [True] * most
 
 
 @pytest.mark.parametrize(

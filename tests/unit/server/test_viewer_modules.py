@@ -1,14 +1,21 @@
-"""One script of the viewer's modules: it does the same."""
+"""The viewer's modules: one script of them does the same, and they know each kind of step and of row."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import runglass.server.viewer as viewer
+from runglass.flows.flow import LeafStep, Step
+from runglass.outlines.outline import KINDS, STATUSES
 from runglass.server.viewer.assets import bundle
 
+VIEWER = Path(viewer.__file__).parent
+WITHOUT_GLYPH = {"step", "iteration", "branch", "attempt"}
+"""Rows that are parts of others, or have the glyph of their step."""
 MODULES = {
     "main.js": (
         'import { one, two as second } from "./a/numbers.js";\n'
@@ -55,8 +62,31 @@ def test_no_other_form_is_taken_for_one_that_is_known(text: str) -> None:
 
 
 def test_every_module_of_the_viewer_is_in_its_script() -> None:
-    folder = Path(viewer.__file__).parent
-    modules = {str(path.relative_to(folder)): path.read_text("utf-8") for path in folder.rglob("*.js")}
+    modules = {str(path.relative_to(VIEWER)): path.read_text("utf-8") for path in VIEWER.rglob("*.js")}
     script = bundle(modules, "main.js")
     assert script.count(" = (() => { ") == len(modules)
     assert script.count("const $vendor_preact = ") == 1
+
+
+def listed(path: str, name: str) -> set[str]:
+    """The texts, or else the keys, between the brackets that follow on `NAME =` in a module."""
+    (inside,) = re.findall(
+        rf"\bconst {name} = (?:new Set\()?[\[{{](.*?)\n?[\]}}]\)?;\n",
+        (VIEWER / path).read_text("utf-8"),
+        re.S,
+    )
+    return set(
+        re.findall(r'"(\w+)"', inside) if inside.lstrip()[0] == '"' else re.findall(r"(\w+): ", inside)
+    )
+
+
+def tags(union: object) -> set[str]:
+    return {kind.__struct_config__.tag for kind in get_args(union)}
+
+
+def test_the_viewer_knows_the_kinds_of_steps_that_a_flow_can_have_and_of_rows_each_with_a_glyph() -> None:
+    assert listed("run/tree_rows.js", "LEAVES") == tags(LeafStep)
+    assert listed("data/shape.js", "CONTAINERS") == tags(Step) - tags(LeafStep)
+    assert listed("data/columns.js", "KINDS") == set(KINDS)
+    assert listed("data/columns.js", "STATUSES") == set(STATUSES)
+    assert listed("parts/status.js", "GLYPHS") == (set(KINDS) | tags(LeafStep)) - WITHOUT_GLYPH

@@ -1,14 +1,20 @@
-"""Flows over HTTP: push, list, read, publish, roll back and forward."""
+"""Flows and keys over HTTP: push, publish, roll back and forward; make and revoke; list them, in pages."""
 
+import asyncio
+import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import httpx2
 import pytest
 
+from runglass import Client
+from runglass.client.api.admin import Management
 from runglass.testing import RunningServer
+from runglass.wire.admin_api import ROLES
 from tests.contract.stores import server_on
-from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal
+from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal, trace_of
 from tests.waiting import eventually
 
 NAMED = """
@@ -39,16 +45,11 @@ def push(http: httpx2.Client, text: str, path: str = SIGN) -> httpx2.Response:
 def test_a_pushed_flow_is_the_draft_and_production_stays_as_it_is(signs: httpx2.Client) -> None:
     before = signs.get(SIGN).json()
     pushed = push(signs, NAMED.format("four")).json()
-    assert UUID.fullmatch(pushed["id"])
-    assert pushed == {
-        "id": before["id"],
-        "slug": "shop-sign",
-        "name": "Sign four",
-        "capture": None,
-        "productionVersion": 2,
-        "updatedAt": pushed["updatedAt"],
-    }
-    assert pushed["updatedAt"].endswith("Z")
+    at = pushed.pop("updatedAt")
+    named = {"id": before["id"], "slug": "shop-sign", "name": "Sign four"}
+    assert pushed == named | {"capture": None, "productionVersion": 2}
+    assert UUID.fullmatch(before["id"])
+    assert at.endswith("Z")
     assert signs.get(f"{SIGN}/versions/0").json()["name"] == "Sign four"
     assert signs.get(f"{SIGN}/versions/2").json()["name"] == "Sign 2"
 
@@ -68,7 +69,7 @@ def test_a_nul_is_refused_in_names_and_kept_in_content(kind: str) -> None:
         answer = http.post("/seq/acme/demo/nul/execute", json={"parameters": content})
         assert answer.json()["result"] == content
         run_id = answer.json()["executionId"]
-        (row,) = http.get(f"/flow-runs/{run_id}/trace").json()["steps"]
+        (row,) = trace_of(http, run_id)["steps"]
         assert row["inputContext"] == row["outputContext"] == content
         file = http.get(f"/flow-runs/{run_id}/export?format=jsonl").content
         forged = file.replace(b'"slug":"nul","steps"', b'"slug":"nul","name":"a\\u0000b","steps"').replace(
@@ -101,24 +102,15 @@ def test_rolling_back_and_forward_changes_what_runs(signs: httpx2.Client) -> Non
         assert answer.json()["result"] == {"text": f"{version}"}
 
 
-@pytest.mark.parametrize(
-    ("version", "refused"),
-    [
-        (0, (400, "INVALID_VERSION")),
-        (2**64, (404, "VERSION_NOT_FOUND")),
-        (True, (422, "INVALID_REQUEST")),
-        (None, (422, "INVALID_REQUEST")),
-    ],
-)
-def test_only_a_published_version_can_be_in_production(
-    signs: httpx2.Client, version: Any, refused: tuple[int, str]
-) -> None:
-    answer = signs.put(f"{SIGN}/production", json={"version": version})
-    assert refusal(answer) == refused
-    if refused[0] == 422:
-        assert "`version`" in detail(answer)["message"]
-    elif version:
-        assert refusal(signs.get(f"{SIGN}/versions/{version}")) == refused
+def test_only_a_published_version_can_be_in_production(signs: httpx2.Client) -> None:
+    def put(version: Any) -> httpx2.Response:
+        return signs.put(f"{SIGN}/production", json={"version": version})
+
+    assert refusal(put(0)) == (400, "INVALID_VERSION")
+    for unknown in (put(2**64), signs.get(f"{SIGN}/versions/{2**64}")):
+        assert refusal(unknown) == (404, "VERSION_NOT_FOUND")
+    for bad in (True, None):
+        assert refusal(put(bad), "`version`") == (422, "INVALID_REQUEST")
     assert signs.get(SIGN).json()["productionVersion"] == 2
 
 
@@ -158,15 +150,11 @@ inputs: {type: object, require: [x]}
 steps:
   - {id: a, type: llm, model: "bedrock:nova", prompt: hi}
 """
-    answer = http.put("/flows/acme/demo/warned", content=text)
+    answer = push(http, text, "/flows/acme/demo/warned")
     assert answer.status_code == 200
-    warnings = answer.json()["warnings"]
-    assert [(warning["path"], warning["line"]) for warning in warnings] == [
-        ("inputs.require", 2),
-        ("steps[0].model", 4),
-    ]
-    plain = http.put("/flows/acme/demo/plain", content="slug: plain\nsteps: [{id: a, type: passthrough}]\n")
-    assert "warnings" not in plain.json()
+    places = [(warning["path"], warning["line"]) for warning in answer.json()["warnings"]]
+    assert places == [("inputs.require", 2), ("steps[0].model", 4)]
+    assert "warnings" not in push(http, ANYTHING, "/flows/acme/demo/anything").json()
 
 
 def test_a_deleted_flow_is_gone_and_its_runs_are_read(server: RunningServer, signs: httpx2.Client) -> None:
@@ -205,3 +193,118 @@ def test_a_deleted_flow_is_gone_and_its_runs_are_read(server: RunningServer, sig
     assert signs.delete(f"/flow-runs/{run}?purge=true").status_code == 202
     assert signs.post("/flow-runs/import", content=file).json()["id"] == run
     assert signs.get("/flow-runs?flow=shop-sign").json()["runs"] == []
+
+
+@pytest.fixture
+def admin(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.make_key("acme", "keys")) as http:
+        yield http
+
+
+def test_a_new_key_is_shown_once_and_works(server: RunningServer, admin: httpx2.Client) -> None:
+    for role in ROLES:
+        answer = admin.post("/keys", json={"role": role})
+        assert answer.status_code == 201
+        made = answer.json()
+        key = made.pop("key")
+        assert re.fullmatch(r"nk_live_[0-9a-f]{8}_[0-9a-f]{64}", key)
+        assert set(made) == {"id", "role", "hint", "createdAt", "revokedAt"}
+        assert (made["role"], made["hint"], made["revokedAt"]) == (role, key.rpartition("_")[0], None)
+        with http_for(server, key) as http:
+            assert http.get("/keys").status_code == (200 if role == "admin" else 403)
+        listed = admin.get("/keys")
+        assert key not in listed.text
+        assert made in listed.json()["keys"]
+
+
+def test_a_revoked_key_stops_and_stays_in_the_list(server: RunningServer, admin: httpx2.Client) -> None:
+    made = admin.post("/keys", json={"role": "read"}).json()
+    with http_for(server, made["key"]) as http:
+        assert http.get("/flow-runs").status_code == 200
+        revoked = admin.delete(f"/keys/{made['id']}").json()
+        assert revoked["revokedAt"].endswith("Z")
+        assert refusal(http.get("/flow-runs")) == (401, "UNAUTHENTICATED")
+    assert admin.delete(f"/keys/{made['id']}").json() == revoked
+    assert revoked in admin.get("/keys").json()["keys"]
+
+
+def test_a_key_cannot_revoke_itself(admin: httpx2.Client) -> None:
+    own = admin.get("/keys").json()["keys"][-1]
+    assert refusal(admin.delete(f"/keys/{own['id']}")) == (403, "FORBIDDEN")
+    assert admin.get("/keys").status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"role": "king"}', b'{"role": "read", "rol": 1}'])
+def test_a_bad_body_makes_no_key(admin: httpx2.Client, body: bytes) -> None:
+    before = admin.get("/keys").json()
+    assert refusal(admin.post("/keys", content=body)) == (422, "INVALID_REQUEST")
+    assert admin.get("/keys").json() == before
+
+
+BOUND = 1000
+"""So many members one answer holds."""
+LISTS = {
+    "/flows": ("flows", "slug"),
+    "/flows/acme/many": ("flows", "slug"),
+    "/flows/acme/many/versions": ("versions", "version"),
+    "/keys": ("keys", "id"),
+}
+
+
+@pytest.fixture(scope="module")
+def many(server: RunningServer) -> Iterator[httpx2.Client]:
+    """An admin of a project with more keys and flows than one answer holds, and a flow of four versions."""
+
+    async def fill() -> None:
+        store = server.runtime.store
+        project = await store.ensure_project("acme", "many")
+        for number in range(3):
+            source = b'{"slug":"versions","steps":[],"name":"%d"}' % number
+            flow = await store.put_draft(project.id, "versions", name=None, capture=None, source=source)
+            await store.publish(flow.id)
+        async with asyncio.TaskGroup() as group:
+            for number in range(BOUND):
+                put = store.put_draft(project.id, f"f{number:04}", name=None, capture=None, source=b"{}")
+                group.create_task(put)
+                group.create_task(store.add_key(project.id, "read", b"%d" % number, "nk_x"))
+
+    server.call(fill())
+    with http_for(server, server.make_key("acme", "many")) as http:
+        yield http
+
+
+def walked(http: httpx2.Client, path: str, **query: Any) -> list[list[Any]]:
+    """The identities of the members of each page."""
+    members, name = LISTS[path]
+    pages: list[list[Any]] = []
+    more: dict[str, str] = {}
+    while True:
+        answer = http.get(path, params={**query, **more})
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        pages.append([each[name] for each in page[members]])
+        if "nextCursor" not in page:
+            return pages
+        more = {"cursor": page["nextCursor"]}
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_pages_of_any_size_put_together_are_the_list(many: httpx2.Client, path: str) -> None:
+    in_full = [*chain(*walked(many, path))]
+    size = 3 if path.endswith("versions") else 400
+    pages = walked(many, path, limit=size)
+    assert len(pages) > 1
+    assert {len(page) for page in pages[:-1]} == {size}
+    assert [*chain(*pages)] == in_full
+    assert len(walked(many, path, limit=min(len(in_full), BOUND))) == (1 if len(in_full) <= BOUND else 2)
+
+
+def test_our_client_fetches_all_of_it(server: RunningServer, many: httpx2.Client) -> None:
+    key = many.headers["Authorization"].removeprefix("Bearer ")
+    with Client(key, base_url=server.base_url) as client:
+        manage = Management(client)
+        listed = manage.flows("acme", "many")
+        assert (len(listed.flows), listed.next_cursor) == (BOUND + 1, None)
+        assert manage.own_flows() == listed
+        versions = manage.flow("acme", "many", "versions").versions
+        assert [each.version for each in versions] == [0, 1, 2, 3]
