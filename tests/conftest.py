@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["RUNGLASS_TEST_QUICK"] = "1"
 
 
-@pytest.fixture(params=[Blocking, Asyncio], ids=lambda side: side.name)
+@pytest.fixture(params=[Blocking, Asyncio], ids=["blocking", "asyncio"])
 def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     """The client of blocking programs, then that of asyncio."""
     side: Side = request.param()

@@ -53,10 +53,11 @@ def runglass(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     stdin: bytes = b"",
+    inside: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Runs one command to its end."""
+    """Runs one command to its end; `inside` is a command that runs another one."""
     done = subprocess.run(
-        [*START, *map(str, arguments)],
+        [*inside, *START, *map(str, arguments)],
         env=environment(**(env or {})),
         cwd=cwd,
         input=stdin,
@@ -132,6 +133,11 @@ def hears_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def in_shell(before: str, *, after: str = "") -> tuple[str, ...]:
+    """A shell that runs a command in its place, with what is written before and behind it."""
+    return "/bin/sh", "-c", f'{before} exec "$@" {after}', "sh"
+
+
 @contextmanager
 def started(
     *arguments: str | Path,
@@ -139,7 +145,7 @@ def started(
     cwd: Path | None = None,
     inside: Sequence[str] = (),
 ) -> Iterator[Process]:
-    """A command that goes on until the block ends; `inside` is a command that runs another one."""
+    """A command that goes on until the block ends."""
     process = subprocess.Popen(
         [*inside, *START, *map(str, arguments)],
         env=environment(PYTHONUNBUFFERED="1", **(env or {})),
@@ -209,6 +215,8 @@ class Watched:
         self._process = process
         self._terminal = terminal
         self._seen = ""
+        self.wait = partial(process.wait, WAIT_S)
+        """Waits for the end; the exit code."""
 
     def terminal_until(self, text: str, *, then: str = "") -> str:
         """What the terminal shows up to `text`; with `then`, what matches that pattern right after it."""
@@ -223,9 +231,6 @@ class Watched:
         """Presses Ctrl-C; returns the exit code."""
         self._process.send_signal(signal.SIGINT)
         return self.wait()
-
-    def wait(self) -> int:
-        return self._process.wait(WAIT_S)
 
     def stdout(self) -> str:
         """All of stdout, once the command has ended."""

@@ -1,19 +1,15 @@
 """Which end-to-end tests `make test` runs: those of what users do first, and of what must never break."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from runglass import AsyncClient, Client
+from runglass import Client
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer
-from tests.e2e.either import Either
-
-Command = Callable[..., tuple[int, str, str]]
-"""Runs a command; returns its exit code and what it printed on stdout and stderr."""
 
 
 class Output(NamedTuple):
@@ -28,7 +24,6 @@ Printed = Callable[..., Output]
 
 QUICK = frozenset(
     {
-        "test_architecture",
         "test_canary",
         "test_cli_demo",
         "test_cli_runs",
@@ -57,17 +52,17 @@ def client(server: RunningServer) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(params=[Client, AsyncClient])
-async def either(request: pytest.FixtureRequest, server: RunningServer) -> AsyncIterator[Either]:
-    async with Either(request.param, server) as either:
-        yield either
+@pytest.fixture
+def variables(server: RunningServer) -> dict[str, str]:
+    """With these a command asks the module's `server`."""
+    return {"RUNGLASS_BASE_URL": server.base_url, "RUNGLASS_API_KEY": server.key}
 
 
 @pytest.fixture
-def connected(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands ask the module's `server`."""
-    monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
-    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
+def connected(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of this process ask the module's `server`."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
@@ -87,17 +82,5 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
         output = Output(*capsys.readouterr())
         assert ended == code, f"{arguments}: {output}"
         return output
-
-    return run
-
-
-@pytest.fixture
-def command(connected: None, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Commands that ask the module's `server`."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(arguments)
-        return code, *capsys.readouterr()
 
     return run

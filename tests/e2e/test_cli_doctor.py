@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from runglass import Client
-from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.client.api.admin import Management
 from runglass.testing import RunningServer
-from tests.e2e.conftest import Command
+from tests.e2e.conftest import Printed
 from tests.http_server import Reply, answering, listening
 from tests.servers import server_with
 
@@ -23,8 +22,8 @@ server = server_with()
 class Doctor:
     """The command in an environment that sends to the server with a key of a role."""
 
-    def __init__(self, server: RunningServer, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._command = command
+    def __init__(self, server: RunningServer, printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._printed = printed
         self._set = monkeypatch.setenv
         self.server = server
         key = server.make_key("acme", "demo", "record")
@@ -35,41 +34,40 @@ class Doctor:
     def finds(self, problem: str, remedy: str, **variables: str) -> None:
         for name, value in variables.items():
             self._set(name, value)
-        code, told, _ = self._command("doctor")
+        told = self._printed("doctor", code=Exit.FAILED).out
         first, second = told.splitlines()[-2:]
-        assert code == Exit.FAILED
         assert (problem in first, remedy in second) == (True, True), told
 
     def is_well(self, *arguments: str, **variables: str) -> str:
         for name, value in variables.items():
             self._set(name, value)
-        code, told, _ = self._command("doctor", *arguments)
-        assert code == Exit.OK, told
-        return told
+        return self._printed("doctor", *arguments).out
 
 
 @pytest.fixture
-def doctor(server: RunningServer, command: Command, monkeypatch: pytest.MonkeyPatch) -> Doctor:
-    return Doctor(server, command, monkeypatch)
+def doctor(
+    server: RunningServer, connected: None, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> Doctor:
+    return Doctor(server, printed, monkeypatch)
 
 
-def test_with_a_key_that_may_delete_a_call_of_a_model_arrives_and_nothing_is_left(doctor: Doctor) -> None:
+def test_with_a_key_that_may_delete_a_call_of_a_model_arrives_and_nothing_is_left(
+    doctor: Doctor, client: Client
+) -> None:
     told = doctor.is_well()
     assert "it was read back as a run of runglass-doctor: 1 step, 17 tokens" in told
     assert "the probe is deleted" in told
-    with Client(doctor.server.key, base_url=doctor.server.base_url) as client:
-        assert Management(client).own_flows().flows == []
-        assert client.runs(query="kind:plain,recorded").runs == []
+    assert Management(client).own_flows().flows == []
+    assert client.runs(query="kind:plain,recorded").runs == []
 
 
-def test_with_another_key_the_probe_is_one_that_lists_do_not_show(doctor: Doctor) -> None:
+def test_with_another_key_the_probe_is_one_that_lists_do_not_show(doctor: Doctor, client: Client) -> None:
     told = doctor.is_well("--api-key", doctor.server.make_key("acme", "demo", "run"))
     assert "it was read back as a run of runglass-doctor: 1 step" in told
     assert "the probe is deleted" not in told
-    with Client(doctor.server.key, base_url=doctor.server.base_url) as client:
-        assert client.runs().runs == []
-        client.run(client.runs(query="kind:plain").runs[0].id).delete()
-        Management(client).delete("acme", "demo", "runglass-doctor")
+    assert client.runs().runs == []
+    client.run(client.runs(query="kind:plain").runs[0].id).delete()
+    Management(client).delete("acme", "demo", "runglass-doctor")
 
 
 def test_with_a_key_that_can_only_send_the_probe_is_not_read_back(
@@ -80,11 +78,10 @@ def test_with_a_key_that_can_only_send_the_probe_is_not_read_back(
 
 
 def test_without_variables_it_tries_the_server_that_watch_would_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["doctor"]) == Exit.OK
-    assert "the probe is deleted" in capsys.readouterr().out
+    assert "the probe is deleted" in printed("doctor").out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,9 +156,7 @@ def test_an_http_address_of_an_https_server_is_found(doctor: Doctor, tmp_path: P
 def test_a_clock_that_is_far_off_is_told(doctor: Doctor) -> None:
     with answering(lambda *_: Reply(200, {"Date": "Mon, 01 Jan 2001 00:00:00 GMT"})) as address:
         told = doctor.is_well(
-            "--api-key",
-            doctor.server.make_key("acme", "demo", "record"),
-            OTEL_EXPORTER_OTLP_ENDPOINT=address,
+            "--api-key", doctor.server.make_key("acme", "demo", "record"), OTEL_EXPORTER_OTLP_ENDPOINT=address
         )
     assert "this machine's clock is" in told
     assert "ahead of the server's" in told

@@ -1,7 +1,8 @@
-"""Finding a run in the terminal and reading what it came to: lists, short ids, totals, model calls."""
+"""Finding runs in the terminal and reading what they came to: lists, short ids, totals, differences."""
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 from runglass import Client
 from runglass.cli import argument_parsers
 from runglass.cli.backends import server as server_backend
+from runglass.cli.commands.runs import diff_lines
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.step_view import attempt_lines
 from runglass.cli.terminal.table import print_runs
+from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
 from runglass.log.trace import (
     ModelCall,
-    ModelTotals,
     RunError,
     RunSummary,
     RunTotals,
@@ -45,9 +47,21 @@ ENDLESS = """\
 slug: endless
 steps: [{id: endless, type: wait, ms: 60000}]
 """
+SHOUT = """\
+slug: shout
+capture: full
+steps:
+  - {id: words, type: code, code: "return {'words': message.split()}"}
+  - id: each
+    type: loop
+    over: words
+    as: word
+    steps:
+      - {id: shout, type: code, code: "return {'text': word.upper()}"}
+"""
 
 
-server = server_with(FLOW, SECRET, FAILING, ENDLESS)
+server = server_with(FLOW, SECRET, FAILING, ENDLESS, SHOUT)
 
 
 pytestmark = pytest.mark.usefixtures("connected")
@@ -56,10 +70,10 @@ pytestmark = pytest.mark.usefixtures("connected")
 @pytest.fixture(scope="module")
 def ids(server: RunningServer) -> dict[str, str]:
     """A run of each kind, the oldest first."""
-    with Client(server.key, base_url=server.address) as client:
+    with Client(server.key, base_url=server.address, org="acme", project="demo") as client:
 
         def run(slug: str, **given: Any) -> str:
-            job = client.flow(f"acme/demo/{slug}").execute_async(message="you", **given)
+            job = client.flow(slug).execute_async(message="you", **given)
             job.run.wait(timeout=60)
             return job.execution_id
 
@@ -74,6 +88,8 @@ def ids(server: RunningServer) -> dict[str, str]:
 def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understood(
     ids: dict[str, str], printed: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    piped = printed("runs", "list").out.splitlines()[1:]
+    assert set(ids.values()) <= {row.split()[0] for row in piped}, "its ids are whole"
     monkeypatch.setenv("COLUMNS", "160")
     header, *rows = printed("runs", "list").out.splitlines()
     assert header.split() == [
@@ -93,22 +109,22 @@ def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understo
     assert cells[ids["plain"][-8:]][-1] == "job"
 
 
-def test_a_piped_list_has_whole_ids(ids: dict[str, str], printed: Printed) -> None:
-    rows = printed("runs", "list").out.splitlines()[1:]
-    assert set(ids.values()) <= {row.split()[0] for row in rows}
+@pytest.fixture
+def listed(printed: Printed) -> Callable[..., list[str]]:
+    """The ids of a list."""
+    return lambda *arguments: [
+        run["id"] for run in json.loads(printed("runs", "list", "--json", *arguments).out)["runs"]
+    ]
 
 
-def test_a_list_may_be_of_what_failed_lately_and_of_a_flow(ids: dict[str, str], printed: Printed) -> None:
-    def listed(*arguments: str) -> list[str]:
-        found = json.loads(printed("runs", "list", "--json", *arguments).out)
-        return [run["id"] for run in found["runs"]]
-
+def test_a_list_may_be_of_what_failed_lately_and_of_a_flow(
+    ids: dict[str, str], client: Client, printed: Printed, listed: Callable[..., list[str]]
+) -> None:
     assert listed("--failed") == listed("--status", "failed") == [ids["failed"]]
     assert listed("--flow", "greet") == listed("--flow", "acme/demo/greet") == [ids["plain"], ids["kept"]]
     assert set(listed("--since", "1d")) >= set(ids.values())
     assert listed("--since", "2100-01-01") == []
-    with Client() as client:
-        begun = client.run(ids["off"]).trace().flow_run.started_at
+    begun = client.run(ids["off"]).trace().flow_run.started_at
     assert begun is not None
     # The id's time is when the run was accepted, a moment before it began.
     since = datetime.fromisoformat(begun) - timedelta(milliseconds=100)
@@ -130,13 +146,11 @@ def test_a_time_is_an_age_or_a_date_in_the_local_zone() -> None:
             argument_parsers.since(text, now=now)
 
 
-def test_a_run_is_named_by_its_id_its_end_its_beginning_or_last(ids: dict[str, str]) -> None:
+def test_a_run_is_named_by_its_id_its_end_its_beginning_or_last(ids: dict[str, str], client: Client) -> None:
     kept = ids["kept"]
-    with Client() as client:
-        assert server_backend.named_run(client, kept.upper()).execution_id == kept
-        assert server_backend.named_run(client, kept[-8:].upper()).execution_id == kept
-        assert server_backend.named_run(client, kept[:-4]).execution_id == kept
-        assert server_backend.named_run(client, "last").execution_id == client.runs(limit=1).runs[0].id
+    for name in (kept.upper(), kept[-8:].upper(), kept[:-4]):
+        assert server_backend.named_run(client, name).execution_id == kept, name
+    assert server_backend.named_run(client, "last").execution_id == client.runs(limit=1).runs[0].id
 
 
 def test_a_name_that_is_no_run_or_several_says_what_to_write(ids: dict[str, str], printed: Printed) -> None:
@@ -151,41 +165,16 @@ def test_a_name_that_is_no_run_or_several_says_what_to_write(ids: dict[str, str]
             assert message in printed("runs", *command, name, *more, code=code).err
 
 
-def test_a_run_is_cancelled_once_and_then_has_its_status(ids: dict[str, str], printed: Printed) -> None:
-    with Client() as client:
-        run_id = client.flow("acme/demo/endless").execute_async().execution_id
+def test_a_run_is_cancelled_once_and_then_has_its_status(
+    ids: dict[str, str], client: Client, printed: Printed
+) -> None:
+    run_id = client.flow("endless").execute_async().execution_id
     assert printed("runs", "cancel", run_id).out == f"run {run_id} is cancelled\n"
     err = printed("runs", "cancel", run_id, code=Exit.FAILED).err
     assert "has ended already; its status is cancelled" in err
     assert "its status is completed" in printed("runs", "cancel", ids["plain"], code=Exit.FAILED).err
 
 
-def test_step_shows_what_the_model_was_asked_and_answered(ids: dict[str, str], printed: Printed) -> None:
-    text = printed("runs", "step", ids["kept"], "say").out
-    call = text[text.index("model call 1  echo") :].splitlines()
-    for line in ("  system     be brief", "  user       Hello you", "  answer     Hello you"):
-        assert line in call
-    assert "  cost       – (no known price)" in call
-    whole = json.loads(printed("runs", "step", ids["kept"], "say", "--json").out)
-    assert whole["modelCalls"][0]["request"]["system"] == "be brief"
-
-
-TOKENS = TokenBreakdown(prompt=10, completion=5, total=15)
-TOTALS = RunTotals(
-    completed=2,
-    failed=1,
-    retried=3,
-    tokens=TOKENS,
-    cost_usd="0.30",
-    failed_cost_usd="0.1",
-    unmetered_calls=3,
-    unpriced_calls=2,
-    by_model={
-        "a:big": ModelTotals(calls=4, tokens=TOKENS, cost_usd="0.30", unmetered_calls=3),
-        "b:small": ModelTotals(calls=2, unpriced_calls=2),
-    },
-    finish_reasons={"length": 2, "stop": 4},
-)
 FAILED = RunSummary(
     id="0198c0de-0000-7000-8000-0000000000aa",
     flow_id="f",
@@ -193,15 +182,13 @@ FAILED = RunSummary(
     flow_slug="greet",
     version=0,
     error=RunError(code="PROVIDER_ERROR", step_id="say", message="out of\nlines"),
-    totals=TOTALS,
+    totals=RunTotals(cost_usd="0.30", unmetered_calls=3, finish_reasons={"length": 2, "stop": 4}),
 )
 
 
-def test_a_list_takes_a_query(ids: dict[str, str], printed: Printed) -> None:
-    def listed(*arguments: str) -> list[str]:
-        found = json.loads(printed("runs", "list", "--json", *arguments).out)
-        return [run["id"] for run in found["runs"]]
-
+def test_a_list_takes_a_query(
+    ids: dict[str, str], printed: Printed, listed: Callable[..., list[str]]
+) -> None:
     assert listed("status:failed since:1d") == [ids["failed"]]
     assert listed("--flow", "greet", "--", "-status:failed") == [ids["plain"], ids["kept"]]
     assert listed("trigger:job flow:fail -flow:greet", "--limit", "1") == [ids["failed"]]
@@ -229,7 +216,70 @@ def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     assert len(row) <= 100
 
 
-def test_a_cost_that_is_estimated_is_called_an_upper_bound() -> None:
-    call = ModelCall(number=1, model="a:big", cost_usd="0.30", cost_estimated=True)
+@pytest.mark.parametrize(
+    ("cost", "told"),
+    [
+        ({"cost_usd": "0.30", "cost_estimated": True}, "at most $0.3"),
+        ({"cost_unknown": "no_price"}, "– (no known price)"),
+    ],
+)
+def test_a_cost_that_is_estimated_or_unknown_says_so(cost: dict[str, Any], told: str) -> None:
+    call = ModelCall(number=1, model="a:big", tokens=TokenBreakdown(10, 5, 15), **cost)
     lines = [line.plain for line in attempt_lines(StepTrace(step_id="s", model_calls=(call,)))]
-    assert "  cost       at most $0.3" in lines
+    assert f"  cost       {told}" in lines
+
+
+@pytest.fixture
+def two_runs(client: Client) -> tuple[str, str]:
+    """Two runs that differ in their message; the second one is the last."""
+    first, second = (client.flow("shout").execute(message=each).execution_id for each in ("a gut", "a good"))
+    return first, second
+
+
+def test_runs_that_are_the_same_end_with_0(two_runs: tuple[str, str], printed: Printed) -> None:
+    out, err = printed("runs", "diff", "last", two_runs[1])
+    assert err == "attempts that differ: 0; that are the same: 3\n"
+    *heads, empty, last = out.splitlines()
+    for which, head in zip(("first run", "second run"), heads, strict=True):
+        assert head.startswith(f"{which:<12}{two_runs[1]}  shout v1  completed  ")
+    assert (empty, last) == ("", "the runs are the same")
+
+
+def test_runs_that_differ_end_with_1_and_each_change(two_runs: tuple[str, str], printed: Printed) -> None:
+    out = printed("runs", "diff", *two_runs, code=Exit.FAILED).out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert [line.split()[:3] for line in lines[:2]] == [
+        ["first", "run", two_runs[0]],
+        ["second", "run", two_runs[1]],
+    ]
+    assert [line for line in lines[3:] if "duration" not in line] == [
+        'first divergence words: input differs at message: "a gut" / "a good"',
+        "",
+        "words",
+        'input differs at message: "a gut" / "a good"',
+        'output differs at words[1]: "gut" / "good"',
+        "shout[1]",
+        'input differs at word: "gut" / "good"',
+        'output differs at text: "GUT" / "GOOD"',
+    ]
+    assert "shout[0]" in printed("runs", "diff", *two_runs, "--all", code=Exit.FAILED).out, "it is the same"
+    found = json.loads(printed("runs", "diff", *two_runs, "--json", code=Exit.FAILED).out)
+    assert (found["same"], found["differentRows"]) == (False, 2)
+    assert found["firstDivergence"]["stepId"] == "words"
+
+
+def diff_of(*rows: RowDiff, **fields: object) -> RunDiff:
+    run = RunSummary(id="r", flow_id="f", status="completed")
+    found: dict[str, object] = {"same": False, "flows": "same", "cut": True, **fields}
+    return RunDiff(a=run, b=run, rows=list(rows), **found)  # type: ignore[arg-type]
+
+
+def test_what_runs_hold_cannot_look_like_a_line_of_ours() -> None:
+    place = ValueChange(path='["\\u001b[2J"]', kind="changed", a="x\n\x1b[31mfake", b="\u202e")
+    found = diff_of(RowDiff(step_id="s", changes=[FieldChange(field="output", paths=[place])]))
+    lines = list(diff_lines(found))
+    assert [line.plain for line in lines[-2:]] == [
+        "s",
+        '  output differs at ["\\u001b[2J"]: "x\\n\\u001b[31mfake" / "\ufffd"',
+    ]
+    assert not {"\x1b", "\n", "\u202e"} & set("".join(str(line) for line in lines))

@@ -1,7 +1,13 @@
-"""A data folder that a command opens itself: flows are run and runs are looked at, also beside a server."""
+"""A data folder that a command opens itself, also beside a server: flows are run and runs are looked at.
+
+Flows, budgets and models are managed there, and the log of changes tells of it.
+"""
 
 import json
+import os
+import pwd
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +18,17 @@ from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.testing import running_server
 from tests.collector import collecting
+from tests.contract.wire import http_for
 from tests.e2e.command import runglass, started
 from tests.e2e.conftest import Printed
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
 BAD = "slug: bad\nsteps: [{id: bad, type: code, code: 'raise ValueError()'}]\n"
 ENDLESS = "slug: endless\nsteps: [{id: rest, type: wait, ms: 600000}]\n"
+
+
+FLOW = "slug: greet\nname: {}\nsteps: [{{id: keep, type: passthrough}}]\n"
+NAME = "acme/shop/greet"
 
 
 @pytest.fixture(autouse=True)
@@ -116,17 +127,15 @@ def test_runs_are_run_again_without_a_server(printed: Printed) -> None:
     Path("bad.yaml").write_text(BAD)
     ran("flow", "push", "greet.yaml", "bad.yaml", "--to", "acme/shop", "--create", "--publish")
     ran("run", "greet", "-m", "hello", "--trace")
-    again = ran("runs", "rerun", "last").strip()
-    shown = json.loads(ran("runs", "show", again, "--json"))["flowRun"]
-    assert (shown["status"], shown["result"]) == ("completed", {"said": "hello"})
-    assert ran("runs", "rerun", "flow:greet").startswith("1 run would be started")
-    told = json.loads(ran("runs", "rerun", "flow:greet", "--yes", "--json"))
-    (again,) = told["started"].values()
-    assert json.loads(ran("runs", "show", again, "--json"))["flowRun"]["status"] == "completed"
+    ran("runs", "rerun", "last")
+    ran("runs", "rerun", "flow:greet", "--yes")
     ran("run", "bad", code=Exit.FAILED)
     ran("runs", "rerun", "last", code=Exit.FAILED)
-    listed = json.loads(ran("runs", "list", "flow:bad", "--json"))["runs"]
-    assert [run["status"] for run in listed] == ["failed", "failed"]
+    listed = json.loads(ran("runs", "list", "--json"))["runs"]
+    assert [run["status"] for run in listed] == [*2 * ["failed"], *3 * ["completed"]]
+    assert json.loads(ran("runs", "show", listed[2]["id"], "--json"))["flowRun"]["result"] == {
+        "said": "hello"
+    }
 
 
 def test_a_wait_that_times_out_keeps_nobody_from_leaving_the_folder(tmp_path: Path, printed: Printed) -> None:
@@ -180,3 +189,168 @@ def test_beside_a_server_a_command_looks_and_manages_and_takes_over_nothing(
             assert (error.message or "").startswith("cancelled by the user ")
         # That of the server: the key with which a command asks itself is on no disk.
         assert len(json.loads(printed("keys", "list", "acme/demo", "--json", *at).out)) == 1
+
+
+@pytest.fixture
+def shop(printed: Printed) -> None:
+    """A data folder with an empty project `acme/shop`."""
+    printed("projects", "create", "acme/shop", "--data", "here")
+
+
+@pytest.fixture
+def place(shop: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The options that name a place to keep flows in."""
+    # A key in the environment does not win over a data folder that is named.
+    monkeypatch.setenv("RUNGLASS_API_KEY", "nk_unused")
+    monkeypatch.setenv("RUNGLASS_BASE_URL", "http://127.0.0.1:9/api/v1")
+    return ["--data", "here"]
+
+
+def test_push_publish_show_and_rollback(place: list[str], tmp_path: Path, printed: Printed) -> None:
+    file = tmp_path / "greet.yaml"
+    push = ["flow", "push", "greet.yaml", "--to", "acme/shop", *place]
+    for number in (1, 2):
+        file.write_text(FLOW.format(f"Greeting {number}"))
+        assert printed(*push, "--publish").out == f"{NAME}  version {number}\n"
+    file.write_text(FLOW.format("Not yet"))
+    assert printed(*push).out == f"{NAME}  draft\n"
+    assert printed("flow", "rollback", NAME, "1", *place).out == f"{NAME}  version 1\n"
+
+    flow = json.loads(printed("flow", "show", NAME, "--json", *place).out)
+    assert (flow["org"], flow["project"], flow["slug"], flow["name"]) == ("acme", "shop", "greet", "Not yet")
+    assert (flow["productionVersion"], [each["version"] for each in flow["versions"]]) == (1, [0, 1, 2])
+    (listed,) = json.loads(printed("flow", "list", "acme/shop", "--json", *place).out)
+    assert flow == listed | {"versions": flow["versions"]}
+
+    lines = printed("flow", "show", NAME, *place).out.splitlines()
+    assert lines[0] == f"{NAME}  Not yet"
+    assert [line.split()[0] for line in lines[2:]] == ["draft", "version", "version"]
+    assert [line.endswith("in production") for line in lines[2:]] == [False, True, False]
+    for version, name in (("draft", "Not yet"), ("production", "Greeting 1"), ("2", "Greeting 2")):
+        assert json.loads(printed("flow", "show", NAME, "--version", version, *place).out)["name"] == name
+
+    assert printed("flow", "publish", NAME, *place).out == f"{NAME}  version 3\n"
+
+
+def test_a_flow_is_stored_as_its_file_was_read(place: list[str], tmp_path: Path, printed: Printed) -> None:
+    prompt, key = "a \u2028 b\x85  c\x7f \U0001f600", "k" * 1_100
+    file = f"slug: greet\nsteps:\n- id: say\n  type: llm\n  model: echo\n  prompt: {json.dumps(prompt)}\n"
+    file += f"  output_schema:\n    type: object\n    properties:\n      ? {key}\n      : {{}}\n"
+    (tmp_path / "greet.yaml").write_text(file.replace("\x7f", "\\x7f"))
+    printed("flow", "push", "greet.yaml", "--to", "acme/shop", *place)
+    (step,) = json.loads(printed("flow", "show", NAME, "--version", "draft", *place).out)["steps"]
+    assert (step["prompt"], list(step["output_schema"]["properties"])) == (prompt, [key])
+
+
+def test_what_is_not_there_is_not_found(place: list[str], tmp_path: Path, printed: Printed) -> None:
+    (tmp_path / "greet.yaml").write_text(FLOW.format("Hello"))
+    printed("flow", "push", "greet.yaml", "--to", "acme/shop", *place)
+    for arguments in (
+        ["flow", "list", "acme/other"],
+        ["flow", "show", "acme/shop/none"],
+        ["flow", "show", "acme/other/greet"],
+        ["flow", "show", NAME, "--version", "7"],
+        ["flow", "publish", "acme/shop/none"],
+        ["flow", "rollback", NAME, "7"],
+        ["flow", "rollback", "acme/shop/none", "1"],
+    ):
+        assert printed(*arguments, *place, code=Exit.NOT_FOUND).err.startswith("error: ")
+    printed("flow", "rollback", NAME, "0", *place, code=Exit.USAGE)
+
+
+def test_a_server_without_a_key_is_not_taken_for_a_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, printed: Printed
+) -> None:
+    monkeypatch.setenv("RUNGLASS_BASE_URL", "http://127.0.0.1:9")
+    (tmp_path / "greet.yaml").write_text(FLOW.format("Hello"))
+    for call in (["push", "greet.yaml", "--to", "acme/demo"], ["list", "acme/demo"]):
+        assert "RUNGLASS_API_KEY" in printed("flow", *call, code=Exit.USAGE).err
+    assert [file.name for file in tmp_path.iterdir()] == ["greet.yaml"]
+
+
+BUDGET = ["projects", "budget", "acme/shop"]
+
+
+def test_a_budget_is_set_shown_and_lifted(shop: None, printed: Printed) -> None:
+    for given, told in (
+        ([], "no budget, spent $0"),
+        (["5.00"], "budget $5, spent $0"),
+        (["8999999.999999999999"], "budget $8999999.999999999999, spent $0"),
+        (["0"], "budget $0, spent $0; nothing more can be run"),
+        (["none"], "no budget, spent $0"),
+    ):
+        assert printed(*BUDGET, *given, "--data", "here").out == f"acme/shop  {told}\n"
+    shown = json.loads(printed(*BUDGET, "0.000000000001", "--data", "here", "--json").out)
+    amounts = {"budgetUsd": "0.000000000001", "spentUsd": "0", "reservedUsd": "0", "isSpent": False}
+    assert shown == {"org": "acme", "project": "shop", **amounts}
+
+
+def test_a_list_of_models_is_set_shown_and_lifted(shop: None, printed: Printed) -> None:
+    models = ["projects", "models", "acme/shop"]
+    assert printed(*models, "--data", "here").out == "acme/shop  no list of models\n"
+    listed = ["openai:*", "local:tiny"]
+    assert printed(*models, *listed, "--data", "here").out == "acme/shop  openai:*, local:tiny\n"
+    assert "PROVIDER:MODEL" in printed(*models, "tiny", "--data", "here", code=Exit.USAGE).err
+    assert json.loads(printed(*models, "--data", "here", "--json").out)["allowedModels"] == listed
+    assert printed(*models, "default", "--data", "here").out == "acme/shop  no list of models\n"
+
+
+@pytest.mark.parametrize(
+    "amount", ["five", "", "nan", "inf", "1e99", "1000000000001", f"0.{30 * '0'}1", "1e-999999", "$5"]
+)
+def test_what_is_no_amount_of_money_is_refused(shop: None, amount: str, printed: Printed) -> None:
+    assert "write US dollars" in printed(*BUDGET, amount, "--data", "here", code=Exit.USAGE).err
+
+
+def entries(printed: Printed, *arguments: str) -> list[dict[str, Any]]:
+    return list(json.loads(printed("audit", *arguments, "--data", "here", "--json").out))
+
+
+def test_each_command_that_changes_something_is_told(
+    printed: Printed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What anybody may set does not say who it was.
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+    (tmp_path / "flow.yaml").write_text(FLOW.format("Hello"))
+    for command in (
+        ["projects", "create", "acme/shop", "--capture", "off"],
+        ["projects", "budget", "acme/shop", "5.25"],
+        ["projects", "retention", "acme/shop", "--days", "30"],
+        ["projects", "retention", "acme/shop"],
+        ["flow", "push", "flow.yaml", "--to", "acme/shop", "--publish"],
+        ["keys", "create", "--create", "acme/shop", "--role", "read"],
+        ["keys", "revoke", "acme/shop", "1"],
+        ["keys", "create", "--create", "acme/other"],
+    ):
+        printed(*command, "--data", "here")
+    told = entries(printed, "acme/shop")
+    assert [entry["action"] for entry in reversed(told)] == [
+        "project.created",
+        "project.capture",
+        "project.budget",
+        "project.retention",
+        "flow.pushed",
+        "flow.published",
+        "key.created",
+        "key.revoked",
+    ]
+    user = pwd.getpwuid(os.getuid()).pw_name
+    actor = {"kind": "cli", "name": user, "keyId": None, "address": "local"}
+    assert [entry["actor"] for entry in told] == [actor] * 8
+    assert {entry["project"] for entry in entries(printed)} == {"acme/shop", "acme/other"}
+    assert [entry["action"] for entry in entries(printed, "--action", "key.revoked")] == ["key.revoked"]
+    assert len(entries(printed, "--limit", "3")) == 3
+    assert entries(printed, "--since", "2999-01-01") == []
+    assert len(entries(printed, "--since", "1h")) == 10
+
+
+def test_what_was_changed_is_listed_beside_a_running_server(printed: Printed, tmp_path: Path) -> None:
+    with running_server(data=tmp_path / "here") as server, http_for(server, server.key) as http:
+        assert http.post("/keys", json={"role": "run"}).status_code == 201
+        shown = printed("audit", "acme/demo", "--limit", "1", "--data", "here")
+    head, line = shown.out.splitlines()
+    assert head.split()[:2] == ["at", "project"]
+    assert all(
+        part in line for part in ("acme/demo", "key 1 (nk_live_", "127.0.0.1", "key.created", "key 2 (")
+    )
+    assert "--limit shows more" in shown.err

@@ -48,14 +48,8 @@ def test_a_command_takes_a_server_or_a_folder_and_what_is_for_the_owner_of_the_s
     assert {path[0] for path, names in takes.items() if names == {"data"}} == {
         *("keys", "projects", "audit", "processes", "data", "migrate")
     }
-    assert {path[0] for path, names in takes.items() if "base_url" in names} == {
-        "run",
-        "runs",
-        "flow",
-        "open",
-        "watch",
-        "doctor",
-    }
+    of_a_server = {path[0] for path, names in takes.items() if "base_url" in names}
+    assert of_a_server == {"run", "runs", "flow", "open", "watch", "doctor"}
     assert {"base_url"} not in takes.values()
 
 

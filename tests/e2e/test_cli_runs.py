@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from runglass import Client
 from runglass.cli.exit_codes import Exit
 from runglass.log.events import decode_event
 from runglass.testing import RunningServer
-from tests.e2e.command import START, WAIT_S, environment, runglass
+from tests.e2e.command import START, WAIT_S, environment, in_shell, runglass
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
 
@@ -45,11 +46,6 @@ steps:
   - {id: result, type: code, code: "return {'said': steps['say']['text'], 'times': initial.get('times')}"}
 """
 
-SLOW = """\
-slug: slow
-steps: [{id: short, type: wait, ms: 1}, {id: endless, type: wait, ms: 60000}]
-"""
-
 FAILING = """\
 slug: fail
 steps:
@@ -58,7 +54,7 @@ steps:
 """
 
 
-server = server_with(FLOW, FAILING, SLOW)
+server = server_with(FLOW, FAILING)
 
 
 pytestmark = pytest.mark.usefixtures("connected")
@@ -67,21 +63,15 @@ pytestmark = pytest.mark.usefixtures("connected")
 @pytest.fixture(scope="module")
 def run_id(server: RunningServer) -> str:
     """A run that completed, with everything kept."""
-    done = runglass("run", "acme/demo/greet", "-m", "you", "--trace", "--json", env=_variables(server))
-    assert done.returncode == Exit.OK, done.stderr
-    return str(json.loads(done.stdout)["executionId"])
+    with Client(server.key, base_url=server.base_url) as client:
+        return client.flow("acme/demo/greet").execute(message="you", trace=True).execution_id
 
 
 @pytest.fixture(scope="module")
 def failed_id(server: RunningServer) -> str:
     """A run that failed."""
-    done = runglass("run", "acme/demo/fail", "--json", env=_variables(server))
-    assert done.returncode == Exit.FAILED
-    return str(json.loads(done.stdout)["detail"]["executionId"])
-
-
-def _variables(server: RunningServer) -> dict[str, str]:
-    return {"RUNGLASS_BASE_URL": server.base_url, "RUNGLASS_API_KEY": server.key}
+    with Client(server.key, base_url=server.base_url) as client:
+        return client.flow("acme/demo/fail").execute_async().run.wait().id
 
 
 def test_run_prints_the_result_and_takes_parameters_as_json_or_text(printed: Printed) -> None:
@@ -93,29 +83,21 @@ def test_run_prints_the_result_and_takes_parameters_as_json_or_text(printed: Pri
     )
 
 
-def test_run_reads_the_message_from_a_file_or_from_stdin(
+def test_run_reads_its_input_from_a_file_or_from_stdin_and_single_parameters_go_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
-    (tmp_path / "message.txt").write_text("du dä", encoding="utf-8")
-    assert (
-        json.loads(printed("run", "acme/demo/greet", "--message-file", str(tmp_path / "message.txt")).out)[
-            "said"
-        ]
-        == "Hello du dä"
-    )
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfstdin")))
-    assert json.loads(printed("run", "acme/demo/greet", "--message-file", "-").out)["said"] == "Hello stdin"
+    def result(*arguments: str | Path, stdin: bytes = b"") -> object:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        return json.loads(printed("run", "acme/demo/greet", *arguments).out)
 
-
-def test_run_reads_parameters_from_a_file_and_single_ones_go_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
-) -> None:
-    (tmp_path / "inputs.json").write_text('{"message": "you", "times": 3}', encoding="utf-8")
-    call = ["run", "acme/demo/greet", "--params-file", str(tmp_path / "inputs.json")]
-    assert json.loads(printed(*call).out) == {"said": "Hello you", "times": 3}
-    assert json.loads(printed(*call, "-p", "times=2").out) == {"said": "Hello you", "times": 2}
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"message": "stdin"}')))
-    assert json.loads(printed("run", "acme/demo/greet", "--params-file", "-").out)["said"] == "Hello stdin"
+    message, inputs = tmp_path / "message.txt", tmp_path / "inputs.json"
+    message.write_text("du dä", encoding="utf-8")
+    inputs.write_text('{"message": "you", "times": 3}', encoding="utf-8")
+    assert result("--message-file", message) == {"said": "Hello du dä", "times": None}
+    assert result("--message-file", "-", stdin=b"\xef\xbb\xbfme") == {"said": "Hello me", "times": None}
+    assert result("--params-file", inputs) == {"said": "Hello you", "times": 3}
+    assert result("--params-file", inputs, "-p", "times=2") == {"said": "Hello you", "times": 2}
+    assert result("--params-file", "-", stdin=b'{"message": "me"}') == {"said": "Hello me", "times": None}
 
 
 def test_a_run_that_fails_names_its_code_step_and_run_and_the_way_to_its_trace(printed: Printed) -> None:
@@ -174,17 +156,15 @@ def test_show_draws_each_iteration_with_its_attempts_and_totals(run_id: str, pri
     assert any(line.startswith("cost") and "no known price for 1 model call" in line for line in lines)
 
 
-def test_show_puts_the_error_below_the_failed_step_on_one_line(failed_id: str, printed: Printed) -> None:
-    lines = printed("runs", "show", failed_id).out.splitlines()
+def test_show_begins_with_why_and_a_command_that_looks_closer_and_has_the_error_below_its_step(
+    failed_id: str, printed: Printed
+) -> None:
+    status, why, command, *lines = printed("runs", "show", failed_id).out.splitlines()
+    assert status.startswith("status     ✗ failed in ")
+    assert why.startswith("why        broken: CODE_ERROR: ValueError: this is the reason")
     at = next(number for number, line in enumerate(lines) if line.startswith("✗ broken"))
     assert "CODE_ERROR" in lines[at + 1]
     assert "this is the reason" in lines[at + 1]
-
-
-def test_show_begins_with_why_and_a_command_that_looks_closer(failed_id: str, printed: Printed) -> None:
-    status, why, command, *_ = printed("runs", "show", failed_id).out.splitlines()
-    assert status.startswith("status     ✗ failed in ")
-    assert why.startswith("why        broken: CODE_ERROR: ValueError: this is the reason")
     assert "this is" in printed(*command.removeprefix("           runglass ").split()).out
 
 
@@ -273,44 +253,32 @@ def test_tail_replays_every_event_one_a_line_and_tells_failure_by_its_code(
     assert "run failed in step broken" in printed("runs", "tail", failed_id, code=Exit.FAILED).out
 
 
-def test_an_output_that_is_full_is_told_in_a_sentence(server: RunningServer, run_id: str) -> None:
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [*START, "runs", "show", run_id],
-            env=environment(**_variables(server)),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            timeout=WAIT_S,
-            check=False,
-        )
+def test_an_output_that_is_full_is_told_in_a_sentence(variables: dict[str, str], run_id: str) -> None:
+    full = in_shell("", after=">/dev/full")
+    done = runglass("runs", "show", run_id, env=variables, inside=full)
     assert done.returncode == Exit.FAILED
-    assert done.stderr.decode().startswith("error: ")
-    assert done.stderr.count(b"\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_file_that_cannot_be_written_to_its_end_is_named_and_not_left(
-    server: RunningServer, run_id: str, tmp_path: Path
+    variables: dict[str, str], run_id: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "run.json"
-    done = subprocess.run(
-        ["/bin/sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *START, "runs", "export", run_id, "-o", file],
-        env=environment(**_variables(server)),
-        capture_output=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    limited = in_shell("ulimit -f 0;")
+    done = runglass("runs", "export", run_id, "-o", file, env=variables, inside=limited)
     assert done.returncode == Exit.USAGE
-    assert done.stderr.decode() == f"error: {str(file)!r} cannot be written: File too large\n"
+    assert done.stderr == f"error: {str(file)!r} cannot be written: File too large\n"
     assert not file.exists()
 
 
 @pytest.mark.parametrize("arguments", [("runs", "tail", "last", "--json"), ("--help",), ("--version",)])
 def test_a_reader_that_goes_away_is_no_error_of_ours(
-    server: RunningServer, run_id: str, arguments: tuple[str, ...]
+    variables: dict[str, str], run_id: str, arguments: tuple[str, ...]
 ) -> None:
     command = subprocess.Popen(
         [*START, *arguments],
-        env=environment(**_variables(server)),
+        env=environment(**variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

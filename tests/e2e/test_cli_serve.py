@@ -1,24 +1,43 @@
-"""`serve` as a process: ready when it says so, keys made beside it, a folder of flows that it follows."""
+"""`serve` as a process: ready when it says so, keys made beside it, a folder of flows that it follows.
 
+With `--open`, and by `runglass open`, links that sign a browser in, once, on this machine; and a server that
+has few file descriptors, and more connections than that.
+"""
+
+import contextlib
 import json
+import select
 import socket
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from runglass import Client
 from runglass.cli.backends.flow_backend import FlowFolder
+from runglass.cli.commands.serve import is_this_machine
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_runtime
-from tests.e2e.command import runglass, started
+from runglass.testing import RunningServer
+from tests.e2e.command import WAIT_S, in_shell, runglass, started
 from tests.e2e.conftest import Printed
+from tests.servers import server_with
+from tests.waiting import eventually
 
 FLOW = """\
 slug: greet
 steps:
   - {id: say, type: llm, model: echo, prompt: "ONE {{ message }}"}
 """
+
+KEEP = "slug: keep\nsteps: [{id: keep, type: passthrough}]\n"
+
+
+server = server_with(KEEP)
 
 
 def _said(printed: Printed, *arguments: str) -> object:
@@ -114,32 +133,29 @@ async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_n
         assert reports[5:] == ["flows: acme/shop/greet is published as version 1"]
 
 
-async def test_a_file_of_the_folder_is_checked_in_a_process_with_a_limit_of_time(
-    tmp_path: Path, folder: Path
-) -> None:
-    (folder / "greet.yaml").write_text(
-        "slug: greet\nsteps:\n" + "".join(f"  - {{id: s{n}, type: passthrough}}\n" for n in range(1_000))
-    )
-    reports: list[str] = []
-    async with open_runtime(Settings(data=tmp_path, flow_check_time_limit_ms=1)) as runtime:
-        await FlowFolder(tmp_path / "flows", runtime, report=reports.append).scan()
-    (refused,) = reports
-    assert "greet.yaml is not published" in refused
-    assert "setting flow_check_time_limit_ms" in refused
+LONG = "slug: greet\nsteps:\n" + "".join(f"  - {{id: s{n}, type: passthrough}}\n" for n in range(1_000))
 
 
-async def test_a_folder_publishes_no_flow_with_a_model_that_is_not_among_the_project_s(
-    tmp_path: Path, folder: Path
+@pytest.mark.parametrize(
+    ("flow", "limit_ms", "says"),
+    [
+        pytest.param(LONG, 1, "setting flow_check_time_limit_ms", id="long"),
+        pytest.param(FLOW.replace("echo", "'local:big'"), 60_000, "not among the models of", id="model"),
+    ],
+)
+async def test_a_folder_publishes_no_flow_that_takes_long_to_check_or_has_a_model_of_no_list(
+    tmp_path: Path, folder: Path, flow: str, limit_ms: int, says: str
 ) -> None:
-    (folder / "greet.yaml").write_text(FLOW.replace("echo", "'local:big'"))
+    (folder / "greet.yaml").write_text(flow)
     reports: list[str] = []
-    async with open_runtime(Settings(data=tmp_path)) as runtime:
+    async with open_runtime(Settings(data=tmp_path, flow_check_time_limit_ms=limit_ms)) as runtime:
         project = await runtime.store.ensure_project("acme", "shop")
         await runtime.store.set_allowed_models(project.id, ["openai:*"])
         await FlowFolder(tmp_path / "flows", runtime, report=reports.append).scan()
         assert await runtime.store.flows(project.id) == []
     (refused,) = reports
-    assert "not among the models of the project" in refused
+    assert "greet.yaml is not published" in refused
+    assert says in refused
 
 
 def test_serve_starts_where_kubernetes_has_a_service_of_its_name(tmp_path: Path) -> None:
@@ -172,3 +188,97 @@ def test_with_a_log_of_json_each_line_is_an_object_and_has_no_last_words_of_the_
     assert "flows: acme/shop/count is published as version 1" in told
     assert any(line.startswith(f"look at its runs in a browser at {url}/") for line in told)
     assert any("code died: monty worker crashed" in line and len(line) < 200 for line in told)
+
+
+def signed_in(link: str) -> tuple[str, str]:
+    """The page that a link leads a browser to, and the role that it has there."""
+    with httpx2.Client(timeout=WAIT_S) as browser:
+        page, _, proof = browser.get(link).headers["location"].partition("#proof=")
+        me = browser.get(httpx2.URL(link).join("/api/v1/viewer/me"), headers={"X-Viewer-Proof": proof}).json()
+        return page, me["role"]
+
+
+def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
+    server: RunningServer, connected: None, printed: Printed
+) -> None:
+    with Client(server.key, base_url=server.base_url) as client:
+        run_id = client.flow("acme/demo/keep").execute().execution_id
+    for arguments, page in (
+        ((), "/"),
+        (("last",), f"/runs/{run_id}"),
+        ((run_id[-8:], "--print"), f"/runs/{run_id}"),
+    ):
+        link = printed("open", *arguments).out.strip()
+        assert link.startswith(f"{server.address}/viewer/ticket/")
+        assert signed_in(link) == (page, "admin")
+
+
+def test_a_ticket_is_asked_for_on_this_machine_alone() -> None:
+    here = ["localhost", "127.0.0.1", "::1", "runs.localhost"]
+    assert list(filter(is_this_machine, [*here, "10.0.0.1", "localhost.example", ""])) == here
+
+
+def test_serve_prints_a_link_for_each_project_with_a_key(tmp_path: Path, printed: Printed) -> None:
+    serve = ("serve", "--port", "0", "--data", tmp_path / "data", "--open")
+    with started(*serve) as server:
+        server.line_of_stderr_with("there is no key yet")
+        assert server.interrupt() == Exit.OK
+    for role in ("read", "admin", "run"):
+        printed("keys", "create", "--create", "acme/shop", "--role", role, "--data", tmp_path / "data")
+    with started(*serve) as server:
+        url = server.line().removeprefix("ready ")
+        link = server.line_of_stderr_with("look at acme/shop in a browser").split()[-1]
+        assert link.startswith(f"{url}/viewer/ticket/")
+        assert signed_in(link) == ("/", "admin")
+        assert server.interrupt() == Exit.OK
+
+
+def test_open_serves_a_folder_until_ctrl_c(tmp_path: Path, alone: None, printed: Printed) -> None:
+    (tmp_path / "keep.yaml").write_text(KEEP)
+    at = ["--data", str(tmp_path / "here")]
+    printed("flow", "push", "keep.yaml", "--to", "acme/shop", "--create", "--publish", *at)
+    printed("keys", "create", "acme/shop", *at)
+    printed("run", "keep", "-m", "hello", *at)
+    with started("open", "last", "--print", *at) as server:
+        assert server.line().startswith("ready http://127.0.0.1:")
+        page, role = signed_in(server.line_of_stderr_with("look at acme/shop in a browser").split()[-1])
+        assert (page.startswith("/runs/01"), role) == (True, "admin")
+        assert server.interrupt() == Exit.OK
+
+
+FEW = in_shell("ulimit -Sn 100 && ulimit -Hn 256 &&")
+
+
+def is_well(url: str) -> bool:
+    return bool(httpx2.get(f"{url}/health", timeout=WAIT_S).json()["status"] == "ok")
+
+
+def lease_of(data: Path) -> str:
+    with closing(sqlite3.connect(data / "runglass.db", timeout=WAIT_S)) as database:
+        ((expires_at,),) = database.execute("SELECT expires_at FROM lease")
+        return str(expires_at)
+
+
+def test_half_open_connections_take_no_descriptor_that_the_server_needs(tmp_path: Path) -> None:
+    data, env = tmp_path / "data", {"RUNGLASS_LEASE_S": "3", "RUNGLASS_HEAD_TIME_LIMIT_S": "600"}
+    serve = ("serve", "--port", "0", "--data", data, "--synchronous", "NORMAL")
+    with started(*serve, env=env, inside=FEW) as server, contextlib.ExitStack() as stack:
+        url = server.line().split()[1]
+        host, port = url.removeprefix("http://").split(":")
+
+        def open_half() -> socket.socket:
+            connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=WAIT_S))
+            connection.sendall(b"GET /health HTTP/1.1\r\nX:")
+            return connection
+
+        halves = [open_half() for _ in range(140)]
+        eventually(lambda: is_well(url))
+        # More than the limit that the process began with: it was raised to what the system allows.
+        assert not select.select(halves, [], [], 0)[0]
+        halves += [open_half() for _ in range(120)]
+        before = lease_of(data)
+        while lease_of(data) == before:
+            halves.append(open_half())
+            eventually(lambda: is_well(url))
+        assert select.select(halves[:1], [], [], WAIT_S)[0]
+        server.terminate()

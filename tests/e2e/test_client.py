@@ -1,22 +1,27 @@
 """The client against a real server: one list of scenarios, run blocking and on asyncio."""
 
 import re
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from typing import Any
 
 import pytest
 
 from runglass import (
-    Client,
     FlowCompleted,
     FlowExecutionError,
+    FlowNotFoundError,
     RunStarted,
     StepCompleted,
     StepOutput,
     StepPaused,
 )
 from runglass.testing import RunningServer
+from runglass.wire.run_api import RunChange
+from tests.browser.cutting_proxy import cutting_proxy
 from tests.servers import server_with
-from tests.unit.client.sides import Side
+from tests.unit.client.sides import Blocking, Side
 
 WALK = """
 slug: walk
@@ -44,11 +49,14 @@ steps:
 """
 
 
-server = server_with(WALK, EDIT, BROKEN)
+BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"
 
 
-def connect(side: Side, server: RunningServer, **options: Any) -> Any:
-    return side.client(server.base_url, api_key=server.key, org="acme", project="demo", **options)
+server = server_with(WALK, EDIT, BROKEN, BRIEF, BRIEF.replace("brief", "other"))
+
+
+def connect(side: Side, server: RunningServer, address: str | None = None) -> Any:
+    return side.client(address or server.base_url, api_key=server.key, org="acme", project="demo")
 
 
 def test_a_walk_is_one_run_with_one_trace(server: RunningServer, side: Side) -> None:
@@ -61,10 +69,12 @@ def test_a_walk_is_one_run_with_one_trace(server: RunningServer, side: Side) -> 
         ("last", None, 2),
     ]
     assert results[-1].output == {"texts": ["A", "B"]}
+    with pytest.raises(ValueError, match="inside a loop"):
+        results[1].replace_output({})
     (run_id,) = {each.execution_id for each in results}
-    trace = side.value(flow.run(run_id).trace())
-    assert (trace.flow_run.status, trace.flow_run.trigger_type) == ("completed", "step")
-    assert [step.step_id for step in trace.steps] == ["first", "shout", "shout", "last"]
+    assert [step.step_id for step in side.value(flow.run(run_id).trace()).steps] == [
+        each.step_id for each in results
+    ]
 
 
 def test_events_of_a_walk_are_those_of_its_trace(server: RunningServer, side: Side) -> None:
@@ -109,12 +119,12 @@ def test_a_failed_step_ends_a_walk_as_it_ends_a_run(server: RunningServer, side:
     assert side.value(flow.run(walked.value.execution_id).wait(60)).status == "failed"
 
 
-def test_a_run_is_printed_as_its_tree_and_a_trace_is_one_line(server: RunningServer) -> None:
-    with Client(server.key, base_url=server.base_url) as client:
-        flow = client.flow("acme/demo/walk")
-        run = flow.run(flow.execute(message="good day").execution_id)
-        assert repr(run.trace()) == f"<Trace of run {run.execution_id}: completed, 4 steps>"
-        printed = re.sub(r", \d+ ms", "", str(run)).splitlines()
+@pytest.mark.parametrize("side", [Blocking], indirect=True)
+def test_a_run_is_printed_as_its_tree_and_a_trace_is_one_line(server: RunningServer, side: Side) -> None:
+    client = connect(side, server)
+    run = client.run(client.flow("walk").execute(message="good day").execution_id)
+    assert repr(run.trace()) == f"<Trace of run {run.execution_id}: completed, 4 steps>"
+    printed = re.sub(r", \d+ ms", "", str(run)).splitlines()
     assert printed == [
         f"walk {run.execution_id}  completed",
         "first  completed",
@@ -125,3 +135,55 @@ def test_a_run_is_printed_as_its_tree_and_a_trace_is_one_line(server: RunningSer
         "    shout  completed",
         "last  completed",
     ]
+
+
+def test_a_run_is_run_again_compared_and_deleted(server: RunningServer, side: Side) -> None:
+    client = connect(side, server)
+    first = client.run(execute(side, client, "brief"))
+    again = side.value(first.rerun())
+    assert side.value(again.wait(60)).rerun_of == first.execution_id
+    assert side.value(again.diff(first)) == side.value(again.diff(first.execution_id))
+    assert side.value(again.diff(first)).same
+    side.value(again.delete())
+    with pytest.raises(FlowNotFoundError):
+        side.value(again.summary())
+
+
+def execute(side: Side, client: Any, slug: str) -> str:
+    """The id of a run that has kept its input."""
+    found: str = side.value(client.flow(slug).execute(trace=True)).execution_id
+    return found
+
+
+def ended(changes: Iterator[RunChange], number: int) -> list[str]:
+    """The ids of the next so many runs that have completed."""
+    done = (each.run_id for each in changes if each.run is not None and each.run.status == "completed")
+    return list(islice(done, number))
+
+
+def test_what_changes_behind_a_page_comes_in_order_and_a_number_resumes(
+    server: RunningServer, side: Side
+) -> None:
+    client = connect(side, server)
+    after = side.value(client.runs()).last_change
+    execute(side, client, "other")
+    ids = [execute(side, client, "brief") for _ in range(3)]
+    with closing(side.following(client.live_runs(query="flow:brief", after=after))) as changes:
+        first = next(changes)
+        assert (first.run_id, first.run is not None) == (ids[0], True)
+        assert ended(changes, 2) == ids[1:]
+    with closing(side.following(client.live_runs(after=first.number))) as changes:
+        assert ended(changes, 2) == ids[1:]
+
+
+def test_a_list_that_is_cut_off_again_and_again_loses_nothing_and_repeats_nothing(
+    server: RunningServer, side: Side
+) -> None:
+    client = connect(side, server)
+    after = side.value(client.runs()).last_change
+    ids = [execute(side, client, "brief") for _ in range(12)]
+    with (
+        cutting_proxy(server.address, seed=7) as (address, _),
+        closing(side.following(connect(side, server, address).live_runs(after=after))) as changes,
+    ):
+        assert ended(changes, 12) == ids

@@ -1,4 +1,4 @@
-"""Sessions in a program's own code: blocks, functions and web requests, with both clients."""
+"""Sessions in a program's own code: blocks, functions and web requests."""
 
 import asyncio
 import threading
@@ -7,18 +7,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 import pytest
 
 from runglass import (
     AsyncClient,
+    AsyncPausedResult,
     Client,
+    RunStarted,
     Session,
     SessionAsgiMiddleware,
     SessionWsgiMiddleware,
     current_session,
 )
 from runglass.testing import RunningServer
-from tests.e2e.either import Either
 from tests.servers import server_with
 
 ECHO = """
@@ -33,58 +35,70 @@ A, B, C = (str(uuid.UUID(int=number)) for number in (10, 11, 12))
 server = server_with(ECHO)
 
 
-async def test_every_call_inside_of_a_block_is_of_its_session_and_says_so(either: Either) -> None:
-    flow = either.client.flow("echo")
-    with either.client.session() as session:
+@pytest.fixture
+async def client(server: RunningServer) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        yield client
+
+
+async def test_every_call_inside_of_a_block_is_of_its_session_and_says_so(client: AsyncClient) -> None:
+    flow = client.flow("echo")
+    with client.session() as session:
         assert current_session() == session.id == str(uuid.UUID(session.id))
-        done = await either.value(flow.execute(message="a"))
-        job = await either.value(flow.execute_async(message="b"))
-        paused = await either.value(flow.execute(message="c", tools=TOOLS))
-        (step,) = await either.every(flow.steps(message="d"))
-    resumed = await either.value(paused.resume({call.id: 1 for call in paused.tool_calls}))
-    told = [done, job, paused, step, resumed]
+        done = await flow.execute(message="a")
+        job = await flow.execute_async(message="b")
+        paused = await flow.execute(message="c", tools=TOOLS)
+        (step,) = [each async for each in flow.steps(message="d")]
+    assert isinstance(paused, AsyncPausedResult)
+    resumed = await paused.resume({call.id: 1 for call in paused.tool_calls})
+    told: list[Any] = [done, job, paused, step, resumed]
     assert [each.session_id for each in told] == [session.id] * 5, "a run stays in its session"
-    runs = await either.every(either.client.session(session.id))
+    runs = [each async for each in client.session(session.id)]
     assert [run.execution_id for run in runs] == [each.execution_id for each in told[:4]]
     assert current_session() is None
-    outside = await either.value(flow.execute(message="a"))
+    outside = await flow.execute(message="a")
     assert outside.session_id is None
-    assert (await either.value(either.client.run(outside.execution_id).summary())).session_id is None
+    assert (await client.run(outside.execution_id).summary()).session_id is None
 
 
 async def test_the_innermost_block_counts_and_a_session_of_the_call_or_the_client_is_stronger(
-    either: Either, server: RunningServer
+    client: AsyncClient, server: RunningServer
 ) -> None:
-    flow = either.client.flow("echo")
+    flow = client.flow("echo")
 
     async def session_of(**options: Any) -> str | None:
-        session_id: str | None = (await either.value(flow.execute(message="a", **options))).session_id
+        session_id: str | None = (await flow.execute(message="a", **options)).session_id
         return session_id
 
-    async with either.client.session(id=A), Either(type(either.client), server, session_id=C) as bound:
-        with either.client.session(id=uuid.UUID(B)):
+    bound = AsyncClient(server.key, base_url=server.base_url, session_id=C)
+    async with bound, client.session(id=A):
+        with client.session(id=uuid.UUID(B)):
             assert await session_of() == B
-            assert await session_of(session_id=C) == C
-            done = await bound.value(bound.client.flow("echo").execute(message="a"))
+            assert await session_of(session_id=C.upper()) == C
+            assert (await flow.execute_async(message="a", session_id=uuid.UUID(C))).session_id == C
+            assert [step.session_id async for step in flow.steps(message="a", session_id=C)] == [C]
+            events = [each async for each in flow.events(message="a", session_id=C)]
+            assert [each.session_id for each in events if isinstance(each, RunStarted)] == [C]
+            done = await bound.flow("acme/demo/echo").execute(message="a")
             assert done.session_id == C, "the client was made for that session"
-            done = await bound.value(bound.client.flow("echo").execute(message="a", session_id=A))
+            done = await bound.flow("acme/demo/echo").execute(message="a", session_id=A)
             assert done.session_id == A
         assert await session_of() == A
-        with bound.client.session() as own:
+        with bound.session() as own:
             assert (own.id, await session_of()) == (C, C)
         with pytest.raises(ValueError, match=f"belongs to session '{C}'"):
-            bound.client.session(id=A)
+            bound.session(id=A)
     with pytest.raises(ValueError, match="must be a UUID"):
-        either.client.session(id="mine")
+        client.session(id="mine")
 
 
-async def test_a_block_that_fails_or_is_left_elsewhere_leaves_no_session_behind(either: Either) -> None:
-    with pytest.raises(RuntimeError, match="inside"), either.client.session():
+async def test_a_block_that_fails_or_is_left_elsewhere_leaves_no_session_behind(client: AsyncClient) -> None:
+    with pytest.raises(RuntimeError, match="inside"), client.session():
         raise RuntimeError("inside")
     assert current_session() is None
 
     async def generator() -> AsyncGenerator[str | None, None]:
-        with either.client.session(id=A):
+        with client.session(id=A):
             yield current_session()
 
     parts = generator()
@@ -111,20 +125,17 @@ def test_a_block_that_is_left_before_one_inside_of_it_leaves_no_session_behind()
     assert current_session() is None
 
 
-async def test_tasks_at_a_time_have_their_own_sessions_and_those_that_they_start(
-    server: RunningServer,
-) -> None:
-    async with AsyncClient(server.key, base_url=server.base_url, org="acme", project="demo") as client:
-        everybody = asyncio.Barrier(8)
+async def test_tasks_at_a_time_have_their_own_sessions_and_those_that_they_start(client: AsyncClient) -> None:
+    everybody = asyncio.Barrier(8)
 
-        async def conversation() -> tuple[str, set[str | None]]:
-            async with client.session() as session:
-                await everybody.wait()
-                asked = (client.flow("echo").execute(message=session.id) for _ in range(3))
-                done = await asyncio.gather(*asked)
-                return session.id, {each.session_id for each in done}
+    async def conversation() -> tuple[str, set[str | None]]:
+        async with client.session() as session:
+            await everybody.wait()
+            asked = (client.flow("echo").execute(message=session.id) for _ in range(3))
+            done = await asyncio.gather(*asked)
+            return session.id, {each.session_id for each in done}
 
-        held = await asyncio.gather(*(conversation() for _ in range(8)))
+    held = await asyncio.gather(*(conversation() for _ in range(8)))
     assert all(told == {session_id} for session_id, told in held)
     assert len({session_id for session_id, _ in held}) == 8
 
@@ -147,9 +158,9 @@ def test_threads_at_a_time_have_their_own_sessions(server: RunningServer) -> Non
             assert all(pool.map(conversation, range(1, 7)))
 
 
-async def test_a_decorated_function_has_a_new_session_in_each_call(either: Either) -> None:
-    new: Session = either.client.session()
-    named: Session = either.client.session(id=A)
+async def test_a_decorated_function_has_a_new_session_in_each_call(client: AsyncClient) -> None:
+    new: Session = client.session()
+    named: Session = client.session(id=A)
 
     @new
     def plain(times: int) -> list[str | None]:
@@ -201,25 +212,13 @@ async def test_an_asgi_application_has_each_request_in_its_session() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]})
         await send({"type": "http.response.body", "body": str(current_session()).encode()})
 
-    async def request(*headers: tuple[bytes, bytes]) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        told: list[Any] = []
-
-        async def send(message: Any) -> None:
-            told.append(message)
-
-        async def receive() -> Any:
-            raise AssertionError("nothing is asked for")
-
-        await SessionAsgiMiddleware(application)({"type": "http", "headers": list(headers)}, receive, send)
-        return told[0]["headers"], told[1]["body"]
-
-    named, unnamed = await asyncio.gather(
-        request((b"host", b"x"), (b"X-Session-ID", A.upper().encode())),
-        request((b"x-session-id", b"no UUID")),
-    )
-    assert named == ([(b"x-own", b"1"), (b"x-session-id", A.encode())], A.encode())
-    (_, (_, made)), body = unnamed
-    assert str(uuid.UUID(made.decode())).encode() == body == made != A.encode()
+    transport = httpx2.ASGITransport(SessionAsgiMiddleware(application))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://own") as http:
+        headers = ({"X-Session-ID": A.upper()}, {"X-Session-ID": "no UUID"})
+        named, unnamed = await asyncio.gather(*(http.get("/", headers=each) for each in headers))
+    assert (named.headers["x-own"], named.headers["x-session-id"], named.text) == ("1", A, A)
+    made = unnamed.headers["x-session-id"]
+    assert str(uuid.UUID(made)) == unnamed.text == made != A
     await SessionAsgiMiddleware(application)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
     assert seen[2:] == [None]
 

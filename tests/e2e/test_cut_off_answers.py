@@ -11,9 +11,8 @@ import pytest
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
-from runglass.store.keys import make_key
 from runglass.store.records import Append, StepRow
-from tests.e2e.command import Process, started
+from tests.e2e.command import Process, fill, started
 from tests.records import new_run
 
 LARGE = "01900000-0000-7000-8000-000000000001"
@@ -28,12 +27,11 @@ STEPS = 300
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[Path, str]:
     """A data folder with a run of 30 MB, and one whose last step is no JSON; and a key."""
-    folder, made = tmp_path, make_key()
+    key = fill(tmp_path)
 
-    async def fill() -> None:
-        async with open_store(Settings(data=folder)) as store:
-            project = await store.ensure_project("acme", "demo")
-            await store.add_key(project.id, "read", made.digest, made.hint)
+    async def add_runs() -> None:
+        async with open_store(Settings(data=tmp_path)) as store:
+            project = await store.ensure_project("acme", "shop")
             flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
             for run_id, last in ((LARGE, STEP), (BROKEN, b"garbage")):
                 run = await store.create_run(new_run(project.id, flow.id, id=run_id))
@@ -50,8 +48,8 @@ def data(tmp_path: Path) -> tuple[Path, str]:
                 )
                 await store.append(ended)
 
-    asyncio.run(fill())
-    return folder, made.key
+    asyncio.run(add_runs())
+    return tmp_path, key
 
 
 def ready(server: Process) -> str:

@@ -1,11 +1,14 @@
 """The pages that are written from the code say what the code says."""
 
+import ast
+import importlib
 import json
 import re
 import runpy
 import shlex
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +24,15 @@ from runglass.log.events import EVENT_TYPES
 from runglass.store.statements import Dialect
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "runglass"
 DOCS = ROOT / "docs"
+ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
+ROOMS = sorted(file.parent for file in PACKAGE.rglob("__init__.py") if file.parent != PACKAGE)
+NAME = re.compile(r"\b([a-z_]+(?:\.[a-z_]+)*):([A-Za-z_]\w*(?:\.\w+)*)")
+STARTER = re.compile(r"create_task\(|Thread\(|ThreadPoolExecutor\(|Popen\(|to_thread\(|AsyncMonty\(")
+OF_A_SERVER = [
+    file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in {"client", "cli"}
+]
 MENTION = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
 WITH_COMMANDS = (
     "quickstart",
@@ -70,9 +81,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "page",
-    sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")]),
-    ids=lambda page: str(page.relative_to(ROOT)),
+    "page", sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")]), ids=lambda page: str(page.relative_to(ROOT))
 )
 def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
     for target, anchor in MENTION.findall(page.read_text(encoding="utf-8")):
@@ -97,7 +106,7 @@ def test_the_diffs_of_the_recipes_are_of_the_code_as_it_is() -> None:
 
 def test_the_page_of_stores_has_every_snippet_of_the_dialect_and_every_function_of_the_database() -> None:
     page = (DOCS / "stores.md").read_text(encoding="utf-8")
-    schema = (ROOT / "src" / "runglass" / "store" / "postgres" / "sql").glob("*.sql")
+    schema = (PACKAGE / "store" / "postgres" / "sql").glob("*.sql")
     functions = {
         name
         for file in schema
@@ -128,9 +137,7 @@ def test_the_wire_contract_names_every_code_and_every_event_type() -> None:
 
 
 @pytest.mark.parametrize(
-    "page",
-    [ROOT / "README.md", *(DOCS / f"{name}.md" for name in WITH_COMMANDS)],
-    ids=lambda page: page.name,
+    "page", [ROOT / "README.md", *(DOCS / f"{name}.md" for name in WITH_COMMANDS)], ids=lambda page: page.name
 )
 def test_each_command_of_a_page_has_the_words_and_options_that_it_is_shown_with(page: Path) -> None:
     shown = [
@@ -152,8 +159,42 @@ def test_each_command_of_a_page_has_the_words_and_options_that_it_is_shown_with(
 
 
 def test_the_page_of_concepts_has_every_action_of_the_audit_log() -> None:
-    store = "".join(path.read_text("utf-8") for path in (ROOT / "src" / "runglass" / "store").rglob("*.py"))
+    store = "".join(path.read_text("utf-8") for path in (PACKAGE / "store").rglob("*.py"))
     noted = re.findall(r'(?:\b(?:note_change|change_project)\([^"]*|action=)"([a-z]+\.[a-z_]+)"', store)
     assert len({*noted}) > 10
     page = (DOCS / "concepts.md").read_text("utf-8")
     assert {action for action in noted if f"`{action}`" not in page} == set()
+
+
+def purpose_of(room: Path) -> str:
+    """The two sentences with which a folder's docstring begins."""
+    docstring = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8")))
+    said = re.match(r"(?:(?!\. ).)+\. Knows .+?\.(?= |$)", " ".join((docstring or "").split()))
+    assert said, (
+        "a folder says in one sentence what it is for, and in the next what it does not know: `Knows …`"
+    )
+    return said.group()
+
+
+def test_the_page_on_the_architecture_has_the_rooms_that_there_are_in_the_words_of_their_docstrings() -> None:
+    assert re.findall(r"^\| `([a-z_/]+)/` \| (.*) \|$", ARCHITECTURE, re.M) == [
+        (str(room.relative_to(PACKAGE)), purpose_of(room)) for room in ROOMS
+    ]
+
+
+def test_every_name_on_the_page_on_the_architecture_is_in_the_code() -> None:
+    names = NAME.findall(ARCHITECTURE)
+    assert len(names) > 60
+    for module, name in names:
+        attrgetter(name)(importlib.import_module(f"runglass.{module}"))
+
+
+def test_every_module_that_begins_a_task_thread_or_process_is_on_the_page_on_the_architecture() -> None:
+    owners = ARCHITECTURE.partition("## Who owns what is active")[2].partition("\n## ")[0]
+    named = {module for module, _ in NAME.findall(owners)}
+    beginning = {
+        ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+        for file in OF_A_SERVER
+        if STARTER.search(file.read_text(encoding="utf-8"))
+    }
+    assert beginning - {"testing"} <= named

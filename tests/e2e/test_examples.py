@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from runglass.testing import RunningServer
 from tests.e2e.command import said_by
 from tests.servers import server_with
 
@@ -37,6 +36,5 @@ def test_every_example_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", SAYS)
-def test_an_example_says_what_it_promises(server: RunningServer, name: str) -> None:
-    env = {"RUNGLASS_BASE_URL": server.base_url, "RUNGLASS_API_KEY": server.key}
-    assert said_by(EXAMPLES / name, env=env).splitlines() == SAYS[name]
+def test_an_example_says_what_it_promises(variables: dict[str, str], name: str) -> None:
+    assert said_by(EXAMPLES / name, env=variables).splitlines() == SAYS[name]

@@ -1,9 +1,10 @@
-"""`client.replay`: the runs of a session in place of new ones, with both clients."""
+"""`client.replay`: the runs of a session in place of new ones."""
 
-import asyncio
 import re
 import uuid
-from contextlib import redirect_stdout
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ import pytest
 
 from runglass import (
     AsyncClient,
+    Client,
+    CompletedResult,
     FlowExecutionError,
     ReplayError,
     ReplayMiss,
     RunglassError,
 )
 from runglass.testing import RunningServer
-from tests.e2e.either import Either
 from tests.servers import server_with
 
 SHARE = """
@@ -49,30 +51,41 @@ TOOLS = [
 server = server_with(SHARE, ASK, WALK)
 
 
+@pytest.fixture
+async def client(server: RunningServer) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        yield client
+
+
 @pytest.fixture(autouse=True)
 def _switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNGLASS_REPLAY", "1")
 
 
-async def outcome(either: Either, slug: str, **options: Any) -> Any:
+async def outcome(client: AsyncClient, slug: str, **options: Any) -> Any:
     """What a call gives or raises, as plain data."""
     try:
-        return await either.value(either.client.flow(slug).execute(**{"trace": True, **options}))
+        return await client.flow(slug).execute(**{"trace": True, **options})
     except RunglassError as error:
         told = {name: value for name, value in vars(error).items() if name != "request_id"}
         return type(error), str(error), told
 
 
-async def newest(either: Either) -> str:
+async def first_of_a_walk(client: AsyncClient, *, trace: bool = True) -> Any:
+    """The output of the first step of a walk that is left then."""
+    async with aclosing(client.flow("walk").steps(parameters={"n": 1}, trace=trace)) as steps:
+        return (await anext(steps)).output
+
+
+async def newest(client: AsyncClient) -> str:
     """The run that was created last."""
-    run_id: str = (await either.value(either.client.runs(limit=1))).runs[0].id
-    return run_id
+    return (await client.runs(limit=1)).runs[0].id
 
 
-async def agent(either: Either) -> list[Any]:
+async def agent(client: AsyncClient) -> list[Any]:
     """A program: results, a failure and a second try, the same input twice, tools, a walk and a job."""
-    told = [await outcome(either, "share", message="3", parameters={"note": {"a": [1, 2.5, None]}})]
-    told += [await outcome(either, "share", message=each) for each in ("0", "0", "4", "4")]
+    told = [await outcome(client, "share", message="3", parameters={"note": {"a": [1, 2.5, None]}})]
+    told += [await outcome(client, "share", message=each) for each in ("0", "0", "4", "4")]
     answered: list[tuple[str, dict[str, Any]]] = []
 
     def tool(name: str, arguments: dict[str, Any]) -> dict[str, int]:
@@ -86,126 +99,115 @@ async def agent(either: Either) -> list[Any]:
         {"role": "tool", "tool_call_id": "c", "content": "done"},
         {"role": "user", "content": "hi"},
     ]
-    told += [await outcome(either, "ask", messages=turns, tools=TOOLS, tool_handler=tool), answered]
-    paused = await outcome(either, "ask", message="again", tools=TOOLS[:1])
+    told += [await outcome(client, "ask", messages=turns, tools=TOOLS, tool_handler=tool), answered]
+    paused = await outcome(client, "ask", message="again", tools=TOOLS[:1])
     fields = ("execution_id", "paused_at_step", "iterations_used", "tool_calls", "tool_call_messages")
     told += [getattr(paused, name) for name in (*fields, "accumulated_outputs", "flow_id", "block_count")]
-    told.append(await either.value(paused.resume({call.id: "x" for call in paused.tool_calls})))
-    walk = either.client.flow("walk")
-    options = {"parameters": {"n": 1}, "input_overrides": {"n": 4, "second": {"n": 7}}, "trace": True}
-    told.append([(each.step_id, each.output) for each in await either.every(walk.steps(**options))])
+    told.append(await paused.resume({call.id: "x" for call in paused.tool_calls}))
+    walk = client.flow("walk")
+    options: dict[str, Any] = {"parameters": {"n": 1}, "trace": True}
+    options["input_overrides"] = {"n": 4, "second": {"n": 7}}
+    told.append([(each.step_id, each.output) async for each in walk.steps(**options)])
     bad = walk.steps(parameters={"n": -1}, trace=True)
     with pytest.raises(FlowExecutionError) as failed:
-        await either.every(bad)
+        [each async for each in bad]
     told += [str(failed.value), failed.value.step_id]
     overridden = {"third": {"code": "return {'n': 5}"}}
-    told += await either.every(walk.events(**options, block_overrides=overridden))
-    job = await either.value(walk.execute_async(parameters={"n": 1}, trace=True))
-    told += [job.execution_id, job.session_id, await either.value(job.wait(60))]
+    told += [each async for each in walk.events(**options, block_overrides=overridden)]
+    job = await walk.execute_async(parameters={"n": 1}, trace=True)
+    told += [job.execution_id, job.session_id, await job.wait(60)]
     return told
 
 
-async def in_session(either: Either) -> tuple[str, list[Any]]:
-    with either.client.session() as session:
-        return session.id, await agent(either)
-
-
-async def test_a_program_gets_what_it_got_then_and_nothing_runs(either: Either) -> None:
-    session_id, live = await in_session(either)
-    assert [type(each).__name__ for each in live[:5]] == [
-        "CompletedResult",
-        "tuple",
-        "tuple",
-        "CompletedResult",
-        "CompletedResult",
-    ]
+async def test_a_program_gets_what_it_got_then_and_nothing_runs(client: AsyncClient) -> None:
+    with client.session() as session:
+        live = await agent(client)
+    assert [isinstance(each, CompletedResult) for each in live[:5]] == [True, False, False, True, True]
     assert (live[5].result, live[6]) == ({"said": "hi"}, [("two", {})])
-    before = await newest(either)
-    async with either.replay(session_id, strict=True) as replay:
+    before = await newest(client)
+    async with client.replay(session.id, strict=True) as replay:
         assert len(replay.left_over) == 11
-        assert await agent(either) == live
-        _, said, _ = await outcome(either, "share", message="4")
+        assert await agent(client) == live
+        _, said, _ = await outcome(client, "share", message="4")
         assert said.endswith("its 5 runs have answered already")
         assert [str(miss) for miss in replay.misses] == [said]
         replay.misses.clear()
         assert (replay.left_over, replay.misses) == ([], [])
-    assert await newest(either) == before
-    assert (await agent(either))[0].execution_id != live[0].execution_id, "afterwards calls are sent again"
+    assert await newest(client) == before
+    assert (await agent(client))[0].execution_id != live[0].execution_id, "afterwards calls are sent again"
 
 
 async def test_a_second_try_gets_the_second_outcome_though_its_input_is_the_same(
-    either: Either, server: RunningServer
+    client: AsyncClient, server: RunningServer
 ) -> None:
-    slug = f"flaky-{type(either.client).__name__.lower()}"
+    slug = "flaky"
     flow = "slug: {}\nsteps: [{{id: a, type: code, code: '{}'}}]"
 
     async def tried() -> list[Any]:
         server.push(flow.format(slug, "return 1 / 0"))
-        first = await outcome(either, slug, message="a")
+        first = await outcome(client, slug, message="a")
         server.push(flow.format(slug, 'return {"n": 1}'))
-        return [first, await outcome(either, slug, message="a")]
+        return [first, await outcome(client, slug, message="a")]
 
-    with either.client.session() as session:
+    with client.session() as session:
         live = await tried()
     assert (live[0][0], live[1].result) == (FlowExecutionError, {"n": 1})
-    async with either.replay(session.id, strict=True):
-        assert [await outcome(either, slug, message="a") for _ in live] == live
-    async with either.replay(session.id) as replay:
-        pinned = await outcome(either, slug, message="a", version=2)
+    async with client.replay(session.id, strict=True):
+        assert [await outcome(client, slug, message="a") for _ in live] == live
+    async with client.replay(session.id) as replay:
+        pinned = await outcome(client, slug, message="a", version=2)
         assert pinned == live[1], "a call that names a version gets a run of that"
         assert [run.version for run in replay.left_over] == [1]
 
 
-async def test_calls_at_a_time_get_each_run_once(either: Either) -> None:
-    client = either.client
-    with client.session() as session:
-        live = [await outcome(either, "share", message="3") for _ in range(6)]
-    async with either.replay(session.id, strict=True):
-        if isinstance(client, AsyncClient):
-            told = await asyncio.gather(*(outcome(either, "share", message="3") for _ in live))
-        else:
-            threads = (asyncio.to_thread(client.flow("share").execute, message="3") for _ in live)
-            told = await asyncio.gather(*threads)
-    assert {each.execution_id for each in told} == {each.execution_id for each in live}
+def test_calls_at_a_time_get_each_run_once(server: RunningServer) -> None:
+    with Client(server.key, base_url=server.base_url) as client, ThreadPoolExecutor(6) as pool:
+
+        def share(_: int) -> str:
+            return client.flow("acme/demo/share").execute(message="3", trace=True).execution_id
+
+        with client.session() as session:
+            live = {share(number) for number in range(6)}
+        with client.replay(session.id, strict=True):
+            assert set(pool.map(share, range(6))) == live
 
 
-async def test_a_miss_names_the_call_and_the_nearest_run(either: Either) -> None:
-    client = either.client
+async def test_a_miss_names_the_call_and_the_nearest_run(client: AsyncClient) -> None:
     with client.session() as session:
         parameters = {"who": {"name": "Ann", "tags": ["a", "b"]}, "n": 1}
-        far = await outcome(either, "share", message="1")
-        near = await outcome(either, "share", message="2", parameters=parameters)
-        await outcome(either, "ask", message="hi", block_overrides={"ask": {"prompt": "Say {{ message }}"}})
-        paused = await outcome(either, "ask", message="hi", tools=TOOLS[:1])
+        far = await outcome(client, "share", message="1")
+        near = await outcome(client, "share", message="2", parameters=parameters)
+        await outcome(client, "ask", message="hi", block_overrides={"ask": {"prompt": "Say {{ message }}"}})
+        paused = await outcome(client, "ask", message="hi", tools=TOOLS[:1])
         (call,) = paused.tool_calls
-        await either.value(paused.resume({call.id: "rain"}))
-    async with either.replay(session.id) as replay:
+        await paused.resume({call.id: "rain"})
+    async with client.replay(session.id) as replay:
         parameters = {"who": {"name": "Ann", "tags": ["a", "c"]}, "n": True}
-        _, said, _ = await outcome(either, "share", message="2", parameters=parameters)
+        _, said, _ = await outcome(client, "share", message="2", parameters=parameters)
         assert said == (
             f"no run of session '{session.id}' answers POST '/seq/acme/demo/share/execute': "
             f"the nearest, run '{near.execution_id}', differs at `inputs.n`: then 1, now true"
         )
-        _, said, _ = await outcome(either, "share", message="2 ")
+        _, said, _ = await outcome(client, "share", message="2 ")
         assert f'run \'{far.execution_id}\', differs at `inputs.message`: then "1", now "2 "' in said
-        _, said, _ = await outcome(either, "walk", parameters={"n": 1})
+        _, said, _ = await outcome(client, "walk", parameters={"n": 1})
         assert said.endswith("/walk/execute': it has none")
         with pytest.raises(ReplayMiss, match="it has none"):
-            await either.every(client.flow("share").steps(message="1"))
-        _, said, _ = await outcome(either, "ask", message="hi", block_overrides={"ask": {"prompt": "Sing"}})
+            [each async for each in client.flow("share").steps(message="1")]
+        _, said, _ = await outcome(client, "ask", message="hi", block_overrides={"ask": {"prompt": "Sing"}})
         assert 'differs at `blockOverrides.ask.prompt`: then "Say {{ message }}", now "Sing"' in said
         with pytest.raises(ReplayMiss, match="was not started in this replay"):
-            await either.value(paused.resume({call.id: "rain"}))
-        again = await outcome(either, "ask", message="hi", tools=TOOLS[:1])
+            await paused.resume({call.id: "rain"})
+        again = await outcome(client, "ask", message="hi", tools=TOOLS[:1])
         with pytest.raises(
             ReplayMiss, match=r'was resumed with other tool results: .*: then "rain", now "snow"'
         ):
-            await either.value(again.resume({call.id: "snow"}))
-        assert (await either.value(again.resume({call.id: "rain"}))).result is not None
+            await again.resume({call.id: "snow"})
+        assert (await again.resume({call.id: "rain"})).result is not None
         with pytest.raises(ReplayMiss, match="was not resumed any more"):
-            await either.value(again.resume({call.id: "rain"}))
-        assert (await outcome(either, "share", message="1")).execution_id == far.execution_id
-        _, said, _ = await outcome(either, "share", message="1", version=2)
+            await again.resume({call.id: "rain"})
+        assert (await outcome(client, "share", message="1")).execution_id == far.execution_id
+        _, said, _ = await outcome(client, "share", message="1", version=2)
         assert said.endswith("/v2/execute': it has none")
         assert [str(miss) for miss in replay.misses][-1] == said
         assert len(replay.misses) == 9
@@ -215,133 +217,117 @@ async def test_a_miss_names_the_call_and_the_nearest_run(either: Either) -> None
         assert [run.flow for run in replay.left_over] == ["share", "ask"]
 
 
-async def test_a_strict_replay_tells_at_its_end_what_differs(either: Either) -> None:
-    with either.client.session() as session:
-        done = await outcome(either, "share", message="1")
-        paused = await outcome(either, "ask", message="hi", tools=TOOLS[:1])
-        await either.value(paused.resume({paused.tool_calls[0].id: "x"}))
+async def test_a_strict_replay_tells_at_its_end_what_differs(client: AsyncClient) -> None:
+    with client.session() as session:
+        done = await outcome(client, "share", message="1")
+        paused = await outcome(client, "ask", message="hi", tools=TOOLS[:1])
+        await paused.resume({paused.tool_calls[0].id: "x"})
     with pytest.raises(
         ReplayError, match=f"0 calls were not found, 2 runs are left over: .*{done.execution_id}"
     ):
-        async with either.replay(session.id, strict=True):
-            await outcome(either, "ask", message="hi", tools=TOOLS[:1])
+        async with client.replay(session.id, strict=True):
+            await outcome(client, "ask", message="hi", tools=TOOLS[:1])
     with pytest.raises(ReplayError, match="1 calls were not found, 2 runs"):
-        async with either.replay(session.id, strict=True):
-            await outcome(either, "share", message="9")
-    with either.client.session() as other:
-        await outcome(either, "share", message="1")
+        async with client.replay(session.id, strict=True):
+            await outcome(client, "share", message="9")
+    with client.session() as other:
+        await outcome(client, "share", message="1")
     with pytest.raises(ReplayError, match="1 calls were not found, 0 runs"):
-        async with either.replay(other.id, strict=True):
-            _ = [await outcome(either, "share", message=message) for message in ("1", "9")]
+        async with client.replay(other.id, strict=True):
+            _ = [await outcome(client, "share", message=message) for message in ("1", "9")]
     with pytest.raises(ZeroDivisionError):
-        async with either.replay(session.id, strict=True):
+        async with client.replay(session.id, strict=True):
             raise ZeroDivisionError
-    async with either.replay(session.id) as replay:
+    async with client.replay(session.id) as replay:
         assert len(replay.left_over) == 2
 
 
-async def test_a_replay_reads_and_sends_nothing_else(either: Either) -> None:
-    client = either.client
+async def test_a_replay_reads_and_sends_nothing_else(client: AsyncClient) -> None:
     with client.session() as session:
-        done = await outcome(either, "share", message="1")
+        done = await outcome(client, "share", message="1")
     run = client.run(done.execution_id)
-    async with either.replay(session.id) as replay:
-        again = await outcome(either, "share", message="1")
-        assert (await either.value(client.run(again.execution_id).trace())).steps[0].output_context == {
-            "each": 12.0
-        }
+    async with client.replay(session.id) as replay:
+        again = await outcome(client, "share", message="1")
+        assert (await client.run(again.execution_id).trace()).steps[0].output_context == {"each": 12.0}
         for call in (run.cancel, run.delete):
             with pytest.raises(ReplayError, match="is not sent in a replay"):
-                await either.value(call())
+                await call()
         with pytest.raises(ReplayMiss, match="only `execute`, `execute_async`, `steps` and `events`"):
-            await either.value(run.rerun())
+            await run.rerun()
         with pytest.raises(ReplayError, match="in a replay already"):
-            async with either.replay(session.id):
-                raise AssertionError("not reached")
+            await client.replay(session.id).__aenter__()
         assert len(replay.misses) == 1
-    assert (await either.value(run.summary())).status == "completed"
+    assert (await run.summary()).status == "completed"
 
 
 @pytest.mark.parametrize("value", [None, "", "0", "true"])
 async def test_a_replay_is_refused_unless_the_environment_switches_it_on(
-    either: Either, monkeypatch: pytest.MonkeyPatch, value: str | None
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
     if value is None:
         monkeypatch.delenv("RUNGLASS_REPLAY")
     else:
         monkeypatch.setenv("RUNGLASS_REPLAY", value)
     with pytest.raises(ReplayError, match="replays are off: set RUNGLASS_REPLAY=1"):
-        async with either.replay(str(uuid.uuid4())):
-            raise AssertionError("not reached")
+        await client.replay(str(uuid.uuid4())).__aenter__()
 
 
-async def test_a_session_that_cannot_be_replayed_says_why(either: Either) -> None:
+async def test_a_session_that_cannot_be_replayed_says_why(client: AsyncClient) -> None:
     with pytest.raises(ReplayError, match="has no runs that can be replayed"):
-        async with either.replay(str(uuid.uuid4())):
-            raise AssertionError("not reached")
+        await client.replay(str(uuid.uuid4())).__aenter__()
     with pytest.raises(ValueError, match="must be a UUID"):
-        async with either.replay("mine"):
-            raise AssertionError("not reached")
+        await client.replay("mine").__aenter__()
     with pytest.raises(ValueError, match="match must be 'input' or 'order'"):
-        async with either.replay(str(uuid.uuid4()), match="nearest"):
-            raise AssertionError("not reached")
+        await client.replay(str(uuid.uuid4()), match="nearest").__aenter__()  # type: ignore[arg-type]
 
 
-async def test_what_was_not_kept_does_not_answer_and_says_so(either: Either) -> None:
-    with either.client.session() as session:
-        await outcome(either, "share", message="1", trace=False)
-        failed = await outcome(either, "share", message="0", trace=False)
-        await either.every(either.client.flow("walk").steps(parameters={"n": 1}))
-    async with either.replay(session.id) as replay:
-        assert await outcome(either, "share", message="0") == failed, "a failed run keeps its input and error"
-        _, said, _ = await outcome(either, "share", message="1")
-        assert (
-            "cannot be compared, as its input was not kept, or is removed (capture mode metadata_only)"
-            in said
-        )
+async def test_what_was_not_kept_does_not_answer_and_says_so(client: AsyncClient) -> None:
+    with client.session() as session:
+        await outcome(client, "share", message="1", trace=False)
+        failed = await outcome(client, "share", message="0", trace=False)
+        await first_of_a_walk(client, trace=False)
+    async with client.replay(session.id) as replay:
+        assert await outcome(client, "share", message="0") == failed, "a failed run keeps its input and error"
+        _, said, _ = await outcome(client, "share", message="1")
+        assert "as its input was not kept, or is removed (capture mode metadata_only)" in said
         assert len(replay.left_over) == 2
-    async with either.replay(session.id, match="order"):
-        _, said, _ = await outcome(either, "share", message="1")
-        assert (
-            "its outputs were not kept, or are removed (capture mode metadata_only): record with `trace=True`"
-            in said
-        )
+    async with client.replay(session.id, match="order"):
+        _, said, _ = await outcome(client, "share", message="1")
+        why = "its outputs were not kept, or are removed (capture mode metadata_only)"
+        assert f"{why}: record with `trace=True`" in said
+        with pytest.raises(ReplayMiss, match=re.escape(why)):
+            await first_of_a_walk(client)
 
 
 async def test_what_is_redacted_is_compared_with_nothing_and_taken_in_order_if_asked_for(
-    either: Either, server: RunningServer
+    client: AsyncClient, server: RunningServer
 ) -> None:
     server.push("slug: secret\ncapture: redacted\nsteps: [{id: a, type: passthrough}]")
-    with either.client.session() as session:
+    with client.session() as session:
         for given in ("one", "two"):
-            await outcome(either, "secret", parameters={"password": given})
-        await outcome(either, "secret", parameters={"n": 1})
-    async with either.replay(session.id):
-        _, said, _ = await outcome(either, "secret", parameters={"password": "one"})
+            await outcome(client, "secret", parameters={"password": given})
+        await outcome(client, "secret", parameters={"n": 1})
+    async with client.replay(session.id):
+        _, said, _ = await outcome(client, "secret", parameters={"password": "one"})
         assert said.count('parts of its input are redacted; `match="order"` would take it') == 2
-        assert (await outcome(either, "secret", parameters={"n": 1})).result == {"n": 1}
-    async with either.replay(session.id, match="order", strict=True):
-        told = [(await outcome(either, "secret", parameters={"any": n})).result for n in range(3)]
+        assert (await outcome(client, "secret", parameters={"n": 1})).result == {"n": 1}
+    async with client.replay(session.id, match="order", strict=True):
+        told = [(await outcome(client, "secret", parameters={"any": n})).result for n in range(3)]
         assert told == [{"password": "[redacted]"}, {"password": "[redacted]"}, {"n": 1}]
 
 
-async def test_a_run_that_is_not_over_answers_as_far_as_it_came(either: Either) -> None:
-    with either.client.session() as session:
-        paused = await outcome(either, "ask", message="hi", tools=TOOLS[:1])
-        first = await either.first(either.client.flow("walk").steps(parameters={"n": 1}, trace=True))
-    async with either.replay(session.id, strict=True):
-        again = await outcome(either, "ask", message="hi", tools=TOOLS[:1])
+async def test_a_run_that_is_not_over_answers_as_far_as_it_came(client: AsyncClient) -> None:
+    with client.session() as session:
+        paused = await outcome(client, "ask", message="hi", tools=TOOLS[:1])
+        first = await first_of_a_walk(client)
+    async with client.replay(session.id, strict=True):
+        again = await outcome(client, "ask", message="hi", tools=TOOLS[:1])
         assert again.execution_id == paused.execution_id
-        again = await either.first(either.client.flow("walk").steps(parameters={"n": 1}, trace=True))
-        assert again.output == first.output
+        assert await first_of_a_walk(client) == first
 
 
-def test_the_page_on_sessions_is_a_program_that_runs(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_on_sessions_is_a_program_that_runs(server: RunningServer, connected: None) -> None:
     page = (Path(__file__).parents[2] / "docs" / "sessions.md").read_text("utf-8")
-    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
-    monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
     names: dict[str, Any] = {"__name__": "page"}
     shown = StringIO()
     for kind, block in re.findall(r"^```(\w+)\n(.*?)^```", page, re.M | re.S):

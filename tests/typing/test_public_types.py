@@ -10,43 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Literal, assert_type
 
 import runglass
-from runglass import (
-    AsyncClient,
-    AsyncFlow,
-    AsyncJob,
-    AsyncPausedResult,
-    AsyncRun,
-    Attachment,
-    Client,
-    CompletedResult,
-    Flow,
-    FlowCompleted,
-    FlowExecutionError,
-    Job,
-    JobState,
-    PausedResult,
-    RateLimitError,
-    SessionRun,
-    Replay,
-    Recorder,
-    RequestError,
-    Run,
-    RunDiff,
-    RunPage,
-    Session,
-    SessionExecution,
-    RunSummary,
-    StepAttempts,
-    StepCompleted,
-    StepResult,
-    StepTrace,
-    StreamEvent,
-    TokenBreakdown,
-    ToolCall,
-    ToolCallLimitError,
-    Trace,
-    UnknownEvent,
-)
+from runglass import *
 
 ToolHandler = Callable[[str, dict[str, Any]], Any]
 TOOLS = [{"type": "function", "function": {"name": "weather"}}]
@@ -92,22 +56,6 @@ def going_on(flow: Flow, tools: list[dict[str, Any]] | None, either: ToolHandler
     flow.execute_async(tools=TOOLS)  # type: ignore[call-arg]
     flow.runs(status="done")  # type: ignore[arg-type]
     flow.steps(messages=[])  # type: ignore[call-arg]
-
-
-async def going_on_asyncio(flow: AsyncFlow) -> None:
-    assert_type(await flow.execute(tools=TOOLS, tool_handler=async_weather), CompletedResult)
-    assert_type(await flow.execute(tools=TOOLS, tool_handler=weather), CompletedResult)
-    paused = await flow.execute(tools=TOOLS)
-    assert_type(paused, CompletedResult | AsyncPausedResult)
-    if isinstance(paused, AsyncPausedResult):
-        assert_type(await paused.resume({}), CompletedResult | AsyncPausedResult)
-    assert_type(flow.steps(), AsyncGenerator[StepResult, None])
-    assert_type(flow.events(tool_handler=async_weather), AsyncGenerator[StreamEvent, None])
-    job = await flow.execute_async()
-    assert_type(job, AsyncJob)
-    assert_type(await job.run.wait(5), RunSummary)
-    async for run in flow.runs():
-        assert_type(run, RunSummary)
 
 
 def blocking(which: Literal["latest", "all"], number: int) -> None:
@@ -167,6 +115,16 @@ async def on_asyncio() -> None:
         assert_type(await run.step_trace("s", attempt="all"), StepAttempts)
         assert_type(run.live_trace(), AsyncGenerator[StreamEvent, None])
         assert_type(await client.runs(), RunPage)
+        assert_type(await flow.execute(tools=TOOLS, tool_handler=async_weather), CompletedResult)
+        assert_type(await flow.execute(tools=TOOLS, tool_handler=weather), CompletedResult)
+        paused = await flow.execute(tools=TOOLS)
+        assert_type(paused, CompletedResult | AsyncPausedResult)
+        if isinstance(paused, AsyncPausedResult):
+            assert_type(await paused.resume({}), CompletedResult | AsyncPausedResult)
+        assert_type(flow.events(tool_handler=async_weather), AsyncGenerator[StreamEvent, None])
+        assert_type(await flow.execute_async(), AsyncJob)
+        async for summary in flow.runs():
+            assert_type(summary, RunSummary)
         async with client.session() as session, client.replay(session.id) as replay:
             assert_type(replay, Replay)
         assert_type(await client.session()(async_weather)("name", {}), str)
@@ -258,13 +216,6 @@ def test_a_users_program_type_checks_and_its_mistakes_are_found(tmp_path: Path) 
     """Unused ignores are errors under `--strict`, so each `type: ignore` proves that its line is refused."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    report, errors, status = api.run(
-        [
-            "--strict",
-            "--no-error-summary",
-            "--config-file=",
-            f"--cache-dir={tmp_path / 'cache'}",
-            str(program),
-        ]
-    )
+    options = ["--strict", "--no-error-summary", "--config-file=", f"--cache-dir={tmp_path / 'cache'}"]
+    report, errors, status = api.run([*options, str(program)])
     assert (report, errors, status) == ("", "", 0)

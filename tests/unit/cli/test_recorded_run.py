@@ -102,13 +102,9 @@ def test_what_failed_or_cost_most_is_named_as_runs_step_takes_it() -> None:
 
 
 def test_a_recorded_step_tells_its_span_and_its_attributes() -> None:
+    tokens = TokenBreakdown(10, 2, 12)
     call = ModelCall(
-        number=1,
-        model="gpt-4o",
-        tokens=TokenBreakdown(10, 2, 12),
-        cache_write_tokens=4,
-        cost_usd="0.1",
-        list_cost_usd="0.2",
+        number=1, model="o3", tokens=tokens, cache_write_tokens=4, cost_usd="0.1", list_cost_usd="0.2"
     )
     step = StepTrace(
         step_id="chat_gpt-4o",

@@ -7,12 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from runglass.cli.commands.show_run import (
-    MOST_FAILED,
-    failed_attempts,
-    failed_lines,
-    largest_attempts,
-)
+from runglass.cli.commands.show_run import MOST_FAILED, failed_attempts, failed_lines, largest_attempts
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
 from runglass.cli.terminal.output import clean
 from runglass.cli.terminal.run_view import attempt_list, overview_lines
@@ -96,25 +91,6 @@ def test_a_failed_run_says_first_where_and_why_and_how_to_look_closer() -> None:
         "           runglass runs step 00aa 'price it' --loop 1 --attempt 2",
     ]
     assert "steps      3 completed, 1 failed, 1 attempt failed and retried" in lines
-
-
-def test_the_tree_has_attempts_below_their_step_and_marks_beside_colours() -> None:
-    lines = shown(FAILED, ROWS, error_context={"code": "CODE_ERROR", "message": "bad price"})
-    tree = lines[lines.index("") + 1 :]
-    assert [line[:26].rstrip() for line in tree[1:]] == [
-        "✗ each  2 iterations",
-        "  ✓ [0]",
-        "    ✓ ask",
-        "    ✓ price it",
-        "  ✗ [1]",
-        "    ✓ ask",
-        "    ✗ price it  2 attempts",
-        "      ↻ attempt 1",
-        "          CODE_ERROR: bad",
-        "      ✗ attempt 2",
-        "          CODE_ERROR: bad",
-    ]
-    assert tree[1].split()[-4:] == ["1.21", "s", "2,100", "$0.03"]
 
 
 def test_a_run_that_waits_says_for_what() -> None:

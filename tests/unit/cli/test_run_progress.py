@@ -12,14 +12,6 @@ from runglass.cli.terminal.run_progress import MOST_LINES, MOST_OF_A_STEP, RunPr
 from runglass.log.events import decode_event
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-STARTED: dict[str, Any] = {
-    "runId": "r",
-    "flowId": "f",
-    "flowSlug": "orders",
-    "stepCount": 4,
-    "triggerType": "job",
-    "version": 2,
-}
 
 
 class Watched:
@@ -30,7 +22,8 @@ class Watched:
         self.stayed: list[str] = []
         self._seq = 0
         self._now_ms = 0
-        self.event("run_started", **STARTED)
+        of_flow: dict[str, Any] = {"flowId": "f", "flowSlug": "orders", "version": 2, "stepCount": 4}
+        self.event("run_started", runId="r", triggerType="job", **of_flow)
 
     def event(self, kind: str, *, at_ms: int | None = None, **fields: Any) -> None:
         self._seq += 1
@@ -64,12 +57,8 @@ def run() -> Watched:
 def test_a_step_counts_up_while_it_goes_on_and_stays_once_it_has_ended(run: Watched) -> None:
     run.begin("ask")
     assert run.lines(at_ms=2300) == ["▷ orders v2  2.3 s  steps 0/4", "  ▷ ask  2.3 s  "]
-    call = {
-        "number": 1,
-        "model": "m",
-        "tokens": {"prompt": 7, "completion": 5, "total": 12},
-        "costUsd": "0.01",
-    }
+    tokens = {"prompt": 7, "completion": 5, "total": 12}
+    call = {"number": 1, "model": "m", "tokens": tokens, "costUsd": "0.01"}
     run.event("step_model_call", stepId="ask", attempt=1, modelCall=call)
     run.event("step_progress", stepId="ask", attempt=1, text="Once upon\na time")
     head, step = run.lines(at_ms=61_000)
@@ -113,13 +102,8 @@ def test_a_wait_for_the_next_attempt_counts_down(run: Watched) -> None:
 def test_a_paused_run_says_what_it_waits_for(run: Watched) -> None:
     run.begin("ask")
     calls = [{"function": {"name": "weather"}}, {"function": {"name": "tide"}}]
-    paused: dict[str, Any] = {
-        "iterationsUsed": 1,
-        "toolCallMessages": [],
-        "accumulatedOutputs": {},
-        "runId": "r",
-    }
-    run.event("step_paused_for_tool_calls", stepId="ask", toolCalls=calls, **paused)
+    paused: dict[str, Any] = {"iterationsUsed": 1, "toolCallMessages": [], "accumulatedOutputs": {}}
+    run.event("step_paused_for_tool_calls", runId="r", stepId="ask", toolCalls=calls, **paused)
     (step,) = run.lines(at_ms=0)[1:]
     assert step == "  ‖ ask  0.0 s  waiting for the results of 2 tool calls: weather, tide"
     run.event("step_resumed", stepId="ask", attempt=1)

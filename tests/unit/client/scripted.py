@@ -1,17 +1,23 @@
 """A raw HTTP server that plays scenes: it drips, cuts, half-closes and lies on a real socket, as told.
 
 It runs on an event loop in a thread of its own, so that blocking and asyncio clients meet the same server.
+At the end is what a server sends of a short run: its stream, six events long, its result, and its place in
+a list.
 """
 
 import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
+
+from runglass import StreamEvent
+from runglass.wire.sse import RETRY, frame
+from tests.unit.client.sides import RUN
 
 T = TypeVar("T")
 
@@ -175,6 +181,29 @@ async def hangs_up(exchange: Exchange) -> None:
     await exchange.read_body()
 
 
+class Mute:
+    """Takes requests and never answers, or streams that never go on."""
+
+    def __init__(self, *, opens: int) -> None:
+        self._opens = opens
+        self.asked = threading.Event()
+        self.left = threading.Event()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        await exchange.read_body()
+        for _ in range(self._opens):
+            await exchange.start(200, EVENT_STREAM)
+        self.asked.set()
+        if await exchange.hung_up(within_s=60):
+            self.left.set()
+
+
+async def says_nothing(exchange: Exchange) -> None:
+    """Reads the request, and waits until the client has had enough."""
+    await exchange.read_body()
+    await exchange.hung_up()
+
+
 def sends(body: bytes) -> Scene:
     """Opens an event stream, sends that much and closes it in good order."""
 
@@ -201,3 +230,40 @@ def in_chunk(data: bytes) -> bytes:
 
 LAST_CHUNK = b"0\r\n\r\n"
 EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-store"}
+
+
+def event(seq: int, kind: str, **fields: object) -> bytes:
+    """One frame."""
+    return frame(
+        seq, kind, msgspec.json.encode({"eventType": kind, "executionId": "r1", "seq": seq, **fields})
+    )
+
+
+FRAMES = [
+    event(1, "run_started", runId="r1", flowId="f", stepCount=1, triggerType="api", version=1),
+    event(2, "step_started", stepId="s", stepIndex=0, attempt=1),
+    event(3, "step_output", stepId="s", outputData={"text": "é"}),
+    event(4, "brand_new", stepId="s"),
+    event(5, "step_completed", stepId="s", stepIndex=0, attempt=1, durationMs=1),
+    event(6, "flow_completed", runId="r1", result={"text": "é"}),
+]
+SEQS = [1, 2, 3, 4, 5, 6]
+
+
+RESULT = {"status": "completed", "result": {"text": "x"}, "flowId": "f", "blockCount": 1, "executionId": RUN}
+"""What a call is answered with whose run has completed."""
+
+
+def page(*ids: str, cursor: str | None = None) -> Scene:
+    """A page of completed runs."""
+    runs = [{"id": each, "flowId": "f", "status": "completed"} for each in ids]
+    return answers({"runs": runs, "nextCursor": cursor})
+
+
+def stream(*, after: int = 0) -> bytes:
+    """The whole body of a stream that resumes after that event."""
+    return RETRY + b"".join(FRAMES[after:])
+
+
+def seqs(events: Iterable[StreamEvent]) -> list[int]:
+    return [event.seq for event in events]

@@ -22,7 +22,7 @@ class Side:
     Waits between attempts are not waited for but noted in `waits`.
     """
 
-    name = ""
+    _kind: type[Client | AsyncClient]
     _transport: type[SyncTransport | AsyncTransport]
 
     def __init__(self) -> None:
@@ -30,12 +30,9 @@ class Side:
         self._clients: list[Any] = []
 
     def client(self, base_url: str, **options: Any) -> Any:
-        client = self._new(base_url, **{"api_key": KEY, **options})
+        client: Any = self._kind(base_url=base_url, **{"api_key": KEY, **options})
         self._clients.append(client)
         return client
-
-    def _new(self, base_url: str, **options: Any) -> Any:
-        raise NotImplementedError
 
     def transport(self, base_url: str, *, silence_s: float) -> Any:
         """What the client has below it, with another limit of silence."""
@@ -61,16 +58,13 @@ class Side:
 
 
 class Blocking(Side):
-    name = "blocking"
+    _kind = Client
     _transport = SyncTransport
 
     def __init__(self) -> None:
         super().__init__()
         self._patch = patch.object(SyncTransport, "sleep", lambda _, seconds: self.waits.append(seconds))
         self._patch.start()
-
-    def _new(self, base_url: str, **options: Any) -> Client:
-        return Client(base_url=base_url, **options)
 
     def value(self, given: Any) -> Any:
         return given
@@ -86,7 +80,7 @@ class Blocking(Side):
 
 
 class Asyncio(Side):
-    name = "asyncio"
+    _kind = AsyncClient
     _transport = AsyncTransport
 
     def __init__(self) -> None:
@@ -98,9 +92,6 @@ class Asyncio(Side):
 
         self._patch = patch.object(AsyncTransport, "sleep", sleep)
         self._patch.start()
-
-    def _new(self, base_url: str, **options: Any) -> AsyncClient:
-        return AsyncClient(base_url=base_url, **options)
 
     def value(self, given: Any) -> Any:
         async def wait() -> Any:

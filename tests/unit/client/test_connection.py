@@ -10,14 +10,8 @@ from runglass.client.core.connection import DEFAULT_BASE_URL, ServerConnection, 
 
 
 def made(**given: Any) -> ServerConnection:
-    arguments: dict[str, Any] = {
-        "api_key": "nk_test",
-        "base_url": None,
-        "timeout": 60.0,
-        "max_retries": 2,
-        "environ": {},
-    }
-    return endpoint(**arguments | given)
+    usual: dict[str, Any] = {"api_key": "nk_test", "base_url": None, "timeout": 60.0, "max_retries": 2}
+    return endpoint(**usual | {"environ": {}} | given)
 
 
 def test_arguments_win_over_the_environment_and_the_environment_over_defaults() -> None:
@@ -66,6 +60,7 @@ def test_the_key_is_in_no_repr() -> None:
         "http://[::1",
         "http://999.1.1.1",
         "/api/v1",
+        "http://h/\ud800",
     ],
 )
 def test_a_base_url_that_cannot_be_used_is_refused_at_once(url: str) -> None:
@@ -89,12 +84,19 @@ def test_a_url_without_a_path_gets_that_of_the_api_and_any_other_is_taken_as_it_
     assert made(environ={"RUNGLASS_BASE_URL": given}).base_url == used
 
 
-@pytest.mark.parametrize("timeout", [0, -1, math.nan, True, "60"])
-def test_a_timeout_that_is_no_time_is_refused(timeout: Any) -> None:
-    with pytest.raises(ValueError, match="timeout must be"):
-        made(timeout=timeout)
-    with pytest.raises(ValueError, match="timeout must be"):
-        made().bound_s(timeout)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("timeout", value) for value in (0, -1, math.nan, True, "60")),
+        *(("max_retries", value) for value in (-1, 1.5, True, "2")),
+    ],
+)
+def test_what_is_no_time_and_no_count_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        made(**{name: value})
+    if name == "timeout":
+        with pytest.raises(ValueError, match="timeout must be"):
+            made().bound_s(value)
 
 
 def test_the_calls_timeout_wins_over_the_clients_and_both_can_be_unbounded() -> None:
@@ -102,9 +104,3 @@ def test_the_calls_timeout_wins_over_the_clients_and_both_can_be_unbounded() -> 
     assert made(timeout=60).bound_s(5) == 5
     assert made(timeout=60).bound_s(math.inf) == math.inf
     assert made(timeout=None).bound_s(None) == math.inf
-
-
-@pytest.mark.parametrize("max_retries", [-1, 1.5, True, "2"])
-def test_max_retries_is_a_count(max_retries: Any) -> None:
-    with pytest.raises(ValueError, match="max_retries must be"):
-        made(max_retries=max_retries)

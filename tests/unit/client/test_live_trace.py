@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import threading
 from typing import Any
 
 import pytest
@@ -17,11 +16,11 @@ from runglass import (
 )
 from runglass.client.core.stream_cursor import SILENCE_S, TailCursor
 from runglass.wire.sse import PING
-from tests.examples import all_wanted
-from tests.unit.client.recording import FRAMES, SEQS, seqs, stream
 from tests.unit.client.scripted import (
     EVENT_STREAM,
+    FRAMES,
     LAST_CHUNK,
+    SEQS,
     Exchange,
     Scene,
     ScriptedServer,
@@ -30,9 +29,12 @@ from tests.unit.client.scripted import (
     hangs_up,
     in_chunk,
     refuses,
+    says_nothing,
     sends,
+    seqs,
+    stream,
 )
-from tests.unit.client.sides import KEY, RUN, Asyncio, Side
+from tests.unit.client.sides import KEY, RUN, Side
 
 PATH = f"/flow-runs/{RUN}/trace/stream"
 CHUNKED = {**EVENT_STREAM, "transfer-encoding": "chunked"}
@@ -69,36 +71,24 @@ def test_a_run_is_replayed_to_its_end(server: ScriptedServer, side: Side) -> Non
     assert "last-event-id" not in request.headers
 
 
-@pytest.mark.parametrize("ending", ["closes", "cuts a chunked stream"])
-def test_a_live_trace_resumes_after_a_break_at_any_byte(
-    server: ScriptedServer, side: Side, ending: str
-) -> None:
-    cuts: list[int] = []
-
-    async def breaks_once(exchange: Exchange) -> None:
-        if not cuts:
-            await plays_on(exchange)
-        elif ending == "closes":
-            await sends(stream()[: cuts.pop()])(exchange)
-        else:
-            await exchange.start(200, CHUNKED)
-            await exchange.send(in_chunk(stream())[: cuts.pop() + len("31f\r\n")])
-
-    server.plays(breaks_once)
-    client = side.client(server.url)
-    # Each of the four ways has a quarter of the bytes, but in `make prove`, where it has all.
-    way = 2 * (ending == "closes") + isinstance(side, Asyncio)
-    positions = range(len(stream())) if all_wanted() else range(way, len(stream()), 4)
-    for position in positions:
-        cuts.append(position)
-        assert seqs(side.events(client.run(RUN).live_trace())) == SEQS, f"a break at byte {position}"
-    assert len(server.requests) == 2 * len(positions)
-
-
 async def half_closes(exchange: Exchange) -> None:
     await sends(FRAMES[0])(exchange)
     exchange.half_close()
     await exchange.hung_up()
+
+
+async def breaks_in_a_frame(exchange: Exchange) -> None:
+    await sends(stream()[:-10])(exchange)
+
+
+async def breaks_in_a_chunk(exchange: Exchange) -> None:
+    await exchange.start(200, CHUNKED)
+    await exchange.send(in_chunk(stream())[:-10])
+
+
+async def resets(exchange: Exchange) -> None:
+    await sends(FRAMES[0])(exchange)
+    exchange.cut()
 
 
 async def ends_in_good_order(exchange: Exchange) -> None:
@@ -112,7 +102,10 @@ async def ends_in_good_order(exchange: Exchange) -> None:
     [
         hangs_up,
         half_closes,
+        breaks_in_a_frame,
+        breaks_in_a_chunk,
         ends_in_good_order,
+        resets,
         pytest.param(refuses(503, "UNAVAILABLE"), id="503"),
         pytest.param(sends(FRAMES[0] + FRAMES[2]), id="gap"),
     ],
@@ -121,22 +114,6 @@ def test_any_loss_is_made_good(server: ScriptedServer, side: Side, scene: Scene)
     server.plays(scene, plays_on)
     assert seqs(side.events(live(side, server))) == SEQS
     assert len(server.requests) == 2
-
-
-def test_events_come_as_they_happen_and_a_reset_loses_none(server: ScriptedServer, side: Side) -> None:
-    seen = threading.Event()
-
-    async def waits_to_be_read(exchange: Exchange) -> None:
-        await sends(FRAMES[0])(exchange)
-        assert await asyncio.to_thread(seen.wait, 60)
-        exchange.cut()
-
-    server.plays(waits_to_be_read, plays_on)
-    events = side.following(live(side, server))
-    assert next(events).seq == 1
-    seen.set()
-    assert seqs(events) == SEQS[1:]
-    assert after(server.requests[1]) == 1
 
 
 @pytest.mark.parametrize(
@@ -169,17 +146,13 @@ def test_a_live_trace_gives_up_on_a_server_that_went_away(side: Side) -> None:
     assert len(side.waits) == 8
 
 
-async def never_answers(exchange: Exchange) -> None:
-    await exchange.hung_up()
-
-
 async def drips_a_refusal(exchange: Exchange) -> None:
     await exchange.start(404, {"content-length": "5000"})
     await exchange.drip(b" " * 5000)
 
 
 @pytest.mark.parametrize(
-    "scene", [goes_on, never_answers, drips_headers, drips_a_chunk_header, drips_a_refusal]
+    "scene", [goes_on, says_nothing, drips_headers, drips_a_chunk_header, drips_a_refusal]
 )
 def test_a_silent_stream_is_lost_and_opened_again(server: ScriptedServer, side: Side, scene: Scene) -> None:
     transport = side.transport(server.url, silence_s=0.2)

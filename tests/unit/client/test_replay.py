@@ -7,7 +7,7 @@ import pytest
 
 from runglass import FlowExecutionError, Replay, ReplayMiss
 from runglass.client.core.requests import FlowAddress
-from runglass.client.core.run_requests import execution, step_through
+from runglass.client.core.run_requests import execution
 from runglass.wire.run_api import CompletedResult
 
 RUN, SESSION = "0198c0de-0000-7000-8000-000000000001", "0198c0de-0000-7000-8000-00000000000a"
@@ -18,18 +18,15 @@ def _switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNGLASS_REPLAY", "1")
 
 
-def replay_of(*events: dict[str, Any], capture: str = "full", trigger: str = "api") -> Replay:
+def event(kind: str, **fields: object) -> dict[str, Any]:
+    return {"eventType": kind, "runId": RUN, **fields}
+
+
+def replay_of(*events: dict[str, Any], capture: str = "full") -> Replay:
     """Of one run without input, with these events behind those of its start."""
-    header = {"runId": RUN, "version": 1, "capture": capture, "triggerType": trigger, "sessionId": SESSION}
-    started = {
-        "eventType": "run_started",
-        "runId": RUN,
-        "flowId": "f",
-        "stepCount": 2,
-        "triggerType": "api",
-        "version": 1,
-    }
-    told: list[dict[str, Any]] = [started, {"eventType": "run_input", "inputs": {}}, *events]
+    header = {"runId": RUN, "version": 1, "capture": capture, "triggerType": "api", "sessionId": SESSION}
+    started = event("run_started", flowId="f", stepCount=2, triggerType="api", version=1)
+    told = [started, event("run_input", inputs={}), *events]
     lines: list[dict[str, Any]] = [{**header, "flow": {"id": "f", "slug": "s"}}]
     lines += [{"executionId": RUN, "seq": seq, **event} for seq, event in enumerate(told, 1)]
     replay = Replay(SESSION, match="input")
@@ -42,63 +39,33 @@ def answer(replay: Replay, **options: Any) -> object:
 
 
 def test_a_result_of_nothing_is_a_result() -> None:
-    replay = replay_of({"eventType": "flow_completed", "runId": RUN})
-    assert answer(replay) == CompletedResult(
-        result=None, flow_id="f", block_count=2, execution_id=RUN, session_id=SESSION
-    )
+    replay = replay_of(event("flow_completed"))
+    facts: dict[str, Any] = {"flow_id": "f", "block_count": 2, "execution_id": RUN, "session_id": SESSION}
+    assert answer(replay) == CompletedResult(result=None, **facts)
     assert replay.left_over == []
 
 
 def test_a_cancelled_run_raises_what_its_caller_got() -> None:
     with pytest.raises(FlowExecutionError, match="the run was cancelled: by nk_x") as raised:
-        answer(replay_of({"eventType": "flow_cancelled", "runId": RUN, "reason": "by nk_x"}))
+        answer(replay_of(event("flow_cancelled", reason="by nk_x")))
     assert (raised.value.code, raised.value.execution_id) == ("STEP_FAILED", RUN)
 
 
 @pytest.mark.parametrize(
-    ("event", "capture", "why"),
+    ("last", "capture", "why"),
     [
-        (
-            {"eventType": "step_started", "stepId": "a", "stepIndex": 0, "attempt": 1},
-            "full",
-            "had not come to an answer",
-        ),
-        ({"eventType": "step_paused", "stepIndex": 0}, "full", "had not come to an answer"),
-        (
-            {"eventType": "flow_completed", "runId": RUN, "truncated": True},
-            "full",
-            "too large to be kept whole",
-        ),
-        (
-            {"eventType": "flow_failed", "runId": RUN, "error": {"code": "X"}},
-            "off",
-            "not kept, or are removed",
-        ),
-        (
-            {"eventType": "flow_completed", "runId": RUN, "result": {"key": "[redacted]"}},
-            "redacted",
-            "parts of its outputs are redacted",
-        ),
+        (event("step_started", stepId="a", stepIndex=0, attempt=1), "full", "had not come to an answer"),
+        (event("step_paused", stepIndex=0), "full", "had not come to an answer"),
+        (event("flow_completed", truncated=True), "full", "too large to be kept whole"),
+        (event("flow_failed", error={"code": "X"}), "off", "not kept, or are removed"),
+        (event("flow_completed", result={"key": "[redacted]"}), "redacted", "its outputs are redacted"),
     ],
 )
-def test_what_is_not_all_there_is_no_answer(event: dict[str, Any], capture: str, why: str) -> None:
-    replay = replay_of(event, capture=capture)
+def test_what_is_not_all_there_is_no_answer(last: dict[str, Any], capture: str, why: str) -> None:
+    replay = replay_of(last, capture=capture)
     with pytest.raises(ReplayMiss, match=why):
         answer(replay)
     assert [each.execution_id for each in replay.left_over] == [RUN]
-
-
-def test_a_walk_is_answered_with_each_step_s_output_or_not_at_all() -> None:
-    completed = {"eventType": "step_completed", "stepId": "a", "stepIndex": 0, "attempt": 1, "durationMs": 1}
-    rest = {"eventType": "step_paused", "stepIndex": 0}
-    call = step_through(FlowAddress("o", "p", "s")).call(headers={})
-    for capture, output in (("full", {"n": 1}), ("metadata_only", None)):
-        replay = replay_of({**completed, "output": output}, rest, capture=capture, trigger="step")
-        if output is None:
-            with pytest.raises(ReplayMiss, match="its outputs were not kept"):
-                list(replay.events(call))
-        else:
-            assert [each.seq for each in replay.events(call)] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -115,8 +82,8 @@ def test_overrides_are_compared_without_headers_which_no_run_keeps(
 ) -> None:
     kept = {"a": {"settings.extra_headers": {"authorization": "…"}, "model": "echo"}}
     replay = replay_of(
-        {"eventType": "overrides_applied", "overridden": ["a.model"], "blockOverrides": kept},
-        {"eventType": "flow_completed", "runId": RUN, "result": {"n": 1}},
+        event("overrides_applied", overridden=["a.model"], blockOverrides=kept),
+        event("flow_completed", result={"n": 1}),
     )
     if is_same:
         assert answer(replay, block_overrides=overrides)

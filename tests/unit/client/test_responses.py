@@ -4,7 +4,6 @@ import math
 import pickle
 import time
 from email.utils import formatdate
-from typing import Any
 
 import msgspec
 import pytest
@@ -50,27 +49,19 @@ def test_each_code_of_the_contract_raises_what_the_server_raised(code: str) -> N
     )
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (401, AuthenticationError),
-        (402, InsufficientCreditsError),
-        (404, FlowNotFoundError),
-        (429, RateLimitError),
-        (409, FlowExecutionError),
-        (502, FlowExecutionError),
-    ],
-)
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"<html>A proxy was here</html>",
-        b"",
-        b"[]",
-        b'{"detail": null}',
-        b'{"detail": {"code": 7, "message": {}}}',
-    ],
-)
+KINDS = {
+    401: AuthenticationError,
+    402: InsufficientCreditsError,
+    404: FlowNotFoundError,
+    429: RateLimitError,
+    409: FlowExecutionError,
+    502: FlowExecutionError,
+}
+NO_CODE = [b"<html></html>", b"", b"[]", b'{"detail": null}', b'{"detail": {"code": 7, "message": {}}}']
+
+
+@pytest.mark.parametrize(("status", "kind"), KINDS.items())
+@pytest.mark.parametrize("body", NO_CODE)
 def test_a_body_without_a_code_goes_by_its_status(status: int, kind: type[APIError], body: bytes) -> None:
     error = error_of("GET '/x'", answer(status, body))
     assert type(error) is kind
@@ -80,10 +71,13 @@ def test_a_body_without_a_code_goes_by_its_status(status: int, kind: type[APIErr
     assert str(status) in str(error)
 
 
-def test_a_page_of_a_proxy_is_quoted_in_part() -> None:
+def test_what_comes_from_elsewhere_is_quoted_in_part_and_the_base_url_doubted() -> None:
     error = error_of("GET '/x'", answer(502, b"<html>A proxy was here" + b"." * 100_000))
     assert "A proxy was here" in str(error)
     assert len(str(error)) < 400
+    error = error_of("GET '/x'", answer(404, {"detail": "Not Found"}))
+    assert error.code == "HTTP_404"
+    assert error.message == "GET '/x' was answered with status 404: 'Not Found'; is the base URL right?"
 
 
 def test_a_code_of_a_newer_server_is_kept() -> None:
@@ -111,13 +105,8 @@ def test_a_refused_request_is_told_from_a_run_that_failed() -> None:
     refused = {code for code in CODES if isinstance(api_error(code, "m"), RequestError)}
     assert {CODES[code].status for code in refused} == {400, 405, 409, 410, 413, 422}
     failed = {code for code in CODES if type(api_error(code, "m")) is FlowExecutionError}
-    assert failed == {
-        "TOOL_ITERATION_LIMIT",
-        "STEP_FAILED",
-        "BYOK_KEY_REJECTED",
-        "INTERNAL_ERROR",
-        "UNAVAILABLE",
-    }
+    of_runs = {"TOOL_ITERATION_LIMIT", "STEP_FAILED", "BYOK_KEY_REJECTED"}
+    assert failed == of_runs | {"INTERNAL_ERROR", "UNAVAILABLE"}
     assert issubclass(RequestError, FlowExecutionError)
 
 
@@ -125,16 +114,14 @@ def test_a_refused_request_is_told_from_a_run_that_failed() -> None:
     "body", [b"<html>", b"", b"{}", b'{"runs": 7}', b'{"runs": [], "nextCursor": "\xff"}']
 )
 def test_a_good_status_with_an_unreadable_body_is_no_usable_answer(body: bytes) -> None:
-    with pytest.raises(
-        APIConnectionError, match="GET '/flow-runs' was answered with something else"
-    ) as caught:
+    says = "GET '/flow-runs' was answered with something else"
+    with pytest.raises(APIConnectionError, match=says) as caught:
         finish(RUNS, answer(200, body), attempts=1)
     assert caught.value.__cause__ is not None
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"),
-    [("3", 3.0), (" 0 ", 0.0), ("", None), ("soon", None), ("-1", None), ("1.5", None)],
+    ("header", "seconds"), [("3", 3.0), (" 0 ", 0.0), ("", None), ("soon", None), ("-1", None), ("1.5", None)]
 )
 def test_retry_after_in_seconds(header: str, seconds: float | None) -> None:
     given = answer(429, {"detail": {"code": "RATE_LIMITED", "message": "m"}}, retry_after=header)
@@ -154,36 +141,19 @@ def test_retry_after_as_a_date() -> None:
 
 
 def test_a_lost_call_says_what_failed_how_often_and_whether_a_run_may_have_started() -> None:
-    cause = OSError("boom")
-    cases: list[tuple[requests.RequestSpec[Any], ConnectionLost, str]] = [
-        (RUNS, ConnectionLost("broke", cause=cause), "GET '/flow-runs' failed after 3 attempts: broke"),
-        (
-            EXECUTE,
-            ConnectionLost("broke", sent=False),
-            "POST '/seq/a/p/s/v0/execute' failed after 3 attempts: broke",
-        ),
-    ]
-    for call, lost, message in cases:
-        with pytest.raises(APIConnectionError) as caught:
-            finish(call, lost, attempts=3)
-        assert str(caught.value) == message
-        assert caught.value.__cause__ is lost.cause
+    unsent = ConnectionLost("broke", sent=False, cause=OSError("boom"))
+    with pytest.raises(APIConnectionError) as caught:
+        finish(EXECUTE, unsent, attempts=3)
+    assert str(caught.value) == "POST '/seq/a/p/s/v0/execute' failed after 3 attempts: broke"
+    assert caught.value.__cause__ is unsent.cause
     with pytest.raises(APIConnectionError, match="failed: broke; the run may have continued all the same"):
         finish(EXECUTE, ConnectionLost("broke"), attempts=1)
-    with pytest.raises(
-        APIConnectionError, match="refused; the run may have continued all the same"
-    ) as caught:
+    with pytest.raises(APIConnectionError, match="refused; the run may have continued") as caught:
         finish(EXECUTE, ConnectionLost("refused", sent=False), attempts=2, sent_before=True)
     assert caught.value.may_have_begun
     with pytest.raises(APIConnectionError) as caught:
         finish(RUNS, ConnectionLost("broke"), attempts=2, sent_before=True)
     assert not caught.value.may_have_begun
-
-
-def test_a_detail_that_is_a_text_is_quoted_and_the_base_url_doubted() -> None:
-    error = error_of("GET '/x'", answer(404, {"detail": "Not Found"}))
-    assert error.code == "HTTP_404"
-    assert error.message == "GET '/x' was answered with status 404: 'Not Found'; is the base URL right?"
 
 
 READ = requests.trace("/flow-runs/r1")

@@ -1,7 +1,6 @@
 """Step-throughs: the client carries the cursor, counts by the flow, and lets go when its caller does."""
 
 import asyncio
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,17 +13,18 @@ from runglass import (
     FlowExecutionError,
     FlowNotFoundError,
     StepOutput,
-    StepPaused,
     ToolCallLimitError,
 )
 from runglass.wire.sse import PING, RETRY, unnumbered_frame
-from tests.unit.client.recording import RESULT, event
 from tests.unit.client.scripted import (
     EVENT_STREAM,
+    RESULT,
     Exchange,
+    Mute,
     Scene,
     ScriptedServer,
     answers,
+    event,
     hangs_up,
     refuses,
     sends,
@@ -85,14 +85,10 @@ def test_a_flow_is_walked_step_by_step(server: ScriptedServer, side: Side, scene
     steps = side.following(
         flow(side, server).steps(message="hi", parameters={"p": 1}, input_overrides={"x": 1}, trace=True)
     )
-    seen = []
-    for number, result in enumerate(steps, start=1):
-        assert len(server.requests) == number, "the next step is asked for when its result is"
-        seen.append((result.step_id, result.name, result.step_index, result.attempt, result.output))
-        assert (result.execution_id, result.duration_ms, result.loop_index) == ("r1", 5, None)
-    indexes = [index for _, _, index, _, _ in seen]
-    assert [step_id for step_id, *_ in seen] == ["a", "b", "c"]
-    assert indexes == [0, 1, 2]
+    for number, (result, step_id) in enumerate(zip(steps, ("a", "b", "c"), strict=True)):
+        assert len(server.requests) == number + 1, "the next step is asked for when its result is"
+        assert (result.execution_id, result.step_id, result.step_index) == ("r1", step_id, number)
+        assert (result.name, result.attempt, result.duration_ms) == (step_id.upper(), 1, 5)
     inputs = {"message": "hi", "parameters": {"p": 1}, "trace": True}
     assert bodies(server) == [
         {**inputs, "inputOverrides": {"x": 1}},
@@ -119,31 +115,6 @@ def test_a_replaced_output_is_what_the_next_step_gets(server: ScriptedServer, si
         results[2].replace_output({})
     assert [body.get("accumulatedOutputs") for body in bodies(server)] == [None, None, {"b": {"n": 9}}]
     assert results[1].output == {"n": 1}
-
-
-def test_iterations_are_steps_of_their_own_and_do_not_move_the_cursor(
-    server: ScriptedServer, side: Side
-) -> None:
-    loop = [step(2 + 2 * index, "in", 0, loopIndex=index) for index in range(3)]
-    server.plays(
-        streams(STARTED, *loop, event(8, "loop_completed", stepId="loop", iterations=3), paused(9, 1)),
-        streams(step(10, "b", 1), DONE),
-    )
-    results = side.events(flow(side, server).steps())
-    assert [(each.step_id, each.loop_index, each.step_index) for each in results] == [
-        ("in", 0, 0), ("in", 1, 0), ("in", 2, 0), ("b", None, 1),
-    ]  # fmt: skip
-    assert bodies(server)[1]["stepIndex"] == 1
-    with pytest.raises(ValueError, match="inside a loop"):
-        results[0].replace_output({})
-
-
-@pytest.mark.parametrize("version", ["draft", 0])
-def test_only_published_versions_can_be_walked(server: ScriptedServer, side: Side, version: Any) -> None:
-    for ask in ("steps", "events"):
-        with pytest.raises(ValueError, match="only published versions"):
-            getattr(flow(side, server), ask)(version=version)
-    assert server.requests == []
 
 
 def lost(code: str) -> bytes:
@@ -198,30 +169,16 @@ def test_tool_calls_of_a_step_are_answered_on_the_way(server: ScriptedServer, si
         streams(step(10, "c", 0), DONE),
     )
     steps = side.following(flow(side, server).steps(tools=TOOLS, tool_handler=lambda name, arguments: name))
-    seen = []
-    for result in steps:
-        seen.append((result.step_id, result.step_index))
-        if result.step_id == "a":
-            result.replace_output({"n": 7})
+    first = next(steps)
+    first.replace_output({"n": 7})
+    seen = [(result.step_id, result.step_index) for result in (first, *steps)]
     assert seen == [("a", 0), ("b", 1), ("c", 2)]
     _, second, third, fourth = bodies(server)
-    assert second == {
-        "tools": TOOLS,
-        "executionId": "r1",
-        "stepIndex": 1,
-        "accumulatedOutputs": {"a": {"n": 7}},
-    }
-    assert third == {
-        "tools": TOOLS,
-        "executionId": "r1",
-        "stepIndex": 1,
-        "iterationsUsed": 1,
-        "toolCallMessages": [
-            {"role": "assistant"},
-            {"role": "tool", "toolCallId": "c1", "content": "weather"},
-        ],
-        "accumulatedOutputs": {"a": {"n": 7}},
-    }
+    replaced = {"executionId": "r1", "stepIndex": 1, "accumulatedOutputs": {"a": {"n": 7}}}
+    assert second == {"tools": TOOLS, **replaced}
+    answer = {"role": "tool", "toolCallId": "c1", "content": "weather"}
+    told = {"iterationsUsed": 1, "toolCallMessages": [{"role": "assistant"}, answer]}
+    assert third == {"tools": TOOLS, **replaced, **told}
     assert (fourth["stepIndex"], "toolCallMessages" in fourth) == (2, False)
 
 
@@ -291,40 +248,17 @@ def test_an_answer_of_another_run_is_not_mixed_in(server: ScriptedServer, side: 
         side.events(flow(side, server).events())
 
 
-def test_leaving_the_walk_between_two_steps_asks_for_nothing_more(server: ScriptedServer, side: Side) -> None:
-    server.plays(*ABSOLUTE)
-    steps = side.following(flow(side, server).steps())
-    next(steps)
-    steps.close()
-    events = side.following(flow(side, server).events())
-    while not isinstance(next(events), StepPaused):
-        pass
-    events.close()
-    assert len(server.requests) == 2
-
-
-async def goes_on(exchange: Exchange) -> None:
-    """A step that does not end."""
-    await streams(STARTED)(exchange)
-    await exchange.hung_up()
-
-
 async def test_cancelling_the_task_closes_the_connection(server: ScriptedServer) -> None:
-    begun = threading.Event()
-
-    async def begins(exchange: Exchange) -> None:
-        begun.set()
-        await goes_on(exchange)
-
-    server.plays(begins)
+    mute = Mute(opens=1)
+    server.plays(mute)
     async with AsyncClient(KEY, base_url=server.url) as client:
         steps = client.flow("a/p/s").steps()
         waiting = asyncio.ensure_future(anext(steps))
-        assert await asyncio.to_thread(begun.wait, 60)
+        assert await asyncio.to_thread(mute.asked.wait, 60)
         waiting.cancel()
         await asyncio.wait({waiting})
         assert waiting.cancelled()
-        await asyncio.to_thread(server.until_left)
+        assert await asyncio.to_thread(mute.left.wait, 60)
 
 
 def test_a_cancelled_walk_is_raised(server: ScriptedServer, side: Side) -> None:
@@ -346,9 +280,3 @@ def test_a_step_through_gives_up_as_other_calls_do(server: ScriptedServer, side:
     with pytest.raises(APIConnectionError, match=r"Welcome.*is the base URL right"):
         side.events(flow(side, server).steps())
     assert len(server.requests) == 5
-
-
-def test_tools_need_a_handler_in_a_walk(server: ScriptedServer, side: Side) -> None:
-    with pytest.raises(ValueError, match="tools need a tool_handler"):
-        flow(side, server).steps(tools=TOOLS)
-    assert server.requests == []

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass import APIConnectionError, AuthenticationError, FlowNotFoundError, StreamEvent
+from runglass import APIConnectionError, StreamEvent
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import Answer, ConnectionLost
 from runglass.client.core.stream_cursor import ListCursor, TailCursor
 from runglass.wire.sse import PING, RETRY, frame
-from tests.unit.client.recording import FRAMES, SEQS, seqs, stream
+from tests.unit.client.scripted import FRAMES, SEQS, seqs, stream
 
 PATH = "/flow-runs/r1/trace/stream"
 ASKED_LIST = RequestSpec(method="GET", path="/flow-runs/stream", answer=NoneType)
@@ -90,6 +90,10 @@ def test_the_cursor_gives_up_soon_on_a_server_that_never_answered() -> None:
     with pytest.raises(APIConnectionError, match=r"gave up after 3 attempts.*event 0.*refused") as caught:
         cursor.lost(REFUSED)
     assert caught.value.__cause__ is REFUSED.cause
+    body = b'{"detail": {"code": "UNAVAILABLE", "message": "store is down"}}'
+    with pytest.raises(APIConnectionError, match=r"gave up after 1 attempt .*store is down") as caught:
+        TailCursor(PATH, first_attempts=1).lost(Answer(503, {}, body))
+    assert caught.value.__cause__ is not None
 
 
 def changes(cursor: ListCursor, *frames: bytes) -> list[tuple[str, bool]]:
@@ -177,19 +181,6 @@ def test_the_cursor_waits_as_the_server_asked() -> None:
     assert cursor.lost(Answer(503, {"retry-after": "9"}, b"")) == 9
 
 
-def test_a_refusal_is_raised_and_a_passing_one_tried_again() -> None:
-    cursor = opened()
-    assert cursor.lost(Answer(503, {}, b"")) == 1.0
-    with pytest.raises(AuthenticationError):
-        cursor.lost(Answer(401, {}, b""))
-    with pytest.raises(FlowNotFoundError):
-        TailCursor(PATH).lost(Answer(404, {}, b""))
+def test_an_answer_that_is_no_stream_is_quoted() -> None:
     with pytest.raises(APIConnectionError, match=r"else than an event stream \(text/html\).*Hello"):
         TailCursor(PATH).lost(Answer(200, {"content-type": "text/html"}, b"<html>Hello"))
-
-
-def test_giving_up_on_a_passing_refusal_keeps_it_as_the_cause() -> None:
-    body = b'{"detail": {"code": "UNAVAILABLE", "message": "store is down"}}'
-    with pytest.raises(APIConnectionError, match=r"gave up after 1 attempt .*store is down") as caught:
-        TailCursor(PATH, first_attempts=1).lost(Answer(503, {}, body))
-    assert caught.value.__cause__ is not None

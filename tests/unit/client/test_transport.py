@@ -1,4 +1,7 @@
-"""Calls over a real socket: what goes out, what is tried again, and that the wall clock holds."""
+"""Calls over a real socket: what goes out, what is tried again, and that the wall clock holds.
+
+At the end, a client that is closed by another thread or task: whatever it waited for ends at once.
+"""
 
 import asyncio
 import math
@@ -16,19 +19,21 @@ from runglass import (
     APIConnectionError,
     APITimeoutError,
     AsyncClient,
+    Client,
     FlowExecutionError,
-    RunSummary,
     Trace,
     __version__,
 )
 from runglass.client.core.responses import Deadline
+from runglass.client.transport.blocking import SyncTransport
 from runglass.client.transport.blocking_sockets import DeadlineBackend
 from runglass.outlines.outline import OutlineColumns
 from tests.ports import free_port
-from tests.unit.client.recording import RESULT
 from tests.unit.client.scripted import (
     LAST_CHUNK,
+    RESULT,
     Exchange,
+    Mute,
     Scene,
     ScriptedServer,
     answers,
@@ -37,8 +42,9 @@ from tests.unit.client.scripted import (
     hangs_up,
     in_chunk,
     refuses,
+    says_nothing,
 )
-from tests.unit.client.sides import PASSED_S, RUN, Side
+from tests.unit.client.sides import KEY, PASSED_S, RUN, Side
 
 TRACE = {
     "flowRun": {"id": RUN, "flowId": "f", "status": "completed"},
@@ -65,19 +71,12 @@ def test_a_trace_comes_whole(server: ScriptedServer, side: Side, chunked: bool) 
     assert request.headers["user-agent"] == f"runglass/{__version__}"
 
 
-def test_the_summary_and_the_outline_of_a_run_are_read(server: ScriptedServer, side: Side) -> None:
+def test_an_outline_is_read_from_a_row_on(server: ScriptedServer, side: Side) -> None:
     columns: dict[str, list[object]] = {name: [] for name in OutlineColumns.__struct_encode_fields__}
     page = {"seq": 7, "rowCount": 0, "first": 0, "names": [], "kinds": [], "statuses": [], "columns": columns}
-    server.plays(answers({"id": RUN, "flowId": "f", "status": "paused"}), answers(page), answers(page))
-    run = side.client(server.url).run(RUN)
-    assert side.value(run.summary()) == RunSummary(id=RUN, flow_id="f", status="paused")
-    assert side.value(run.outline()).seq == 7
-    assert side.value(run.outline(after=4, limit=100, seq=7)).row_count == 0
-    assert [request.target.removeprefix("/api/v1/flow-runs") for request in server.requests] == [
-        f"/{RUN}",
-        f"/{RUN}/trace/outline",
-        f"/{RUN}/trace/outline?after=4&limit=100&seq=7",
-    ]
+    server.plays(answers(page))
+    assert side.value(side.client(server.url).run(RUN).outline(after=4, limit=100, seq=7)).seq == 7
+    assert server.requests[0].target == f"/api/v1/flow-runs/{RUN}/trace/outline?after=4&limit=100&seq=7"
 
 
 async def breaks_off(exchange: Exchange) -> None:
@@ -92,32 +91,15 @@ async def resets(exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize(
-    "scene",
-    [
-        pytest.param(refuses(429, "RATE_LIMITED"), id="429"),
-        pytest.param(answers(b"<html>", status=502), id="502"),
-        pytest.param(answers(b"", status=504), id="504"),
-        hangs_up,
-        breaks_off,
-        resets,
-    ],
+    "scene", [pytest.param(answers(b"<html>", status=502), id="502"), hangs_up, breaks_off, resets]
 )
-def test_a_read_is_tried_again(server: ScriptedServer, side: Side, scene: Scene) -> None:
-    server.plays(scene, answers(TRACE))
-    assert side.value(side.client(server.url).run(RUN).trace()).flow_run.id == RUN
-    assert len(server.requests) == 2
-    assert len(side.waits) == 1
-
-
-@pytest.mark.parametrize(
-    "scene", [pytest.param(answers(b"", status=502), id="502"), hangs_up, breaks_off, resets]
-)
-def test_execute_is_tried_again_under_one_key_where_it_may_have_started(
+def test_a_call_is_tried_again_under_one_key_where_it_may_have_started(
     server: ScriptedServer, side: Side, scene: Scene
 ) -> None:
     server.plays(scene, answers(RESULT))
     assert side.value(side.client(server.url).flow("a/p/s").execute()).execution_id == RUN
     first, again = server.requests
+    assert len(side.waits) == 1
     assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
     assert first.body == again.body
     server.plays(scene)
@@ -201,11 +183,6 @@ def test_an_asyncio_client_is_used_again_once_its_event_loop_has_closed(server: 
     assert len(of_second) == 2
 
 
-async def says_nothing(exchange: Exchange) -> None:
-    await exchange.read_body()
-    await exchange.hung_up()
-
-
 async def drips_a_body(exchange: Exchange) -> None:
     await exchange.start(200, {"content-length": "5000"})
     await exchange.drip(b" " * 5000)
@@ -222,14 +199,7 @@ async def drips_interim_answers(exchange: Exchange) -> None:
 
 @pytest.mark.parametrize(
     "scene",
-    [
-        says_nothing,
-        drips_headers,
-        drips_a_body,
-        drips_chunks,
-        drips_a_chunk_header,
-        drips_interim_answers,
-    ],
+    [says_nothing, drips_headers, drips_a_body, drips_chunks, drips_a_chunk_header, drips_interim_answers],
 )
 def test_the_wall_clock_bounds_a_call_whatever_the_server_does(
     server: ScriptedServer, side: Side, scene: Scene
@@ -362,3 +332,80 @@ def test_a_timed_out_execute_says_that_the_run_may_go_on(server: ScriptedServer,
     flow = side.client(server.url).flow("a/p/s")
     with pytest.raises(APITimeoutError, match="the run may still be active"):
         side.value(flow.execute(timeout=PASSED_S))
+
+
+AT_ONCE_S = 30.0
+"""Before the 45 s after which a silent stream is given up."""
+
+
+@pytest.mark.parametrize("opens", [0, 1])
+@pytest.mark.parametrize("asked", ["trace", "live_trace"])
+def test_a_closed_client_waits_for_nothing(opens: int, asked: str) -> None:
+    """Whatever its thread waited for: the head of an answer, or the rest of it."""
+    ended: list[BaseException] = []
+    mute = Mute(opens=opens)
+    with ScriptedServer() as silent:
+        silent.plays(mute)
+        client = Client(KEY, base_url=silent.url)
+
+        def ask() -> None:
+            try:
+                run = client.run(RUN)
+                list(run.live_trace()) if asked == "live_trace" else run.trace()
+            except RuntimeError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert mute.asked.wait(AT_ONCE_S)
+        client.close()
+        thread.join(AT_ONCE_S)
+        assert not thread.is_alive()
+        assert mute.left.wait(AT_ONCE_S)
+    assert "the client has been closed" in str(ended[0])
+
+
+@pytest.mark.parametrize("opens", [0, 1])
+@pytest.mark.parametrize("asked", ["trace", "live_trace"])
+async def test_a_closed_async_client_waits_for_nothing(opens: int, asked: str) -> None:
+    mute = Mute(opens=opens)
+    with ScriptedServer() as silent:
+        silent.plays(mute)
+        client = AsyncClient(KEY, base_url=silent.url)
+        run = client.run(RUN)
+        asking = asyncio.ensure_future(anext(run.live_trace()) if asked == "live_trace" else run.trace())
+        assert await asyncio.to_thread(mute.asked.wait, AT_ONCE_S)
+        await client.aclose()
+        with pytest.raises(RuntimeError, match="the client has been closed"):
+            await asyncio.wait_for(asking, AT_ONCE_S)
+        assert await asyncio.to_thread(mute.left.wait, AT_ONCE_S)
+
+
+def test_a_closed_client_does_not_wait_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader whose server is away sleeps between two attempts; closing the client wakes it."""
+    with ScriptedServer() as gone:
+        pass
+    client = Client(KEY, base_url=gone.url, max_retries=100)
+    ended: list[BaseException] = []
+
+    def follow() -> None:
+        try:
+            list(client.run(RUN).live_trace())
+        except RuntimeError as error:
+            ended.append(error)
+
+    slept = threading.Event()
+    sleep = SyncTransport.sleep
+
+    def sleeping(transport: SyncTransport, seconds: float) -> None:
+        slept.set()
+        sleep(transport, seconds + 60)
+
+    monkeypatch.setattr(SyncTransport, "sleep", sleeping)
+    thread = threading.Thread(target=follow)
+    thread.start()
+    assert slept.wait(AT_ONCE_S)
+    client.close()
+    thread.join(AT_ONCE_S)
+    assert not thread.is_alive()
+    assert "the client has been closed" in str(ended[0])

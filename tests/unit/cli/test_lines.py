@@ -1,4 +1,4 @@
-"""What the terminal shows of data that it cannot trust, and of events that it does not know."""
+"""What the terminal and the log show of data that they cannot trust, and of events that they do not know."""
 
 import io
 import json
@@ -6,13 +6,14 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
 from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.output import (
+    JsonLog,
     clean,
     complain,
     log_to_stderr,
@@ -27,6 +28,10 @@ from runglass.cli.terminal.table import Column, Row, table_lines
 from runglass.log.events import KnownEvent, UnknownEvent, decode_event
 from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall, ModelReservation
+from runglass.support import logs
+from runglass.testing import running_server
+from tests.contract.wire import http_for
+from tests.faulty_store import FaultyStore
 
 HOSTILE = (
     "\x1b]0;owned\x07\x1b[2J\r\nsecond line\u009b\u202egnp.exe\u2066\u200b\u2028third\u061c\U000e0041\ud800"
@@ -34,29 +39,26 @@ HOSTILE = (
 DANGEROUS = set("\x1b\x07\r\u009b\u202e\u2066\u200b\u2028\u061c\U000e0041\ud800\ufeff\u200f")
 
 
+ENDED = {"error": {"code": HOSTILE}, "status": "error", "endTimeUnixNano": "1"}
+VALUES: dict[object, object] = {
+    str: HOSTILE,
+    int: 3,
+    list[str]: [HOSTILE],
+    ModelCall: {"number": 1, **dict.fromkeys(("model", "modelUsed", "finishReason", "requestId"), HOSTILE)},
+    ModelReservation: {"number": 1, "model": HOSTILE, "usd": HOSTILE},
+    SpanState: {"spanId": "aa", "name": HOSTILE, **ENDED},
+}
+"""What is in a field of each type; in any other is an empty list, or an error."""
+
+
 def _event(kind: type[msgspec.Struct]) -> bytes:
     """An event of the type in which every text is hostile."""
     values: dict[str, object] = {"executionId": "run", "seq": 1, "at": "2026-01-01T00:00:00.000Z"}
     for field in msgspec.structs.fields(kind):
-        if field.encode_name in values or not field.required:
-            continue
-        values[field.encode_name] = {
-            str: HOSTILE,
-            int: 3,
-            list[dict[str, object]]: [],
-        }.get(field.type, {"code": HOSTILE, "message": HOSTILE, "text": HOSTILE})
-        if field.type is ModelCall:
-            about = ("model", "modelUsed", "finishReason", "requestId")
-            values[field.encode_name] = {"number": 1, **dict.fromkeys(about, HOSTILE)}
-        elif field.type is SpanState:
-            failed = {"error": {"code": HOSTILE}, "status": "error", "endTimeUnixNano": "1"}
-            values[field.encode_name] = {"spanId": "aa", "name": HOSTILE, **failed}
-        elif field.type is ModelReservation:
-            values[field.encode_name] = {"number": 1, "model": HOSTILE, "usd": HOSTILE}
-        elif field.type == list[str]:
-            values[field.encode_name] = [HOSTILE]
-        elif "list" in str(field.type):
-            values[field.encode_name] = []
+        if field.required and field.encode_name not in values:
+            error = {"code": HOSTILE, "message": HOSTILE, "text": HOSTILE}
+            other = [] if "list" in str(field.type) else error
+            values[field.encode_name] = VALUES.get(field.type, other)
     text = json.dumps({"eventType": kind.__struct_config__.tag, **values}, ensure_ascii=False)
     return text.encode(errors="replace")
 
@@ -150,3 +152,73 @@ def test_a_cell_of_a_table_is_one_line() -> None:
     long = "x" * 300
     lines = [line.plain for line in table_lines((Column("name"),), [Row.of("a\nb\u2028c"), Row.of(long)])]
     assert lines == ["name", "a b\ufffdc", long]
+
+
+FAILS = """
+slug: fails
+steps: [{id: bad, type: code, code: 'raise ValueError("a secret sk-1234567890abcdef")'}]
+"""
+
+
+def logged(message: str, *arguments: object, failure: bool = False) -> dict[str, Any]:
+    about = sys.exc_info() if failure else None
+    record = logging.LogRecord("runglass.x", logging.WARNING, "x.py", 1, message, arguments, about)
+    text = JsonLog().format(record)
+    assert text.isascii()
+    assert "\n" not in text
+    told: dict[str, Any] = json.loads(text)
+    return told
+
+
+def test_a_failure_and_hostile_text_stay_on_one_line() -> None:
+    try:
+        raise ValueError("first\n2026 ERROR forged \x1b[31m\ud800")
+    except ValueError:
+        told = logged('quote " and\nline \u202e', failure=True)
+    assert told["message"] == 'quote " and\nline \u202e'
+    assert "ValueError: first\n2026 ERROR forged" in told["failure"]
+
+
+def test_a_line_about_a_run_names_it_and_its_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = "0198c0de-0000-7000-8000-0000000000aa"
+    monkeypatch.setitem(logs.project_names, 7, "acme/shop")
+    for message in (
+        f"run {run_id} is lost",
+        f"what is stored of run '{run_id}' is damaged",
+        f"GET /jobs/{run_id}",
+    ):
+        assert logged(message)["runId"] == run_id
+        assert "project" not in logged(message)
+    record = logging.makeLogRecord({"msg": f"run {run_id} is lost", "project_id": 7})
+    assert json.loads(JsonLog().format(record))["project"] == "acme/shop"
+
+
+def test_what_a_server_logs_names_the_request_and_the_run_and_has_no_content(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines: list[dict[str, Any]] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(json.loads(JsonLog().format(record)))
+
+    log, handler = logging.getLogger("runglass"), Kept()
+    log.addHandler(handler)
+    try:
+        with running_server() as server:
+            server.push(FAILS)
+            with http_for(server, server.key) as http:
+                headers = {"X-Request-Id": "mine-1"}
+                http.post("/seq/acme/demo/fails/execute", json={"parameters": {}}, headers=headers)
+                FaultyStore(server.runtime.store).fail("runs", ZeroDivisionError("a fault of the server"))
+                answer = http.get("/flow-runs", headers=headers)
+                assert answer.status_code == 500
+                assert answer.headers["x-request-id"] == "mine-1"
+                insane = http.get("/flow-runs/x", headers={"X-Request-Id": "a b\tc"})
+                assert insane.headers["x-request-id"] != "a b\tc"
+    finally:
+        log.removeHandler(handler)
+    (failed,) = [each for each in lines if "a fault of the server" in each.get("failure", "")]
+    assert failed["requestId"] == "mine-1"
+    assert failed["project"] == "acme/demo"
+    assert "sk-1234567890abcdef" not in json.dumps(lines)

@@ -1,0 +1,86 @@
+"""What a caller passes wrongly is refused before anything is sent, and the message says where it is."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runglass import Client
+from runglass.client.api.admin import Management
+from tests.unit.client.scripted import ScriptedServer
+from tests.unit.client.sides import Asyncio, Side
+
+HALF = "\ud800"
+"""Half of a surrogate pair."""
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+Ask = Callable[[Any], Any]
+
+
+def execute(**given: Any) -> Ask:
+    return lambda client: client.flow("a/p/s").execute(**given)
+
+
+WITH_HALF = "half a surrogate pair"
+REFUSED: dict[str, tuple[Ask, str]] = {
+    "half a message": (execute(message=f"a{HALF}"), "message may not be"),
+    "half, deep": (execute(parameters={"deep": [1, {"x": HALF}]}), r"parameters\.deep\[1\]\.x may not be"),
+    "half a name": (execute(parameters={HALF: 1}), r"parameters\['\\ud800'\] may not be"),
+    "half a URL": (execute(attachments=[{"url": HALF, "name": "n", "mimeType": "image/png"}]), "attach"),
+    "attachment without type": (execute(attachments=[{"url": "https://host/a.png"}]), "mimeType"),
+    "attachment as text": (execute(attachments=["https://host/a.png"]), "attachment must be"),
+    "no rounds": (execute(max_tool_rounds=0), "max_tool_rounds"),
+    "handler as text": (execute(tool_handler="weather"), "tool_handler"),
+    "one tool": (execute(tools={"type": "function"}), "tools"),
+    "tool as text": (execute(tools=["ab"]), "tools"),
+    "message and messages": (execute(message="a", messages=[]), "messages"),
+    "messages as text": (execute(messages="hi"), "messages"),
+    "session": (execute(session_id="me"), "session"),
+    "parameters as list": (execute(parameters=["ab", "cd"]), "parameters"),
+    "overrides as list": (execute(block_overrides=["ab"]), "block_overrides"),
+    "override as list": (execute(block_overrides={"ask": ["ab"]}), "block_overrides"),
+    "steps of a draft": (lambda client: client.flow("a/p/s").steps(version="draft"), "only published"),
+    "events of a draft": (lambda client: client.flow("a/p/s").events(version=0), "only published"),
+    "no handler": (lambda client: client.flow("a/p/s").steps(tools=TOOLS), "tools need a tool_handler"),
+    "half a slug": (lambda client: client.flow(f"a/p/{HALF}"), WITH_HALF),
+    "half an org": (lambda client: client.flow(slug="s", org=HALF, project="p"), WITH_HALF),
+    "half a run": (lambda client: client.run(HALF).trace(), WITH_HALF),
+    "half a step": (lambda client: client.run("r").step_trace(HALF), WITH_HALF),
+    "half a cursor": (lambda client: client.runs(cursor=HALF), WITH_HALF),
+    "half a flow": (lambda client: client.runs(flow_id=HALF), WITH_HALF),
+    "file name": (lambda client: client.import_run("run.jsonl"), "open for bytes"),
+    "file of text": (lambda client: client.import_run(io.StringIO("{}")), "open for bytes"),
+}
+
+
+@pytest.mark.parametrize("side", [Asyncio], indirect=True)
+@pytest.mark.parametrize(("ask", "says"), REFUSED.values(), ids=REFUSED)
+def test_an_argument_that_cannot_be_sent_is_refused_before_any_request(
+    server: ScriptedServer, side: Side, ask: Ask, says: str
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=says) as refused:
+        side.value(ask(side.client(server.url)))
+    assert type(refused.value) in (ValueError, TypeError)
+    str(refused.value).encode()
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("version", [0, -1, True, "1", 1.0, None])
+def test_a_version_that_cannot_be_in_production_is_refused_before_any_request(
+    server: ScriptedServer, version: Any
+) -> None:
+    with Client("nk_test", base_url=server.url) as client, pytest.raises(ValueError, match="from 1 on"):
+        Management(client).set_production("acme", "demo", "greet", version)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("slug", "flow"), [("s", HALF), (HALF, "slug: s"), ("", "slug: s"), (".", "slug: s"), ("..", "slug: s")]
+)
+def test_a_flow_that_cannot_be_pushed_is_refused_before_any_request(
+    server: ScriptedServer, slug: str, flow: str
+) -> None:
+    says = f"{WITH_HALF}|a name of an org, a project or a flow may not be"
+    with Client("nk_test", base_url=server.url) as client, pytest.raises(ValueError, match=says):
+        Management(client).push("a", "p", slug, flow)
+    assert server.requests == []
