@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import httpx2
 
 from runglass.testing import running_server
-from tests.contract.test_span_round_trip import PRICED, spans_of
-from tests.contract.wire import execute, http_for
+from tests.contract.test_span_round_trip import spans_of
+from tests.contract.wire import WORDS, execute, http_for
 from tests.ports import free_port
 
 START_S = 180.0
@@ -118,11 +118,11 @@ def started(command: list[str | Path], url: str, **environment: str) -> Iterator
 
 def send(endpoint: str, headers: Mapping[str, str], runs: int) -> dict[str, dict[str, Any]]:
     """Executes runs that are sent on: their spans by id, as the files of the runs have them."""
-    with running_server(otlp_endpoint=endpoint, otlp_headers=dict(headers)) as server:
-        server.push(PRICED)
+    with running_server(otlp_endpoint=endpoint, otlp_headers=dict(headers), capture="full") as server:
+        server.push(WORDS)
         server.call(server.runtime.store.span_cursors())
         with http_for(server, server.key) as http:
-            run_ids = [execute(http, "priced") for _ in range(runs)]
+            run_ids = [execute(http, "words", message="a bb ccc") for _ in range(runs)]
             told = [http.get(f"/flow-runs/{run_id}").json()["totals"]["tokens"] for run_id in run_ids]
             tell(f"runglass: {sum(each['total'] for each in told):,} tokens in {runs:,} runs")
             spans = {span_id: span for run_id in run_ids for span_id, span in spans_of(http, run_id).items()}

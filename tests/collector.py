@@ -2,9 +2,8 @@
 
 import gzip
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -13,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.http_server import listening
+from tests import http_server
 from tests.waiting import eventually
 
 
@@ -27,9 +26,10 @@ class Reply(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A request: its headers, the bytes of its body as they were before compression, and what it says."""
+    """A request: its path and headers, the bytes of its body before compression, and what it says."""
 
-    headers: dict[str, str]
+    path: str
+    headers: Mapping[str, str]
     size: int
     request: ExportTraceServiceRequest
 
@@ -48,8 +48,9 @@ class Collector:
     While `gate` is not set no request is answered.
     """
 
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
+    endpoint: str
+
+    def __init__(self) -> None:
         self.replies: list[Reply] = []
         self.requests: list[Sent] = []
         self.accepted: list[Sent] = []
@@ -65,13 +66,20 @@ class Collector:
             if attributes(span)["runglass.run.id"] == run_id
         ]
 
-    def take(self, sent: Sent) -> Reply:
+    def answer(self, request: http_server.Request) -> http_server.Reply:
+        body = gzip.decompress(request.body)
+        sent = Sent(request.path, request.headers, len(body), ExportTraceServiceRequest.FromString(body))
         self.requests.append(sent)
         reply = self.replies.pop(0) if self.replies else Reply(200)
         self.gate.wait()
-        if reply.status == 200:
-            self.accepted.append(sent)
-        return reply
+        if reply.status != 200:
+            return http_server.Reply(reply.status, dict(reply.headers), reply.reason.encode())
+        self.accepted.append(sent)
+        answer = ExportTraceServiceResponse()
+        if reply.rejected:
+            answer.partial_success.rejected_spans = reply.rejected
+            answer.partial_success.error_message = reply.reason
+        return http_server.Reply(200, dict(reply.headers), answer.SerializeToString())
 
     def wait_for(self, requests: int) -> None:
         """Returns once so many requests have come."""
@@ -90,34 +98,8 @@ def attributes(span: Span) -> dict[str, Any]:
 @contextmanager
 def collecting() -> Iterator[Collector]:
     """A collector that listens until the block ends."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = gzip.decompress(self.rfile.read(int(self.headers["content-length"])))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            sent = Sent(headers | {":path": self.path}, len(body), ExportTraceServiceRequest.FromString(body))
-            reply = collector.take(sent)
-            answer = ExportTraceServiceResponse()
-            if reply.rejected:
-                answer.partial_success.rejected_spans = reply.rejected
-                answer.partial_success.error_message = reply.reason
-            data = answer.SerializeToString() if reply.status == 200 else reply.reason.encode()
-            # Whoever sent it may be dead by now.
-            with suppress(OSError):
-                self.send_response(reply.status)
-                for name, value in reply.headers:
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        def log_message(self, *args: object) -> None:
-            """Tells nobody."""
-
-    with listening(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as port:
-        collector = Collector(f"http://127.0.0.1:{port}")
+    collector = Collector()
+    with http_server.answering(collector.answer) as collector.endpoint:
         try:
             yield collector
         finally:

@@ -7,6 +7,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import NamedTuple
 
 
+class Request(NamedTuple):
+    path: str
+    headers: Mapping[str, str]
+    """By their names in lower case."""
+    body: bytes
+
+
 class Reply(NamedTuple):
     status: int
     headers: Mapping[str, str] = {}
@@ -14,12 +21,13 @@ class Reply(NamedTuple):
 
 
 @contextmanager
-def answering(answer: Callable[[str, bytes], Reply], *, port: int = 0) -> Iterator[str]:
-    """The address of a server that answers a path and a body so, each in a thread, until the block ends."""
+def answering(answer: Callable[[Request], Reply], *, port: int = 0) -> Iterator[str]:
+    """The address of a server that answers requests so, each in a thread, until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            reply = answer(self.path, self.rfile.read(int(self.headers.get("content-length", 0))))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            reply = answer(Request(self.path, headers, b"".join(self._body(headers))))
             # Who asked may have been killed.
             with suppress(ConnectionError):
                 self.send_response_only(reply.status)
@@ -29,6 +37,15 @@ def answering(answer: Callable[[str, bytes], Reply], *, port: int = 0) -> Iterat
                 self.wfile.write(reply.body)
 
         do_GET = do_POST
+
+        def _body(self, headers: Mapping[str, str]) -> Iterator[bytes]:
+            if headers.get("transfer-encoding") != "chunked":
+                yield self.rfile.read(int(headers.get("content-length", 0)))
+                return
+            while size := int(self.rfile.readline(), 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
 
         def log_message(self, *_: object) -> None:
             """Says nothing."""

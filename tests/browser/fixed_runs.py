@@ -22,18 +22,14 @@ NOW = datetime(2026, 11, 20, 14, 10, tzinfo=UTC)
 _FLOWS = {flow.slug: flow for flow in example_flows()}
 _ARTICLES = "tea bread cheese apples rice milk butter salt pears plums honey oats"
 _AGO_S = {
-    "good": 700,
-    "failed": 120,
-    "retried": 1500,
-    "nested": 5400,
-    "cancelled": 9000,
     "waiting": 40,
     "going": 95,
-    "recovered": 3100,
-    "uncaptured": 4000,
-    "expired": 16_000,
+    "failed": 120,
+    "good": 700,
+    "retried": 1500,
     "cut": 2300,
-}
+    "recovered": 3100,
+} | {"uncaptured": 4000, "nested": 5400, "cancelled": 9000, "expired": 16_000}
 """How long ago each run began."""
 
 
@@ -48,18 +44,13 @@ def _id(kind: str) -> str:
 
 
 class FixedRuns:
-    """The ids of the runs, by what came of them; `going` goes on, and in it a model says something.
+    """The runs by what came of them; `going` goes on, and in it a model says something.
 
     `recorded` is in the project `SENT`.
     """
 
     def __init__(self, server: RunningServer, going: "_Story", recorded: str) -> None:
-        self.good, self.failed = _id("good"), _id("failed")
-        self.retried, self.nested = _id("retried"), _id("nested")
-        self.cancelled, self.waiting = _id("cancelled"), _id("waiting")
-        self.going, self.recovered = _id("going"), _id("recovered")
-        self.uncaptured, self.expired, self.cut = _id("uncaptured"), _id("expired"), _id("cut")
-        self.recorded = recorded
+        self.ids = {kind: _id(kind) for kind in _AGO_S} | {"recorded": recorded}
         self._server = server
         self._story = going
 
@@ -99,16 +90,10 @@ class _Story(Log):
 
     def end(self, place: dict[str, Any], output: Any, *, after_ms: int, **spent: Any) -> None:
         """The attempt ends well."""
-        size = len(msgspec.json.encode(output))
         self.add("step_output", after_ms=after_ms, **place, outputData=output, outputContext=output)
-        self.add(
-            "step_completed",
-            **place,
-            output=output,
-            outputSizeBytes=size,
-            durationMs=after_ms + spent.pop("before_ms", 0),
-            **spent,
-        )
+        kept = {"output": output, "outputSizeBytes": len(msgspec.json.encode(output))}
+        duration_ms = after_ms + spent.pop("before_ms", 0)
+        self.add("step_completed", **place, **kept, durationMs=duration_ms, **spent)
 
     def step(
         self, step: str, given: Any, output: Any, *, ms: int, path: Sequence[int] = (), attempt: int = 1
@@ -117,18 +102,10 @@ class _Story(Log):
         self.end(self.begin(step, given, path=path, attempt=attempt), output, after_ms=ms)
 
     def fail(
-        self,
-        step: str,
-        given: Any,
-        message: str,
-        *,
-        ms: int,
-        path: Sequence[int] = (),
-        attempt: int,
-        pause_ms: int,
+        self, step: str, given: Any, message: str, *, ms: int, attempt: int, pause_ms: int, **where: Any
     ) -> dict[str, Any]:
         """An attempt fails, and is tried again after a pause unless that is 0; returns the error."""
-        place = self.begin(step, given, path=path, attempt=attempt)
+        place = self.begin(step, given, attempt=attempt, **where)
         error = {
             "code": "CODE_ERROR",
             "message": f"ValueError: {message} (line 1)",
@@ -137,19 +114,16 @@ class _Story(Log):
             "traceback": f"Traceback (most recent call last):\n  line 1, in <module>\nValueError: {message}",
         }
         if pause_ms:
-            self.add(
-                "step_retrying",
-                after_ms=ms,
-                **place,
-                error=error,
-                nextAttempt=attempt + 1,
-                delayMs=pause_ms,
-                durationMs=ms,
-            )
-            self.at_ms += pause_ms
+            self.retry(place, error, ms=ms, pause_ms=pause_ms)
         else:
             self.add("step_error", after_ms=ms, **place, error=error, durationMs=ms)
         return error
+
+    def retry(self, place: dict[str, Any], error: dict[str, Any], *, ms: int, pause_ms: int) -> None:
+        """The attempt is tried again after a pause."""
+        following = {"nextAttempt": place["attempt"] + 1, "delayMs": pause_ms, "durationMs": ms}
+        self.add("step_retrying", after_ms=ms, **place, error=error, **following)
+        self.at_ms += pause_ms
 
     def ask(
         self,
@@ -165,8 +139,7 @@ class _Story(Log):
     ) -> None:
         """A model is asked, and answers."""
         place = self.begin(step, {**(given or {}), "__rendered_prompt__": prompt}, path=path)
-        call = self.call(place, system, prompt, {"content": answer}, ms=ms, finish=finish)
-        spent = {"tokens": call["tokens"], "costUsd": call["costUsd"], "modelUsed": call["modelUsed"]}
+        spent = self.call(place, system, prompt, {"content": answer}, ms=ms, finish=finish)
         self.end(place, {"text": answer}, after_ms=0, before_ms=ms, finishReason=finish, **spent)
 
     def call(
@@ -177,49 +150,63 @@ class _Story(Log):
         response: dict[str, Any],
         *,
         ms: int,
-        finish: str = "stop",
+        finish: str,
         **more: Any,
     ) -> dict[str, Any]:
-        """A model call; returns what was told of it."""
+        """A model call; returns what its step says that it used."""
         tokens = [len(system + prompt) // 4, len(str(response)) // 4]
         cost = (tokens[0] * Decimal("0.15") + tokens[1] * Decimal("0.60")) / 1_000_000
+        used = {
+            "tokens": {"prompt": tokens[0], "completion": tokens[1], "total": sum(tokens)},
+            "costUsd": f"{cost:f}",
+            "modelUsed": "gpt-4o-mini",
+        }
         call = {
             "number": 1,
             "model": "openai:gpt-4o-mini",
             "provider": "openai",
-            "modelUsed": "gpt-4o-mini",
             "durationMs": ms,
             "timeToFirstTokenMs": ms // 3,
             "streamed": True,
-            "finishReason": "tool_call" if "toolCalls" in response else finish,
-            "tokens": {"prompt": tokens[0], "completion": tokens[1], "total": sum(tokens)},
-            "costUsd": f"{cost:f}",
+            "finishReason": finish,
             "request": {"system": system, "messages": [{"role": "user", "content": prompt}], **more},
             "response": {"role": "assistant", **response},
         }
-        self.add("step_model_call", after_ms=ms, **place, modelCall=call)
-        return call
+        self.add("step_model_call", after_ms=ms, **place, modelCall=call | used)
+        return used
 
 
-def _orders(kind: str, orders: str, *, cut: Collection[int] = ()) -> _Story:
-    story = _Story(kind, "add-up-orders", inputs={"message": orders})
+def _orders(
+    kind: str,
+    orders: str,
+    *,
+    trigger: str = "api",
+    ms: tuple[int, int] = (640, 130),
+    cut: Collection[int] = (),
+    asks: int | None = None,
+) -> _Story:
+    """Orders are described one by one, which takes `ms` and so much more for each; `asks` does not end."""
+    story = _Story(kind, "add-up-orders", trigger=trigger, inputs={"message": orders})
     lines = orders.split("\n")
     system = "Describe the order that you are given in one friendly sentence."
     story.step("read_lines", {"message": orders}, {"lines": lines}, ms=4)
-    inside = ["describe", "price"]
-    story.add("loop_started", stepId="each_order", iterations=len(lines), stepIds=inside)
+    story.add("loop_started", stepId="each_order", iterations=len(lines), stepIds=["describe", "price"])
     for index, line in enumerate(lines):
+        given: dict[str, Any] = {"line": line, "index": index}
+        if index == asks:
+            story.begin("describe", given | {"__rendered_prompt__": line}, path=[index])
+            return story
         article, price = line.split(" ")
-        text = f"Somebody would like some {article}, please, at {price}."
-        given = {"line": line, "index": index}
-        ms, finish = 640 + 130 * index, "stop"
+        text, finish = f"Somebody would like some {article}, please, at {price}.", "stop"
         if index in cut:
             text, finish = text.partition(",")[0], "length"
-        story.ask("describe", system, line, text, ms=ms, path=[index], given=given, finish=finish)
+        took_ms = ms[0] + ms[1] * index
+        story.ask("describe", system, line, text, ms=took_ms, path=[index], given=given, finish=finish)
         if price == "three":
+            failed: dict[str, Any] = {"ms": 3, "path": [index]}
             message = "could not convert string to float: 'three'"
-            story.fail("price", {"text": text}, message, ms=3, path=[index], attempt=1, pause_ms=100)
-            error = story.fail("price", {"text": text}, message, ms=3, path=[index], attempt=2, pause_ms=0)
+            story.fail("price", {"text": text}, message, attempt=1, pause_ms=100, **failed)
+            error = story.fail("price", {"text": text}, message, attempt=2, pause_ms=0, **failed)
             story.add("flow_failed", runId=story.run_id, stepId="price", error=error)
             return story
         story.step("price", {"text": text}, {"order": text, "price": float(price)}, ms=3, path=[index])
@@ -229,16 +216,28 @@ def _orders(kind: str, orders: str, *, cut: Collection[int] = ()) -> _Story:
     return story
 
 
+def _rate(story: _Story, *, asked: int, ms: int, attempt: int) -> _Story:
+    """A source of exchange rates answers at last."""
+    rate = {"rate": 1.0842, "asked": asked}
+    story.step("ask", {}, rate, ms=ms, attempt=attempt)
+    text = f"One euro is 1.0842 dollars; it took {asked} question{'s' if asked > 1 else ''}."
+    story.ask("tell", "Tell the exchange rate in one sentence.", text, text, ms=912, given=rate)
+    story.add("flow_completed", runId=story.run_id, stepId="tell", result={"text": text})
+    return story
+
+
 def _flaky() -> _Story:
     story = _Story("retried", "ask-a-flaky-source")
     for attempt, pause_ms in ((1, 80), (2, 160)):
         story.fail("ask", {}, "the source is busy, ask again", ms=31, attempt=attempt, pause_ms=pause_ms)
-    rate = {"rate": 1.0842, "asked": 3}
-    story.step("ask", {}, rate, ms=28, attempt=3)
-    text = "One euro is 1.0842 dollars; it took 3 questions."
-    story.ask("tell", "Tell the exchange rate in one sentence.", text, text, ms=912, given=rate)
-    story.add("flow_completed", runId=story.run_id, stepId="tell", result={"text": text})
-    return story
+    return _rate(story, asked=3, ms=28, attempt=3)
+
+
+def _recovered() -> _Story:
+    story = _Story("recovered", "ask-a-flaky-source")
+    error = {"code": "WORKER_LOST", "message": "the process that ran the attempt has died"}
+    story.retry(story.begin("ask", {}), error, ms=4100, pause_ms=0)
+    return _rate(story, asked=1, ms=1350, attempt=2)
 
 
 def _nested() -> _Story:
@@ -275,67 +274,13 @@ def _tools() -> _Story:
     story = _Story("waiting", "answer-with-tools")
     prompt = "What is the weather like in Lisbon, and shall I take an umbrella?"
     place = story.begin("answer", {"__rendered_prompt__": prompt})
-    calls = [
-        {
-            "id": "call_1",
-            "type": "function",
-            "function": {"name": "weather", "arguments": '{"city":"Lisbon"}'},
-        }
-    ]
+    function = {"name": "weather", "arguments": '{"city":"Lisbon"}'}
+    calls = [{"id": "call_1", "type": "function", "function": function}]
     system = "Answer the question. Ask for the weather where you need it."
-    call = story.call(place, system, prompt, {"content": None, "toolCalls": calls}, ms=734, tools=[WEATHER])
-    story.add(
-        "step_paused_for_tool_calls",
-        runId=story.run_id,
-        stepId="answer",
-        stepIndex=0,
-        iterationsUsed=1,
-        toolCallMessages=[],
-        toolCalls=calls,
-        accumulatedOutputs={},
-        tokens=call["tokens"],
-        costUsd=call["costUsd"],
-        modelUsed=call["modelUsed"],
-    )
-    return story
-
-
-def _going() -> _Story:
-    lines = [f"{article} {2 + number}.50" for number, article in enumerate(_ARTICLES.split())]
-    story = _Story("going", "add-up-orders", trigger="job", inputs={"message": "\n".join(lines)})
-    story.step("read_lines", {"message": "\n".join(lines)}, {"lines": lines}, ms=4)
-    story.add("loop_started", stepId="each_order", iterations=len(lines), stepIds=["describe", "price"])
-    system = "Describe the order that you are given in one friendly sentence."
-    for index, line in enumerate(lines[:5]):
-        article, price = line.split(" ")
-        given = {"line": line, "index": index, "__rendered_prompt__": line}
-        if index == 4:
-            story.begin("describe", given, path=[index])
-            return story
-        text = f"Somebody would like some {article}, please, at {price}."
-        story.ask("describe", system, line, text, ms=17_000 + 2500 * index, path=[index], given=given)
-        story.step("price", {"text": text}, {"order": text, "price": float(price)}, ms=3, path=[index])
-    raise AssertionError("it goes on")
-
-
-def _recovered() -> _Story:
-    story = _Story("recovered", "ask-a-flaky-source")
-    place = story.begin("ask", {})
-    message = "the process that ran the attempt has died"
-    story.add(
-        "step_retrying",
-        after_ms=4100,
-        **place,
-        error={"code": "WORKER_LOST", "message": message},
-        nextAttempt=2,
-        delayMs=0,
-        durationMs=4100,
-    )
-    rate = {"rate": 1.0842, "asked": 1}
-    story.step("ask", {}, rate, ms=1350, attempt=2)
-    text = "One euro is 1.0842 dollars; it took 1 question."
-    story.ask("tell", "Tell the exchange rate in one sentence.", text, text, ms=912, given=rate)
-    story.add("flow_completed", runId=story.run_id, stepId="tell", result={"text": text})
+    response = {"content": None, "toolCalls": calls}
+    used = story.call(place, system, prompt, response, ms=734, finish="tool_call", tools=[WEATHER])
+    used |= {"toolCallMessages": [], "toolCalls": calls, "iterationsUsed": 1, "accumulatedOutputs": {}}
+    story.add("step_paused_for_tool_calls", runId=story.run_id, stepId="answer", stepIndex=0, **used)
     return story
 
 
@@ -348,26 +293,30 @@ def _uncaptured() -> _Story:
     return story
 
 
-@contextmanager
-def fixed_server() -> Iterator[tuple[RunningServer, FixedRuns]]:
-    """A server with these runs, and their ids."""
-    going = _going()
-    stories = [
+def stories() -> list[_Story]:
+    going = "\n".join(f"{article} {2 + number}.50" for number, article in enumerate(_ARTICLES.split()))
+    return [
         _orders("good", GOOD_ORDERS),
         _orders("failed", BAD_ORDERS),
+        _orders("going", going, trigger="job", ms=(17_000, 2500), asks=4),
+        _orders("cut", GOOD_ORDERS, cut=(0, 2)),
+        _orders("expired", BAD_ORDERS).without_content(),
+        _uncaptured(),
         _flaky(),
+        _recovered(),
         _nested(),
         _letter(),
         _tools(),
-        going,
-        _recovered(),
-        _uncaptured(),
-        _orders("cut", GOOD_ORDERS, cut=(0, 2)),
-        _orders("expired", BAD_ORDERS).without_content(),
     ]
+
+
+@contextmanager
+def fixed_server() -> Iterator[tuple[RunningServer, FixedRuns]]:
+    """A server with these runs, and their ids."""
     with running_server(log_level="error", recording_settle_s=0) as server:
-        for story in sorted(stories, key=lambda each: each.events[0]["at"]):
-            store_runs(server, [story], flow=_FLOWS[story.slug])
+        by_id = {story.run_id: story for story in stories()}
+        for run_id in sorted(by_id):
+            store_runs(server, [by_id[run_id]], flow=_FLOWS[by_id[run_id].slug])
         key = server.make_key(ORG, SENT, "admin")
         send(server, *TICKET, key=key, service__version="1.4.2", deployment__environment__name="staging")
-        yield server, FixedRuns(server, going, run_of(server, key=key, ended=True))
+        yield server, FixedRuns(server, by_id[_id("going")], run_of(server, key=key, ended=True))

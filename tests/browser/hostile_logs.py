@@ -42,44 +42,25 @@ def raw(json_text: str) -> msgspec.Raw:
 
 def a_step(log: Log, step: str, content: str, short: Sequence[str], errors: Sequence[str]) -> None:
     """A step with the JSON `content` in all that it kept and `short` as names: an attempt for each error."""
+    output = raw(f'{{"value":{content}}}')
     for attempt, error in enumerate(errors, 1):
         place: dict[str, Any] = {"stepId": step, "attempt": attempt, "stepIndex": 0}
         log.add("step_started", **place, name=short[0])
-        log.add("step_input", **place, inputData=raw(f'{{"value":{content}}}'))
+        log.add("step_input", **place, inputData=output)
         for number, text in enumerate(short, 1):
             log.add("step_progress", **place, text=text)
             log.add("step_model_call", after_ms=1, **place, modelCall=a_call(number, text, content))
-        log.add(
-            "step_output",
-            **place,
-            outputData=raw(content_object(content)),
-            outputContext=raw(content_object(content)),
-        )
-        failure = {
-            "code": short[0],
-            "message": error,
-            "traceback": error,
-            "exception": error,
-            "more": raw(content),
-        }
+        log.add("step_output", **place, outputData=output, outputContext=output)
+        failure: dict[str, Any] = dict.fromkeys(("message", "traceback", "exception"), error)
+        failure |= {"code": short[0], "more": raw(content)}
         spent: dict[str, Any] = {"modelUsed": short[0], "durationMs": 1}
         if attempt < len(errors):
             log.add("step_retrying", **place, error=failure, nextAttempt=attempt + 1, delayMs=0, **spent)
         elif len(errors) % 2:
             log.add("step_error", **place, error=failure, name=short[0], **spent)
         else:
-            log.add(
-                "step_completed",
-                **place,
-                output=raw(content_object(content)),
-                name=short[0],
-                finishReason=short[0],
-                **spent,
-            )
-
-
-def content_object(content: str) -> str:
-    return f'{{"value":{content}}}'
+            names: dict[str, Any] = {"name": short[0], "finishReason": short[0]}
+            log.add("step_completed", **place, output=output, **names, **spent)
 
 
 def a_call(number: int, text: str, content: str) -> dict[str, Any]:
@@ -88,15 +69,8 @@ def a_call(number: int, text: str, content: str) -> dict[str, Any]:
     tool_call = {"id": text, "type": text, "function": function}
     return {
         "number": number,
-        "model": text,
-        "provider": text,
-        "modelUsed": text,
-        "note": text,
-        "finishReason": text,
-        "requestId": text,
-        "costUnknown": text,
-        "errorCode": text,
-        "startedAt": text,
+        **dict.fromkeys(("model", "provider", "modelUsed", "note", "finishReason", "requestId"), text),
+        **dict.fromkeys(("costUnknown", "errorCode", "startedAt"), text),
         "request": {
             "system": text,
             "settings": raw(content),
@@ -139,12 +113,8 @@ def texts_log() -> Log:
         short = [carried(text) for text in group]
         content = json.dumps({text: text for text in short})
         a_step(log, f"s{number}", content, short, ["\n".join(short)] * (1 + number % 2))
-    log.add(
-        "flow_failed",
-        runId=TEXTS_RUN,
-        stepId="s0",
-        error={"code": "<b>", "message": "\n".join(map(carried, texts()))},
-    )
+    error = {"code": "<b>", "message": "\n".join(map(carried, texts()))}
+    log.add("flow_failed", runId=TEXTS_RUN, stepId="s0", error=error)
     return log
 
 

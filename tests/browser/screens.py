@@ -35,7 +35,7 @@ def _page(path: str, text: str, *statuses: int, without: str | None = None) -> S
         visitor.expect(*statuses)
         if without is not None:
             visitor.page.route(without, unanswered)
-        page = visitor.open(path.format_map(vars(runs)))
+        page = visitor.open(path.format_map(runs.ids))
         expect(page.get_by_text(text).last).to_be_visible()
         return page
 
@@ -80,7 +80,7 @@ def _two_chosen(visitor: Visitor, runs: FixedRuns) -> Page:
 
 def _attempt(name: str, tab: str, **address: object) -> Show:
     def show(visitor: Visitor, runs: FixedRuns) -> Page:
-        page = open_run(visitor, getattr(runs, name), **address, tab=tab)
+        page = open_run(visitor, runs.ids[name], **address, tab=tab)
         expect(panel(page).get_by_role("tab", name=tab, selected=True)).to_be_visible()
         expect(panel(page)).not_to_contain_text("Loading")
         expect(panel(page)).not_to_contain_text("Comparing")
@@ -90,25 +90,25 @@ def _attempt(name: str, tab: str, **address: object) -> Show:
 
 
 def _run(name: str) -> Show:
-    return lambda visitor, runs: open_run(visitor, getattr(runs, name))
+    return lambda visitor, runs: open_run(visitor, runs.ids[name])
 
 
 def _lost_run(visitor: Visitor, runs: FixedRuns) -> Page:
     visitor.page.route("**/trace/stream?*", lambda route: route.abort())
-    page = open_run(visitor, runs.going)
+    page = open_run(visitor, runs.ids["going"])
     expect(page.get_by_role("button", name="Retry now")).to_be_visible()
     return page
 
 
 def _going_run(visitor: Visitor, runs: FixedRuns) -> Page:
-    page = open_run(visitor, runs.going)
+    page = open_run(visitor, runs.ids["going"])
     expect(page.locator("header.top")).to_contain_text("live")
     expect(page.get_by_role("treeitem", name="5 of 12")).to_be_visible()
     return page
 
 
 def _streaming(visitor: Visitor, runs: FixedRuns) -> Page:
-    page = open_run(visitor, runs.going, step="each_order/describe", iteration=4, tab="chat")
+    page = open_run(visitor, runs.ids["going"], step="each_order/describe", iteration=4, tab="chat")
     expect(page.locator("header.top")).to_contain_text("live")
     runs.say("Somebody would like some rice, please, ")
     expect(panel(page).get_by_role("tab", name="chat")).to_have_attribute("aria-selected", "true")
@@ -117,7 +117,7 @@ def _streaming(visitor: Visitor, runs: FixedRuns) -> Page:
 
 
 def _cut_run(visitor: Visitor, runs: FixedRuns) -> Page:
-    page = open_run(visitor, runs.cut)
+    page = open_run(visitor, runs.ids["cut"])
     page.get_by_role("button", name="Show only truncated").click()
     expect(page.get_by_role("status").filter(has_text="2 found")).to_be_visible()
     expect(page.get_by_role("treeitem", name="describe truncated (max_tokens)")).to_have_count(2)
@@ -136,7 +136,7 @@ def _recorded_runs(visitor: Visitor, _: FixedRuns) -> Page:
 
 def _dialog(key: str) -> Show:
     def show(visitor: Visitor, runs: FixedRuns) -> Page:
-        page = open_run(visitor, runs.failed)
+        page = open_run(visitor, runs.ids["failed"])
         visitor.keys(key)
         expect(page.get_by_role("dialog")).to_be_visible()
         return page
@@ -164,10 +164,7 @@ SCREENS: dict[str, Screen] = {
     "runs-two-chosen": Screen("Two runs selected for comparison", _two_chosen),
     "run-good": Screen("A completed run", _run("good")),
     "run-failed": Screen(
-        "A failed run",
-        _attempt("failed", "overview", **_FAILED),
-        is_important=True,
-        is_wide=True,
+        "A failed run", _attempt("failed", "overview", **_FAILED), is_important=True, is_wide=True
     ),
     "run-input": Screen("The input of an attempt", _attempt("failed", "input", **_FAILED)),
     "run-error": Screen("The error of an attempt", _attempt("failed", "error", **_FAILED)),
@@ -197,8 +194,7 @@ SCREENS: dict[str, Screen] = {
         "A run while it loads", _page("/runs/{failed}", "Loading the run …", without="**/trace/outline?*")
     ),
     "run-recovered": Screen(
-        "An interrupted attempt and its retry",
-        _attempt("recovered", "error", step="ask", attempt=1),
+        "An interrupted attempt and its retry", _attempt("recovered", "error", step="ask", attempt=1)
     ),
     "run-uncaptured": Screen(
         "A run with capture mode off", _attempt("uncaptured", "input", step="each_order/price", iteration=0)

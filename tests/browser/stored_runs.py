@@ -10,15 +10,16 @@ from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.run_writer import step_rows
 from runglass.flows.flow import Flow
 from runglass.log.content import strip_event
-from runglass.log.events import decode_event
-from runglass.log.fold import RunFold, StepChange
+from runglass.log.events import TERMINAL_EVENTS, decode_event
+from runglass.log.fold import RunFold
 from runglass.log.trace import TERMINAL, RunSummary
 from runglass.runtime.runtime import push_flow
-from runglass.store.records import Append, RunNumbers
+from runglass.store.records import Append, RunNumbers, RunRecord
 from runglass.testing import ORG, PROJECT, RunningServer
 from tests.records import new_run, there
 
-ENDED_OR_PAUSED = TERMINAL | {"paused"}
+AT_REST = TERMINAL_EVENTS | {"step_paused_for_tool_calls"}
+"""Events after which no process has the run."""
 
 PREVIEWS = {"inputs": "inputPreview", "result": "resultPreview"}
 """What events have of their content for lists."""
@@ -81,29 +82,15 @@ def store_runs(server: RunningServer, logs: Sequence[Log], *, flow: Flow | None 
         for log in logs:
             if flow is not None:
                 log.events[0]["flowId"] = record.id
-            fold, changes, lines = _folded(log)
             # A run that goes on does so in a process that this server knows nothing of.
             owner = None
-            if fold.status not in ENDED_OR_PAUSED:
+            if log.events[-1]["eventType"] not in AT_REST:
                 owner = _process_of(log)
                 await store.hold_lease(owner, until="2999-01-01T00:00:00.000Z", renew=False)
             run = await store.create_run(
                 new_run(project.id, record.id, id=log.run_id, version=version, summary=b"{}", owner=owner)
             )
-            await store.append(
-                Append(
-                    run_no=run.no,
-                    head=0,
-                    fence=run.fence,
-                    events=lines,
-                    steps=step_rows(changes),
-                    status=fold.status,
-                    summary=msgspec.json.encode(fold.summary),
-                    ended_at=log.events[-1]["at"] if fold.status in TERMINAL else None,
-                    numbers=RunNumbers.of(fold.summary),
-                    owner=owner,
-                )
-            )
+            await store.append(_append(log, run, owner))
 
     server.call(put())
 
@@ -114,19 +101,7 @@ def append_events(server: RunningServer, log: Log) -> None:
     async def put() -> None:
         store = server.runtime.store
         run = there(await store.run(log.run_id))
-        fold, changes, lines = _folded(log)
-        await store.append(
-            Append(
-                run_no=run.no,
-                head=run.head,
-                fence=run.fence,
-                events=lines[run.head :],
-                steps=step_rows(changes),
-                status=fold.status,
-                summary=msgspec.json.encode(fold.summary),
-                owner=_process_of(log),
-            )
-        )
+        await store.append(_append(log, run, _process_of(log)))
         await server.runtime.bus.wake(log.run_id)
 
     server.call(put())
@@ -136,11 +111,23 @@ def _process_of(log: Log) -> str:
     return f"the process of {log.run_id}"
 
 
-def _folded(log: Log) -> tuple[RunFold, list[StepChange], list[bytes]]:
+def _append(log: Log, run: RunRecord, owner: str | None) -> Append:
+    """What of the log is not stored yet."""
     fold = RunFold(RunSummary(id=log.run_id, flow_id="", status="pending"))
     lines = [msgspec.json.encode(event) for event in log.events]
     changes = {}
     for line in lines:
         for change in fold.apply(decode_event(line)):
             changes[change.position, change.step.attempt] = change
-    return fold, list(changes.values()), lines
+    return Append(
+        run_no=run.no,
+        head=run.head,
+        fence=run.fence,
+        events=lines[run.head :],
+        steps=step_rows(list(changes.values())),
+        status=fold.status,
+        summary=msgspec.json.encode(fold.summary),
+        ended_at=log.events[-1]["at"] if fold.status in TERMINAL else None,
+        numbers=RunNumbers.of(fold.summary),
+        owner=owner,
+    )

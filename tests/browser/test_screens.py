@@ -58,10 +58,7 @@ def served() -> Iterator[tuple[RunningServer, FixedRuns]]:
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_a_page_is_for_everybody_and_fits_every_screen(
-    browser: Browser,
-    served: tuple[RunningServer, FixedRuns],
-    name: str,
-    request: pytest.FixtureRequest,
+    browser: Browser, served: tuple[RunningServer, FixedRuns], name: str, request: pytest.FixtureRequest
 ) -> None:
     screen, (server, runs) = SCREENS[name], served
     key = None if screen.role is None else server.make_key(ORG, screen.project, screen.role)

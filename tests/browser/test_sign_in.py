@@ -103,9 +103,7 @@ def test_a_page_that_was_left_shows_no_run_after_a_sign_out(
 ) -> None:
     """Browsers freeze a page that is left, and show it as it was: also while the server does not answer."""
     freezes = browser.browser_type.launch(
-        executable_path=chromium_path(),
-        args=ARGUMENTS,
-        ignore_default_args=["--disable-back-forward-cache"],
+        executable_path=chromium_path(), args=ARGUMENTS, ignore_default_args=["--disable-back-forward-cache"]
     )
     with freezes, freezes.new_context() as context:
         left, other = context.new_page(), context.new_page()

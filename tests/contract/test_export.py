@@ -8,6 +8,7 @@ import pytest
 
 from runglass.testing import RunningServer
 from tests.contract.wire import cancel, execute, frames, ran, start, until_event
+from tests.outlines import rows_in
 
 SIDE_BY_SIDE = """
 slug: side-by-side
@@ -57,12 +58,8 @@ def spans_of(http: httpx2.Client, run_id: str) -> list[dict[str, Any]]:
 
 def rows_of(http: httpx2.Client, run_id: str) -> list[dict[str, Any]]:
     """The rows of the outline that have begun, with their parents as rows."""
-    outline = http.get(f"/flow-runs/{run_id}/trace/outline").json()
-    columns = outline["columns"]
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = rows_in(http.get(f"/flow-runs/{run_id}/trace/outline").content)
     for row in rows:
-        row["kind"], row["name"] = outline["kinds"][row["kind"]], outline["names"][row["name"]]
-        row["status"] = outline["statuses"][row["status"]]
         row["parent"] = rows[row["parent"]] if row["parent"] >= 0 else None
     return [row for row in rows if row["start"] >= 0]
 

@@ -25,7 +25,7 @@ from runglass.store.records import Project
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import LONGEST_S, head_of, http_for, raw_connection, read_answer, refusal
 from tests.servers import server_with
-from tests.unit.recording.test_otlp import as_json, frame, logs, pair, span, traces
+from tests.unit.recording.test_otlp import EVERYTHING, as_json, frame, logs, pair, span, traces
 
 LIMIT = 200_000
 BOMB_BYTES = 64 << 20
@@ -242,14 +242,22 @@ def test_reasons_of_the_decoder_and_of_the_store_are_counted_together_and_bounde
     assert message.endswith("990 × other reasons")
 
 
+@pytest.mark.parametrize("is_json", [False, True], ids=["protobuf", "JSON"])
 def test_what_came_by_the_path_of_the_other_signal_is_told_where_it_belongs(
-    sender: httpx2.Client, recorded: Taken
+    sender: httpx2.Client, recorded: Taken, is_json: bool
 ) -> None:
-    count, message = partial_success(sender.post("/v1/logs", content=BODY))
-    assert (count, "/v1/traces" in message) == (2, True)
-    data = logs(trace_id=bytes([7] * 16), span_id=bytes([7] * 8), time_unix_nano=1)
-    told = sender.post("/v1/traces", json=as_json(data)).json()["partialSuccess"]
-    assert (told["rejectedSpans"], "/v1/logs" in told["errorMessage"]) == ("1", True)
+    record = {"attributes": [pair("a", int_value=1)], "time_unix_nano": 1}
+    a_log = logs(trace_id=bytes([7] * 16), span_id=bytes([7] * 8), **record)
+    for path, data, there in (
+        ("/v1/logs", traces(EVERYTHING), "/v1/traces"),
+        ("/v1/traces", a_log, "/v1/logs"),
+    ):
+        if is_json:
+            told = sender.post(path, json=as_json(data)).json()["partialSuccess"]
+            count, message = int(next(iter(told.values()))), told["errorMessage"]
+        else:
+            count, message = partial_success(sender.post(path, content=data.SerializeToString()))
+        assert (count, there in message) == (1, True), path
     assert recorded.items == []
 
 

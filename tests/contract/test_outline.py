@@ -10,6 +10,7 @@ import pytest
 from runglass.testing import RunningServer
 from tests.contract.wire import FLOWS, execute, frames, start
 from tests.faulty_store import FaultyStore
+from tests.outlines import Row, lines_of, rows_in
 from tests.servers import server_with
 from tests.waiting import eventually
 
@@ -36,9 +37,6 @@ steps:
     steps: [{id: rest, type: wait, ms: 1}]
 """
 
-Row = dict[str, Any]
-
-
 server = server_with(*FLOWS, SIDES, STRETCH)
 
 
@@ -50,33 +48,12 @@ def page(http: httpx2.Client, run: str, **query: Any) -> dict[str, Any]:
 
 
 def rows(http: httpx2.Client, run: str) -> list[Row]:
-    """The rows as objects, with words in place of numbers."""
-    found = page(http, run)
-    columns = found["columns"]
-    assert found["first"] == 0
-    assert {len(values) for values in columns.values()} == {found["rowCount"]}
-    made = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    for row in made:
-        for name in ("kind", "status", "name"):
-            words = found["statuses" if name == "status" else f"{name}s"]
-            row[name] = words[row[name]]
-    return made
-
-
-def lines(http: httpx2.Client, run: str) -> list[str]:
-    return [
-        "  " * row["depth"]
-        + row["name"]
-        + (f"[{row['index']}]" if row["index"] >= 0 else "")
-        + (f"#{row['attempt']}" if row["attempt"] else "")
-        + f" {row['kind']} {row['status']}"
-        for row in rows(http, run)
-    ]
+    return rows_in(http.get(f"/flow-runs/{run}/trace/outline").content)
 
 
 def test_branches_are_rows_and_what_was_not_taken_is_skipped(http: httpx2.Client) -> None:
     run = execute(http, "sides")
-    assert lines(http, run) == [
+    assert lines_of(rows(http, run), "kind", "status") == [
         "both parallel completed",
         "  slow branch completed",
         "    hold#1 step completed",

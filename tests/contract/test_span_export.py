@@ -121,7 +121,7 @@ def test_what_is_sent_is_what_the_file_of_the_run_has(
     root = collector.spans(traced)[0]
     assert f"00-{root.trace_id.hex()}-{root.parent_span_id.hex()}-01" == PARENT
     (sent,) = collector.requests
-    assert sent.headers[":path"] == "/v1/traces"
+    assert sent.path == "/v1/traces"
     assert sent.headers["content-type"] == "application/x-protobuf"
     resources = [
         {each.key: each.value.string_value for each in resource.resource.attributes}

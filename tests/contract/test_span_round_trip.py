@@ -8,52 +8,15 @@ import pytest
 
 from runglass.config.settings import Price
 from runglass.testing import RunningServer
+from tests.contract.test_export import FAILING, SIDE_BY_SIDE
 from tests.contract.test_span_export import send_to
-from tests.contract.wire import execute, http_for, ran
+from tests.contract.wire import WORDS, execute, http_for, ran
 from tests.servers import server_with
-
-PRICED = """
-slug: priced
-capture: full
-steps:
-  - id: each
-    type: loop
-    over: "[1, 2, 3]"
-    as: number
-    max_concurrency: 3
-    steps:
-      - {id: ask, type: llm, model: echo, system: be kind, prompt: "number {{ number }}"}
-      - id: check
-        type: code
-        retry: {max_attempts: 2, initial_delay_ms: 0}
-        code: |
-          if attempt == 1 and index == 1:
-              raise ValueError("not yet")
-          return {"text": text}
-  - id: both
-    type: parallel
-    branches:
-      left: [{id: l, type: llm, model: echo, prompt: "left of it"}]
-      right: [{id: r, type: wait, ms: 5}]
-  - id: route
-    type: condition
-    if: 1 > 2
-    then: [{id: yes, type: passthrough}]
-    else: [{id: no, type: llm, model: echo, prompt: "no"}]
-"""
-BROKEN = """
-slug: broken
-capture: full
-steps:
-  - {id: ask, type: llm, model: echo, prompt: "hi there"}
-  - {id: bad, type: code, retry: {max_attempts: 2, initial_delay_ms: 0}, code: 'raise ValueError("it broke")'}
-"""
-
 
 PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"))
 
 
-server = server_with(PRICED, BROKEN, prices={"echo": PRICE})
+server = server_with(WORDS, SIDE_BY_SIDE, FAILING, prices={"echo": PRICE}, capture="full")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,9 +47,9 @@ def usage(totals: dict[str, Any]) -> dict[str, Any]:
     return {"byModel": by_model, "tokens": totals["tokens"], "cost": totals.get("costUsd"), "counts": counts}
 
 
-@pytest.mark.parametrize("slug", ["priced", "broken"])
+@pytest.mark.parametrize("slug", ["words", "side-by-side", "failing"])
 def test_another_project_records_the_same_run(server: RunningServer, http: httpx2.Client, slug: str) -> None:
-    run_id = ran(http, slug)
+    run_id = ran(http, slug, message="a bb ccc")
     with send_to_project(server, f"seen-{slug}") as seen:
         (recorded,) = seen.get("/flow-runs").json()["runs"]
         trace = seen.get(f"/flow-runs/{recorded['id']}/trace").json()
@@ -105,8 +68,7 @@ def test_another_project_records_the_same_run(server: RunningServer, http: httpx
         assert (step["name"], step.get("parentSpanId")) == (span["name"], span.get("parentSpanId"))
         assert step["kind"] == ("llm" if span["name"].startswith("chat ") else "chain")
         assert step["status"] == ("failed" if "status" in span else "completed")
-    attempts = http.get(f"/flow-runs/{run_id}/trace").json()["steps"]
-    ours = [call for step in attempts for call in step.get("modelCalls", [])]
+    ours = [call for step in whole["steps"] for call in step.get("modelCalls", [])]
     theirs = [call for step in trace["steps"] for call in step.get("modelCalls", [])]
     assert sorted(map(told_of, theirs)) == sorted(map(told_of, ours)) != []
 
@@ -118,7 +80,7 @@ def told_of(call: dict[str, Any]) -> str:
 
 
 def test_its_own_project_records_nothing_of_it(server: RunningServer, http: httpx2.Client) -> None:
-    execute(http, "priced")
+    execute(http, "side-by-side")
     before = http.get("/flow-runs?limit=100").json()["runs"]
     send_to_project(server, "demo").close()
     assert http.get("/flow-runs?limit=100").json()["runs"] == before

@@ -32,7 +32,7 @@ class Busy:
     def __init__(self) -> None:
         self.asked_s: list[float] = []
 
-    def __call__(self, path: str, body: bytes) -> Reply:
+    def __call__(self, _: object) -> Reply:
         self.asked_s.append(time.monotonic())
         if len(self.asked_s) == 1:
             return Reply(429, {**JSON, "retry-after": str(RETRY_AFTER_S)}, b'{"error": {"message": "busy"}}')

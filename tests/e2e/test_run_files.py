@@ -97,7 +97,7 @@ def test_the_command_writes_to_stdout_where_the_file_is_a_dash(
 def test_a_command_that_is_stopped_leaves_no_part_of_a_file(run_id: str, tmp_path: Path) -> None:
     asked, stopped = threading.Event(), threading.Event()
 
-    def answer(path: str, body: bytes) -> Reply:
+    def answer(_: object) -> Reply:
         asked.set()
         stopped.wait()
         return Reply(200)

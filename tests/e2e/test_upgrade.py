@@ -28,6 +28,7 @@ from runglass.testing import RunningServer, running_server
 from tests.contract.wire import http_for
 from tests.e2e.command import runglass
 from tests.e2e.conftest import Printed
+from tests.outlines import rows_in
 from tests.postgres_server import postgres_server
 
 DATA = Path(__file__).parents[1] / "data"
@@ -139,24 +140,11 @@ def test_a_server_upgrades_the_folder_and_has_its_runs_with_all_that_follows_fro
         "message": "ValueError: asked to (line 2)",
         "stepId": "last",
     }
-    outline = http.get(f"/flow-runs/{completed['id']}/trace/outline").json()
-    columns = outline["columns"]
-    rows = zip(*(columns[name] for name in ("depth", "name", "status")), strict=True)
-    told = [(depth, outline["names"][name], outline["statuses"][status]) for depth, name, status in rows]
-    assert [name for depth, name, _ in told if not depth] == [
-        "ask",
-        "words",
-        "each",
-        "route",
-        "both",
-        "last",
-    ]
-    assert Counter(status for *_, status in told) == {
-        "completed": 18,
-        "failed": 3,
-        "retried": 2,
-        "skipped": 2,
-    }
+    rows = rows_in(http.get(f"/flow-runs/{completed['id']}/trace/outline").content)
+    tops = [row["name"] for row in rows if not row["depth"]]
+    assert tops == ["ask", "words", "each", "route", "both", "last"]
+    statuses = Counter(row["status"] for row in rows)
+    assert statuses == {"completed": 18, "failed": 3, "retried": 2, "skipped": 2}
 
 
 def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(

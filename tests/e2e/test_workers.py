@@ -53,7 +53,7 @@ class Held:
         self.let_go = threading.Event()
         self.asked = threading.Semaphore(0)
 
-    def __call__(self, path: str, body: bytes) -> Reply:
+    def __call__(self, _: object) -> Reply:
         self.asked.release()
         self.let_go.wait()
         return Reply(200, {"content-type": "text/event-stream"}, text_reply("done", usage=USAGE).body)

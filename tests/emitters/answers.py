@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from tests.emitters.ledger import Call, Usage
 
 TEXT = ["Bergen has ", "rain, ", "Lima has sun."]
@@ -274,7 +276,7 @@ def anthropic(body: dict[str, Any]) -> Answer:
         ) -> Frame:
             return Frame(json.dumps({"type": kind} | members), kind, told, is_last_to_leave)
 
-        begun = call.usage._replace(output=1, reasoning=0)
+        begun = replace(call.usage, output=1, reasoning=0)
         yield frame("message_start", begun, message=message(call, 1, content=[], stop_reason=None))
         for index, block in enumerate(blocks(call)):
             start, field, kind = (

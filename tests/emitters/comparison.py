@@ -12,6 +12,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec.structs import astuple
+
 from tests.emitters.answers import CITIES, TEXT
 from tests.emitters.ledger import Call, Usage
 from tests.emitters.readback import Told
@@ -114,5 +116,4 @@ def _cities(answer: dict[str, Any]) -> list[str]:
 
 
 def _sum(usages: Iterable[Usage]) -> Usage:
-    columns = list(zip(*usages, strict=True))
-    return Usage(*map(sum, columns)) if columns else Usage(0, 0)
+    return Usage(*map(sum, zip(*map(astuple, usages), strict=True)))

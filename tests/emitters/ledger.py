@@ -2,23 +2,22 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 
-class Usage(NamedTuple):
+class Usage(msgspec.Struct, frozen=True):
     """Tokens; cached and written ones are part of `input`, reasoning of `output`."""
 
-    input: int
-    output: int
+    input: int = 0
+    output: int = 0
     cached: int = 0
     cache_write: int = 0
     reasoning: int = 0
 
 
-@dataclass
-class Call:
+class Call(msgspec.Struct):
     """One request to the model server. `told` is the usage that its answer told, None where it told none."""
 
     case: str
@@ -33,22 +32,8 @@ class Call:
 
 
 def write(file: Path, calls: Iterable[Call]) -> None:
-    file.write_text("".join(json.dumps(_members(call)) + "\n" for call in calls), "utf-8")
+    file.write_text("".join(json.dumps(msgspec.to_builtins(call)) + "\n" for call in calls), "utf-8")
 
 
 def read(file: Path) -> list[Call]:
-    return [_call(json.loads(line)) for line in file.read_text("utf-8").splitlines()]
-
-
-def _members(call: Call) -> dict[str, object]:
-    told = call.told._asdict() if call.told else None
-    return asdict(call) | {"usage": call.usage._asdict(), "told": told}
-
-
-def _call(members: dict[str, object]) -> Call:
-    told, usage = members.pop("told"), members.pop("usage")
-    return Call(
-        **members,  # type: ignore[arg-type]
-        usage=Usage(**usage),  # type: ignore[arg-type]
-        told=Usage(**told) if told else None,  # type: ignore[arg-type]
-    )
+    return [msgspec.json.decode(line, type=Call) for line in file.read_text("utf-8").splitlines()]

@@ -14,12 +14,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from msgspec.structs import replace
+
 from tests.emitters.answers import Answer, Ask, anthropic, chat, embeddings, gemini, responses
-from tests.emitters.capture import Local, served
 from tests.emitters.ledger import Call, Usage
+from tests.http_server import listening
 
 APIS = {
     "completions": chat,
@@ -33,14 +35,21 @@ LEAVES_S = 10.0
 """So long a stream that the caller should leave waits for that."""
 
 
-class ModelServer(Local):
+class ModelServer(ThreadingHTTPServer):
     """`calls` is the ledger; a call has the `case` of its time."""
+
+    daemon_threads = True
+    case = ""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.calls: list[Call] = []
         self._failed: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
         if not isinstance(sys.exception(), ConnectionError):
@@ -54,7 +63,7 @@ class ModelServer(Local):
             if "[cached]" in ask.text:
                 reasoning = 0 if ask.api == "msg" else 16 + number
                 cache_write = 0 if ask.api == "gemini" else 128
-                usage = usage._replace(cached=512, cache_write=cache_write, reasoning=reasoning)
+                usage = replace(usage, cached=512, cache_write=cache_write, reasoning=reasoning)
             call = Call(
                 self.case, f"{ask.api}-{self.case}-{number}", ask.api, ask.model, usage, ask.is_stream
             )
@@ -69,7 +78,8 @@ class ModelServer(Local):
 
 @contextmanager
 def model_server() -> Iterator[ModelServer]:
-    with served(ModelServer()) as server:
+    server = ModelServer()
+    with listening(server):
         yield server
 
 

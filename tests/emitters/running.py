@@ -9,10 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from tests.emitters.capture import Export, collector
+from tests.emitters.capture import Collector, Export
 from tests.emitters.ledger import Call
 from tests.emitters.model_server import model_server
 from tests.emitters.table import Row
+from tests.http_server import answering
 
 HERE = Path(__file__).parent
 LONGEST_S = 240.0
@@ -40,15 +41,15 @@ class RowFailed(Exception):
     """The script of a row did not come to its end."""
 
 
-def run_row(row: Row, environments: Path, *, target: str | None = None, key: str = "") -> Ran:
-    """Runs all cases of a row; what it sends goes on to `target`, where there is one. Raises RowFailed."""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+def run_row(row: Row, environments: Path, *, target: str, key: str) -> Ran:
+    """Runs all cases of a row; what it sends goes on to `target`. Raises RowFailed."""
+    collected = Collector(row.name, target, {"Authorization": f"Bearer {key}"})
     versions: dict[str, str] = {}
     cannot: dict[str, str] = {}
     errors: dict[str, str | None] = {}
     with (
         model_server() as models,
-        collector(row.name, target, headers) as collected,
+        answering(collected.answer) as collector,
         TemporaryDirectory(prefix="emitter-") as folder,
     ):
         name, *words = row.script.split()
@@ -61,7 +62,7 @@ def run_row(row: Row, environments: Path, *, target: str | None = None, key: str
             command,
             # Some tell the commit of the folder that they are in.
             cwd=folder,
-            env=_environment(row, models.url, collected.url),
+            env=_environment(row, models.url, collector),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

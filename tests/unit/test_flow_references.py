@@ -172,10 +172,7 @@ def test_what_may_be_there_gets_a_warning_unless_the_text_goes_by_a_condition() 
     assert list(unmet_references({"slug": "a", "steps": steps})) == []
     steps[3]["branches"]["b"][0]["input"] = {"x": ["{{ steps.a1.seen }}"]}
     (finding,) = unmet_references({"slug": "a", "steps": steps})
-    assert (finding.is_warning, finding.path) == (
-        True,
-        ("steps", 3, "branches", "b", 0, "input", "x", 0),
-    )
+    assert (finding.is_warning, finding.path) == (True, ("steps", 3, "branches", "b", 0, "input", "x", 0))
     assert "runs in another branch of 'both' at the same time" in finding.message
 
 

@@ -37,11 +37,7 @@ def completed(*path: int) -> StepCompleted:
 @pytest.mark.parametrize("end", [completed(), RETRYING], ids=["completed", "retrying"])
 def test_what_is_reserved_is_given_back_at_the_end_of_the_attempt(end: KnownEvent) -> None:
     reservation = ModelReservation(number=1, model="echo", usd="0.5")
-    log: list[KnownEvent] = [
-        BEGUN,
-        started(),
-        StepModelReserved(**STEP, reservation=reservation),
-    ]
+    log: list[KnownEvent] = [BEGUN, started(), StepModelReserved(**STEP, reservation=reservation)]
     state = RunFold(RunSummary(id="", flow_id="", status="pending"))
     for event in log:
         state.apply(event)

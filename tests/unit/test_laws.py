@@ -149,8 +149,7 @@ async def test_an_event_that_changes_once_it_was_read_is_seen(database: Path) ->
         run_id, _ = await runs_of(store)
         before = await stored.kept_run(store, run_id)
     spoil(
-        database,
-        f"UPDATE event SET data = CAST(replace(data, '{{', '{{ ') AS blob) {OF_ENDED} AND seq = 3",
+        database, f"UPDATE event SET data = CAST(replace(data, '{{', '{{ ') AS blob) {OF_ENDED} AND seq = 3"
     )
     async with SqliteStore(database) as store:
         lies = stored.broken_as_a_whole(before, await stored.read_whole(store, run_id))

@@ -13,7 +13,7 @@ from runglass.bus.base import Bus, runs_of
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import ListPage, follow_runs
-from runglass.wire.query import RunQuery, first_id
+from runglass.wire.query import first_id
 from runglass.wire.query_parser import parse_run_query
 from tests.records import new_run
 
@@ -57,19 +57,11 @@ class Project:
         await self.bus.wake(runs_of(self.id))
 
     def follow(
-        self, query: str = "", *, after: int = 0, idle_s: float = 9_999, poll_s: float = 9_999
+        self, query: str = "", *, after: int = 0, poll_s: float = 9_999
     ) -> AsyncGenerator[ListPage, None]:
-        terms = parse_run_query(query, now=datetime.now(UTC)) if query else RunQuery()
-        return follow_runs(
-            self.store,
-            self.bus,
-            self.id,
-            terms,
-            after=after,
-            idle_s=idle_s,
-            poll_s=poll_s,
-            pause_s=0.0,
-        )
+        terms = parse_run_query(query, now=datetime.now(UTC))
+        where = self.store, self.bus, self.id
+        return follow_runs(*where, terms, after=after, idle_s=9_999, poll_s=poll_s, pause_s=0.0)
 
 
 @pytest.fixture

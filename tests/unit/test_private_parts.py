@@ -9,9 +9,7 @@ import runglass
 
 SOURCE = Path(runglass.__file__).parent
 TESTS = Path(__file__).parents[1]
-ALLOWED = {
-    "unit/test_others_parts.py": "pins private parts of httpx2, some of which are called like ours",
-}
+ALLOWED = {"unit/test_others_parts.py": "pins private parts of httpx2, some of which are called like ours"}
 DEFINED = re.compile(r"^ *([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*)(?:: [^=\n]+)? = ", re.MULTILINE)
 """Where a module or a class defines constants."""
 MAY_CHANGE = re.compile(r"setattr|delattr|patch|\.[A-Z][A-Z0-9_]* \W?= |['\"][A-Z0-9_]+['\"]: ")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.errors import APIError
-from runglass.wire.query import HIDES_PLAIN, Range
+from runglass.wire.query import Range
 from runglass.wire.query_parser import MOST_CHARS, MOST_TERMS, MOST_VALUES, parse_run_query
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -53,11 +53,7 @@ def refusal(text: str) -> tuple[str, int, str]:
         ("a,b text:a,b", [("text", ("a,b",), False), ("text", ("a,b",), False)]),
         (
             "step:words model:gpt-4o,echo error:CODE",
-            [
-                ("step", ("words",), False),
-                ("model", ("gpt-4o", "echo"), False),
-                ("error", ("CODE",), False),
-            ],
+            [("step", ("words",), False), ("model", ("gpt-4o", "echo"), False), ("error", ("CODE",), False)],
         ),
     ],
 )
@@ -99,15 +95,6 @@ def test_a_session_is_found_by_its_id_and_by_the_text_of_another_program() -> No
     ]
     ((_, words, _),) = parsed(f"session:{session.upper()}")
     assert words == (session,)
-
-
-def test_a_list_shows_plain_runs_where_it_is_asked_for_them() -> None:
-    for text in ("", "kind:executed,recorded", "-kind:plain", "-trigger:plain status:failed"):
-        query = parse_run_query(text, now=NOW)
-        assert query.listed() == query.plus(HIDES_PLAIN)
-    for text in ("kind:plain", "trigger:api,plain", "kind:recorded,plain status:failed"):
-        query = parse_run_query(text, now=NOW)
-        assert query.listed() == query
 
 
 def test_a_query_is_bounded() -> None:

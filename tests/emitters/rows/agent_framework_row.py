@@ -39,8 +39,4 @@ async def fanout():
 
 chat, tools, cached = questions(agent.run)
 cases = (chat, stream, tools, error_retry, cached, fanout)
-run(
-    cases,
-    flush,
-    libraries=["agent-framework-core", "agent-framework-openai", "openai"],
-)
+run(cases, flush, libraries=["agent-framework-core", "agent-framework-openai", "openai"])

@@ -20,8 +20,4 @@ def session(name):
         context.detach(token)
 
 
-run(
-    cases(session),
-    flush,
-    libraries=["traceloop-sdk", "opentelemetry-instrumentation-openai", "openai"],
-)
+run(cases(session), flush, libraries=["traceloop-sdk", "opentelemetry-instrumentation-openai", "openai"])

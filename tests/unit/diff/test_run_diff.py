@@ -206,11 +206,7 @@ B3 = ("b", (3,), 1)
             OK | {"modelCalls": [{"number": 1, "model": "m", "finishReason": "stop"}]},
             'model response differs at [0].errorCode: only in the first run, "TIMEOUT" and 1 more',
         ),
-        (
-            OK,
-            FAILED,
-            "status differs: completed / failed (TIMEOUT: late)",
-        ),
+        (OK, FAILED, "status differs: completed / failed (TIMEOUT: late)"),
     ],
 )
 def test_the_first_divergence_is_said_in_a_sentence(a: JsonObject, b: JsonObject, sentence: str) -> None:

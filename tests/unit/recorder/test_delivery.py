@@ -15,7 +15,7 @@ import pytest
 from runglass import Recorder
 from runglass.recorder.delivery import BATCH_STEPS
 from runglass.recorder.spans import OpenRun
-from tests.http_server import Reply, answering
+from tests.http_server import Reply, Request, answering
 
 
 class Receiver:
@@ -49,9 +49,10 @@ class Receiver:
 def receiver() -> Iterator[Receiver]:
     receiver = Receiver()
 
-    def take(_: str, body: bytes) -> Reply:
+    def take(request: Request) -> Reply:
         if receiver.is_away:
             return Reply(receiver.refusal)
+        body = request.body
         body = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
         for resource in msgspec.json.decode(body)["resourceSpans"]:
             spans = resource["scopeSpans"][0]["spans"]

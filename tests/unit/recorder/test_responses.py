@@ -16,7 +16,6 @@ from runglass.recorder.responses import Answer, StreamedAnswer, ToolCallAnswer, 
 from tests.emitters import answers, ledger
 
 TEXT = "".join(answers.TEXT)
-TOLD = ledger.Usage(1000, 90, cached=512, cache_write=128, reasoning=16)
 OPENAI_TOOL = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"properties": {"city": {}}}},
@@ -50,7 +49,7 @@ def ask(api: str, text: str, *, tools: bool = False) -> answers.Answer:
 
 def a_call(api: str) -> ledger.Call:
     # Anthropic's API tells no reasoning here.
-    usage = TOLD._replace(reasoning=0) if api == "messages" else TOLD
+    usage = ledger.Usage(1000, 90, 512, 128, 0 if api == "messages" else 16)
     return ledger.Call("case", "answer-1", api, "a-model", usage, is_stream=True)
 
 

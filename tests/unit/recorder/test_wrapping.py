@@ -25,6 +25,7 @@ ROWS = Path(__file__).parents[2] / "emitters" / "rows"
 OPENAI_MODEL, ANTHROPIC_MODEL = "gpt-5-mini", "claude-of-a-test"
 QUESTION: Any = [{"role": "user", "content": "What is the weather?"}]
 LONG: Any = [{"role": "user", "content": "Tell a tale. [long]"}]
+STREAMED: Any = {"model": OPENAI_MODEL, "messages": QUESTION, "stream_options": {"include_usage": True}}
 
 
 @pytest.fixture(scope="module")
@@ -208,48 +209,33 @@ def test_what_anthropic_caches_for_an_hour_has_its_own_price(recording: Recordin
 
 
 def test_each_api_says_what_was_asked(recordings: Callable[[str], Recording], clients: Clients) -> None:
-    def asked(flow: str, ask: Callable[[Recorder], Any]) -> dict[str, Any]:
+    def asked(flow: str, client: Any, ask: Callable[[Any], Any]) -> dict[str, Any]:
         recording = recordings(flow)
-        ask(recording.recorder)
+        ask(recording.recorder.wrap(client))
         _, call = recording.call()
         request: dict[str, Any] = call["request"]
         return request
 
-    def responses(recorder: Recorder) -> None:
-        client = recorder.wrap(clients.of_openai())
-        client.responses.create(model=OPENAI_MODEL, input="Rain?", instructions="Be brief.")
-
-    def embeddings(recorder: Recorder) -> None:
-        recorder.wrap(clients.of_openai()).embeddings.create(model="small", input=["rain", "sun"])
-
-    def messages(recorder: Recorder) -> None:
-        client = recorder.wrap(clients.of_anthropic())
-        client.messages.create(model=ANTHROPIC_MODEL, max_tokens=9, system="Be brief.", messages=QUESTION)
-
-    request = asked("asked-responses", responses)
+    given: Any = {"model": OPENAI_MODEL, "input": "Rain?", "instructions": "Be brief."}
+    request = asked("responses", clients.of_openai(), lambda client: client.responses.create(**given))
     assert (request["system"], request["messages"]) == ("Be brief.", [{"role": "user", "content": "Rain?"}])
-    request = asked("asked-messages", messages)
-    assert (request["system"], request["messages"], request["settings"]) == (
-        "Be brief.",
-        QUESTION,
-        {"max_tokens": 9},
-    )
-    request = asked("asked-embeddings", embeddings)
+    given = {"model": ANTHROPIC_MODEL, "max_tokens": 9, "system": "Be brief.", "messages": QUESTION}
+    request = asked("messages", clients.of_anthropic(), lambda client: client.messages.create(**given))
+    assert (request["system"], request["messages"]) == ("Be brief.", QUESTION)
+    assert request["settings"] == {"max_tokens": 9}
+    given = {"model": "small", "input": ["rain", "sun"]}
+    request = asked("embeddings", clients.of_openai(), lambda client: client.embeddings.create(**given))
     assert [message["content"] for message in request["messages"]] == ["rain", "sun"]
 
 
 def chunks_of_openai(client: Any) -> list[Any]:
-    stream = client.chat.completions.create(
-        model=OPENAI_MODEL, messages=QUESTION, stream=True, stream_options={"include_usage": True}
-    )
+    stream = client.chat.completions.create(**STREAMED, stream=True)
     assert type(stream) is openai.Stream
     return [*stream]
 
 
 def events_of_openai(client: Any) -> list[Any]:
-    with client.chat.completions.stream(
-        model=OPENAI_MODEL, messages=QUESTION, stream_options={"include_usage": True}
-    ) as events:
+    with client.chat.completions.stream(**STREAMED) as events:
         return [*events, events.get_final_completion()]
 
 
@@ -259,10 +245,7 @@ def events_of_responses(client: Any) -> list[Any]:
 
 
 def raw_chunks_of_openai(client: Any) -> list[Any]:
-    raw = client.chat.completions.with_raw_response.create(
-        model=OPENAI_MODEL, messages=QUESTION, stream=True, stream_options={"include_usage": True}
-    )
-    return [*raw.parse()]
+    return [*client.chat.completions.with_raw_response.create(**STREAMED, stream=True).parse()]
 
 
 def raw_events_of_responses(client: Any) -> list[Any]:
@@ -281,9 +264,7 @@ def events_of_anthropic(client: Any) -> list[Any]:
 
 async def async_chunks_of_openai(client: Any) -> list[Any]:
     async with client:
-        chunks = await client.chat.completions.create(
-            model=OPENAI_MODEL, messages=QUESTION, stream=True, stream_options={"include_usage": True}
-        )
+        chunks = await client.chat.completions.create(**STREAMED, stream=True)
         return [chunk async for chunk in chunks]
 
 

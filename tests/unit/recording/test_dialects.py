@@ -1,9 +1,12 @@
 """Spans of every dialect are read into our words, their tokens add up, and nothing of them is lost."""
 
+import gzip
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,19 +15,20 @@ from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from runglass.recording.dialects import interpret, interpret_log
-from runglass.recording.dialects.messages import (
-    messages_of,
-    response_of,
-    system_of,
-    tools_of,
-    without_system,
-)
+from runglass.recording.dialects.messages import messages_of, response_of, system_of, tools_of, without_system
 from runglass.recording.dialects.synonyms import INDEXED, SYNONYMS
-from runglass.recording.received import ReceivedLog, ReceivedSpan
+from runglass.recording.otlp import Signal
+from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused, SpanLink
 from tests.emitters import fixtures
-from tests.unit.recording.emitted import CASES, START_NS, Case, log, sent_by, span
+from tests.otlp_standard import items_of
+from tests.unit.recording.emitted import START_NS, log, span
+
+Json = dict[str, Any]
+CASES: dict[str, Json] = YAML(typ="safe").load(Path(__file__).with_name("dialects.yaml"))
+del CASES["shared"]
 
 
 def told(sent: ReceivedSpan | ReceivedLog) -> dict[str, Any]:
@@ -34,12 +38,37 @@ def told(sent: ReceivedSpan | ReceivedLog) -> dict[str, Any]:
     return found
 
 
+def as_sent(attributes: Json) -> Json:
+    """With JSON texts in place of objects."""
+
+    def is_object(value: Any) -> bool:
+        return isinstance(value, dict) or (isinstance(value, list) and isinstance(value[0], dict))
+
+    return {key: json.dumps(value) if is_object(value) else value for key, value in attributes.items()}
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_a_span_is_read_into_our_words(case: Case) -> None:
-    state = told(case.sent)
-    assert {name: state.get(name) for name in case.state} == case.state
+def test_a_span_is_read_into_our_words(case: Json) -> None:
+    about = case.get("span", {})
+    about["links"] = [SpanLink(*link) for link in about.get("links", ())]
+    events = [(name, as_sent(attributes)) for name, attributes in case.get("events", ())]
+    sent = log(**case["log"]) if "log" in case else span(as_sent(case["sent"]), *events, **about)
+    state = told(sent)
     call = state.get("modelCalls", [{}])[0]
-    assert {name: call.get(name) for name in case.call} == case.call
+    assert {name: state.get(name) for name in case["state"]} == case["state"]
+    assert {name: call.get(name) for name in case.get("call", {})} == case.get("call", {})
+
+
+def sent_by(row: str) -> Iterator[tuple[str, ReceivedSpan | ReceivedLog]]:
+    """All that a library has sent, each with the name of its case."""
+    for case in fixtures.read(row).cases:
+        for path, headers, body in case.exports:
+            if not path.endswith("/metrics"):
+                body = gzip.decompress(body) if "Content-Encoding" in headers else body
+                signal: Signal = "logs" if path.endswith("/logs") else "traces"
+                for item in items_of(body, signal, is_json="json" in headers.get("Content-Type", "")):
+                    if not isinstance(item, Refused):
+                        yield case.name, item
 
 
 QUESTION = re.compile("What is the weather|weather of Oslo and Lima")

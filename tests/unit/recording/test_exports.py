@@ -149,6 +149,7 @@ async def test_a_store_with_a_recorded_run_is_sound_and_its_log_imports_again(tm
         await house.time_passes(SETTLE_S)
         run, trace = await house.run(), await house.trace()
         stored = [data for _, data in await store.events(run.no, after=0, limit_bytes=1 << 20)]
+    assert run.session_id is not None
     assert (run.status, run.session_id) == ("completed", trace.flow_run.session_id)
     assert check(tmp_path / "db", every_run=True, tell=lambda *_: None).problems == []
     header = RunHeader(
