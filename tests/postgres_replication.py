@@ -35,8 +35,8 @@ class OwnServer:
         self._programs = programs
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, **options: str) -> None:
-        """Starts the server; returns when it answers."""
+    def start(self, **options: str) -> subprocess.Popen[bytes]:
+        """Starts the server; returns its process when it answers."""
         fixed = {"port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
         # The tests' server, which this is a copy of, shows commits that are not written yet.
         fixed["synchronous_commit"] = "on"
@@ -49,6 +49,7 @@ class OwnServer:
                 user=SYSTEM_USER if os.geteuid() == 0 else None,
             )
         eventually(lambda: self._tried("SELECT 1"))
+        return self._process
 
     def kill(self) -> None:
         """Ends the server and its processes at once, as a crash does."""

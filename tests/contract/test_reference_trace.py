@@ -13,7 +13,7 @@ from tests.contract.test_stepping import WALK
 from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
 from tests.contract.wire import FLOWS, ran, refusal, walked
 from tests.laws.law import require
-from tests.laws.told import Told, broken_by_readers
+from tests.laws.stored import Told, broken_by_readers
 from tests.reference_fold import JsonObject
 from tests.servers import server_with
 

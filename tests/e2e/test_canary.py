@@ -4,6 +4,5 @@ from tests.prove.canary import MODES, WAYS, canary
 
 
 def test_canaries_are_found_where_the_mode_keeps_them_and_nowhere_else() -> None:
-    table = canary()
-    assert len(table) == 2 + sum(map(len, WAYS.values()))
-    assert table[0].split() == ["way", "place", *MODES]
+    (told,) = canary()
+    assert told.startswith(f"{len(WAYS)} ways in {len(MODES)} modes")

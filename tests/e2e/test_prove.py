@@ -9,8 +9,7 @@ import pytest
 from tests.prove import cuts
 from tests.prove.clustering.network import Link
 from tests.prove.kill import kill
-from tests.prove.proxied import break_live
-from tests.prove.readers import KINDS, Kind
+from tests.prove.proxied import KINDS, Kind, break_live
 from tests.prove.recorded import Recording, record
 
 STRIDE = 127

@@ -32,13 +32,10 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.sse import Decoder, frame
 from tests.conformance.stores import STORES, batch, make_run
-from tests.gains.timing import growth, seconds
+from tests.gains.timing import LINEAR, growth, seconds
 from tests.postgres_server import postgres_database
 from tests.records import new_run
 from tests.unit.cli.test_outline_tree import grid
-
-LINEAR = 24
-"""Eight times the size may take eight times as long, or three times that."""
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,19 @@
 `make gains` runs them one by one: beside other tests on the same cores they would tell of these.
 """
 
+import asyncio
+import time
+
 import msgspec
 import pytest
 
+from runglass.config.settings import Settings
+from runglass.engine.models.gateway import ModelGateway, ModelRequest
 from runglass.log.trace import RunSummary, StepTrace, Trace
 from runglass.support.json_weight import weighs_more
 from runglass.wire.sse import Decoder
 from tests.gains.timing import seconds
+from tests.unit.engine.fake_provider import FakeProvider, text_reply
 
 
 def trace_json(steps: int) -> bytes:
@@ -88,3 +94,41 @@ def test_the_heaviest_that_is_taken_is_read_about_as_quickly_as_many_small_value
     assert not weighs_more(made_up, most)
     objects = b"[%s]" % b",".join([b"[]"] * (most // 2))
     assert seconds(lambda: msgspec.json.decode(made_up)) < 4 * seconds(lambda: msgspec.json.decode(objects))
+
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 200, "total_tokens": 201}
+
+ANSWER = text_reply(*["word "] * 200, usage=USAGE)
+REQUEST = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hi"}])
+
+
+async def seconds_a_turn(models: ModelGateway, fake: FakeProvider, streams: int) -> float:
+    """Time on the processor that a turn of the loop takes while so many answers come as fast as they can."""
+    fake.replies += [ANSWER] * streams
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    began = time.thread_time()
+    await asyncio.gather(*(models.complete(REQUEST, lambda text: None) for _ in range(streams)))
+    took = time.thread_time() - began
+    counting.cancel()
+    return took / turns
+
+
+async def test_many_streams_hold_the_loop_no_longer_than_one() -> None:
+    """About as long now; thirty times as long where each took its part of each turn."""
+    async with (
+        FakeProvider.serving() as fake,
+        ModelGateway(Settings(providers={"local": fake.base_url})) as models,
+    ):
+        # Loads the library.
+        fake.replies.append(ANSWER)
+        await models.complete(REQUEST, lambda text: None)
+        alone = await seconds_a_turn(models, fake, 1)
+        assert await seconds_a_turn(models, fake, 30) < 5 * alone

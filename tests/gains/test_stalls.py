@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_large_redaction import COPY, SETTINGS, slow_text
-from tests.contract.test_limits import FLOW, HOSTILE, LIMIT_MS, PATH, override
-from tests.contract.wire import http_for, refusal
+from tests.contract.test_limits import FLOW, HOSTILE, LIMIT_MS, override
+from tests.contract.wire import http_for
 
 LOOP_WATCH = "runglass.server.http.loop_watch"
 SLOW_TURN_MS = 100
@@ -43,92 +43,72 @@ def neighbour(server: RunningServer) -> Iterator[list[float]]:
         thread.join()
 
 
-@pytest.fixture(autouse=True)
-def _stalls_are_heard(caplog: pytest.LogCaptureFixture) -> None:
+class Sent(NamedTuple):
+    """What is sent to `slug`, whose flow is that and has run once before, on a server with these settings."""
+
+    settings: dict[str, Any]
+    flow: str
+    slug: str
+    body: dict[str, Any]
+    statuses: tuple[int, ...] = (200,)
+
+
+FAILING = "slug: failing\nsteps:\n- {step}\n"
+FAILURES = {
+    "step": "{id: work, type: code, code: 'raise ValueError(\"no\")'}",
+    "loop": "{id: each, type: loop, over: '1', steps: [{id: inner, type: passthrough}]}",
+}
+MANY_KEYS = {f"k{number}x": "value" for number in range(60_000)} | {"password": "hunter2"}
+LIMITED = {"capture": "full", "check_time_limit_ms": LIMIT_MS}
+PATIENT = {"check_time_limit_ms": 60_000}
+LARGE = {
+    "a prompt of a megabyte": override("answer", prompt="{{ message }}" * 70_000),
+    "many lists": {"message": "x", "parameters": {"rows": [[]] * 300_000}},
+}
+SENT: dict[str, Sent] = {
+    **{
+        name: Sent(LIMITED, FLOW, "victim", body, statuses=(422, 500)) for name, (body, *_) in HOSTILE.items()
+    },
+    **{name: Sent(PATIENT, FLOW, "victim", body) for name, body in LARGE.items()},
+    # What an input tells by its keys must not come back in the error: each of them has to be judged.
+    **{
+        f"many keys, and a failure of a {name}": Sent(
+            {"capture": "redacted"},
+            FAILING.format(step=step),
+            "failing",
+            {"parameters": MANY_KEYS},
+            statuses=(500,),
+        )
+        for name, step in FAILURES.items()
+    },
+    "a large redaction": Sent(SETTINGS, COPY, "copy", {"parameters": slow_text()}),
+}
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_what_a_caller_sends_does_not_stall_the_loop(caplog: pytest.LogCaptureFixture, name: str) -> None:
     caplog.set_level(logging.DEBUG, LOOP_WATCH)
+    settings, flow, slug, body, statuses = SENT[name]
+    path, content = f"/seq/acme/demo/{slug}/execute", json.dumps(body).encode()
+    with running_server(stall_log_ms=100, **settings) as server, http_for(server, server.key) as http:
+        server.push(flow)
+        http.post(path, json={"message": "x"})
+        caplog.clear()
+        with neighbour(server) as took:
+            began = time.monotonic()
+            answer = http.post(path, content=content, headers={"Idempotency-Key": "once"})
+            lasted = time.monotonic() - began
+    assert answer.status_code in statuses, answer.text[:300]
+    stalls = own_stalls(caplog.records)
+    if body.get("parameters") is MANY_KEYS:
+        # Other lines tell of the JSON, whose decoding nothing interrupts.
+        stalls = [line for line in stalls if ".redaction." in line]
+    assert stalls == []
+    if name == "a large redaction":
+        assert lasted > 0.5, "it took long, and all the while others were served"
+        assert len(took) > 10
 
 
 def own_stalls(records: list[logging.LogRecord]) -> list[str]:
     told = [record.getMessage() for record in records if record.name == LOOP_WATCH]
     return [line for line in told if int(re.findall(r"(\d+) ms", line)[1]) > SLOW_TURN_MS]
-
-
-@pytest.mark.parametrize("attack", HOSTILE)
-def test_a_hostile_request_does_not_stall_the_loop(caplog: pytest.LogCaptureFixture, attack: str) -> None:
-    content = json.dumps(HOSTILE[attack][0]).encode()
-    with (
-        running_server(capture="full", check_time_limit_ms=LIMIT_MS, stall_log_ms=100) as server,
-        http_for(server, server.key) as http,
-    ):
-        server.push(FLOW)
-        http.post(f"{PATH}/execute", json={"message": "x"})
-        with neighbour(server):
-            answer = http.post(f"{PATH}/execute", content=content, headers={"Idempotency-Key": "once"})
-            assert answer.status_code in (422, 500)
-    assert own_stalls(caplog.records) == []
-
-
-@pytest.mark.parametrize(
-    "body",
-    [override("answer", prompt="{{ message }}" * 70_000), {"parameters": {"rows": [[]] * 300_000}}],
-    ids=["a prompt of a megabyte", "many lists"],
-)
-def test_a_large_request_that_is_allowed_does_not_stall_the_loop(
-    caplog: pytest.LogCaptureFixture, body: dict[str, Any]
-) -> None:
-    content = json.dumps({"message": "x", **body}).encode()
-    with (
-        running_server(check_time_limit_ms=60_000, stall_log_ms=100) as patient,
-        http_for(patient, patient.key) as client,
-    ):
-        patient.push(FLOW)
-        client.post(f"{PATH}/execute", json={"message": "x"})
-        with neighbour(patient):
-            answer = client.post(f"{PATH}/execute", content=content)
-    assert answer.status_code == 200, answer.text[:300]
-    assert own_stalls(caplog.records) == []
-
-
-FAILING = """
-slug: failing-{name}
-steps:
-- {step}
-"""
-FAILURES = {
-    "step": "{id: work, type: code, code: 'raise ValueError(\"no\")'}",
-    "loop": "{id: each, type: loop, over: '1', steps: [{id: inner, type: passthrough}]}",
-}
-
-
-@pytest.mark.parametrize("name", FAILURES)
-def test_a_failure_with_many_keys_in_its_input_does_not_stall_the_loop(
-    caplog: pytest.LogCaptureFixture, name: str
-) -> None:
-    """What the input tells by its keys must not come back in the error: each of them has to be judged."""
-    with running_server(capture="redacted", stall_log_ms=100) as own, http_for(own, own.key) as client:
-        own.push(FAILING.format(name=name, step=FAILURES[name]))
-        given = {f"k{number}x": "value" for number in range(60_000)} | {"password": "hunter2"}
-        content = json.dumps({"parameters": given}).encode()
-        caplog.clear()
-        with neighbour(own):
-            answer = client.post(f"/seq/acme/demo/failing-{name}/execute", content=content)
-        assert refusal(answer) == (500, "STEP_FAILED")
-    # Other lines tell of the JSON, whose decoding nothing interrupts.
-    assert [line for line in own_stalls(caplog.records) if ".redaction." in line] == []
-
-
-def test_a_large_redaction_does_not_stall_the_loop(caplog: pytest.LogCaptureFixture) -> None:
-    with running_server(stall_log_ms=100, **SETTINGS) as server, http_for(server, server.key) as http:
-        server.push(COPY)
-        content = json.dumps({"parameters": slow_text()}).encode()
-        http.post("/seq/acme/demo/copy/execute", json={"parameters": {}})
-        caplog.clear()
-        with neighbour(server) as took:
-            began = time.monotonic()
-            answer = http.post("/seq/acme/demo/copy/execute", content=content)
-            lasted = time.monotonic() - began
-        assert answer.status_code == 200
-    assert own_stalls(caplog.records) == []
-    # It took long, and all the while others were served.
-    assert lasted > 0.5
-    assert len(took) > 10

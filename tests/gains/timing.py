@@ -3,6 +3,9 @@
 import time
 from collections.abc import Callable
 
+LINEAR = 24
+"""Eight times the size may take eight times as long, or three times that."""
+
 
 def seconds(work: Callable[[], object]) -> float:
     """Time on the processor, the best of five: what others do on the machine does not count."""

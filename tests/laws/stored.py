@@ -1,7 +1,9 @@
-"""What a store keeps of runs beside their events must be what these add up to: rows, attempts and money.
+"""What a store keeps of runs beside their events must be what these add up to, and what readers are told.
 
 Everything is read through the protocol of stores, so the laws hold for each kind of them. A run is read as of
 one moment; nobody may write to its project while the sums of a project are compared.
+
+More than 300 lines: laws of rows, attempts, money and readers, which all hold up one log.
 """
 
 import json
@@ -22,7 +24,7 @@ from runglass.store.records import RECORDED, Project, RawRow, RunNumbers, RunRec
 from runglass.wire.query import RunQuery
 from tests.laws.law import Differences, Lie, Lies, named, require
 from tests.laws.log import Log
-from tests.reference_fold import reference_attempts, reference_trace
+from tests.reference_fold import JsonObject, reference_attempts, reference_trace
 
 ALL = sys.maxsize
 MANY = 1_000_000
@@ -330,3 +332,44 @@ async def broken_in(store: Store, org: str, name: str) -> list[Lie]:
         found += [lie for seq, data in whole.events for lie in log.add(seq, data)]
         found += [*broken_as_a_whole(log, whole), *broken_by_itself(log)]
     return found + await broken_in_project(store, project, logs)
+
+
+class Told(NamedTuple):
+    """What readers were told of one run: its `events` so far, its trace, and all attempts of some steps.
+
+    `listed` is its entry in the list of runs, None where it was not there.
+    """
+
+    run_id: str
+    events: list[JsonObject]
+    trace: JsonObject
+    listed: JsonObject | None
+    attempts: dict[str, JsonObject]
+
+
+def broken_by_readers(told: Told, *, of_before: bool = False) -> Lies:
+    """Each law that is broken. A program `of_before` tells nothing that it does not know."""
+    yield from the_trace_is_the_fold_of_the_stream(told, of_before)
+    yield from the_list_tells_what_the_trace_tells(told)
+    yield from all_attempts_of_a_step_are_told(told)
+
+
+@named("the trace that is sent is the fold of the stream")
+def the_trace_is_the_fold_of_the_stream(told: Told, of_before: bool) -> Differences:
+    expected = reference_trace(told.events)
+    if of_before:
+        known = told.trace["flowRun"].keys()
+        expected["flowRun"] = {name: expected["flowRun"][name] for name in expected["flowRun"] & known}
+    yield as_text(told.trace), as_text(expected)
+
+
+@named("the list of runs tells what the trace tells")
+def the_list_tells_what_the_trace_tells(told: Told) -> Differences:
+    run: dict[str, Any] = told.trace["flowRun"]
+    yield told.listed, {name: value for name, value in run.items() if name not in ("input", "result")}
+
+
+@named("all attempts of a step are told, by iteration, then by number")
+def all_attempts_of_a_step_are_told(told: Told) -> Differences:
+    for step_id, attempts in told.attempts.items():
+        yield as_text(attempts), as_text(reference_attempts(step_id, told.events))

@@ -2,10 +2,10 @@
 
 Processes are killed, stopped, frozen beyond their lease, cut off from the database one way or both, and given
 wrong clocks; the database and the bus are killed, frozen and restarted. What breaks when follows from the
-seed (`clustering/plan.py`). After each round all is well again, every run must come to its end, and the laws
-of `prove kill` must hold of it, whichever server is asked; no process may have written to a run that another
-one had got, or dated an event by another clock than the database's, and waits that went on elsewhere must
-have ended in time. At the end a store that ignores fences must be found out, and so must programs with a
+seed (`clustering/member.py`). After each round all is well again, every run must come to its end, and the
+laws of `prove kill` must hold of it, whichever server is asked; no process may have written to a run that
+another one had got, or dated an event by another clock than the database's, and waits that went on elsewhere
+must have ended in time. At the end a store that ignores fences must be found out, and so must programs with a
 fault: waits that begin anew or end at once in the next process, and events dated by the process's own clock.
 """
 
@@ -21,10 +21,10 @@ from runglass.store.postgres.integrity import check
 from runglass.store.postgres.store import PostgresStore
 from tests.prove.child import PLANTS
 from tests.prove.clustering.cluster import NAMES, Cluster, Shape, services
-from tests.prove.clustering.hands import hands_of, misdated, zombies
-from tests.prove.clustering.plan import LEASE_S, Fault, Kind, plan
-from tests.prove.killing.book import Book
+from tests.prove.clustering.database import hands_of, misdated, zombies
+from tests.prove.clustering.member import LEASE_S, Fault, Kind, plan
 from tests.prove.killing.laws import Laws
+from tests.prove.killing.line import Book
 from tests.prove.killing.load import Findings, Load, judge
 
 ROUND = 50

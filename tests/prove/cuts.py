@@ -14,10 +14,8 @@ from multiprocessing import get_context
 
 import msgspec
 
-from tests.prove.proxied import break_live
-from tests.prove.readers import KINDS, Kind, as_one_lie, expected, noted, reader
-from tests.prove.recorded import Recording, record
-from tests.prove.replay import WAYS, Cut, Reading, Replay
+from tests.prove.proxied import KINDS, Kind, as_one_lie, break_live, expected, noted, reader
+from tests.prove.recorded import WAYS, Cut, Reading, Recording, Replay, record
 
 PROCESSES = 2
 MOST_CUTS = 6

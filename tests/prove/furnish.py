@@ -14,8 +14,7 @@ from runglass.store.base import Store
 from runglass.store.keys import make_key
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Role
-from tests.prove.killing.book import PLACE
-from tests.prove.killing.flows import FLOWS
+from tests.prove.killing.flows import FLOWS, PLACE
 
 
 async def furnish(store: Store, place: str, flows: Iterable[str] = (), *, role: Role = "admin") -> str:

@@ -6,11 +6,10 @@ order, and what is made to do harm, is in `tests/unit/recording`.
 
 import asyncio
 import random
-import shutil
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -22,11 +21,14 @@ from runglass.config.settings import Settings
 from runglass.log.events import RunStarted, StepRecorded, decode_event
 from runglass.runtime.composition import check_store, open_store, upgrade_store
 from runglass.store.base import Store
-from runglass.store.records import Project, RunRecord
+from runglass.store.records import Project
+from tests.laws.stored import ALL, listed_runs
 from tests.ports import free_port
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import postgres_database, stop_postgres
 from tests.prove.furnish import furnish
+from tests.prove.killing.load import judge
 from tests.prove.killing.server import KilledServer
+from tests.records import there
 from tests.unit.recording.test_otlp import pair, span, traces
 
 BEGAN_NS = 1_790_000_000_000_000_000
@@ -49,12 +51,8 @@ class Sent(NamedTuple):
     number: int
 
 
-def trace_id(trace: int) -> str:
-    return f"{trace:032x}"
-
-
-def span_id(number: int) -> str:
-    return f"{number:016x}"
+def span_id(trace: int, number: int) -> str:
+    return f"{trace:08x}{number:08x}"
 
 
 def body(spans: Iterable[Sent]) -> bytes:
@@ -65,9 +63,9 @@ def body(spans: Iterable[Sent]) -> bytes:
 def _span(trace: int, number: int) -> Span:
     began_ns = BEGAN_NS + number * 1_000_000
     return span(
-        number,
+        span_id=bytes.fromhex(span_id(trace, number)),
         trace_id=trace.to_bytes(16),
-        parent_span_id=(number // 2).to_bytes(8) if number > 1 else b"",
+        parent_span_id=bytes.fromhex(span_id(trace, number // 2)) if number > 1 else b"",
         kind=1,
         start_time_unix_nano=began_ns,
         end_time_unix_nano=began_ns + 900_000,
@@ -146,62 +144,48 @@ async def post(http: httpx2.AsyncClient, url: str, data: bytes, book: Book) -> N
         await asyncio.sleep(PAUSE_S)
 
 
-AT_ONCE = 500
-
-
 async def faults(store: Store, project: Project, sizes: Mapping[int, int]) -> list[str]:
     """What is missing of these traces, was stored twice, or was taken for a run that somebody executes."""
     found: list[str] = []
-    traces = list(sizes)
-    for first in range(0, len(traces), AT_ONCE):
-        some = traces[first : first + AT_ONCE]
-        newest = await store.recorded_traces(project.id, [trace_id(trace) for trace in some])
-        for trace in some:
-            stored = newest.get(trace_id(trace))
-            if stored is None or stored.run is None:
-                found.append(f"nothing is stored of trace {trace}")
-            else:
-                found += [
-                    f"trace {trace}: {fault}" async for fault in _of_trace(store, stored.run, sizes[trace])
-                ]
-    return found
-
-
-async def _of_trace(store: Store, newest: RunRecord, size: int) -> AsyncIterator[str]:
-    seen: dict[str, int] = {}
-    run: RunRecord | None = newest
-    while run is not None:
+    stored: Counter[str] = Counter()
+    begun: Counter[str] = Counter()
+    for run_id in await listed_runs(store, project):
+        run = there(await store.run(run_id))
+        events = [decode_event(data) for _, data in await store.events(run.no, after=0, limit_bytes=ALL)]
+        spans = [event.span.span_id for event in events if isinstance(event, StepRecorded)]
+        numbers = {each[:8] for each in spans}
         if run.claims or run.fence != 1:
-            yield f"run {run.id} was claimed"
-        first_id = None
-        for _, data in await store.events(run.no, after=0, limit_bytes=sys.maxsize):
-            event = decode_event(data)
-            if isinstance(event, RunStarted):
-                first_id = event.continues
-            elif isinstance(event, StepRecorded):
-                seen[event.span.span_id] = seen.get(event.span.span_id, 0) + 1
-        run = None if first_id is None else await store.run(first_id)
-    expected = {span_id(number) for number in range(1, size + 1)}
-    if missing := expected - seen.keys():
-        yield f"{len(missing)} of {size} spans are missing, such as {min(missing)}"
-    if more := seen.keys() - expected:
-        yield f"{len(more)} spans were never sent, such as {min(more)}"
-    if twice := [each for each, times in seen.items() if times > 1]:
-        yield f"{len(twice)} spans were stored more than once, such as {min(twice)}"
+            found.append(f"run {run_id} was claimed")
+        if len(numbers) != 1:
+            found.append(f"run {run_id} holds spans of {len(numbers)} traces")
+        # A long trace goes on in another run.
+        if any(isinstance(event, RunStarted) and event.continues is None for event in events):
+            begun.update(numbers)
+        stored.update(spans)
+    sent = {span_id(trace, number) for trace, size in sizes.items() for number in range(1, size + 1)}
+    for what, odd in (
+        ("spans are missing", sent - stored.keys()),
+        ("spans were never sent", stored.keys() - sent),
+        ("spans were stored more than once", {each for each, times in stored.items() if times > 1}),
+        ("traces stand in several runs", {each for each, times in begun.items() if times > 1}),
+    ):
+        if odd:
+            found.append(f"{len(odd)} {what}, such as {min(odd)}")
+    return found
 
 
 PLACE = "acme/prove"
 LIFE_S = (0.3, 8.0)
 """How long a server lives before it is killed, once it accepts."""
-MOST_TOLD = 20
 
 
 async def ingest(spans: int = 1_000_000, kills: int = 40, seed: int = 0) -> list[str]:
     """So many spans on each kind of store, with so many kills. Raises AssertionError."""
     told: list[str] = []
     for kind in ("SQLite", "PostgreSQL"):
-        async with _settings(kind) as settings, KilledServer.made(settings) as server:
-            told += [f"{kind}: {line}" for line in await _prove(server, spans, kills, seed)]
+        with _settings(kind) as settings:
+            async with KilledServer.made(settings) as server:
+                told += [f"{kind}: {line}" for line in await _prove(server, spans, kills, seed)]
     return told
 
 
@@ -224,9 +208,9 @@ async def _prove(server: KilledServer, spans: int, kills: int, seed: int) -> lis
         server.kill()
         await server.gone.wait()
     async with open_store(settings) as store:
-        _judge(await faults(store, project, book.sizes), "after the last kill")
+        judge(await faults(store, project, book.sizes), "after the last kill")
     checked = await asyncio.to_thread(check_store, settings, every_run=True, tell=lambda *_: None)
-    _judge(checked.problems, "what is stored beside the logs")
+    judge(checked.problems, "what is stored beside the logs")
     return [
         f"{spans:,} spans of {len(book.sizes):,} traces in {took_s:.0f} s, {killed} kills,"
         f" {book.requests:,} requests acknowledged, of which {book.repeats:,} were repeats,"
@@ -250,23 +234,14 @@ async def _kill(server: KilledServer, sending: "asyncio.Task[None]", kills: int,
     return killed
 
 
-def _judge(lies: list[str], place: str) -> None:
-    assert not lies, "\n".join([f"{place}: {len(lies)} lies", *lies[:MOST_TOLD]])
-
-
-@asynccontextmanager
-async def _settings(kind: str) -> AsyncIterator[Settings]:
-    folder = Path(tempfile.mkdtemp(prefix="runglass-ingest-"))
-    postgres = PostgresServer() if kind == "PostgreSQL" else None
-    try:
+@contextmanager
+def _settings(kind: str) -> Iterator[Settings]:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="runglass-ingest-"))
+        store = None
+        if kind == "PostgreSQL":
+            stack.callback(stop_postgres)
+            store = stack.enter_context(postgres_database())
         yield Settings(
-            data=folder,
-            port=free_port(),
-            store=None if postgres is None else await postgres.database_of(folder),
-            log_level="warning",
-            stop_grace_s=0.1,
+            data=Path(folder), port=free_port(), store=store, log_level="warning", stop_grace_s=0.1
         )
-    finally:
-        if postgres is not None:
-            postgres.stop()
-        shutil.rmtree(folder)

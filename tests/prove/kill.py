@@ -8,7 +8,6 @@ everything must have come to its end, and every reader be told the same.
 import asyncio
 import random
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,13 +23,11 @@ from runglass.config.settings import Settings
 from runglass.store.sqlite.store import SqliteStore
 from tests.ports import free_port
 from tests.prove.furnish import furnish_kill
-from tests.prove.killing.book import Book
+from tests.prove.killing.flows import Outside
 from tests.prove.killing.laws import Laws, faults
-from tests.prove.killing.line import TIMEOUT_S, Line
+from tests.prove.killing.line import TIMEOUT_S, Book, Line, disagreements
 from tests.prove.killing.load import Findings, Load, judge
-from tests.prove.killing.outside import Outside
-from tests.prove.killing.reading import disagreements
-from tests.prove.killing.server import KilledServer
+from tests.prove.killing.server import KilledServer, kept_after_a_lie
 
 LANES = 2
 """Servers that are killed side by side, each on data of its own: most of a life is waiting."""
@@ -209,8 +206,7 @@ async def as_it_was_left(database: Path) -> AsyncIterator[SqliteStore]:
 @asynccontextmanager
 async def _server() -> AsyncIterator[tuple[KilledServer, Line, Outside]]:
     """A server that is yet to be started, on data with all flows; that of a lie is kept."""
-    folder = Path(tempfile.mkdtemp(prefix="runglass-kill-"))
-    try:
+    with kept_after_a_lie("runglass-kill-") as folder:
         async with AsyncExitStack() as stack:
             outside = await stack.enter_async_context(Outside.serving())
             settings = Settings(
@@ -229,13 +225,6 @@ async def _server() -> AsyncIterator[tuple[KilledServer, Line, Outside]]:
             headers = {"Authorization": f"Bearer {key}"}
             client = httpx2.AsyncClient(base_url=server.base_url, headers=headers, timeout=TIMEOUT_S)
             yield server, Line(server, await stack.enter_async_context(client)), outside
-    except AssertionError as lie:
-        lie.add_note(f"the data is kept in {folder}")
-        raise
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
-    shutil.rmtree(folder)
 
 
 def _report(findings: Killed, places: Places, points: set[str], took_s: float) -> list[str]:

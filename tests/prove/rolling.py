@@ -14,11 +14,11 @@ from contextlib import ExitStack, contextmanager
 from runglass.store.postgres.store import PostgresStore
 from tests.postgres_server import connected
 from tests.prove.clustering.cluster import CALLERS, NAMES, WATCHERS, Cluster, Shape
-from tests.prove.clustering.hands import Hand, hands_of, zombies
-from tests.prove.killing.book import Book
+from tests.prove.clustering.database import Hand, hands_of, zombies
 from tests.prove.killing.laws import Laws
+from tests.prove.killing.line import Book
 from tests.prove.killing.load import Load, judge
-from tests.prove.killing.program import THIS, Program, taken_from_history
+from tests.prove.killing.server import THIS, Program, taken_from_history
 
 GRACE_S = 5.0
 """Longer than any step of the load takes: what had begun ends where it was."""

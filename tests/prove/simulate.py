@@ -10,14 +10,138 @@ some worlds outputs are large and memory is small: what was let go of is read ba
 end. To replay a seed that lies: `python -m tests.prove simulate --first SEED --seeds 1`.
 """
 
+import asyncio
 import hashlib
+import itertools
+import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
-from typing import get_args
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar, cast, get_args
+from unittest.mock import patch
 
 from tests.prove.simulating.disk import Fault
-from tests.prove.simulating.seed import Lived, live
+from tests.prove.simulating.limits import Limits
+from tests.prove.simulating.virtual import VirtualLoop
+from tests.prove.simulating.world import World
+
+Result = TypeVar("Result")
+
+_LOG = logging.getLogger("runglass")
+
+
+class Lived(NamedTuple):
+    """What happened, counted by name, and a digest of all events: the same seed has the same."""
+
+    seen: Counter[str]
+    digest: str
+
+
+def live(
+    seed: int,
+    *,
+    fault: Fault | None = None,
+    engines: int | None = None,
+    naps: bool = False,
+    limits: Limits | None = None,
+) -> Lived:
+    """Lives through the world of a seed, on a store with a fault or none. Raises AssertionError for a lie.
+
+    `engines`, `naps` and `limits` are as in `World`.
+    """
+    numbers = itertools.count(1)
+
+    def next_id() -> str:
+        return f"{next(numbers):08x}-0000-7000-8000-000000000000"
+
+    with (
+        patch("runglass.engine.run.idle_runs.RunIds.next", lambda _: next_id()),
+        patch("runglass.store.catalog.uuid7", next_id),
+        # Turns of large work belong to an event loop, which processes share here: one that is killed would
+        # keep its turn for ever. And they go by the real time, and work in threads.
+        patch("runglass.limits.pace.others_are_active", lambda _: False),
+        patch("runglass.limits.offload.offload_in_turn", _at_once),
+        patch("runglass.engine.capture.capture.offload_in_turn", _at_once),
+        asyncio.Runner(loop_factory=VirtualLoop) as runner,
+    ):
+        loop = cast(VirtualLoop, runner.get_loop())
+        world = World(seed, loop, fault=fault, engines=engines, naps=naps, limits=limits)
+        runner.get_loop().set_exception_handler(_Troubles(world).take)
+        try:
+            with _heard(world):
+                seen = runner.run(world.run())
+                events = world.disk.connection.execute("SELECT data FROM event ORDER BY run_no, seq")
+                return Lived(seen, hashlib.sha256(b"\n".join(data for (data,) in events)).hexdigest()[:12])
+        finally:
+            world.closing = True
+            runner.run(_bury(world))
+            world.disk.connection.close()
+
+
+async def _at_once(work: Callable[[], Result]) -> Result:
+    return work()
+
+
+async def _bury(world: World) -> None:
+    """Ends what dead processes left off: their tasks may not go on when they are collected some day."""
+    lives = [life for machine in world.machines for life in machine.past]
+    inside = {task for life in lives for task in life.process.tasks}
+    outside = asyncio.all_tasks() - inside - {asyncio.current_task()}
+    for task in outside:
+        task.cancel()
+    await asyncio.wait({*outside, asyncio.create_task(asyncio.sleep(0))})
+    with _heard(world):
+        for life in lives:
+            life.bury()
+        # After a lie an engine may be in any state, and end only what it is made to end.
+        for _ in range(100):
+            tasks = [task for life in lives for task in life.process.tasks if not task.done()]
+            if not tasks:
+                return
+            for task in tasks:
+                task.cancel()
+            await asyncio.sleep(1.0)
+
+
+class _Troubles(logging.Handler):
+    """Takes the errors that nobody else takes, as lies of a world that is not over yet.
+
+    Such are those in a callback, or in a task that nobody awaits, and what the engine caught and logged.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def take(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._fail(str(context.get("message")), context.get("exception"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self._fail(record.getMessage(), record.exc_info[1])
+
+    def _fail(self, message: str, error: BaseException | None) -> None:
+        if self._world.closing:
+            return
+        if not isinstance(error, AssertionError):
+            cause, error = error, AssertionError(f"{message}: {error!r}")
+            error.__cause__ = cause
+        self._world.fail(error)
+
+
+@contextmanager
+def _heard(world: World) -> Iterator[None]:
+    """The log of the engine is heard by this world alone: it tells of hundreds of crashes."""
+    handler, propagates = _Troubles(world), _LOG.propagate
+    _LOG.addHandler(handler)
+    _LOG.propagate = False
+    try:
+        yield
+    finally:
+        _LOG.removeHandler(handler)
+        _LOG.propagate = propagates
+
 
 KINDS = ("runs", "callers", "trouble", "wake-ups", "readers", "engines", "memory")
 CONTROL_FROM = 1000

@@ -12,7 +12,7 @@ import pytest
 
 from runglass.log.events import FlowCompleted, RunInput, encode_event
 from runglass.store.sqlite.store import SqliteStore
-from tests.laws import law, log, stored, told
+from tests.laws import law, log, stored
 from tests.laws.log import Log
 from tests.recorded_spans import AT, Recording, span
 from tests.records import there
@@ -253,7 +253,7 @@ def laws_of(events: list[JsonObject], *, cut_off_before: int = -1) -> set[str]:
     return found
 
 
-TOLD: dict[str, Callable[[told.Told], object]] = {
+TOLD: dict[str, Callable[[stored.Told], object]] = {
     "the trace that is sent is the fold of the stream": lambda run: run.trace["steps"].pop(),
     "the list of runs tells what the trace tells": lambda run: (
         run.listed.pop("status") if run.listed else None
@@ -266,15 +266,15 @@ TOLD: dict[str, Callable[[told.Told], object]] = {
 
 @pytest.mark.parametrize(("name", "spoil_it"), TOLD.items())
 def test_a_reader_who_is_told_something_else_breaks_one_law(
-    events: list[JsonObject], name: str, spoil_it: Callable[[told.Told], object]
+    events: list[JsonObject], name: str, spoil_it: Callable[[stored.Told], object]
 ) -> None:
     trace = reference_trace(events)
     run = {key: value for key, value in trace["flowRun"].items() if key not in ("input", "result")}
     attempts = {"again": reference_attempts("again", events)}
-    reader = told.Told(run["id"], events, trace, listed=run, attempts=attempts)
-    assert [*told.broken_by_readers(reader)] == []
+    reader = stored.Told(run["id"], events, trace, listed=run, attempts=attempts)
+    assert [*stored.broken_by_readers(reader)] == []
     spoil_it(reader)
-    assert {lie.law for lie in told.broken_by_readers(reader)} == {name}
+    assert {lie.law for lie in stored.broken_by_readers(reader)} == {name}
 
 
 def test_every_law_is_broken_here_once() -> None:

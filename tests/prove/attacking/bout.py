@@ -11,8 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from tests.prove.attacking.attack import Attack
-from tests.prove.attacking.field import API, Field
+from tests.prove.attacking.attack import API, Attack, Field
 from tests.prove.attacking.hostile_provider import HostileProvider
 from tests.prove.attacking.http import call
 from tests.prove.attacking.neighbour import MESSAGE, PLACE, Fault, Sample, Samples, neighbour, require_whole

@@ -15,8 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self, TypeAlias
 
-from tests.prove.attacking.http import call
-from tests.prove.attacking.places import PROVIDER_KEY, started
+from tests.prove.attacking.http import PROVIDER_KEY, call, started
 
 Piece: TypeAlias = bytes | float
 """What is sent, or seconds in which nothing is."""

@@ -1,13 +1,39 @@
-"""HTTP/1.1 by hand: what hostile bytes need, and an honest caller that measures needs no more.
+"""What the processes of the harness share: names of what is seeded, how they start, and HTTP/1.1 by hand.
 
-A client library would refuse to send half of it.
+A client library would refuse to send half of what hostile bytes need, and an honest caller that measures
+needs no more.
 """
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple, Self
+
+ROOT = Path(__file__).parents[3]
+
+NEIGHBOUR = "acme/quiet"
+ATTACKER = "evil/room"
+SPENDER = "evil/spender"
+"""A second project of the attacker's, with a budget and models that cost."""
+BANK = "evil/bank"
+"""A third one, with much money and models of a provider that means harm."""
+PROVIDER_KEY = "pk-5f0c2b7e91d84a63"
+"""What the server shows a provider; no caller may ever see it."""
+
+
+async def started(module: str, *arguments: str, nice: int = 0) -> asyncio.subprocess.Process:
+    """A module of the harness as a process of its own, whose stdout is a pipe."""
+    return await asyncio.create_subprocess_exec(
+        *("nice", "-n", str(nice), sys.executable, "-m", f"tests.prove.attacking.{module}", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
+    )
+
 
 HEAD_LIMIT = 1 << 20
 BODY_LIMIT = 64 << 20
@@ -95,7 +121,7 @@ class Connection:
             raise EOFError("the answer's head does not end") from error
         first, *lines = raw.decode("latin-1").split("\r\n")
         pairs = (line.partition(":") for line in lines if line)
-        return int(first.split()[1]), {name.lower(): value.strip().lower() for name, _, value in pairs}
+        return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}
 
     async def chunk(self) -> bytes:
         """The next chunk of an answer that comes in chunks, empty at its end. Raises OSError and EOFError."""

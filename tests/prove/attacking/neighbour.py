@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from tests.prove.attacking.http import Connection, call
-from tests.prove.attacking.places import NEIGHBOUR, started
+from tests.prove.attacking.http import NEIGHBOUR, Connection, call, started
 
 Kind: TypeAlias = Literal["run", "read", "stream", "health"]
 

@@ -10,7 +10,7 @@ from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
 from runglass.store.records import Role
 from tests.postgres_server import postgres_server
-from tests.prove.attacking.places import ATTACKER, BANK, NEIGHBOUR, SPENDER
+from tests.prove.attacking.http import ATTACKER, BANK, NEIGHBOUR, SPENDER
 from tests.prove.furnish import furnish
 
 StoreKind: TypeAlias = Literal["sqlite", "postgres"]

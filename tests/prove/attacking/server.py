@@ -16,8 +16,7 @@ from runglass.config.settings import Settings
 from tests.e2e.command import environment
 from tests.ports import free_port
 from tests.process_guard import below
-from tests.prove.attacking.http import call
-from tests.prove.attacking.places import PROVIDER_KEY
+from tests.prove.attacking.http import PROVIDER_KEY, call
 
 OPEN_FILES = 1024
 CORES = 2

@@ -1,12 +1,25 @@
 """The attacks of `prove hostile`, by family: what each file says is hostile is what its attacks send."""
 
-from importlib import import_module
-
 from tests.prove.attacking.attack import Family
+from tests.prove.attacks import (
+    bodies,
+    browsers,
+    code,
+    floods,
+    heads,
+    imports,
+    leaks,
+    memory,
+    money,
+    providers,
+    reading,
+    schemas,
+)
 
-_WITHOUT_A_KEY = "heads slow bodies overrides schemas yaml_files imports otlp templates code"
-_WITH_ONE = "floods memory searches reading sign_ins browsers storms money providers leaks"
 FAMILIES: list[Family] = [
-    import_module(f"{__name__}.{file}").FAMILY for file in f"{_WITHOUT_A_KEY} {_WITH_ONE}".split()
+    *(heads.HEADS, heads.SLOW, bodies.IN_BODIES, bodies.OVERRIDES, schemas.SCHEMAS, schemas.FLOW_FILES),
+    *(imports.IMPORTS, imports.TRACES, code.BY_TEMPLATES, code.BY_CODE, floods.FLOODS, memory.FAMILY),
+    *(reading.SEARCHES, reading.READING, leaks.SIGN_INS, browsers.FAMILY, floods.STORMS_OF_CALLS),
+    *(money.FAMILY, providers.FAMILY, leaks.LEAKS),
 ]
 """From what needs no key to what needs one."""

@@ -1,12 +1,15 @@
-"""Bodies that are JSON, or nearly: depth, size, numbers, keys, escapes."""
+"""Bodies that are JSON, or nearly: depth, size, numbers, keys, escapes; overrides, large or many."""
 
+import asyncio
+import uuid
 from collections.abc import Callable
+from typing import Any
 
-from tests.prove.attacking.attack import LOOK, Family
-from tests.prove.attacking.field import Field
-from tests.prove.attacking.places import ATTACKER
+from tests.prove.attacking.attack import COPY, LOOK, Call, Family, Field, code
+from tests.prove.attacking.http import ATTACKER
+from tests.prove.attacks.schemas import nested
 
-FAMILY = Family("bodies")
+IN_BODIES = Family("bodies")
 
 TEN_MB = 9_900_000
 
@@ -85,18 +88,18 @@ async def _results(field: Field, number: int) -> None:
     await field.execute("answer", {"executionId": asked.get("executionId"), "toolCallMessages": results})
 
 
-FAMILY.each("run", _sent, BODIES)
+IN_BODIES.each("run", _sent, BODIES)
 AT_256_KB = {
     "bodies-just-below-256-kb": lambda field, _: field.execute("copy", MEDIUM + b"x"),
     "repeats-just-below-256-kb": lambda field, _: field.execute(
         "copy", MEDIUM, headers=[("Idempotency-Key", "medium")]
     ),
 }
-FAMILY.floods("run", 8, 100, AT_256_KB)
+IN_BODIES.floods("run", 8, 100, AT_256_KB)
 MANAGING = {
     "managing-bodies": lambda field, _: field.call("POST", "/keys", b'{"role":[' + b"[]," * 900_000 + b"1]}")
 }
-FAMILY.floods("admin", 6, 20, MANAGING)
+IN_BODIES.floods("admin", 6, 20, MANAGING)
 CALLS = {
     "large-messages": lambda field, _: field.execute("answer", {"messages": [TURN] * 20_000}),
     "message-of-10-mb": lambda field, _: field.execute("answer", {"message": "a " * (TEN_MB // 2)}),
@@ -108,5 +111,73 @@ CALLS = {
     ),
     "tool-result-bombs": _results,
 }
-FAMILY.floods("run", 3, 8, CALLS)
-FAMILY.floods("read", 8, 200, {"list-queries": lambda field, n: field.call("GET", QUERIES[n % len(QUERIES)])})
+IN_BODIES.floods("run", 3, 8, CALLS)
+IN_BODIES.floods(
+    "read", 8, 200, {"list-queries": lambda field, n: field.call("GET", QUERIES[n % len(QUERIES)])}
+)
+
+
+OVERRIDES = Family("overrides")
+
+
+@OVERRIDES.attack("admin")
+async def code_of_9_mb(field: Field) -> None:
+    slug = await field.publish("coded", code("return {}"))
+    body = {"blockOverrides": {"work": {"code": "a=1;" * 2_400_000}}}
+    for role in ("run", "admin"):
+        await field.execute(slug, body, role=role)
+
+
+async def _unknown_steps(field: Field, count: int) -> None:
+    """So many step ids that the flow does not have, all close to the fifty that it has."""
+    name = "a-step-with-a-long-name-that-is-like-the-others-"
+    slug = await field.publish("long", [{"id": f"{name}{n}", "type": "passthrough"} for n in range(50)])
+    overrides = {f"{name}x{number}": {"prompt": "x"} for number in range(count)}
+    await field.execute(slug, {"blockOverrides": overrides})
+
+
+OVERRIDES.each("run", _unknown_steps, {"unknown-steps-2000": 2000, "unknown-steps-20000": 20_000})
+
+SETTINGS = {"extra_body": nested(90), **{f"temperatur{number}": 1 for number in range(100_000)}}
+OVERRIDING: dict[str, Call] = {
+    "prompt-of-9-mb": lambda field, _: field.override({"prompt": "{{ message }}" * 700_000}),
+    "unknown-fields": lambda field, _: field.override({f"prompt{n}": "x" for n in range(20_000)}),
+    "misspelt-members": lambda field, _: field.execute("answer", {f"messag{n}": "x" for n in range(30_000)}),
+    "settings-deep": lambda field, _: field.override({"settings": SETTINGS}),
+}
+OVERRIDES.floods("run", 2, 4, OVERRIDING)
+
+NEARLY = "password= Bearer eyJ sk- AKIA ghp_ -----BEGIN " * 200_000
+REDACTED: dict[str, dict[str, Any]] = {
+    "redacting-tokens": {"rows": [{"token": f"value-{number}"} for number in range(200_000)]},
+    "redacting-text": {"text": NEARLY},
+}
+
+
+async def _redacted(field: Field, parameters: dict[str, Any]) -> None:
+    slug = await field.publish("redacts", COPY, capture="redacted")
+    await field.flood(lambda _: field.execute(slug, {"parameters": parameters}), beside=2, per_s=4)
+
+
+OVERRIDES.each("admin", _redacted, REDACTED)
+
+
+@OVERRIDES.attack("admin")
+async def large_session(field: Field) -> None:
+    """A session of large snapshots, read whole again and again while it grows."""
+    slug = await field.publish("kept", COPY, capture="full")
+    session = str(uuid.uuid4())
+    body, headers = {"parameters": {"text": "x" * 250_000}}, [("X-Session-Id", session)]
+    await asyncio.gather(
+        field.flood(lambda _: field.execute(slug, body, headers=headers), beside=4, per_s=60),
+        field.flood(lambda _: field.call("GET", f"/seq/sessions/{session}"), beside=4, per_s=20),
+    )
+
+
+@OVERRIDES.attack("admin")
+async def many_steps_overridden(field: Field) -> None:
+    slug = await field.publish(
+        "long", [{"id": f"s{number}", "type": "passthrough"} for number in range(5000)]
+    )
+    overrides = {f"s{number}": {"input": {"a": "{{ 1 }}"}} for number in range(5000)}
+    await field.flood(lambda _: field.execute(slug, {"blockOverrides": overrides}), beside=2, per_s=2)

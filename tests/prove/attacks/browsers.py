@@ -5,19 +5,18 @@ host, to which browsers send the cookie as well, and a key of another project. R
 the page of the API and what a sign-out leaves are in `tests/contract/test_viewer.py` and `tests/browser`.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from playwright.async_api import Error, Page, async_playwright
 
 from tests.browser.chromium import ARGUMENTS, MISSING, chromium_path
-from tests.prove.attacking.attack import COPY, Family
-from tests.prove.attacking.field import API, Field
-from tests.prove.attacking.places import ATTACKER
-from tests.prove.attacks.sign_ins import new_session
+from tests.http_server import Reply, answering
+from tests.prove.attacking.attack import API, COPY, Family, Field
+from tests.prove.attacking.http import ATTACKER
+from tests.prove.attacks.leaks import new_session
 
 FAMILY = Family("browser")
 
@@ -25,6 +24,7 @@ LIMIT_S = 60.0
 """A browser takes seconds to start on a busy machine."""
 WAIT_MS = 20_000
 CANARY = "only-for-the-victim"
+HELLO = Reply(200, {"Content-Type": "text/html"}, b"hello")
 
 READS_AND_CHANGES = """
 async (api) => {
@@ -84,31 +84,19 @@ async (me) => {
 
 
 @dataclass
-class Elsewhere:
-    """The attacker's server. `answers` are whole, by path."""
-
-    address: str = ""
-    answers: dict[str, bytes] = field(default_factory=dict)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split()[1]
-        page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello"
-        writer.write(self.answers.get(path, page))
-        writer.close()
-
-    def leads(self, path: str, location: str, *headers: str) -> None:
-        lines = ["HTTP/1.1 302 Found", f"Location: {location}", *headers, "Content-Length: 0", "", ""]
-        self.answers[path] = "\r\n".join(lines).encode()
-
-
-@dataclass
 class Scene:
-    """The victim's page, at the list of runs, and the attacker's server."""
+    """The victim's page, at the list of runs, and the attacker's server, which gives these `replies`."""
 
     field: Field
     page: Page
-    elsewhere: Elsewhere
     address: str
+    elsewhere: str
+    replies: dict[str, Reply]
+
+    async def led(self, location: str, cookie: str) -> None:
+        """The victim goes to the attacker's server, which sets a cookie and leads elsewhere."""
+        self.replies["/lead"] = Reply(302, {"Location": location, "Set-Cookie": cookie})
+        await self.page.goto(f"{self.elsewhere}/lead")
 
     async def project(self) -> str:
         return str(await self.page.evaluate(PROJECT, f"{API}/viewer/me"))
@@ -117,15 +105,14 @@ class Scene:
 @asynccontextmanager
 async def _scene(field: Field) -> AsyncIterator[Scene]:
     async with AsyncExitStack() as opened:
-        elsewhere = Elsewhere()
-        server = await opened.enter_async_context(await asyncio.start_server(elsewhere.serve, "127.0.0.1", 0))
-        elsewhere.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        replies: dict[str, Reply] = {}
+        elsewhere = opened.enter_context(answering(lambda path, _: replies.get(path, HELLO)))
         playwright = await opened.enter_async_context(async_playwright())
         browser = await playwright.chromium.launch(executable_path=chromium_path(), args=ARGUMENTS)
         opened.push_async_callback(browser.close)
         page = await browser.new_page()
         page.set_default_timeout(WAIT_MS)
-        scene = Scene(field, page, elsewhere, "http://{}:{}".format(*field.address))
+        scene = Scene(field, page, f"http://{field.host}", elsewhere, replies)
         await page.goto(scene.address)
         await page.get_by_label("API key").fill(field.seeded.keys["admin"])
         await page.get_by_role("button", name="Sign in").click()
@@ -161,16 +148,15 @@ async def cookies_of_longer_paths(scene: Scene) -> None:
     """Another port sets cookies of the session's name for parts of our paths, which browsers send first."""
     name = f"runglass_session_{scene.field.address[1]}"
     for path in ("/api", "/api/v1", "/api/v1/viewer/me"):
-        tossed = f"Set-Cookie: {name}=tossed; Path={path}; Max-Age=9999999; HttpOnly; SameSite=Strict"
-        scene.elsewhere.leads("/toss", scene.address, tossed)
-        await scene.page.goto(f"{scene.elsewhere.address}/toss")
+        tossed = f"{name}=tossed; Path={path}; Max-Age=9999999; HttpOnly; SameSite=Strict"
+        await scene.led(scene.address, tossed)
     if await scene.project() != ATTACKER:
         scene.field.complain("cookies of another port hide the victim's session")
 
 
 async def page_of_another_port(scene: Scene) -> None:
     """A page on another port reads and changes: by fetch, forms, frames, scripts, images and styles."""
-    await scene.page.goto(scene.elsewhere.address)
+    await scene.page.goto(scene.elsewhere)
     for done in await scene.page.evaluate(READS_AND_CHANGES, f"{scene.address}{API}"):
         scene.field.complain(f"a page of another port {done}")
     await scene.page.goto(scene.address)
@@ -183,8 +169,7 @@ async def session_of_the_attacker(scene: Scene) -> None:
     key = [("Authorization", f"Bearer {scene.field.seeded.keys['spend-admin']}")]
     theirs = dict(await new_session(scene.field, key))
     there = f"{scene.address}/#proof={theirs['X-Viewer-Proof']}"
-    scene.elsewhere.leads("/lead", there, f"Set-Cookie: {theirs['Cookie']}; Path=/")
-    await scene.page.goto(f"{scene.elsewhere.address}/lead")
+    await scene.led(there, f"{theirs['Cookie']}; Path=/")
     await scene.page.locator("main").wait_for()
     if found := await scene.project():
         scene.field.complain(f"the victim works in {found}")

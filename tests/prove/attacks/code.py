@@ -1,9 +1,45 @@
-"""Code steps that want the whole machine: flows of the attacker's admin, run by its `run` key."""
+"""Templates and code steps that want the whole machine: of the attacker's admin, run by its `run` key."""
 
-from tests.prove.attacking.attack import COPY, Family, code
-from tests.prove.attacking.field import Field
+from tests.prove.attacking.attack import COPY, Family, Field, code
 
-FAMILY = Family("code")
+BY_TEMPLATES = Family("templates")
+
+LOOPS = "".join("{% for " + name + " in range(9999) %}" for name in "abcde") + "x" + "{% endfor %}" * 5
+TEMPLATES = {
+    "range-billion": "{{ range(1000000000) | list | length }}",
+    "nested-loops": LOOPS,
+    "string-repeat": "{% set s = 'x' * 100000000 %}{{ (s ~ s) * 1000 }}",
+    "list-product": "{{ [[[1] * 1000] * 1000] * 1000 }}",
+    "recursive-macro": "{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}",
+    "huge-filters": "{{ range(99999) | map('string') | join(',') | list | sort | unique | batch(1)"
+    " | list | tojson }}",
+    "deep-brackets": "{{ " + "(" * 100_000 + "1" + ")" * 100_000 + " }}",
+    "long-chain": "{{ message" + " | trim" * 200_000 + " }}",
+    "big-power": "{{ 9 ** 9 ** 9 ** 9 }}{{ 99999999 ** 99999999 }}",
+    "wide-format": "{{ '%1000000000d' | format(1) }}{{ 'x' | center(1000000000) }}",
+}
+
+
+async def _prompted(field: Field, prompt: str) -> None:
+    await field.flood(lambda _: field.override({"prompt": prompt}), beside=4, per_s=8)
+
+
+@BY_TEMPLATES.attack("run")
+async def forty_templates(field: Field) -> None:
+    await field.together(40, lambda _: field.override({"prompt": LOOPS}))
+
+
+BY_TEMPLATES.each("run", _prompted, TEMPLATES)
+
+
+@BY_TEMPLATES.attack("run")
+async def many_names(field: Field) -> None:
+    """Templates over 9 MB of values, of which they need one."""
+    body = {"message": "x", "parameters": {f"n{number}": "x" * 80 for number in range(90_000)}}
+    await field.flood(lambda _: field.execute("answer", body), beside=3, per_s=6)
+
+
+BY_CODE = Family("code")
 
 CODES = {
     "memory-list": "a = []\nwhile True:\n    a.append('x' * 100000)",
@@ -38,16 +74,16 @@ async def _run(field: Field, text: str) -> None:
     await field.flood(lambda _: field.execute(slug), beside=4, per_s=8)
 
 
-@FAMILY.attack("run", leaves_work=True)
+@BY_CODE.attack("run", leaves_work=True)
 async def forty_loops(field: Field) -> None:
     slug = await field.publish("code", code("while True:\n    pass"))
     await field.together(40, lambda _: field.job(slug))
 
 
-FAMILY.each("run", _run, CODES)
+BY_CODE.each("run", _run, CODES)
 
 
-@FAMILY.attack("run")
+@BY_CODE.attack("run")
 async def hostile_expressions(field: Field) -> None:
     """Loops over, and conditions of, expressions that never end."""
     endless = "sum(x * x for x in range(10**12))"

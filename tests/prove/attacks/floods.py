@@ -1,9 +1,17 @@
-"""One project that wants all places: iterations, waits, branches, retries and runs without number."""
+"""One project that wants all places: iterations, waits, branches, retries and runs without number.
 
-from tests.prove.attacking.attack import COPY, Family, Steps, loop
-from tests.prove.attacking.field import Field
+And the same small thing again and again: keys, cancels, sessions, repeats.
+"""
 
-FAMILY = Family("floods")
+import asyncio
+import secrets
+import uuid
+from typing import Any
+
+from tests.prove.attacking.attack import COPY, LOOK, Call, Family, Field, Steps, loop
+from tests.prove.attacking.http import ATTACKER
+
+FLOODS = Family("floods")
 
 
 def _nested(levels: int) -> Steps:
@@ -38,16 +46,105 @@ async def _started(field: Field, steps: Steps, *, times: int = 1) -> None:
     await field.together(times, lambda _: field.job(slug))
 
 
-FAMILY.each("run", _started, FLOWS, leaves_work=True)
-FAMILY.add(
+FLOODS.each("run", _started, FLOWS, leaves_work=True)
+FLOODS.add(
     "twenty-thousand-waits",
     lambda field: _started(field, loop(1000, DAY, beside=1000), times=20),
     role="run",
     leaves_work=True,
 )
 STORMS = {"job-storm": lambda field, _: field.job("copy"), "held-runs": lambda field, _: field.job("hold")}
-FAMILY.floods("run", 16, 300, STORMS, leaves_work=True)
+FLOODS.floods("run", 16, 300, STORMS, leaves_work=True)
 WAITED = {"execute-storm": lambda field, _: field.execute("answer", {"message": "x"})}
-FAMILY.floods("run", 100, 200, WAITED)
+FLOODS.floods("run", 100, 200, WAITED)
 GIVEN_UP = {"steps-given-up": lambda field, _: field.execute("walk", {"stepIndex": 0}, way="step")}
-FAMILY.floods("run", 8, 100, GIVEN_UP, leaves_work=True)
+FLOODS.floods("run", 8, 100, GIVEN_UP, leaves_work=True)
+
+
+STORMS_OF_CALLS = Family("storms")
+
+MALFORMED = (
+    "Bearer " + "nk_" * 2500,
+    "Basic " + "A" * 5000,
+    "Bearer \xff\xfe\x01",
+    "Bearer",
+    "nk_x",
+    " " * 4000,
+)
+OPEN = ("/schemas/flow.json", "/openapi.json", "/docs", "/../../etc/passwd")
+SESSION = [("X-Session-Id", str(uuid.uuid4()))]
+
+
+def _asks(field: Field, key: str) -> Any:
+    return field.call("GET", "/flow-runs", headers=[("Authorization", key)])
+
+
+def _unknown() -> str:
+    return f"Bearer nk_live_{secrets.token_hex(4)}_{secrets.token_hex(32)}"
+
+
+async def _cancelled(field: Field, _: int) -> None:
+    run_id = await field.job("hold")
+    for _ in range(3):
+        await field.call("DELETE", f"/seq/{ATTACKER}/hold/runs/{run_id}")
+
+
+async def _repeated(field: Field, number: int) -> None:
+    """Under a new Idempotency-Key of 254 characters, and each third time under the same one."""
+    key = secrets.token_hex(127) if number % 3 else "k" * 255
+    await field.execute("copy", headers=[("Idempotency-Key", key)])
+
+
+async def _minted(field: Field, _: int) -> None:
+    made = await field.call("POST", "/keys", {"role": "read"})
+    await field.call("DELETE", f"/keys/{made.json().get('id')}")
+
+
+async def _resumed(field: Field, _: int) -> None:
+    """A paused run, taken up by 20 callers at once."""
+    asked = (await field.execute("answer", {"message": "x", "tools": [LOOK]})).json()
+    results = [
+        {"role": "tool", "toolCallId": call["id"], "content": "seen"} for call in asked.get("toolCalls", [])
+    ]
+    body = {"executionId": asked.get("executionId"), "toolCallMessages": results}
+    await field.together(20, lambda _: field.execute("answer", body))
+
+
+WITHOUT_A_KEY: dict[str, Call] = {
+    "unknown-keys": lambda field, _: _asks(field, _unknown()),
+    "malformed-keys": lambda field, n: _asks(field, MALFORMED[n % 6]),
+    "open-documents": lambda field, n: field.call("GET", OPEN[n % 4]),
+}
+STORMS_OF_CALLS.floods("nobody", 16, 300, WITHOUT_A_KEY)
+RUNS: dict[str, Call] = {
+    "cancel-storm": _cancelled,
+    "callers-who-leave": lambda field, _: field.execute("hold", timeout_s=0.05),
+}
+STORMS_OF_CALLS.floods("run", 8, 60, RUNS)
+STORMS_OF_CALLS.floods("run", 16, 150, {"idempotency-storm": _repeated})
+STORMS_OF_CALLS.floods("run", 2, 6, {"resume-storm": _resumed})
+STORMS_OF_CALLS.floods("admin", 8, 60, {"key-minting": _minted})
+
+
+@STORMS_OF_CALLS.attack("run")
+async def session_storm(field: Field) -> None:
+    """A session that grows by 100 runs a second, read whole 40 times a second."""
+    target = f"/seq/sessions/{SESSION[0][1]}"
+    await asyncio.gather(
+        field.flood(lambda _: field.execute("copy", headers=SESSION), beside=8, per_s=100),
+        field.flood(lambda _: field.call("GET", target), beside=8, per_s=40),
+    )
+
+
+@STORMS_OF_CALLS.attack("read")
+async def list_storm(field: Field) -> None:
+    """Lists of 100 runs, 150 a second, by every page."""
+
+    async def one(_: int) -> None:
+        page = (await field.call("GET", "/flow-runs?limit=100")).json()
+        if cursor := page.get("nextCursor"):
+            await field.call("GET", f"/flow-runs?limit=100&cursor={cursor}")
+
+    for _ in range(150):
+        await field.job("copy", role="run")
+    await field.flood(one, beside=8, per_s=150)

@@ -1,15 +1,18 @@
-"""What a caller may see, or make others see, that it must not: after it was shut out, too."""
+"""What a caller may see, or make others see, that it must not: after it was shut out, too.
+
+And browsers that sign in without end: those of others must not be signed out by it.
+"""
 
 import asyncio
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 
-from tests.prove.attacking.attack import Family
-from tests.prove.attacking.field import Field
-from tests.prove.attacking.http import Connection
+from tests.prove.attacking.attack import API, SOURCE, Family, Field
+from tests.prove.attacking.http import Connection, call, head
 
-FAMILY = Family("leaks")
+LEAKS = Family("leaks")
 
 STREAMS = 250
 GONE_S = 2.5
@@ -18,7 +21,7 @@ RATE = 300
 LIMITED = {"RUNGLASS_RATE_LIMIT_PER_MINUTE": str(RATE), "RUNGLASS_PROJECT_RATE_LIMIT_PER_MINUTE": str(RATE)}
 
 
-@FAMILY.attack("admin", leaves_work=True)
+@LEAKS.attack("admin", leaves_work=True)
 async def streams_of_a_revoked_key(field: Field) -> None:
     made = (await field.call("POST", "/keys", {"role": "read"})).json()
     field.seeded.keys["made"] = str(made.get("key"))
@@ -58,7 +61,7 @@ async def _has_ended(stream: Connection) -> bool:
     return True
 
 
-@FAMILY.attack("admin", settings=LIMITED)
+@LEAKS.attack("admin", settings=LIMITED)
 async def minting_past_the_rate_limit(field: Field) -> None:
     """An admin who makes keys for its requests, under a limit of 300 a minute."""
     keys: list[str] = []
@@ -83,7 +86,7 @@ async def minting_past_the_rate_limit(field: Field) -> None:
         field.complain(f"{good} requests of one project under a limit of {RATE} a minute")
 
 
-@FAMILY.attack("nobody", hurts_by_itself=True, only_on="sqlite")
+@LEAKS.attack("nobody", hurts_by_itself=True, only_on="sqlite")
 async def forged_log_lines(field: Field) -> None:
     """Paths, ids and agents with line ends and escapes, while the store fails."""
     mark = "FORGED-LINE"
@@ -104,3 +107,69 @@ async def forged_log_lines(field: Field) -> None:
     log = field.log.read_text(errors="replace")
     if "\x1b" in log or any(line.lstrip("\ufffd[31m").startswith(mark) for line in log.splitlines()):
         field.complain("a line or an escape of a caller's is in the log")
+
+
+SIGN_INS = Family("sign-ins")
+
+KEYS = 120
+
+Headers = Sequence[tuple[str, str]]
+
+
+async def _keys(field: Field) -> Sequence[Headers]:
+    made = await field.together(KEYS, lambda _: field.call("POST", "/keys", {"role": "read"}, role="admin"))
+    keys = [[("Authorization", f"Bearer {each.json()['key']}")] for each in made if each.status == 201]
+    if not keys:
+        field.complain("no key could be made")
+    return keys
+
+
+def _of_neighbour(field: Field) -> Headers:
+    return [("Authorization", f"Bearer {field.seeded.neighbour_key}")]
+
+
+async def new_session(field: Field, headers: Headers) -> Headers:
+    headers = [*headers, ("Content-Length", "0")]
+    _, given = await field.raw(head("POST", f"{API}/viewer/session", host=field.host, headers=headers))
+    return [
+        ("Cookie", given["set-cookie"].partition(";")[0]),
+        ("X-Viewer-Proof", given["x-viewer-proof"]),
+        ("Sec-Fetch-Site", "same-origin"),
+    ]
+
+
+@SIGN_INS.attack("admin")
+async def sessions_without_end(field: Field) -> None:
+    """400 sign-ins a second, by 120 keys in turns and by their sessions, and by keys that are none."""
+    neighbours = await new_session(field, _of_neighbour(field))
+    ways: list[Headers] = [*await _keys(field), [("Authorization", "Bearer nk_live_x")]]
+    ways += [await new_session(field, way) for way in ways[:20]]
+    await field.flood(
+        lambda number: field.call("POST", "/viewer/session", role="nobody", headers=ways[number % len(ways)]),
+        beside=16,
+        per_s=400,
+    )
+    me = await call(field.address, "GET", f"{API}/viewer/me", headers=neighbours)
+    if me.status != 200:
+        field.complain(f"the neighbour's browser is signed out: {me.status} {me.body[:100]!r}")
+
+
+@SIGN_INS.attack("admin")
+async def tickets_without_end(field: Field) -> None:
+    """400 tickets a second, by 120 keys in turns, and guesses of others' tickets."""
+    asked = await call(
+        field.address, "POST", f"{API}/viewer/tickets", b'{"page":"/runs"}', headers=_of_neighbour(field)
+    )
+    keys = await _keys(field)
+
+    async def one(number: int) -> None:
+        if number % 4:
+            headers = keys[number % len(keys)]
+            await field.call("POST", "/viewer/tickets", {"page": "/"}, role="nobody", headers=headers)
+        else:
+            await call(field.address, "GET", f"/viewer/ticket/{number:043d}", source=SOURCE)
+
+    await field.flood(one, beside=16, per_s=400)
+    _, answered = await field.raw(head("GET", asked.json()["path"], host=field.host), source=field.address[0])
+    if not answered.get("location", "").startswith("/runs#proof="):
+        field.complain(f"the neighbour's ticket leads to {answered.get('location')}")

@@ -2,9 +2,8 @@
 
 import asyncio
 
-from tests.prove.attacking.attack import LOOK, Call, Family, Steps, code, loop
-from tests.prove.attacking.field import Field
-from tests.prove.attacking.places import ATTACKER
+from tests.prove.attacking.attack import LOOK, Call, Family, Field, Steps, code, loop
+from tests.prove.attacking.http import ATTACKER
 
 FAMILY = Family("memory")
 

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from tests.prove.attacking.attack import Family, Steps, loop
-from tests.prove.attacking.field import Field
+from tests.prove.attacking.attack import Family, Field, Steps, loop
 from tests.prove.attacking.hostile_provider import FORMS
-from tests.prove.attacking.http import Answer
-from tests.prove.attacking.places import SPENDER
+from tests.prove.attacking.http import SPENDER, Answer
 from tests.prove.attacking.seed import BUDGET_USD, CALL_USD, spent_usd
 
 FAMILY = Family("money")

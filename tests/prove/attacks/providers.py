@@ -14,11 +14,9 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from tests.prove.attacking.attack import LOOK, Family
-from tests.prove.attacking.field import API, Field
+from tests.prove.attacking.attack import API, LOOK, Family, Field
 from tests.prove.attacking.hostile_provider import Asked
-from tests.prove.attacking.http import head
-from tests.prove.attacking.places import BANK
+from tests.prove.attacking.http import BANK, head
 from tests.prove.attacking.seed import spent_usd
 
 FAMILY = Family("provider")

@@ -1,13 +1,18 @@
-"""Large runs, read by many at once: as traces, trees, files, replays and diffs, and by who takes nothing."""
+"""Large runs, read by many at once: as traces, trees, files, replays and diffs, and by who takes nothing.
+
+And searches that look through much and find nothing, counts, lists that are followed, and who leaves them.
+"""
 
 import asyncio
 import itertools
+import time
 from contextlib import suppress
+from urllib.parse import quote
 
-from tests.prove.attacking.attack import COPY, Family, loop
-from tests.prove.attacking.field import Field
+from tests.prove.attacking.attack import COPY, Family, Field, loop, until_over
+from tests.prove.attacking.http import ATTACKER
 
-FAMILY = Family("reading")
+READING = Family("reading")
 
 READERS = 24
 AS_FAST_AS_ANSWERED = 2000.0
@@ -65,34 +70,159 @@ READ = {
     "diffs": ["diff/{other}?all=true", "diff/{other}"],
     "exports": [f"export?format={name}" for name in ("jsonl", "json", "otlp", "perfetto")],
 }
-FAMILY.each("read", _read, READ, prepare=_long_runs)
+READING.each("read", _read, READ, prepare=_long_runs)
 
 
-@FAMILY.attack("read", prepare=_long_runs)
+@READING.attack("read", prepare=_long_runs)
 async def replays(field: Field) -> None:
     await _read(field, ["trace/stream"], ("Connection", "close"))
 
 
-@FAMILY.attack("read", prepare=_long_runs)
+@READING.attack("read", prepare=_long_runs)
 async def outlines(field: Field) -> None:
     targets = ["trace/outline?limit=200000", "trace/outline?limit=500"]
     await _read(field, targets, ("Accept-Encoding", "gzip"))
 
 
-@FAMILY.attack("read", prepare=_large_content)
+@READING.attack("read", prepare=_large_content)
 async def ranges_of_large_content(field: Field) -> None:
     await _read(field, ["steps/copy/payload?part=input"], ("Range", "bytes=0-0"), slug="large")
 
 
-@FAMILY.attack("read", prepare=_long_runs)
+@READING.attack("read", prepare=_long_runs)
 async def readings_that_nobody_takes(field: Field) -> None:
     kinds = ("trace", "export", "export?format=jsonl", "trace/outline?limit=200000", "trace/stream")
     await field.unread([f"/flow-runs/{run_id}/{kind}" for run_id in await _ids(field) for kind in kinds], 300)
 
 
-@FAMILY.attack("read", prepare=_long_runs)
+@READING.attack("read", prepare=_long_runs)
 async def readings_that_are_left(field: Field) -> None:
     ids = await _ids(field)
     kinds = ("trace", "trace/stream", f"diff/{ids[0]}", "export")
     targets = [f"/flow-runs/{run_id}/{kind}" for run_id in ids for kind in kinds]
     await field.flood(lambda n: field.leave(targets[n % len(targets)]), beside=16, per_s=150)
+
+
+SEARCHES = Family("searches")
+
+PAIRS = [",".join(f"{chr(97 + a)}{chr(97 + b)}" for b in range(20)) for a in range(25)]
+MANY_TERMS = " ".join(f"-model:{names}" for names in PAIRS)[:1800].rpartition(",")[0]
+
+SMALL_RUNS = 600
+NEAR_SLUG = "a" * 52
+LEFT_S = 4.0
+"""Within which its own list must be there: it shows three seconds later who has left."""
+
+
+def _runs(query: str, *, limit: int = 1) -> str:
+    return f"/flow-runs?limit={limit}&q={quote(query)}"
+
+
+def _counts(query: str) -> str:
+    return f"/flow-runs/histogram?buckets=200&q={quote(query)}"
+
+
+async def _many_runs(field: Field) -> None:
+
+    async def lane(_: int) -> None:
+        for _ in range(SMALL_RUNS // 16):
+            if field.left_s > 3:
+                await field.job("copy", {"message": "x" * 200}, role="run")
+
+    if not (await field.call("GET", _runs("flow:copy", limit=100))).json().get("nextCursor"):
+        await field.together(16, lane)
+
+
+async def _long_text(field: Field) -> None:
+    slug = await field.publish("keep", COPY, capture="full")
+    for _ in range(3):
+        await field.execute(slug, {"message": "a" * 9_000_000}, role="run")
+
+
+async def _near_slugs(field: Field) -> None:
+
+    async def lane(start: int) -> None:
+        for number in range(start, 300, 8):
+            if field.left_s > 3:
+                slug = f"{NEAR_SLUG}{number:04d}"
+                await field.call(
+                    "PUT", f"/flows/{ATTACKER}/{slug}", {"slug": slug, "steps": COPY}, role="admin"
+                )
+
+    await field.together(8, lane)
+
+
+async def _asked(field: Field, targets: list[str]) -> None:
+    await field.flood(
+        lambda number: field.call("GET", targets[number % len(targets)]), beside=16, per_s=AS_FAST_AS_ANSWERED
+    )
+
+
+REPEATING = "text:" + "a" * 1900 + "b"
+OF_MANY_RUNS = {
+    "text-that-is-nowhere": [_runs("text:zzzyq")],
+    "many-terms": [_runs(f"status:running {MANY_TERMS}", limit=100)],
+    "counts": [_counts(""), _counts(MANY_TERMS)],
+}
+SEARCHES.each("read", _asked, {"text-that-repeats-itself": [_runs(REPEATING)]}, prepare=_long_text)
+SEARCHES.each("read", _asked, OF_MANY_RUNS, prepare=_many_runs)
+ALMOST = {"almost-a-slug": [_runs(f"flow:{NEAR_SLUG}zzzz")]}
+SEARCHES.each("read", _asked, ALMOST, prepare=_near_slugs, leaves_work=True)
+
+
+async def _followed(field: Field, query: str, *, count: int) -> None:
+    """So many lists that are followed and read. Complains where none could be opened."""
+    request = field.get(f"/flow-runs/stream?q={quote(query)}")
+    streams = await field.connect(count)
+    begun = 0
+
+    async def follow(number: int) -> None:
+        nonlocal begun
+        with suppress(OSError, EOFError):
+            await streams[number].send(request)
+            status, _ = await streams[number].answer_head()
+            begun += status == 200
+            while await streams[number].reader.read(1 << 16):
+                continue
+
+    following = [asyncio.ensure_future(follow(number)) for number in range(len(streams))]
+    try:
+        await until_over(field)
+    finally:
+        for each in following:
+            each.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+    if not begun:
+        field.complain("no list could be followed")
+
+
+@SEARCHES.attack("run", leaves_work=True)
+async def followed_lists(field: Field) -> None:
+    """200 lists that are followed, in a project that begins 40 runs a second."""
+    await asyncio.gather(
+        _followed(field, "", count=200), field.flood(lambda _: field.job("copy"), beside=4, per_s=40)
+    )
+
+
+@SEARCHES.attack("run", leaves_work=True)
+async def followed_lists_of_a_text(field: Field) -> None:
+    """20 lists that are followed by a text that repeats itself, beside runs that hold such texts."""
+    slug = await field.publish("keep", COPY, capture="full")
+    long = {"message": "a" * 300_000}
+    await asyncio.gather(
+        _followed(field, REPEATING, count=20),
+        field.flood(lambda _: field.execute(slug, long), beside=4, per_s=20),
+    )
+
+
+@SEARCHES.attack("read", prepare=_long_text)
+async def searches_that_are_left(field: Field) -> None:
+    """Counts by a text that repeats itself, asked for and left at once, 200 a second."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(field.left_s / 2):
+            await field.flood(lambda _: field.leave(_counts(REPEATING)), beside=16, per_s=200)
+    left_s = time.monotonic()
+    own = await field.call("GET", "/flow-runs?limit=1", timeout_s=LEFT_S)
+    took_s = time.monotonic() - left_s
+    if own.status != 200:
+        field.complain(f"{took_s:.1f} s after its searches were left its own list gave {own.status}")

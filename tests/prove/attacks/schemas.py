@@ -1,12 +1,15 @@
-"""Schemas that cost far more than their size: as overrides of a run, and as schemas of a flow's inputs."""
+"""Schemas that cost far more than their size: as overrides of a run, and as schemas of a flow's inputs.
+
+And flow files of the attacker's admin: YAML that unfolds, and flows that are huge.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
-from tests.prove.attacking.attack import COPY, Family
-from tests.prove.attacking.field import Field
+from tests.prove.attacking.attack import COPY, Call, Family, Field
+from tests.prove.attacking.http import ATTACKER
 
-FAMILY = Family("schemas")
+SCHEMAS = Family("schemas")
 
 R = {"$ref": "#/$defs/n"}
 Schema = dict[str, Any]
@@ -111,13 +114,13 @@ async def _overriding(field: Field, make: Callable[[], Schema]) -> None:
     await field.flood(lambda _: field.override({"output_schema": schema}), beside=3, per_s=6)
 
 
-@FAMILY.attack("run")
+@SCHEMAS.attack("run")
 async def all_of_tree(field: Field) -> None:
     """550 bytes: allOf with the same reference twice over a default 40 levels deep, 2^40 steps."""
     await field.override({"output_schema": twice("allOf")}, timeout_s=field.left_s)
 
 
-@FAMILY.attack("run")
+@SCHEMAS.attack("run")
 async def distinct_schemas(field: Field) -> None:
     """24 schemas of 2.1 MB, each another one, so that a cache keeps them all."""
     for number in range(24):
@@ -125,7 +128,7 @@ async def distinct_schemas(field: Field) -> None:
         await field.override({"output_schema": {"type": "object", "properties": names}})
 
 
-FAMILY.each("run", _overriding, BOMBS)
+SCHEMAS.each("run", _overriding, BOMBS)
 
 
 async def _pushed(field: Field, made: tuple[Schema, Schema]) -> None:
@@ -143,4 +146,101 @@ INPUTS: dict[str, tuple[Schema, Schema]] = {
         {"rows": [{} for _ in range(100)]},
     ),
 }
-FAMILY.each("admin", _pushed, INPUTS)
+SCHEMAS.each("admin", _pushed, INPUTS)
+
+
+FLOW_FILES = Family("yaml-files")
+
+MB = 1_000_000
+FILE_END = "\nslug: file\nsteps: [{id: a, type: passthrough}]\n"
+STEPS = "slug: file\nsteps:\n"
+
+
+def _laughs() -> str:
+    lines = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    return "\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x, x]", *lines]) + FILE_END
+
+
+def _merges() -> str:
+    lines = [f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 8)}], k{n}: v}}" for n in range(1, 2000)]
+    return "\n".join(["m0: &m0 {k: v}", *lines]) + FILE_END
+
+
+def _expressions() -> str:
+    hostile = (
+        "(" * 90_000,
+        "-" * 90_000 + "1",
+        "[" + "[x for x in " * 8000,
+        "f'" + "{" * 40_000,
+        "a." * 40_000,
+    )
+    return STEPS + "".join(
+        f'- {{id: s{n}, type: condition, if: "{text}", then: [{{id: t{n}, type: passthrough}}]}}\n'
+        for n, text in enumerate(hostile)
+    )
+
+
+FILES: dict[str, Callable[[], str]] = {
+    "billion-laughs": _laughs,
+    "merge-keys": _merges,
+    "anchors": lambda: "\n".join(f"a{n}: &a{n} 1" for n in range(40_000)) + FILE_END,
+    "deep-sequences": lambda: "a: " + "[" * (MB // 2) + FILE_END,
+    "deep-blocks": lambda: "a:\n " + "- " * 100_000 + "x" + FILE_END,
+    "long-keys": lambda: ("? " + "k" * 100_000 + "\n: 1\n") * 9 + FILE_END,
+    "tags": lambda: "a: !!python/object/apply:os.system [id]\n" * 20_000 + FILE_END,
+    "huge-scalars": lambda: (
+        "".join(f"n{n}: 0x{'f' * 100_000}\nd{n}: 2001-01-01\n" for n in range(9)) + FILE_END
+    ),
+    "mistakes": lambda: STEPS + "".join(f"- {{id: s{n}, type: lmm, promt: x}}\n" for n in range(20_000)),
+    "expressions": _expressions,
+}
+
+
+async def _push(field: Field, text: str) -> None:
+    await field.call("PUT", f"/flows/{ATTACKER}/file", text.encode()[: MB - 10])
+
+
+async def _publish(field: Field, text: str) -> None:
+    await _push(field, text)
+    await field.call("POST", f"/flows/{ATTACKER}/file/publish")
+
+
+async def _pushed_again(field: Field, make: Callable[[], str]) -> None:
+    text = make()
+    await field.flood(lambda _: _push(field, text), beside=4, per_s=6)
+
+
+@FLOW_FILES.attack("admin")
+async def twelve_pushes(field: Field) -> None:
+    """12 pushes at once of 1 MB of YAML that is slow to read."""
+    await field.together(12, lambda _: _push(field, STEPS + "- {a: [1, {b: 'c'}], d: \"e\"}\n" * 40_000))
+
+
+FLOW_FILES.each("admin", _pushed_again, FILES)
+
+
+@FLOW_FILES.attack("admin")
+async def ten_thousand_steps(field: Field) -> None:
+    """Flows of 10,000 steps, pushed, published and started again and again."""
+    text = STEPS + "".join(f"- {{id: s{n}, type: passthrough}}\n" for n in range(10_000))
+
+    async def one(_: int) -> None:
+        await _publish(field, text)
+        await field.job("file")
+
+    await field.flood(one, beside=2, per_s=2)
+
+
+async def _made(field: Field, number: int) -> None:
+    """A new flow, and now and then the list of all."""
+    text = f"slug: file-{number}\nsteps: [{{id: a, type: passthrough}}]\n".encode()
+    await field.call("PUT", f"/flows/{ATTACKER}/file-{number}", text)
+    if number % 10 == 0:
+        await field.call("GET", "/flows")
+
+
+STORMS: dict[str, Call] = {
+    "publish-storm": lambda field, n: _publish(field, f"name: n{n}{FILE_END}"),
+    "many-flows": _made,
+}
+FLOW_FILES.floods("admin", 4, 80, STORMS)

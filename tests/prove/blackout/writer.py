@@ -6,19 +6,19 @@ both are system calls, and so have their places among those of the database. It 
 """
 
 import asyncio
-import hashlib
 import itertools
 import os
 import random
 import sys
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
 
-from runglass.engine.journal.run_writer import step_rows
+from runglass.bus.base import Bus
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.log.events import (
     FlowCompleted,
     FlowFailed,
@@ -30,15 +30,15 @@ from runglass.log.events import (
     StepModelReserved,
     StepRetrying,
     StepStarted,
-    encode_event,
 )
-from runglass.log.fold import RunFold, StepChange
-from runglass.log.money import ZERO
-from runglass.log.trace import TERMINAL, ModelCall, ModelReservation, RunSummary
+from runglass.log.fold import RunFold
+from runglass.log.trace import ModelCall, ModelReservation, RunSummary
 from runglass.store.base import Store
-from runglass.store.records import Append, Checkpoint, IdempotencyKey, RunNumbers
+from runglass.store.records import Append, Checkpoint, IdempotencyKey
+from runglass.store.run_logs import RunLog
 from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
+from runglass.support.clock import SystemClock
 from runglass.support.lazy_json import encoded
 from tests.records import new_run
 
@@ -52,7 +52,6 @@ WORKERS = 4
 ERROR = {"code": "CODE_ERROR", "message": "no"}
 MOST, COST = "0.004", "0.0013"
 """What a request to a model may cost in US dollars, and what it does."""
-AT = "2026-01-01T00:00:00.000Z"
 SIZES = (10, 300, 3_000, 20_000)
 """Of requests and outputs, in bytes: inside of a page, most of one, and several."""
 
@@ -69,11 +68,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of the second file; `digest` is that of the events of an append."""
+    """One line of the second file."""
 
     does: str = ""
     done: str = ""
-    digest: str = ""
 
 
 def append_name(run_id: str, head: int) -> str:
@@ -85,9 +83,21 @@ def checkpoint_of(head: int) -> str:
     return f"s{head}"
 
 
+class _Noted:
+    """The log of runs in a store, of which each append is noted."""
+
+    def __init__(self, writer: "_Writer", run_id: str) -> None:
+        self._writer = writer
+        self._run_id = run_id
+
+    async def append(self, batch: Append) -> None:
+        name = append_name(self._run_id, batch.head + len(batch.events))
+        await self._writer.told(name, self._writer.store.append(batch))
+
+
 class _Writer:
     def __init__(self, store: Store, notes: int, settings: Settings, session: int) -> None:
-        self._store = store
+        self.store = store
         self._notes = notes
         self._session = session
         self._random = random.Random(f"{settings.seed}/{session}")
@@ -95,9 +105,9 @@ class _Writer:
         self._runs = 0
 
     async def fill(self) -> None:
-        project = await self._told("project", self._store.ensure_project(*PROJECT))
-        draft = self._store.put_draft(project.id, SLUG, name=None, capture=None, source=b"{}")
-        flow = await self._told("flow", draft)
+        project = await self.told("project", self.store.ensure_project(*PROJECT))
+        draft = self.store.put_draft(project.id, SLUG, name=None, capture=None, source=b"{}")
+        flow = await self.told("flow", draft)
         async with asyncio.TaskGroup() as workers:
             for _ in range(WORKERS):
                 workers.create_task(self._work(project.id, flow.id))
@@ -118,50 +128,24 @@ class _Writer:
             summary=msgspec.json.encode(fold.summary),
             call=IdempotencyKey(run_id, b"digest"),
         )
-        record = await self._told(append_name(run_id, 0), self._store.create_run(new))
-        head, spent, reserved = 0, ZERO, ZERO
+        record = await self.told(append_name(run_id, 0), self.store.create_run(new))
+        log = cast(RunLog, _Noted(self, run_id))
+        writer = RunWriter(log, Bus(), record, fold, SystemClock())
         events = self._events(run_id, flow_id)
         while batch := list(itertools.islice(events, self._random.randint(2, 6))):
-            changes: dict[tuple[int, int], StepChange] = {}
-            for number, event in enumerate(batch):
+            for event in batch:
                 if isinstance(event, FlowCompleted):
                     totals = encoded(msgspec.json.encode(fold.summary.totals))
-                    event = batch[number] = replace(event, summary=totals)
-                for change in fold.apply(event):
-                    changes[change.position, change.step.attempt] = change
-            data = [encode_event(event) for event in batch]
-            checkpoint = Checkpoint(checkpoint_of(head + len(batch)), "", self._object())
-            ended_at = AT if fold.status in TERMINAL else None
-            append = Append(
-                run_no=record.no,
-                head=head,
-                fence=record.fence,
-                events=data,
-                steps=step_rows(changes.values()),
-                checkpoints=[checkpoint],
-                status=fold.status,
-                summary=msgspec.json.encode(fold.summary),
-                spent_usd=(fold.totals.spent.cost_usd or ZERO) - spent,
-                reserved_usd=fold.reserved_usd - reserved,
-                ended_at=ended_at,
-                numbers=RunNumbers.of(fold.summary),
-                log_bytes=sum(map(len, data)),
-                open_bytes=len(checkpoint.data),
-            )
-            head += len(batch)
-            spent, reserved = fold.totals.spent.cost_usd or ZERO, fold.reserved_usd
+                    event = replace(event, summary=totals)
+                writer.record(event)
+            writer.add_checkpoint(Checkpoint(checkpoint_of(writer.head), "", self._object()))
+            await writer.commit()
             self._left -= 1
-            digest = hashlib.sha256(b"\n".join(append.events)).hexdigest()
-            await self._told(append_name(run_id, head), self._store.append(append), digest=digest)
-        answer = self._store.answer_call(project_id, run_id, status=200, answer=b"{}")
-        await self._told(f"answer {run_id}", answer)
+        answer = self.store.answer_call(project_id, run_id, status=200, answer=b"{}")
+        await self.told(f"answer {run_id}", answer)
 
-    def _events(self, run_id: str, flow_id: str) -> Iterator[KnownEvent]:
+    def _events(self, run: str, flow_id: str) -> Iterator[KnownEvent]:
         """The events of a run of three steps; about every fourth step needs another attempt, or fails."""
-        made = self._bare_events(run_id, flow_id)
-        return (replace(event, seq=seq, at=AT) for seq, event in enumerate(made, 1))
-
-    def _bare_events(self, run: str, flow_id: str) -> Iterator[KnownEvent]:
         yield RunStarted(
             execution_id=run, run_id=run, flow_id=flow_id, step_count=3, trigger_type="api", version=0
         )
@@ -192,8 +176,8 @@ class _Writer:
     def _text(self) -> str:
         return "x" * self._random.choice(SIZES)
 
-    async def _told(self, name: str, write: Awaitable[T], *, digest: str = "") -> T:
-        self._note(Note(does=name, digest=digest))
+    async def told(self, name: str, write: Awaitable[T]) -> T:
+        self._note(Note(does=name))
         told = await write
         self._note(Note(done=name))
         return told

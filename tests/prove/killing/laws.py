@@ -30,9 +30,8 @@ from tests.laws.stored import (
     read_run,
     read_whole,
 )
-from tests.prove.killing.book import PLACE, Asked, Book
-from tests.prove.killing.flows import FLOWS, HOLD_MS, NEVER_TIMES
-from tests.prove.killing.outside import NO_PATH, Effect, Outside
+from tests.prove.killing.flows import FLOWS, HOLD_MS, NEVER_TIMES, NO_PATH, PLACE, Effect, Outside
+from tests.prove.killing.line import Asked, Book
 from tests.records import there
 
 RESUME_LIMIT_S = 2.0

@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from typing import Self
 
 from runglass.log.trace import TERMINAL
-from tests.prove.killing.book import Book
 from tests.prove.killing.callers import Callers
 from tests.prove.killing.laws import Laws
-from tests.prove.killing.line import Line, Upstream
-from tests.prove.killing.reading import all_ended, listed_runs
+from tests.prove.killing.line import Book, Line, Upstream, all_ended, listed_runs
 
 END_LIMIT_S = 90.0
 """How long runs and callers may take to come to an end once nothing breaks any more."""

@@ -15,8 +15,8 @@ from runglass.log.fold import Address
 from runglass.tails.run_log import Tails
 from tests.fakes import LEASE_S
 from tests.prove.simulating.disk import Inline, Store
+from tests.prove.simulating.flows import SimulatedModels, SimulatedSandbox, SimulatedTemplates
 from tests.prove.simulating.virtual import Clock, Process
-from tests.prove.simulating.work import SimulatedModels, SimulatedSandbox, SimulatedTemplates
 
 if TYPE_CHECKING:
     from tests.prove.simulating.world import World

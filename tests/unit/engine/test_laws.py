@@ -2,10 +2,9 @@
 
 import pytest
 
-from tests.prove.simulate import simulate
+from tests.prove.simulate import live, simulate
 from tests.prove.simulating.disk import Fault
 from tests.prove.simulating.limits import BUDGET_USD, Limits
-from tests.prove.simulating.seed import live
 
 SEEDS = 30
 """`make prove` lives through 2,000."""
