@@ -1,7 +1,10 @@
-"""What a model server answers, in the words of each API, whole and as a stream."""
+"""What a model server answers, in the words of each API, whole and as a stream.
+
+It says `texts`, or asks for tools: for those `asked`, or for those of a request whose prompt says so.
+"""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -44,12 +47,14 @@ class Asked(NamedTuple):
     arguments: str
 
 
-def chat(body: dict[str, Any]) -> Answer:
+def chat(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence[Asked] = ()) -> Answer:
     """OpenAI's chat completions."""
     messages = body["messages"]
     ask = Ask("chat", body["model"], json.dumps(messages), bool(body.get("stream")))
     tools = [each["function"] for each in body.get("tools") or []]
-    asked = _tools(tools, "parameters", ask.text, any(each["role"] == "assistant" for each in messages))
+    asked = asked or _tools(
+        tools, "parameters", ask.text, any(each["role"] == "assistant" for each in messages)
+    )
     finish = "tool_calls" if asked else "stop"
 
     def calls(call: Call) -> list[dict[str, Any]]:
@@ -63,7 +68,7 @@ def chat(body: dict[str, Any]) -> Answer:
         ]
 
     def whole(call: Call) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": None if asked else "".join(TEXT)}
+        message: dict[str, Any] = {"role": "assistant", "content": None if asked else "".join(texts)}
         if asked:
             message["tool_calls"] = calls(call)
         return {
@@ -88,8 +93,8 @@ def chat(body: dict[str, Any]) -> Answer:
         yield Frame(delta(role="assistant", content=None if asked else ""))
         for number, each in enumerate(calls(call)):
             yield Frame(delta(tool_calls=[each | {"index": number}]))
-        for piece in [] if asked else TEXT:
-            yield Frame(delta(content=piece), is_last_to_leave=piece == TEXT[-1])
+        for piece in [] if asked else texts:
+            yield Frame(delta(content=piece), is_last_to_leave=piece == texts[-1])
         yield Frame(delta(finish))
         if tells_usage:
             yield Frame(chunk([], _chat_usage(call.usage)), told=call.usage)
@@ -98,14 +103,14 @@ def chat(body: dict[str, Any]) -> Answer:
     return Answer(ask, whole, frames)
 
 
-def responses(body: dict[str, Any]) -> Answer:
+def responses(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence[Asked] = ()) -> Answer:
     """OpenAI's responses."""
     given = body["input"]
     ask = Ask("resp", body["model"], json.dumps(given), bool(body.get("stream")))
     has_results = not isinstance(given, str) and any(
         each.get("type") == "function_call_output" for each in given
     )
-    asked = _tools(body.get("tools") or [], "parameters", ask.text, has_results)
+    asked = asked or _tools(body.get("tools") or [], "parameters", ask.text, has_results)
 
     def items(call: Call) -> list[dict[str, Any]]:
         if asked:
@@ -120,7 +125,7 @@ def responses(body: dict[str, Any]) -> Answer:
                 }
                 for number, each in enumerate(asked)
             ]
-        part = {"type": "output_text", "text": "".join(TEXT), "annotations": [], "logprobs": []}
+        part = {"type": "output_text", "text": "".join(texts), "annotations": [], "logprobs": []}
         return [
             {
                 "type": "message",
@@ -193,8 +198,8 @@ def responses(body: dict[str, Any]) -> Answer:
                 place["content_index"] = 0
                 part = item["content"][0]
                 yield frame("response.content_part.added", part=part | {"text": ""}, **place)
-                for piece in TEXT:
-                    is_last = piece == TEXT[-1]
+                for piece in texts:
+                    is_last = piece == texts[-1]
                     yield frame(
                         "response.output_text.delta",
                         delta=piece,
@@ -230,16 +235,16 @@ def embeddings(body: dict[str, Any]) -> Answer:
     return Answer(Ask("embeddings", body["model"], json.dumps(texts)), whole, lambda _: iter(()))
 
 
-def anthropic(body: dict[str, Any]) -> Answer:
+def anthropic(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence[Asked] = ()) -> Answer:
     """Anthropic's messages."""
     messages = body["messages"]
     ask = Ask("msg", body["model"], json.dumps(messages), bool(body.get("stream")))
-    asked = _tools(body.get("tools") or [], "input_schema", ask.text, '"tool_result"' in ask.text)
+    asked = asked or _tools(body.get("tools") or [], "input_schema", ask.text, '"tool_result"' in ask.text)
     stop = "tool_use" if asked else "end_turn"
 
     def blocks(call: Call) -> list[dict[str, Any]]:
         if not asked:
-            return [{"type": "text", "text": "".join(TEXT)}]
+            return [{"type": "text", "text": "".join(texts)}]
         return [
             {
                 "type": "tool_use",
@@ -285,8 +290,8 @@ def anthropic(body: dict[str, Any]) -> Answer:
                 else (block | {"text": ""}, "text", "text_delta")
             )
             yield frame("content_block_start", index=index, content_block=start)
-            for piece in [json.dumps(block["input"])] if asked else TEXT:
-                is_last = piece == TEXT[-1]
+            for piece in [json.dumps(block["input"])] if asked else texts:
+                is_last = piece == texts[-1]
                 delta = {"type": kind, field: piece}
                 yield frame("content_block_delta", index=index, delta=delta, is_last_to_leave=is_last)
             yield frame("content_block_stop", index=index)
@@ -301,7 +306,7 @@ def anthropic(body: dict[str, Any]) -> Answer:
     return Answer(ask, whole, frames)
 
 
-def gemini(body: dict[str, Any]) -> Answer:
+def gemini(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence[Asked] = ()) -> Answer:
     """Gemini's `generateContent`; `model` and `stream` are in its path."""
     ask = Ask("gemini", body["model"], json.dumps(body["contents"]), body["stream"])
     declared = [each for tool in body.get("tools") or [] for each in tool.get("functionDeclarations", [])]
@@ -310,7 +315,7 @@ def gemini(body: dict[str, Any]) -> Answer:
         {"name": each["name"], "schema": next(each[name] for name in schemas if name in each)}
         for each in declared
     ]
-    asked = _tools(tools, "schema", ask.text, '"functionResponse"' in ask.text)
+    asked = asked or _tools(tools, "schema", ask.text, '"functionResponse"' in ask.text)
 
     def chunk(call: Call, parts: list[dict[str, Any]], usage: Usage | None) -> dict[str, Any]:
         candidate = {"index": 0, "content": {"role": "model", "parts": parts}}
@@ -328,14 +333,14 @@ def gemini(body: dict[str, Any]) -> Answer:
 
     def parts(call: Call) -> list[dict[str, Any]]:
         if not asked:
-            return [{"text": text} for text in TEXT]
+            return [{"text": text} for text in texts]
         return [
             {"functionCall": {"id": f"{call.id}-{n}", "name": each.name, "args": json.loads(each.arguments)}}
             for n, each in enumerate(asked)
         ]
 
     def whole(call: Call) -> dict[str, Any]:
-        return chunk(call, parts(call) if asked else [{"text": "".join(TEXT)}], call.usage)
+        return chunk(call, parts(call) if asked else [{"text": "".join(texts)}], call.usage)
 
     def frames(call: Call) -> Iterator[Frame]:
         *before, last = parts(call)

@@ -14,7 +14,7 @@ from runglass.bus.base import Bus
 from runglass.config.settings import Price, Settings
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
-from runglass.engine.journal.run_spec import RunSpec, Segment
+from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.run.active_runs import StartedRun
@@ -205,6 +205,21 @@ async def run_to_end(
     """Runs a flow to its end and reads everything about it."""
     started = await start(house, flow, inputs, **more)
     return await read(house, started.id, await started.outcome())
+
+
+async def run_with_tools(
+    house: EngineHarness, flow: Flow, inputs: dict[str, Any], *, offer: ToolOffer | None = None, **more: Any
+) -> Ran:
+    """Runs a flow to its end, with a result for each call of a tool, and reads everything about it."""
+    started = await start(house, flow, inputs, segment=Segment(offer=offer), **more)
+    outcome = await started.outcome()
+    while outcome.pause is not None:
+        tool_loop = outcome.pause.tool_loop
+        assert tool_loop is not None
+        results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in tool_loop.calls]
+        segment = Segment(first=outcome.pause.cursor, results=results, offer=tool_loop.offer)
+        outcome = await (await resume(house, started.id, segment)).outcome()
+    return await read(house, started.id, outcome)
 
 
 async def resume(house: EngineHarness, run_id: str, segment: Segment) -> StartedRun:

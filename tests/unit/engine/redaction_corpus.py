@@ -7,9 +7,41 @@ real ones.
 
 import base64
 import json
+import random
+import string
+from itertools import cycle
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from tests.unit.engine.redaction_pairs import Pair, body, json_escaped, luhn
+
+class Pair(NamedTuple):
+    """A value with a secret, the part of it that must go, and a look-alike that must stay as it is."""
+
+    kind: str
+    value: Any
+    secret: str
+    harmless: Any
+
+
+def body(length: int, *, upper: bool = False, hex_: bool = False) -> str:
+    """Random letters and digits, the same at each call: what stands behind a token's prefix."""
+    letters = "0123456789abcdef" if hex_ else string.ascii_uppercase if upper else string.ascii_letters
+    drawn = random.Random(length).choices(letters + ("" if hex_ else string.digits), k=length)
+    # Any real token of such a length has a digit.
+    return "".join([*drawn[:-2], "7", drawn[-1]])
+
+
+def luhn(digits: str) -> str:
+    """The digits and the check digit of a card number behind them."""
+    doubled = [int(digit) * (2 if i % 2 == 0 else 1) for i, digit in enumerate(reversed(digits))]
+    total = sum(value - 9 if value > 9 else value for value in doubled)
+    return digits + str(-total % 10)
+
+
+def json_escaped(text: str) -> str:
+    r"""Every letter as JSON may write it: `\u0070` for p."""
+    return "".join(f"\\u{ord(letter):04x}" for letter in text)
+
 
 A = body
 
@@ -92,14 +124,10 @@ PLACES = (
 
 
 def _tokens() -> list[Pair]:
+    placed = zip(TOKENS, cycle(PLACES), strict=False)
     return [
-        Pair(
-            kind,
-            PLACES[index % len(PLACES)].format(secret),
-            secret,
-            PLACES[index % len(PLACES)].format(harmless),
-        )
-        for index, (kind, secret, harmless) in enumerate(TOKENS)
+        Pair(kind, place.format(secret), secret, place.format(harmless))
+        for (kind, secret, harmless), place in placed
     ]
 
 

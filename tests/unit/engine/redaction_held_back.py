@@ -7,7 +7,7 @@ Tokens are put together from parts, so that no scanner takes them for real ones.
 
 import base64
 
-from tests.unit.engine.redaction_pairs import Pair, body, json_escaped, luhn
+from tests.unit.engine.redaction_corpus import Pair, body, json_escaped, luhn
 
 HELD_BACK: list[Pair] = [
     # Keys, as objects, lines, queries and in prose.
@@ -33,12 +33,7 @@ HELD_BACK: list[Pair] = [
     Pair("slack app", "xa" + "pp-1-A0" + body(8, upper=True) + "-73920184756-" + body(40, hex_=True), body(40, hex_=True), "the xapp-1 branch"),
     Pair("slack bot", 'slack = "xo' + "xb-2938475610-2938475610123-" + body(24) + '"', body(24), 'slack = "xoxo-hugs"'),
     Pair("slack refresh", "xo" + "xe-1-" + body(60), body(60), "xoxe and xoxo"),
-    Pair(
-        "slack webhook",
-        "curl -d @x https://hooks.sl" + "ack.com/services/T0" + body(8, upper=True) + "/B0" + body(9, upper=True) + "/" + body(24),
-        body(24),
-        "see https://api.slack.com/messaging/webhooks for how",
-    ),
+    Pair("slack webhook", "curl -d @x https://hooks.sl" + "ack.com/services/T0" + body(8, upper=True) + "/B0" + body(9, upper=True) + "/" + body(24), body(24), "see https://api.slack.com/messaging/webhooks for how"),
     Pair("discord webhook", "https://disc" + "ord.com/api/webhooks/129384756102938475/" + body(68), body(68), "https://discord.com/channels/129384756102938475/3"),
     Pair("pypi", "py" + "pi-AgEIcHlwaS5vcmc" + body(90), body(90), "pypi-server and pypi-attestations"),
     Pair("vault", "export VAULT=hv" + "s." + body(24), body(24), "evs.example and hvs.io"),
@@ -59,12 +54,7 @@ HELD_BACK: list[Pair] = [
     Pair("hugging face", "h" + "f_" + body(34), body(34), "hf_hub_download(repo_id)"),
     Pair("replicate", "r" + "8_" + body(37), body(37), "r8_score"),
     Pair("aws", "AK" + "IA" + body(16, upper=True), body(16, upper=True), "AKIAKIA is a word"),
-    Pair(
-        "aws secret",
-        "aws_secret_access_key = " + body(20) + "/" + body(19),
-        body(19),
-        "aws_secret_access_key_id_length = 20",
-    ),
+    Pair("aws secret", "aws_secret_access_key = " + body(20) + "/" + body(19), body(19), "aws_secret_access_key_id_length = 20"),
     Pair("azure", "DefaultEndpointsProtocol=https;AccountName=logs;AccountKey=" + body(86) + "==;EndpointSuffix=x", body(86), "DefaultEndpointsProtocol=https;AccountName=logs;EndpointSuffix=x"),
     Pair("azure sas", "https://a.blob.example/c?sv=2024-11-04&se=2026-01-01&sig=" + body(40) + "%3D", body(40), "https://a.blob.example/c?sv=2024-11-04&se=2026-01-01&sigma=3"),
     Pair("gcp", {"type": "service_account", "private_key": "-----BEGIN PRIVATE" + " KEY-----\n" + body(64) + "\n-----END PRIVATE" + " KEY-----\n"}, body(64), {"type": "service_account", "private_key_id": "7f3a"}),

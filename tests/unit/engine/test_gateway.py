@@ -32,7 +32,7 @@ from tests.unit.engine.fake_provider import (
     text_reply,
     whole_reply,
 )
-from tests.unit.engine.provider_families import responses_stream
+from tests.unit.engine.provider_families import FAMILIES
 
 SECRET = "sk-a-very-secret-key"
 USAGE = {
@@ -460,7 +460,7 @@ async def test_a_hosted_provider_uses_its_key_from_the_settings(monkeypatch: pyt
         monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-another-secret-key")
         bench = Bench(fake, models)
-        answer = await bench.ask(responses_stream("Hi", False), model="openai:gpt-4o-mini")
+        answer = await bench.ask(FAMILIES["openai responses"].stream("Hi", False), model="openai:gpt-4o-mini")
     assert (answer.output, bench.pieces) == ({"text": "Hi"}, ["Hi"])
     assert answer.response.tokens == TokenBreakdown(prompt=5, completion=2, total=7)
     assert answer.response.cost_usd is None

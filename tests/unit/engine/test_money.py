@@ -1,20 +1,24 @@
-"""Money: one sum, wherever it is asked for, to the last decimal."""
+"""Money: exact, one sum wherever it is asked for, written as plain decimals."""
 
 import asyncio
 import tempfile
 from decimal import Decimal
+from fractions import Fraction
 from functools import reduce
 from pathlib import Path
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.config.settings import Price
+from runglass.engine.journal.run_spec import ToolOffer
+from runglass.engine.models.pricing import cost_of
 from runglass.flows.flow import Flow, LeafStep, LlmStep, Retry
 from runglass.log.events import decode_event
 from runglass.log.fold import TraceFold
-from runglass.log.money import ZERO, add_usd
+from runglass.log.money import ZERO, add_usd, format_usd
 from runglass.log.trace import TokenBreakdown
 from runglass.store.records import Project
 from runglass.store.sqlite.store import SqliteStore
@@ -22,7 +26,7 @@ from tests.examples import examples
 from tests.flows import ON_ERROR, flow_trees
 from tests.laws.law import require
 from tests.laws.stored import broken_in
-from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, resume, start
+from tests.unit.engine.conftest import Ran, open_harness, run_with_tools
 from tests.unit.engine.fake_models import DicedModels
 from tests.unit.test_reference_fold import check_agreement_on
 
@@ -70,21 +74,6 @@ def asking(step_id: str) -> st.SearchStrategy[LeafStep]:
     )
 
 
-async def walk(house: EngineHarness, flow: Flow) -> Ran:
-    """The run to its end, with the result of every tool call that a model asks for."""
-    segment = Segment(offer=ToolOffer(tools=[TOOL]))
-    started = await start(house, flow, {"n": 1}, capture="full", segment=segment)
-    outcome = await started.outcome()
-    while outcome.pause is not None:
-        tool_loop = outcome.pause.tool_loop
-        assert tool_loop is not None
-        results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in tool_loop.calls]
-        segment = Segment(first=outcome.pause.cursor, results=results, offer=tool_loop.offer)
-        started = await resume(house, started.id, segment)
-        outcome = await started.outcome()
-    return await read(house, started.id, outcome)
-
-
 @examples(30, of=150)
 @given(flow=flow_trees(asking), seed=st.integers(0, 2**32), budget_usd=st.none() | st.integers(0, 30))
 def test_attempts_run_models_stream_and_budget_are_one_sum(
@@ -97,7 +86,7 @@ def test_attempts_run_models_stream_and_budget_are_one_sum(
             async with open_harness(store, models=models) as house, asyncio.timeout(60):
                 project = await store.ensure_project("acme", "demo")
                 await store.set_budget(project.id, None if budget_usd is None else Decimal(budget_usd))
-                ran = await walk(house, flow)
+                ran = await run_with_tools(house, flow, {"n": 1}, offer=ToolOffer(tools=[TOOL]))
                 if budget_usd is None:
                     check_money(ran, models)
                 else:
@@ -125,3 +114,58 @@ def test_a_log_in_which_calls_do_not_stand_one_by_one_adds_up_by_attempts() -> N
     assert totals is not None
     assert (totals.cost_usd, totals.failed_cost_usd, totals.by_model["m"].cost_usd) == ("1", "0.5", "1")
     assert totals.tokens == TokenBreakdown(prompt=2, completion=4, total=6)
+
+
+dollars = st.decimals(min_value=0, max_value=10_000, places=9)
+tokens = st.integers(min_value=0, max_value=10**12)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        ("0.000045", "0.000045"),
+        ("4.5E-5", "0.000045"),
+        ("1E-18", "0.000000000000000001"),
+        ("1.20", "1.2"),
+        ("0.00", "0"),
+        ("-0.0", "0"),
+        ("0E+3", "0"),
+        ("1E+3", "1000"),
+        ("100", "100"),
+        ("12.0", "12"),
+    ],
+)
+def test_an_amount_is_written_without_exponent_and_without_trailing_zeros(amount: str, text: str) -> None:
+    assert format_usd(Decimal(amount)) == text
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, min_value="-1E+30", max_value="1E+30"))
+def test_writing_an_amount_loses_no_digit(amount: Decimal) -> None:
+    text = format_usd(amount)
+    assert Decimal(text) == amount
+    assert set(text) <= set("-.0123456789")
+
+
+@pytest.mark.parametrize("amount", ["NaN", "Infinity"])
+def test_what_is_no_amount_of_money_is_refused(amount: str) -> None:
+    with pytest.raises(ValueError, match="not an amount of money"):
+        format_usd(Decimal(amount))
+
+
+@given(dollars, dollars, st.none() | dollars, tokens, tokens, tokens)
+def test_a_cost_is_exact(
+    fresh_price: Decimal,
+    output_price: Decimal,
+    cached_price: Decimal | None,
+    fresh: int,
+    cached: int,
+    completion: int,
+) -> None:
+    price = Price(
+        input_per_mtok=fresh_price, output_per_mtok=output_price, cached_input_per_mtok=cached_price
+    )
+    # Without a price of its own, what was cached costs what input costs.
+    of_cached = Fraction(fresh_price if cached_price is None else cached_price)
+    exact = fresh * Fraction(fresh_price) + cached * of_cached + completion * Fraction(output_price)
+    cost = cost_of(price, prompt=fresh + cached, completion=completion, cached=cached)
+    assert Fraction(cost) == exact / 1_000_000

@@ -194,27 +194,6 @@ async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: Bench) -> 
     assert call.response == {"role": "assistant", "content": "Good mor"}
 
 
-async def test_a_run_without_a_key_fails_before_its_first_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(variable, raising=False)
-    flow = (
-        "- {id: first, type: passthrough}\n"
-        "- id: both\n"
-        "  type: parallel\n"
-        "  branches: {a: [{id: ask, type: llm, model: 'openai:gpt-4o-mini', prompt: Hello}]}\n"
-    )
-    async with (
-        ModelGateway() as models,
-        open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house,
-    ):
-        ran = await run_to_end(house, flow)
-    assert (ran.error["code"], ran.outcome.step_id) == ("PROVIDER_KEY_MISSING", "ask")
-    assert "OPENAI_API_KEY" in ran.error["message"]
-    assert (ran.types(), ran.trace.steps) == (["run_started", "run_input", "flow_failed"], [])
-
-
 async def test_a_key_is_looked_for_where_it_may_be_missing_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(variable, raising=False)

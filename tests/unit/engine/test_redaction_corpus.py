@@ -15,9 +15,8 @@ from runglass.redact import MARK, Redactor
 from runglass.redact.names import Names
 from runglass.redact.quick_look import QuickLook
 from tests.examples import all_wanted
-from tests.unit.engine.redaction_corpus import CORPUS
+from tests.unit.engine.redaction_corpus import CORPUS, Pair
 from tests.unit.engine.redaction_held_back import HELD_BACK
-from tests.unit.engine.redaction_pairs import Pair
 
 REDACTOR = Redactor()
 QUICK = QuickLook(Names())

@@ -8,14 +8,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from runglass.config.settings import Settings
 from runglass.engine.maintenance.removal import AT_ONCE, BATCH_ROWS, INTERVAL_S, SCRUBS, RunRemoval
 from runglass.errors import StoreError
-from runglass.store.records import Append, Retention, RunRecord
+from runglass.store.records import Retention, RunRecord
 from runglass.support.clock import Clock, iso
 from runglass.wire.admin_api import SERVER
+from tests.conformance.stores import batch
+from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.records import new_recording, new_run
 from tests.unit.engine.conftest import EngineHarness, Execute, run_of
@@ -94,8 +95,7 @@ async def test_plain_runs_go_after_a_day_whatever_their_flow_says(house: EngineH
         about = {"trigger_type": trigger, "trace_id": trigger, "due_at": now}
         made = await house.store.create_recording(new_recording(project.id, flow.id, id=trigger, **about))
         assert made is not None
-        end = Append(run_no=made.no, head=0, fence=1, events=[b"{}"], status="completed", summary=b"{}")
-        await house.store.append(replace(end, ended_at=now))
+        await house.store.append(batch(made, 0, b"{}", status="completed", ended_at=now))
     removal = removal_in(house)
     await days_pass(house, 0.9)
     await removal.tidy()
@@ -115,16 +115,8 @@ async def test_more_than_are_looked_up_at_once_all_go_those_that_cannot_be_read_
     async def unreadable(number: int) -> RunRecord:
         """One that ended before the good one, and so comes first."""
         run = await house.store.create_run(new_run(good.project_id, good.flow_id, id=f"odd-{number}"))
-        end = Append(
-            run_no=run.no,
-            head=0,
-            fence=1,
-            events=[b'{"sesame"'],
-            status="failed",
-            summary=b"{}",
-            ended_at="2020-01-01T00:00:00.000Z",
-        )
-        await house.store.append(end)
+        ended_at = "2020-01-01T00:00:00.000Z"
+        await house.store.append(batch(run, 0, b'{"sesame"', status="failed", ended_at=ended_at))
         return run
 
     runs = [*await asyncio.gather(*map(unreadable, range(AT_ONCE + 1))), good]
@@ -160,24 +152,19 @@ async def kept_on(removal: RunRemoval) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-class StillClock:
-    """A clock whose long sleeps never end."""
+class StillClock(VirtualClock):
+    """A clock that is where that of the engine is, and whose long sleeps never end."""
 
     def __init__(self, house: EngineHarness) -> None:
-        self._clock = house.clock
+        super().__init__()
+        self.set_back(-house.clock.monotonic_s())
         self.idle = asyncio.Event()
-
-    def now(self) -> Any:
-        return self._clock.now()
-
-    def monotonic_s(self) -> float:
-        return self._clock.monotonic_s()
 
     async def sleep(self, seconds: float) -> None:
         if seconds == INTERVAL_S:
             self.idle.set()
             await asyncio.Event().wait()
-        await asyncio.sleep(0)
+        await super().sleep(0)
 
 
 async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, execute: Execute) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,8 +9,8 @@ import pytest
 
 from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment
-from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
-from runglass.engine.models.model_types import ProviderResponse, RequestObserver
+from runglass.engine.models.gateway import ModelRequest
+from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.payload import Payload
 from runglass.engine.run_memory import RunMemory
 from runglass.engine.steps.scope import mentioned_outputs
@@ -21,7 +20,6 @@ from runglass.limits.limits import STEPS_AT_A_TIME, StoreTurns
 from runglass.limits.memory import COUNTED_BYTES, MemoryBudget
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
-from tests.fakes import send
 from tests.unit.engine.conftest import (
     follow,
     next_life,
@@ -32,6 +30,7 @@ from tests.unit.engine.conftest import (
     run_to_end,
     start,
 )
+from tests.unit.engine.fake_models import FakeModels
 from tests.unit.engine.test_crashes import dying_store
 
 LARGE = """
@@ -77,31 +76,15 @@ async def test_a_run_that_was_paused_reads_back_what_its_next_segment_mentions(t
         assert house.engine.limits.memory.held == 0
 
 
-async def test_what_a_run_takes_in_the_store_is_counted_and_taken_back(tmp_path: Path) -> None:
+async def test_a_run_takes_the_bytes_of_its_log_and_steps_and_of_what_its_caller_is_owed(
+    tmp_path: Path,
+) -> None:
     async with open_harness(SqliteStore(tmp_path / "db")) as house:
-        ran = await run_to_end(house, LARGE)
-        run, project = await house.store.run(ran.id), await house.store.project(1)
-        assert run is not None
-        assert project is not None
+        run = await run_of(house, (await run_to_end(house, LARGE)).id)
         steps = await house.store.steps(run.no)
-        pages = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
-        assert run.log_bytes == sum(len(data) for _, data in pages) + sum(len(step.data) for step in steps)
-        # The result is kept for its caller until it goes with the content, or after `answer_ttl_s`.
-        owed = len(msgspec.json.encode(RESULT))
-        assert (run.open_bytes, project.data_bytes) == (owed, run.log_bytes + owed)
-        assert len(ran.events) == len(pages)
-        assert await house.store.expire_answers(before="9", limit=10) == 1
-        expired = await house.store.project(1)
-        assert expired is not None
-        assert expired.data_bytes == run.log_bytes
-        await house.store.strip_content([run.no], None, limit_rows=1000, limit_bytes=1 << 20)
-        stripped = await house.store.project(1)
-        assert stripped is not None
-        assert 0 < stripped.data_bytes < project.data_bytes
-        await house.store.purge_runs([run.no])
-        emptied = await house.store.project(1)
-        assert emptied is not None
-        assert emptied.data_bytes == 0
+        events = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
+    assert run.log_bytes == sum(len(data) for _, data in events) + sum(len(step.data) for step in steps)
+    assert run.open_bytes == len(msgspec.json.encode(RESULT))
 
 
 def text_of(size: int) -> Payload:
@@ -198,31 +181,23 @@ def test_outputs_are_read_back_for_steps_that_mention_them(code: str, ids: set[s
     assert mentioned_outputs(CodeStep(id="x", code=code)) == ids
 
 
-class Asked(ModelGateway):
-    """Models that answer when they are told to."""
+class PatientModels(FakeModels):
+    """Models that answer when they may."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
+        self.may_end = asyncio.Event()
 
-    async def complete(
-        self,
-        request: ModelRequest,
-        on_text: Callable[[str], None],
-        *,
-        observer: RequestObserver | None = None,
-    ) -> ModelAnswer:
-        await send(request, observer)
-        self.begun.set()
+    async def answer(self, request: ModelRequest) -> ProviderResponse:
         await self.may_end.wait()
-        return ModelAnswer(output={"text": "said"}, response=ProviderResponse(model_used="fake", text="said"))
+        return ProviderResponse(model_used="fake", text="said")
 
 
 @pytest.mark.parametrize("capture", ["full", "redacted", "metadata_only"])
 async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
     tmp_path: Path, capture: CaptureMode
 ) -> None:
-    models = Asked()
+    models = PatientModels()
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     # One such output is all that may be decoded at a time.
     async with open_harness(store, models=models, memory_limit_bytes=1_000_000) as house:
@@ -232,7 +207,7 @@ async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
             made + "- {id: b, type: llm, model: 'some:model', prompt: '{{ text|length }}'}",
             capture=capture,
         )
-        await models.begun.wait()
+        await models.asked.wait()
         other = await start(house, made + "- {id: b, type: code, code: 'return {\"n\": len(text)}'}")
         assert (await other.outcome()).result_json == b'{"n":200000}'
         models.may_end.set()

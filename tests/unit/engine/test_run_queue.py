@@ -18,7 +18,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import follow_runs
 from runglass.wire.query import RunQuery
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, resume, run_of, start
+from tests.unit.engine.conftest import EngineHarness, follow, open_harness, resume, run_of, start
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 FLOW = """
@@ -69,34 +69,6 @@ async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
             assert [each.run_id for each in (await anext(pages)).changed] == [first.id]
             second = await start(house, FLOW)
             assert [each.run_id for each in (await anext(pages)).changed] == [second.id]
-
-
-async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_harness(db(tmp_path), slots=2) as house:
-        all_are_there, attempt = asyncio.Event(), StepExecutor.run
-
-        async def held(*args: Any) -> Any:
-            await all_are_there.wait()
-            return await attempt(*args)
-
-        monkeypatch.setattr(StepExecutor, "run", held)
-        runs = [await start(house, FLOW, {"n": n}) for n in range(7)]
-        all_are_there.set()
-        most = 0
-        waiting = [asyncio.ensure_future(follow(house, run.id)) for run in runs]
-        while not all(ended.done() for ended in waiting):
-            most = max(most, sum(house.engine.active.is_active(run.id) for run in runs))
-            await asyncio.sleep(0)
-        assert most == 2
-        assert [await status(house, run) for run in runs] == ["completed"] * 7
-        ran = [await read(house, run.id) for run in runs]
-        assert [each.types()[-1] for each in ran] == ["flow_completed"] * 7
-        started_at = [str(each.events[0].at) for each in ran]
-        assert started_at == sorted(started_at)
-        await house.engine.active.join(runs[6].id)
-        assert house.engine.queue.held == 0
-        assert await waiting_runs(house) == 0
-        assert house.engine.active.is_active((await start(house, FLOW)).id), "nobody waits without need"
 
 
 async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(

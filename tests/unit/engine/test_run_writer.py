@@ -1,7 +1,9 @@
-"""The writer: seq and time, one append per turn, and what happens when the store refuses."""
+"""The writer: seq and time, one append per turn, what happens when the store refuses; and ids of runs."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 
 from runglass.bus.base import Bus, progress_of, runs_of
 from runglass.engine.journal.run_writer import RunWriter
+from runglass.engine.run.idle_runs import RunIds
 from runglass.engine.steps.model_turn import TextBatcher
 from runglass.engine.steps.run_context import MOST_BYTES, LiveOutputs
 from runglass.errors import StoreError
@@ -25,9 +28,10 @@ from runglass.log.measurements import measured
 from runglass.log.trace import RunSummary
 from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.sqlite.store import SqliteStore
+from runglass.wire.query import created_ms, first_id
+from tests.conformance.stores import make_run
 from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
-from tests.records import new_run
 
 
 @pytest.fixture
@@ -43,9 +47,7 @@ def faults(store: SqliteStore) -> FaultyStore:
 
 @pytest.fixture
 async def run(store: SqliteStore) -> RunRecord:
-    project = await store.ensure_project("acme", "demo")
-    flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
-    return await store.create_run(new_run(project.id, flow.id))
+    return await make_run(store)
 
 
 @pytest.fixture
@@ -114,17 +116,6 @@ async def test_events_are_stored_without_a_commit_and_one_can_wait_for_the_next(
     writer.record_with_next(msgspec.structs.replace(begun, seq=0))
     await writer.close()
     assert len(await stored(store, run)) == 4, "none is left behind where no other follows"
-
-
-async def test_times_in_a_log_never_run_backwards(
-    store: SqliteStore, run: RunRecord, writer: RunWriter, clock: VirtualClock
-) -> None:
-    writer.record(run_started())
-    clock.set_back(60)
-    writer.record(started())
-    await writer.commit()
-    first, second = (decode_event(data).at for data in await stored(store, run))
-    assert first == second == "2026-01-01T00:00:00.000Z"
 
 
 async def test_listeners_hear_of_an_event_after_it_is_stored(
@@ -242,3 +233,27 @@ def test_outputs_beyond_the_limit_are_read_from_the_store_while_there_is_a_calle
     outputs.close()
     assert outputs.keep(4, b"y" * 2 * MOST_BYTES), "it needs no place in the store"
     assert (outputs.pop(3), outputs.pop(4), outputs.held_bytes) == (None, None, 0)
+
+
+def test_an_id_has_the_time_at_which_it_was_given() -> None:
+    clock = VirtualClock()
+    now_ms = round(clock.now().timestamp() * 1000)
+    ids = RunIds(clock)
+    given = ids.next()
+    assert created_ms(given) == now_ms
+    assert first_id(now_ms) <= given < first_id(now_ms + 1)
+    assert (uuid.UUID(given).version, uuid.UUID(given).variant) == (7, uuid.RFC_4122)
+    clock.set_back(-5)
+    assert created_ms(ids.next()) == now_ms + 5000
+
+
+def test_each_is_higher_than_the_one_before_and_of_this_process_though_the_clock_is_set_back() -> None:
+    clock = VirtualClock()
+    ids, other = RunIds(clock), RunIds(clock)
+    given = [ids.next() for _ in range(1000)]
+    assert not {*given} & {other.next() for _ in range(1000)}
+    clock.set_back(timedelta(hours=1).total_seconds())
+    given += [ids.next() for _ in range(1000)]
+    assert given == sorted(set(given))
+    assert {uuid.UUID(each).version for each in given} == {7}
+    assert {created_ms(each) for each in given} == {created_ms(given[0])}

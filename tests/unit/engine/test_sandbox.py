@@ -34,7 +34,6 @@ async def failure(sandbox: Sandbox, code: str, **names: Any) -> StepFailure:
 @pytest.mark.parametrize(
     ("code", "value"),
     [
-        ("return 1", 1),
         ("return", None),
         ("", None),
         ("# nothing", None),
@@ -51,7 +50,6 @@ async def failure(sandbox: Sandbox, code: str, **names: Any) -> StepFailure:
         ("n = 3\nreturn f'''a\n  {n}\n''' 'é'", "a\n  3\né"),
         ("return 'ü', 'return 1'", ["ü", "return 1"]),
         ("for i in range(9):\n  if i == 2:\n    return i", 2),
-        ("try:\n  return 1\nfinally:\n  x = 1", 1),
         ("match 3:\n  case 3:\n    return 'm'", "m"),
         ("if 1:\r\n\treturn '''a\r\nb'''", "a\nb"),
         ("def f():\n  return 3\nreturn f()", 3),
@@ -60,7 +58,6 @@ async def failure(sandbox: Sandbox, code: str, **names: Any) -> StepFailure:
         ("n = 0\ndef f():\n  nonlocal n\n  n += 1\nf(); f()\nreturn n", 2),
         ("def f():\n  n = 0\n  def g():\n    nonlocal n\n    n += 1\n  g()\n  return n\nreturn f()", 1),
         ("n = 0\ndef f():\n  global n\n  n += 1\nf()\nreturn n", 1),
-        ("return (1, (2,)), {'a': ()}", [[1, [2]], {"a": []}]),
         ("return 2 ** 70, -0.5, True, None, 'a\\u2028😀'", [2**70, -0.5, True, None, "a\u2028😀"]),
     ],
 )
@@ -95,12 +92,10 @@ def test_a_program_mentions_what_its_code_does_and_not_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("expression", "value"),
     [
-        ("count", 5),
         ("count + 1", 6),
         ("  count > 3 and items", [1, 2]),
         ("count > 3  # enough", True),
         ("(count,\n items)", [5, [1, 2]]),
-        ("[i * 2 for i in items]", [2, 4]),
         ("steps['a']['items'][-1]", 9),
         ("steps['a']['items'] + [count]", [9, 5]),
     ],
@@ -170,17 +165,11 @@ async def test_what_is_not_python_never_reaches_a_process(code: str, message: st
 @pytest.mark.parametrize(
     ("code", "place", "reason"),
     [
-        ("return {1, 2}", "", "type set"),
         ("return {'a': [1, {'b': {1}}]}", " at .a[1].b", "type set"),
         ("return {'a': [0, {1: 2}]}", " at .a[1]", "the key 1 is not a string"),
-        ("return {(1, 2): 3}", "", "the key (1, 2) is not a string"),
         ("return {'a': b'x'}", " at .a", "type bytes"),
         ("return [float('nan')]", " at [0]", "nan"),
-        ("return {'a': 1e308 * 10}", " at .a", "inf"),
         ("return [lambda: 1]", " at [0]", "type function"),
-        ("return len", "", "builtin_function"),
-        ("class A: pass\nreturn [A()]", " at [0]", "type A"),
-        ("class A: pass\nreturn A", "", "type type"),
         ("async def f(): pass\nreturn f()", "", "coroutine"),
         ("return 2 ** 100000", "", "4300 digits"),
         ("a = []\na.append(a)\nreturn a", "", "Circular"),
@@ -270,23 +259,15 @@ async def test_what_is_printed_to_two_streams_is_told_in_its_order_and_stays_out
     "code",
     [
         "import os\nreturn dict(os.environ)",
-        "import os\nreturn os.environ['PATH']",
-        "import os\nreturn os.getenv('PATH')",
         "import os\nreturn os.listdir('/')",
-        "import os\nreturn os.system('true')",
         "return open('/etc/passwd').read()",
         "open('/written-by-the-sandbox', 'w').write('x')",
         "import pathlib\nreturn pathlib.Path('/etc/passwd').read_text()",
-        "import socket",
         "import subprocess",
-        "import ctypes",
-        "import importlib",
         "return __import__('os').getpid()",
         "return ().__class__.__bases__[0].__subclasses__()",
-        "return (lambda: 0).__globals__",
         "import sys\nreturn list(sys.modules)",
         "return eval('__import__(\"os\").environ')",
-        "return '{0.__class__}'.format(1)",
     ],
 )
 async def test_code_cannot_reach_the_system(sandbox: Sandbox, code: str) -> None:

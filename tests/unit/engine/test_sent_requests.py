@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
 from runglass.config.settings import Settings
-from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.engine.journal.run_spec import ToolOffer
 from runglass.engine.models.answer_bounds import ProviderCall, current_call
 from runglass.engine.models.gateway import ModelCallFailed, ModelGateway, ModelRequest
 from runglass.engine.models.provider_clients import ProviderClients
@@ -22,9 +22,9 @@ from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.flows.parser import parse_flow
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import Attachment
-from tests.unit.engine.conftest import Ran, open_harness, read, resume, start
+from tests.unit.engine.conftest import Ran, open_harness, run_with_tools
 from tests.unit.engine.fake_provider import LOOK, FakeProvider, error_reply
-from tests.unit.engine.provider_families import CALL, FAMILIES, KEY, addressed, chat_stream, in_one
+from tests.unit.engine.provider_families import CALL, FAMILIES, KEY, addressed, in_one
 
 SCHEMA = {
     "type": "object",
@@ -35,7 +35,7 @@ OBJECT = '{"grade":1,"why":"so"}'
 HISTORY: list[dict[str, Any]] = [
     {"role": "user", "content": "What is the sea?"},
     {"role": "assistant", "content": "I look.", "toolCalls": [CALL]},
-    {"role": "tool", "toolCallId": "abcdefgh1", "name": "look", "content": "blue"},
+    {"role": "tool", "toolCallId": CALL["id"], "name": "look", "content": "blue"},
     {"role": "assistant", "content": "It is blue."},
 ]
 # Google's library fetches images of any other address by itself, and sends their bytes.
@@ -99,7 +99,8 @@ TRIED = [each for each in product(FAMILIES, CASES) if each != ("mistral", "form 
 async def test_what_is_told_of_a_request_is_what_was_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, case: str
 ) -> None:
-    model, stream, whole = FAMILIES[family]
+    model, answers = FAMILIES[family].model, FAMILIES[family]
+    stream, whole = answers.stream, answers.whole
     settings: dict[str, Any] = {"temperature": 0.5, "max_tokens": 300}
     # Mistral's library sends none.
     headers = {} if family == "mistral" else {"extra_headers": {"X-Title": "not to be told"}}
@@ -158,22 +159,10 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
     assert not fake.replies
 
 
-async def run(
-    tmp_path: Path,
-    models: ModelGateway,
-    step: dict[str, Any],
-    *,
-    offer: ToolOffer | None = None,
-    **more: Any,
-) -> Ran:
+async def run(tmp_path: Path, models: ModelGateway, step: dict[str, Any], **more: Any) -> Ran:
     flow = parse_flow(json.dumps({"slug": "test", "steps": [step]}))
     async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
-        started = await start(house, flow, {"who": "Ada"}, segment=Segment(offer=offer), **more)
-        outcome = await started.outcome()
-        if offer is not None:
-            results = [{"role": "tool", "toolCallId": CALL["id"], "name": "look", "content": "blue"}]
-            outcome = await (await resume(house, started.id, Segment(results=results))).outcome()
-        return await read(house, started.id, outcome)
+        return await run_with_tools(house, flow, {"who": "Ada"}, **more)
 
 
 async def test_a_form_that_no_server_has_declined_is_kept_for_other_requests(
@@ -186,19 +175,19 @@ async def test_a_form_that_no_server_has_declined_is_kept_for_other_requests(
 
     known, heard = socket.getaddrinfo, Heard()
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    model, stream, _ = FAMILIES["google"]
+    google = FAMILIES["google"]
     # Servers that do not know the form of the output say such words.
     image = {"url": "https://schema.invalid/a.png", "mimeType": "image/png"}
     asked = {"role": "user", "content": "Hi"}
 
     def request(**more: Any) -> ModelRequest:
-        return ModelRequest(**{"model": model, "messages": [asked], "output_schema": SCHEMA} | more)
+        return ModelRequest(**{"model": google.model, "messages": [asked], "output_schema": SCHEMA} | more)
 
     async with (
         FakeProvider.serving() as fake,
         ModelGateway(Settings(**addressed(fake, monkeypatch))) as models,
     ):
-        fake.replies += [stream(OBJECT, False)] * 3
+        fake.replies += [google.stream(OBJECT, False)] * 3
         unfit = request(messages=[asked | {"attachments": [image]}])
         with pytest.raises(ModelCallFailed, match=r"could not be asked.*schema\.invalid") as caught:
             await models.complete(unfit, lambda text: None, observer=heard)
@@ -226,7 +215,7 @@ async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is
         )
         monkeypatch.setattr(ProviderClients, "new_provider", lambda clients, name: provider)
         declined = error_reply(400, "response_format json_schema is not known here")
-        fake.replies.extend([declined, chat_stream(OBJECT, False)])
+        fake.replies.extend([declined, FAMILIES["compatible"].stream(OBJECT, False)])
         models = ModelGateway(Settings(providers={"local": fake.base_url}))
         ran = await run(tmp_path, models, ASK | {"output_schema": SCHEMA})
         await hidden.close()
@@ -272,71 +261,50 @@ TEXT, CACHED = {"type": "text", "text": "Look"}, {"cache_control": {"type": "eph
 REASONING = {"type": "reasoning", "id": "r1", "summary": []}
 RESULT = {"type": "tool_result", "tool_use_id": "c"}
 BYTES = {"data": "iVBO", "mimeType": "image/png"}
-PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"}}
+ANY = {"functionCallingConfig": {"mode": "ANY"}}
+PNG: dict[str, Any] = {
+    "type": "image",
+    "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"},
+}
+NOT_OURS: dict[str, Any] = {
+    "system": [TEXT | CACHED],
+    "messages": [{"role": "user", "content": [TEXT | CACHED]}],
+}
+IN_ORDER: dict[str, Any] = {"role": "user", "content": [TEXT, PNG]}
+OWN_ORDER: dict[str, Any] = {"role": "user", "content": [PNG, TEXT]}
+BODIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "what is more than text stays as it was sent": (NOT_OURS, NOT_OURS),
+    "parts in an order of their own stay as they were sent": (
+        {"messages": [OWN_ORDER, IN_ORDER]},
+        {"messages": [OWN_ORDER, {"role": "user", "content": "Look", "attachments": [PNG["source"]]}]},
+    ),
+    "results of tools are messages, and the rest around a schema is a setting": (
+        {
+            "messages": [{"role": "user", "content": [RESULT, TEXT]}],
+            "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+        },
+        {
+            "messages": [{"role": "tool", "toolCallId": "c"}, {"role": "user", "content": "Look"}],
+            "settings": {"output_config": {"effort": "low", "format": {"type": "json_schema"}}},
+            "outputSchema": SCHEMA,
+        },
+    ),
+    "an image that Google's library has fetched": (
+        {"contents": [{"role": "user", "parts": [{"inlineData": BYTES}]}], "toolConfig": ANY},
+        {"messages": [{"role": "user", "attachments": [BYTES]}], "toolChoice": ANY},
+    ),
+    "an item of another kind": (
+        {"input": [REASONING, {"role": "user", "content": "Hi"}]},
+        {"messages": [REASONING, {"role": "user", "content": "Hi"}]},
+    ),
+    "a body of an unknown kind": (
+        {"messages": "no list", "n": 1},
+        {"settings": {"body": '{"messages": "no list", "n": 1}'}},
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("body", "told"),
-    [
-        pytest.param(
-            {"system": [TEXT | CACHED], "messages": [{"role": "user", "content": [TEXT | CACHED]}]},
-            {"system": [TEXT | CACHED], "messages": [{"role": "user", "content": [TEXT | CACHED]}]},
-            id="what is more than text stays as it was sent",
-        ),
-        pytest.param(
-            {
-                "messages": [
-                    {"role": "user", "content": [PNG, TEXT]},
-                    {"role": "user", "content": [TEXT, PNG]},
-                ]
-            },
-            {
-                "messages": [
-                    {"role": "user", "content": [PNG, TEXT]},
-                    {"role": "user", "content": "Look", "attachments": [PNG["source"]]},
-                ]
-            },
-            id="parts in an order of their own stay as they were sent",
-        ),
-        pytest.param(
-            {
-                "messages": [{"role": "user", "content": [RESULT, TEXT]}],
-                "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
-            },
-            {
-                "messages": [{"role": "tool", "toolCallId": "c"}, {"role": "user", "content": "Look"}],
-                "settings": {"output_config": {"effort": "low", "format": {"type": "json_schema"}}},
-                "outputSchema": SCHEMA,
-            },
-            id="results of tools are messages, and the rest around a schema is a setting",
-        ),
-        pytest.param(
-            {
-                "contents": [{"role": "user", "parts": [{"inlineData": BYTES}]}],
-                "toolConfig": {"functionCallingConfig": {"mode": "ANY"}},
-            },
-            {
-                "messages": [{"role": "user", "attachments": [BYTES]}],
-                "toolChoice": {"functionCallingConfig": {"mode": "ANY"}},
-            },
-            id="an image that Google's library has fetched",
-        ),
-        pytest.param(
-            {"input": [REASONING, {"role": "user", "content": "Hi"}]},
-            {
-                "messages": [
-                    {"type": "reasoning", "id": "r1", "summary": []},
-                    {"role": "user", "content": "Hi"},
-                ]
-            },
-            id="an item of another kind",
-        ),
-        pytest.param(
-            {"messages": "no list", "n": 1},
-            {"settings": {"body": '{"messages": "no list", "n": 1}'}},
-            id="a body of an unknown kind",
-        ),
-    ],
-)
-def test_nothing_of_a_body_is_lost(body: dict[str, Any], told: dict[str, Any]) -> None:
+@pytest.mark.parametrize("what", BODIES)
+def test_nothing_of_a_body_is_lost(what: str) -> None:
+    body, told = BODIES[what]
     assert as_sent(json.dumps(body).encode()) == told

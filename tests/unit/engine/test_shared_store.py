@@ -6,18 +6,18 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
-from runglass.engine.journal.resume import ResumeState, left_state
-from runglass.engine.journal.run_spec import Segment
+from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, SegmentSpec
 from runglass.engine.run.active_runs import StartedRun
 from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
+from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCancelled, event_type_of
-from runglass.store.base import Store
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
-from tests.fakes import LEASE_S, VirtualClock
+from tests.fakes import LEASE_S
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
     EngineHarness,
@@ -29,20 +29,20 @@ from tests.unit.engine.conftest import (
     run_of,
     start,
 )
-from tests.unit.engine.test_segments import WALK
+from tests.unit.engine.test_store_check import GatedClock
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 HOLD = "- {id: hold, type: wait, ms: 60000}\n- {id: after, type: passthrough}\n"
+WALK = """
+- {id: a, type: code, code: 'return {"n": n + 1}'}
+- id: c
+  type: condition
+  if: n > 5
+  then: [{id: big, type: passthrough}]
+  else: [{id: small, type: passthrough}]
+- {id: z, type: code, code: 'return {"n": n * 10, "a": steps["a"]["n"]}'}
+"""
 PAUSES = {"step_paused", "step_paused_for_tool_calls"}
-
-
-class HeldClock(VirtualClock):
-    """A clock on which a wait of a flow takes until it is cut off."""
-
-    async def sleep(self, seconds: float) -> None:
-        if seconds == 60:
-            await asyncio.Event().wait()
-        await super().sleep(seconds)
 
 
 class Machines(NamedTuple):
@@ -57,7 +57,7 @@ class Machines(NamedTuple):
 async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
     async with AsyncExitStack() as opened:
         store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-        front = await opened.enter_async_context(open_harness(store, clock=HeldClock(), executes_runs=False))
+        front = await opened.enter_async_context(open_harness(store, clock=GatedClock(), executes_runs=False))
         worker, other = [
             await opened.enter_async_context(open_harness(store, beside=front)) for _ in range(2)
         ]
@@ -84,32 +84,20 @@ async def types(house: EngineHarness, run_id: str) -> list[str]:
     return (await read(house, run_id)).types()
 
 
-async def test_a_process_that_is_refused_a_lease_claims_nothing(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_process_that_is_refused_a_lease_claims_nothing(machines: Machines) -> None:
     started = await start(machines.front, WALK, {"n": 3})
     waiting = await run_of(machines.front, started.id)
-
-    async def refused(*args: Any, renew: bool, **more: Any) -> bool:
-        if renew:
-            return False
-        raise StoreError("a migration has broken this program")
-
-    claimed: list[Any] = []
-
-    async def claim(*args: Any, **more: Any) -> list[RunRecord]:
-        claimed.append(args)
-        return []
-
-    with monkeypatch.context() as patch:
-        patch.setattr(machines.worker.store, "hold_lease", refused)
-        patch.setattr(machines.worker.store, "claim_runs", claim)
+    with FaultyStore(machines.worker.store) as faults:
+        broken = StoreError("a migration has broken this program")
+        faults.answer("hold_lease", False, times=1)
+        faults.fail("hold_lease", broken, when=lambda *_, renew, **__: not renew)
+        claims = faults.calls("claim_runs")
         with pytest.raises(StoreError, match="broken this program"):
             await machines.worker.engine.claims.keep_lease()
         looking = asyncio.create_task(machines.worker.engine.claims.watch_work())
         # Reading takes a thread, and more turns of the loop than a claim would take to begin.
         assert await run_of(machines.front, started.id) == waiting
-        assert not claimed
+        assert claims == []
         looking.cancel()
     await machines.worker.engine.claims.keep_lease()
     await until_idle(machines.front, started.id)
@@ -295,23 +283,16 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
     watch.cancel()
 
 
-async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(machines: Machines) -> None:
     slow, other = [(await start(machines.front, WALK, {"n": 3})).id for _ in range(2)]
-    may_go_on = asyncio.Event()
-
-    async def left_slowly(store: Store, run: RunRecord) -> ResumeState | None:
-        if run.id == slow:
-            await may_go_on.wait()
-        return await left_state(store, run)
-
-    monkeypatch.setattr("runglass.engine.run.claims.left_state", left_slowly)
-    claiming = asyncio.create_task(machines.worker.engine.claims.keep_lease())
-    await follow(machines.front, other)
-    assert (await run_of(machines.front, slow)).status == "pending"
-    may_go_on.set()
-    await claiming
+    number = (await run_of(machines.front, slow)).no
+    with FaultyStore(machines.worker.store) as faults:
+        reading = faults.hold("request", when=lambda run_no: run_no == number, times=1)
+        claiming = asyncio.create_task(machines.worker.engine.claims.keep_lease())
+        await follow(machines.front, other)
+        assert (await run_of(machines.front, slow)).status == "pending"
+        reading.let_go()
+        await claiming
     await follow(machines.front, slow)
 
 
@@ -332,3 +313,32 @@ async def test_housekeeping_leaves_a_run_that_is_being_resumed(machines: Machine
     await maintenance(front).tidy()
     await machines.worker.engine.claims.keep_lease()
     assert (await until_idle(front, run.id)).status == "completed"
+
+
+async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:
+    started = await start(house, WALK, {"n": 3}, segment=Segment(last=0))
+    await started.outcome()
+    slept = len(house.clock.slept_s)
+    keeping = asyncio.create_task(maintenance(house, pause_limit_h=8 / 3600).run_forever())
+    await follow(house, started.id)
+    keeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+    end = (await read(house, started.id)).events[-1]
+    assert isinstance(end, FlowCancelled)
+    assert "for 0.00222 hours" in end.reason
+    assert house.clock.slept_s[slept] == 2.0
+
+
+def test_segments_and_pauses_are_stored_under_the_names_that_earlier_versions_gave_them() -> None:
+    flow = parse_flow(f"slug: test\nsteps:\n{WALK}")
+    spec = RunSpec(flow=flow, version=0, inputs={}, capture="off", trigger_type="api")
+    stored = msgspec.json.encode(SegmentSpec(spec=spec, segment=Segment(first=1)))
+    assert msgspec.json.decode(stored)["stretch"]["first"] == 1
+    assert msgspec.json.decode(stored, type=SegmentSpec).segment.first == 1
+    tool_loop = {"step_id": "ask", "attempt": 1, "messages": [], "calls": [], "iterations_used": 1}
+    turns = {**tool_loop, "offer": {"tools": []}, "duration_ms": 5}
+    pause = msgspec.convert({"cursor": 0, "turns": turns, "reached": 0}, Pause)
+    assert pause.tool_loop is not None
+    assert pause.tool_loop.step_id == "ask"
+    assert msgspec.json.decode(msgspec.json.encode(pause))["turns"]["duration_ms"] == 5

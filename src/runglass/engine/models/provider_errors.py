@@ -242,7 +242,10 @@ def _provider_message(error: Exception) -> str:
         if not isinstance(body, dict):
             break
         body = next((body[key] for key in _WORDS if body.get(key)), None)
-    return body if isinstance(body, str) else str(error)
+    if isinstance(body, str):
+        return body
+    # A library hands on whatever stands in the place of words.
+    return str(error.message or "") if isinstance(error, ModelAPIError) else str(error)
 
 
 def _first_cause(error: Exception) -> Exception:
