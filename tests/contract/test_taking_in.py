@@ -80,21 +80,17 @@ def test_of_large_requests_one_is_checked_at_a_time(
     async def counted(*args: Any, **options: Any) -> Any:
         going[0] += 1
         at_once.append(going[0])
-        await asyncio.to_thread(until_asking, server, MANY - len(at_once) + 1)
+        await asyncio.to_thread(eventually, lambda: len(asked) == MANY)
         going[0] -= 1
         return await check(*args, **options)
 
     monkeypatch.setattr(server.runtime.checks, "request", counted)
-    with ThreadPoolExecutor(MANY) as calls:
+    turns = FaultyStore(server.runtime.engine.limits.large_requests)
+    with ThreadPoolExecutor(MANY) as calls, turns:
+        asked = turns.calls("begin")
         answers = list(calls.map(lambda _: http.post(f"{PATH}/execute", json=MEDIUM), range(MANY)))
     assert [answer.json()["status"] for answer in answers] == ["completed"] * MANY
     assert at_once == [1] * MANY
-
-
-def until_asking(server: RunningServer, many: int) -> None:
-    """Returns when so many requests have or wait for their turn to be taken in."""
-    turns = server.runtime.engine.limits.large_requests
-    eventually(lambda: turns.held + turns.waiting == many)
 
 
 def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops() -> None:
@@ -103,10 +99,11 @@ def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops() -
             http = clients.enter_context(http_for(server, server.key))
             server.push(FLOW)
             checking = FaultyStore(server.runtime.checks).hold("request")
+            asked = FaultyStore(server.runtime.engine.limits.large_requests).calls("begin")
             calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
             checking.until_reached()
             waits = calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
-            until_asking(server, 2)
+            eventually(lambda: len(asked) == 2)
         answer = waits.result()
         assert refusal(answer, "the server is being stopped; nothing was started") == (503, "UNAVAILABLE")
 

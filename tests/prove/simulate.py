@@ -44,11 +44,12 @@ def live(
     fault: Fault | None = None,
     engines: int | None = None,
     naps: bool = False,
+    crashes: bool = False,
     limits: Limits | None = None,
 ) -> Lived:
     """Lives through the world of a seed, on a store with a fault or none. Raises AssertionError for a lie.
 
-    `engines`, `naps` and `limits` are as in `World`.
+    `engines`, `naps`, `crashes` and `limits` are as in `World`.
     """
     numbers = itertools.count(1)
 
@@ -66,7 +67,7 @@ def live(
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         loop = cast(VirtualLoop, runner.get_loop())
-        world = World(seed, loop, fault=fault, engines=engines, naps=naps, limits=limits)
+        world = World(seed, loop, fault=fault, engines=engines, naps=naps, crashes=crashes, limits=limits)
         runner.get_loop().set_exception_handler(_Troubles(world).take)
         try:
             with _heard(world):

@@ -147,16 +147,6 @@ class FairTurns:
         self._waiting: dict[int, deque[Turn]] = {}
 
     @property
-    def held(self) -> int:
-        """How many slots are held by turns that go on."""
-        return self._shares.held
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for theirs."""
-        return sum(len(line) for line in self._waiting.values())
-
-    @property
     def is_wanted(self) -> bool:
         """Whether a task waits; any thread may ask."""
         return bool(self._waiting)

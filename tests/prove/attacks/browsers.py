@@ -106,7 +106,7 @@ class Scene:
 async def _scene(field: Field) -> AsyncIterator[Scene]:
     async with AsyncExitStack() as opened:
         replies: dict[str, Reply] = {}
-        elsewhere = opened.enter_context(answering(lambda path, _: replies.get(path, HELLO)))
+        elsewhere = opened.enter_context(answering(lambda request: replies.get(request.path, HELLO)))
         playwright = await opened.enter_async_context(async_playwright())
         browser = await playwright.chromium.launch(executable_path=chromium_path(), args=ARGUMENTS)
         opened.push_async_callback(browser.close)

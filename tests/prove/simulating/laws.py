@@ -59,7 +59,7 @@ def at_once(work: Coroutine[Any, Any, Result]) -> Result:
 class WatchedLog(Log):
     """One run, as its events tell it, and who has it."""
 
-    def __init__(self, no: int, run_id: str, begun: SegmentSpec, *, budgeted: bool) -> None:
+    def __init__(self, no: int, run_id: str, begun: SegmentSpec, *, budgeted: bool, is_timed: bool) -> None:
         super().__init__(run_id)
         self.no = no
         self.spec = begun.spec
@@ -71,7 +71,7 @@ class WatchedLog(Log):
         self.takeovers = 0
         self.budgeted = budgeted
         self.waited = False
-        self.walked = Pass(begun.spec.flow, self)
+        self.walked = Pass(begun.spec.flow, self, is_timed=is_timed)
 
     def append(self, batch: Append, process: Process, stored: list[tuple[int, bytes]]) -> None:
         """Takes in what has just been appended. Raises AssertionError for what may not be there."""
@@ -118,6 +118,7 @@ class WatchedLog(Log):
     def check_whole(self, whole: WholeRun, result: bytes | None) -> None:
         """Holds all that is stored against the log, and the result against another interpreter."""
         require([*broken_as_a_whole(self, whole), *broken_by_itself(self)])
+        self.walked.check_skipped()
         for step in self.fold.trace().steps:
             code = (step.error_context or {}).get("code")
             if code == WORKER_LOST and step.status == "failed":
@@ -139,6 +140,8 @@ class Laws:
         self._limits = limits
         self.most_at_once = 0
         """How many runs of a project with a limit went on at once."""
+        self.is_timed = False
+        """Whether the clocks of all processes are right, and none of them sleeps."""
         self.logs: dict[int, WatchedLog] = {}
         self.late_effects = 0
         self._of_projects: dict[int, list[WatchedLog]] = {}
@@ -176,7 +179,8 @@ class Laws:
             if log is None:
                 request = db.execute("SELECT request FROM run_request WHERE run_no = ?", (no,)).fetchone()[0]
                 begun = msgspec.json.decode(request, type=SegmentSpec)
-                log = WatchedLog(no, run_id, begun, budgeted=self._limits.budget_usd is not None)
+                is_budgeted = self._limits.budget_usd is not None
+                log = WatchedLog(no, run_id, begun, budgeted=is_budgeted, is_timed=self.is_timed)
                 log.fence, log.holder, log.owner = fence, process, owner
                 self.logs[no] = log
                 self._of_projects.setdefault(project_id, []).append(log)

@@ -5,14 +5,35 @@ A pass begins where a run begins, and anew for the steps that a caller runs agai
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.steps.outcomes import PROVIDER_RETRY
-from runglass.flows.flow import Flow, LeafStep, LlmStep, Step, WaitStep, find_step, within
-from runglass.log.events import LoopCompleted, LoopStarted, StepCompleted, StepError, StepEvent, StepRetrying
+from runglass.flows.flow import (
+    ConditionStep,
+    Flow,
+    LeafStep,
+    LlmStep,
+    LoopStep,
+    Step,
+    WaitStep,
+    find_step,
+    leaves,
+    within,
+)
+from runglass.log.events import (
+    LoopCompleted,
+    LoopStarted,
+    StepCompleted,
+    StepError,
+    StepEvent,
+    StepRetrying,
+    StepSkipped,
+    StepStarted,
+)
 from runglass.log.fold import Address
 from runglass.store.records import Checkpoint
 from tests.fakes import CRASH_RETRIES
@@ -21,17 +42,26 @@ from tests.prove.simulating.flows import LARGE, UNKNOWN
 
 FINAL = frozenset({"TEMPLATE_ERROR"})
 """Codes of failures after which there is no further attempt."""
+PROMPT = timedelta(seconds=1)
+"""So long after it is due a wait ends at the latest."""
 
 
 class Pass:
     """What the events of a run, since each step's pass began, say of it. Raises AssertionError for a lie.
 
-    `log` has them, and sees to it that each event may come where it does.
+    `log` has them, and sees to it that each event may come where it does. With `is_timed` the clocks of all
+    processes are right.
     """
 
-    def __init__(self, flow: Flow, log: Log) -> None:
+    def __init__(self, flow: Flow, log: Log, *, is_timed: bool) -> None:
         self._flow = flow
         self._log = log
+        self._is_timed = is_timed
+        self._due: dict[Address, datetime] = {}
+        """When the next attempt of a step may begin."""
+        self._ends: dict[Address, datetime] = {}
+        """When a wait is over."""
+        self._skipped: set[Address] = set()
         self.completed: set[Address] = set()
         self.lost: dict[Address, str] = {}
         self.decisions: dict[Address, Any] = {}
@@ -49,8 +79,9 @@ class Pass:
     def drop(self, step_ids: Iterable[str]) -> None:
         """A new pass of these steps begins; not of one that waited for tools, which goes on."""
         dropped = set(step_ids)
-        self.completed.difference_update([each for each in self.completed if each.step_id in dropped])
-        for counted in (self.lost, self._loops, self._crashes, self._failures):
+        for known in (self.completed, self._skipped):
+            known.difference_update([each for each in known if each.step_id in dropped])
+        for counted in (self.lost, self._loops, self._crashes, self._failures, self._due, self._ends):
             for address in [address for address in counted if address.step_id in dropped]:
                 if address not in self._log.open:
                     del counted[address]
@@ -66,24 +97,60 @@ class Pass:
         assert address not in self.decisions, f"{address} has decided already"
         self.decisions[address] = msgspec.json.decode(kept.data)
 
+    def check_skipped(self) -> None:
+        """Each leaf of a branch that was not taken is skipped in the iteration of its condition."""
+        expected = set()
+        for address, holds in self.decisions.items():
+            step = find_step(self._flow, address.step_id)
+            if isinstance(step, ConditionStep):
+                not_taken = step.else_ if holds else step.then
+                expected |= {Address(leaf.id, address.loop_path) for leaf in leaves(not_taken)}
+        assert self._skipped == expected, f"skipped are {self._skipped}, not {expected}"
+
     def take(self, event: StepEvent) -> None:
         address = Address(event.step_id, event.loop_path)
+        at = datetime.fromisoformat(event.at)
+        assert event.loop_index == (event.loop_path[-1] if event.loop_path else None), f"{address}"
         match event:
+            case StepSkipped():
+                self._skipped.add(address)
+            case StepStarted():
+                self._starts(address, at)
             case LoopStarted():
                 items = self.decisions.get(address)
                 assert items is not None, f"loop {address} has begun and not decided"
                 assert len(items) == event.iterations, f"loop {address} is of {items}"
+                loop = find_step(self._flow, event.step_id)
+                assert isinstance(loop, LoopStep)
+                assert event.step_ids == [leaf.id for leaf in leaves(loop.steps)], f"loop {address}"
                 self._loops[address] = event.iterations
             case LoopCompleted():
                 assert self._loops.get(address) == event.iterations, f"loop {address} has not begun so"
             case StepCompleted():
                 self.completed.add(address)
+                if self._is_timed and address in self._ends:
+                    self._check_wait(address, at)
                 self._all_crashes[address] = self._all_failures[address] = 0
             case StepRetrying():
                 self._fails(address, error_code(event), lost=False)
+                self._due[address] = at + timedelta(milliseconds=event.delay_ms)
             case StepError():
                 self._fails(address, error_code(event), lost=True)
                 self.lost[address] = error_code(event)
+
+    def _starts(self, address: Address, at: datetime) -> None:
+        step = find_step(self._flow, address.step_id)
+        if self._is_timed and address in self._due:
+            assert at >= self._due[address], f"{address} is tried again before its delay is over"
+        self._due[address] = at
+        if isinstance(step, WaitStep):
+            self._ends.setdefault(address, at + timedelta(milliseconds=step.ms))
+
+    def _check_wait(self, address: Address, at: datetime) -> None:
+        """However many processes have waited, one after the other."""
+        assert at >= self._ends[address], f"{address} has waited too short"
+        late = at - max(self._ends[address], self._due[address])
+        assert late <= PROMPT, f"{address} has waited {late} too long"
 
     def _fails(self, address: Address, code: str, *, lost: bool) -> None:
         step = find_step(self._flow, address.step_id)

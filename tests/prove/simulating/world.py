@@ -162,6 +162,7 @@ class ProcessBus(Bus):
 CALM_S = 3600.0
 """How long runs may take once nothing happens to them any more; the longest flow takes some minutes."""
 RAISES_PER_MINUTE = 10.0
+CRASHES_PER_MINUTE = 60.0
 NAPS_SHARE, NAPS_PER_MINUTE = 0.1, 20.0
 MOODS: tuple[Mood, ...] = ("full", "full", "tight", "gone", "moody", "mute")
 
@@ -170,7 +171,7 @@ class World:
     """Everything of one seed, and what happened in it, counted by name in `seen`.
 
     `engines` is how many there are, and `limits` those that they share, where the seed does not decide that;
-    with `naps` they often sleep until others have their runs.
+    with `naps` they often sleep until others have their runs, and with `crashes` they only die, and often.
     """
 
     def __init__(
@@ -181,6 +182,7 @@ class World:
         fault: Fault | None = None,
         engines: int | None = None,
         naps: bool = False,
+        crashes: bool = False,
         limits: Limits | None = None,
     ) -> None:
         self.chance = Random(seed)
@@ -209,10 +211,14 @@ class World:
         }
         if self.limits.is_crowded:
             self._weather["budget"] = RAISES_PER_MINUTE
+        if crashes:
+            self._weather = {"crash": CRASHES_PER_MINUTE}
+        self.laws.is_timed = not self._weather.get("clock") and not self._weather.get("sleep")
         self._flows: list[FlowRecord] = []
-        self._naps = naps or self.chance.random() < NAPS_SHARE
+        self._naps = naps or (not crashes and self.chance.random() < NAPS_SHARE)
         if self._naps:
             self._weather["sleep"] = NAPS_PER_MINUTE
+            self.laws.is_timed = False
         self.commits_to_death = self.chance.choice((None, 5, 15, 40))
 
     @property

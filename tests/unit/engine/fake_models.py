@@ -17,6 +17,7 @@ from runglass.engine.models.gateway import (
     ModelRequest,
 )
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
+from runglass.errors import StepFailure
 from runglass.log.money import ZERO, add_usd, scaled
 from runglass.log.trace import TokenBreakdown
 from tests.fakes import send
@@ -25,16 +26,29 @@ WAYS = ("ok", "ok", "length", "tools", "rejected", "refused", "broken", "unmeter
 """How a call of diced models goes."""
 
 
-class FakeModels(ModelGateway):
-    """Models of any name, always ready, silent by themselves. A call costs a dollar at most.
+ANSWER = ProviderResponse(
+    model_used="fake",
+    text="hi",
+    tokens=TokenBreakdown(prompt=1, completion=1, total=2),
+    cost_usd=Decimal(1),
+)
 
-    `calls` are the requests that went out, and `asked` is set with each of them.
+
+Answer = ProviderResponse | StepFailure | asyncio.Future[ProviderResponse] | None
+
+
+class FakeModels(ModelGateway):
+    """Models of any name, always ready. A call costs a dollar at most.
+
+    They give these answers, of which None never comes, and then are silent. `calls` are the requests that
+    went out, and `asked` is set with each of them. One that is cut off cancels an answer that is to come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *answers: Answer) -> None:
         super().__init__()
         self.asked = asyncio.Event()
         self.calls = 0
+        self._answers = list(answers)
 
     async def ready(self, model: str) -> None:
         pass
@@ -58,7 +72,12 @@ class FakeModels(ModelGateway):
 
     async def answer(self, request: ModelRequest) -> ProviderResponse:
         """What comes back for a request that is on its way."""
-        await never()
+        answer = self._answers.pop(0) if self._answers else None
+        if isinstance(answer, StepFailure):
+            raise answer
+        if isinstance(answer, asyncio.Future):
+            return await answer
+        return answer or await never()
 
 
 class DicedModels(FakeModels):

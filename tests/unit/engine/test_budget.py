@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -12,22 +13,23 @@ import pytest
 from msgspec.structs import replace
 
 from runglass.bus.base import Bus
-from runglass.config.settings import Price, Settings
+from runglass.config.settings import Price
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
-from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelGateway, ModelRequest
+from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
 from runglass.log.fold import RunFold
-from runglass.log.trace import RunSummary, TokenBreakdown
+from runglass.log.trace import RunSummary
 from runglass.store.leases import BudgetDecision
-from runglass.store.records import Project, RunRecord
+from runglass.store.records import Project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import SystemClock
 from tests.conformance.stores import make_run
 from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore
+from tests.unit.engine.bench import Bench, open_bench
 from tests.unit.engine.conftest import (
     EngineHarness,
     die_asking,
@@ -39,8 +41,8 @@ from tests.unit.engine.conftest import (
     run_to_end,
     start,
 )
-from tests.unit.engine.fake_models import FakeModels, never
-from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
+from tests.unit.engine.fake_models import ANSWER, FakeModels, never
+from tests.unit.engine.fake_provider import Reply, error_reply, whole_reply
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
@@ -58,12 +60,15 @@ async def project_of(house: EngineHarness) -> Project:
     return await house.store.ensure_project("acme", "demo")
 
 
-class Dear(FakeModels):
-    """Models of which each answer costs what was reserved."""
-
-    async def answer(self, request: ModelRequest) -> ProviderResponse:
-        tokens = TokenBreakdown(prompt=1, completion=1, total=2)
-        return ProviderResponse(model_used="dear", text="hi", tokens=tokens, cost_usd=Decimal(1))
+@asynccontextmanager
+async def on_budget(tmp_path: Path, usd: float | None = 10) -> AsyncIterator[Bench]:
+    """An engine whose project has a budget in dollars, or none, and a server that its models are asked at."""
+    async with open_bench(
+        tmp_path, prices=dict.fromkeys(["local:tiny", "local:dear"], PRICE), default_max_tokens=100
+    ) as bench:
+        if usd is not None:
+            await budget_of(bench.house, Decimal(str(usd)))
+        yield bench
 
 
 async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
@@ -113,7 +118,7 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
         assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1))
         if then == "is cancelled":
             await store.request_cancel(run_id, reason="asked for")
-    async with next_life(SqliteStore(tmp_path / "db"), models=Dear()) as house:
+    async with next_life(SqliteStore(tmp_path / "db"), models=FakeModels(ANSWER)) as house:
         await house.engine.active.join(run_id)
         run = await run_of(house, run_id)
         assert run.status == ("cancelled" if then == "is cancelled" else "completed")
@@ -179,62 +184,25 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("status", "charged", "on_budget"), [(400, 0, True), (500, 1, True), (400, 0, False)]
+    ("status", "charged", "has_budget"), [(400, 0, True), (500, 1, True), (400, 0, False)]
 )
 async def test_a_crash_after_a_declined_request_tells_and_charges_the_second(
-    tmp_path: Path, status: int, charged: int, on_budget: bool
+    tmp_path: Path, status: int, charged: int, has_budget: bool
 ) -> None:
     declined, silent = error_reply(status, "response_format is not known here"), Reply(body=b"", silent=True)
-    async with FakeProvider.serving() as fake:
-        fake.replies.extend([declined, silent])
-        models = ModelGateway(Settings(providers={"local": fake.base_url}, prices={"local:tiny": PRICE}))
-        store = SqliteStore(tmp_path / "db")
-        async with open_harness(store, models=models) as house, asyncio.timeout(60):
-            if on_budget:
-                await budget_of(house, Decimal(20))
-            started = await start(house, DECLINED)
-            # The end of the first request, and on a budget the second reservation, for the second request.
-            await follow(house, started.id, until=6 if on_budget else 5)
-            before = await project_of(house)
-            FaultyStore(store).die()
+    async with on_budget(tmp_path, 20 if has_budget else None) as bench, asyncio.timeout(60):
+        bench.fake.replies.extend([declined, silent])
+        started = await start(bench.house, DECLINED)
+        # The end of the first request, and on a budget the second reservation, for the second request.
+        await follow(bench.house, started.id, until=6 if has_budget else 5)
+        before = await project_of(bench.house)
+        FaultyStore(bench.house.store).die()
     assert before.spent_usd == before.reserved_usd * charged, "the second is held"
     async with next_life(SqliteStore(tmp_path / "db")) as house:
         ran = await read_at_end(house, started.id)
         project = await project_of(house)
     assert [(call.number, call.error_code == "WORKER_LOST") for call in ran.calls] == [(1, False), (2, True)]
     assert (project.spent_usd, project.reserved_usd) == (before.reserved_usd * (1 + charged), Decimal(0))
-
-
-@asynccontextmanager
-async def asking(
-    tmp_path: Path, *replies: Reply, **more: Any
-) -> AsyncIterator[tuple[EngineHarness, FakeProvider]]:
-    """An engine whose project has a budget of ten dollars, and a server that gives these answers."""
-    async with FakeProvider.serving() as fake:
-        fake.replies.extend(replies)
-        prices = {"local:tiny": PRICE, "local:dear": PRICE}
-        models = ModelGateway(
-            Settings(providers={"local": fake.base_url}, prices=prices, default_max_tokens=100, **more)
-        )
-        async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
-            await budget_of(house, Decimal(10))
-            yield house, fake
-
-
-async def test_what_a_server_tells_is_charged_and_what_it_does_not_is_charged_as_reserved(
-    tmp_path: Path,
-) -> None:
-    async with asking(tmp_path, text_reply("Hi", usage=USAGE), text_reply("Hi")) as (house, fake):
-        told, untold = await run_to_end(house, ASK), await run_to_end(house, ASK)
-        assert [request["max_tokens"] for request in fake.requests] == [100, 100]
-        (known,), (unknown,) = told.calls, untold.calls
-        assert (known.cost_usd, known.cost_estimated, known.cost_unknown) == ("0.00501", False, None)
-        assert (unknown.cost_estimated, unknown.cost_unknown) == (True, "no_usage")
-        (reserved,) = [event for event in untold.events if isinstance(event, StepModelReserved)]
-        assert unknown.cost_usd == reserved.reservation.usd
-        assert Decimal("0.1") < Decimal(unknown.cost_usd or 0) < Decimal("0.11"), "100 tokens and a few bytes"
-        spent = (await project_of(house)).spent_usd
-        assert spent == Decimal("0.00501") + Decimal(unknown.cost_usd or 0)
 
 
 NO_LIMITS = (-1_000_000_000, 0, 1.5, 2.0, True, None, "9")
@@ -262,18 +230,18 @@ async def test_a_setting_that_changes_model_bill_or_address_or_is_no_limit_sends
     A file with such a limit is refused; a flow that was stored before it was is not.
     """
     flow = parse_flow(f"slug: test\nsteps:\n{ASK}")
-    async with asking(tmp_path) as (house, fake):
-        ran = await run_to_end(house, replace(flow, steps=[replace(flow.steps[0], settings=settings)]))
-        assert fake.requests == []
+    async with on_budget(tmp_path) as bench:
+        ran = await run_to_end(bench.house, replace(flow, steps=[replace(flow.steps[0], settings=settings)]))
+        assert bench.fake.requests == []
         if "max_tokens" in settings:
             assert not any(isinstance(event, StepModelReserved) for event in ran.events)
         assert ran.error["code"] == "INVALID_INPUT"
         assert next(iter(settings)) in ran.error["message"]
-        project = await project_of(house)
+        project = await project_of(bench.house)
         assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
-class Late(Dear):
+class Late(FakeModels):
     """Models of which the first that is asked sees a budget come about, a while after the step has begun."""
 
     house: EngineHarness
@@ -285,7 +253,7 @@ class Late(Dear):
 
 
 async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: Path) -> None:
-    models = Late()
+    models = Late(ANSWER)
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         models.house = house
         ran = await run_to_end(house, f"{ASK}\n{ASK.replace('ask', 'again')}")
@@ -294,50 +262,41 @@ async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: P
 
 
 async def test_a_model_without_a_price_is_not_asked_on_a_budget(tmp_path: Path) -> None:
-    async with asking(tmp_path) as (house, fake):
-        ran = await run_to_end(house, ASK.replace("tiny", "unknown"))
-        assert fake.requests == []
+    async with on_budget(tmp_path) as bench:
+        ran = await bench.run(ASK.replace("tiny", "unknown"))
+        assert bench.fake.requests == []
         assert ran.error["code"] == "MODEL_NOT_SUPPORTED"
         assert "`prices`" in ran.error["message"]
-        echo = await run_to_end(house, "- {id: e, type: llm, model: echo, prompt: Hi}")
+        echo = await bench.run("- {id: e, type: llm, model: echo, prompt: Hi}")
         assert echo.outcome.status == "completed"
         assert echo.calls[0].cost_usd is None, "free, and no cost made up"
 
 
-@pytest.mark.parametrize(("status", "budget"), [(400, "0.15"), (500, "1")])
+@pytest.mark.parametrize(("status", "budget"), [(400, 0.15), (500, 1), (500, 0.15)])
 async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the_next(
-    tmp_path: Path, status: int, budget: str
+    tmp_path: Path, status: int, budget: float
 ) -> None:
     """A refusal with 4xx is free; after a 500 nobody knows, and the next request needs money of its own."""
     declined = error_reply(status, "response_format is not known here")
-    answer = whole_reply('{"a": 1}', usage=USAGE)
-    async with asking(tmp_path, declined, answer) as (house, fake):
-        await budget_of(house, Decimal(budget))
-        ran = await run_to_end(house, DECLINED)
-        assert ran.outcome.status == "completed"
-        assert len(fake.requests) == 2
-        assert [call.number for call in ran.calls] == [1, 2]
-        assert sum(isinstance(event, StepModelReserved) for event in ran.events) == 2
-        refused, answered = ran.calls
-        assert refused.error_code is not None
+    async with on_budget(tmp_path, budget) as bench:
+        ran = await bench.run(DECLINED, declined, whole_reply('{"a": 1}', usage=USAGE))
+        project = await project_of(bench.house)
+    reserved = [event.reservation for event in ran.events if isinstance(event, StepModelReserved)]
+    assert Decimal("0.1") < Decimal(reserved[0].usd) < Decimal("0.11"), "100 tokens and a few bytes"
+    assert {request["max_tokens"] for request in bench.fake.requests} == {100}
+    assert [call.number for call in ran.calls] == [*range(1, len(reserved) + 1)]
+    assert project.reserved_usd == 0
+    assert project.spent_usd == sum(Decimal(call.cost_usd or 0) for call in ran.calls)
+    refused, *answered = ran.calls
+    assert refused.error_code is not None
+    assert (refused.cost_usd, refused.cost_estimated) == (
+        (reserved[0].usd, True) if status == 500 else (None, False)
+    )
+    if (status, budget) == (500, 0.15):
+        assert (ran.error["code"], answered) == ("CREDITS_EXHAUSTED", [])
+    else:
         assert refused.note == "the server declined this request, and was asked again in another form"
-        assert (refused.cost_usd is not None, refused.cost_estimated) == (status == 500, status == 500)
-        assert not answered.cost_estimated
-        project = await project_of(house)
-        assert project.spent_usd == sum(Decimal(call.cost_usd or 0) for call in ran.calls)
-        assert project.reserved_usd == 0
-
-
-async def test_after_a_declined_request_the_next_one_must_fit_as_well(tmp_path: Path) -> None:
-    async with asking(tmp_path, error_reply(500, "response_format is not known here")) as (house, fake):
-        await budget_of(house, Decimal("0.15"))
-        ran = await run_to_end(house, DECLINED)
-        assert len(fake.requests) == 1
-        assert ran.error["code"] == "CREDITS_EXHAUSTED"
-        (call,) = ran.calls
-        assert call.cost_estimated
-        assert (await project_of(house)).spent_usd == Decimal(call.cost_usd or 0)
-        assert (await project_of(house)).reserved_usd == 0
+        assert [(call.cost_usd, call.cost_estimated) for call in answered] == [("0.00501", False)]
 
 
 async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_begins_after_they_asked(
@@ -390,21 +349,7 @@ async def test_a_step_that_is_cut_off_while_the_store_decides_holds_nothing(tmp_
 
 @in_virtual_time
 async def test_what_this_process_is_storing_is_waited_for_and_what_another_one_holds_for_a_moment() -> None:
-    run = RunRecord(
-        no=1,
-        id="run",
-        project_id=1,
-        flow_id="flow",
-        version=0,
-        status="running",
-        trigger_type="api",
-        capture="full",
-        session_id=None,
-        head=1,
-        fence=1,
-        claims=0,
-        summary=b"{}",
-    )
+    run: Any = SimpleNamespace(project_id=1)
     project = Project(id=1, org="acme", name="demo", budget_usd=Decimal(2))
     with_room, without = (BudgetDecision(project, Decimal(held)) for held in (0, 2))
     store = SqliteStore(Path("never-opened"), synchronous="NORMAL")

@@ -108,11 +108,6 @@ def test_the_output_of_a_failed_step_is_null() -> None:
     assert Capture("full").snapshot(Payload(None)) == (msgspec.Raw(b"null"), 4, False)
 
 
-def test_users_rules_are_kept() -> None:
-    capture = Capture("redacted", redactor=Redactor(extra_patterns=["ACME-[0-9]+"]))
-    assert shown(capture.snapshot(Payload({"a": "ACME-1"}))) == {"a": MARK}
-
-
 class Said(NamedTuple):
     """What a flow, a project or a server says of capture."""
 
@@ -125,18 +120,21 @@ SERVER = Said("metadata_only", "off", 0.0)
 RUN = "01a216ae-3af3-75ae-86e9-000000000001"
 
 
-def test_the_sample_of_the_flow_comes_before_that_of_the_project_and_that_before_the_servers() -> None:
-    assert capture_of_run(RUN, Said(), Said(), SERVER) == RunCapture("metadata_only", "off")
-    assert capture_of_run(RUN, Said(), Said(capture_sample=1.0), SERVER).mode == "full"
-    never = Said(capture_sample=0.0)
-    assert capture_of_run(RUN, never, Said(capture_sample=1.0), SERVER).mode == "metadata_only"
-
-
-def test_a_trace_and_the_sample_raise_metadata_only_to_full() -> None:
-    raised = ["off", "full", "redacted", "full"]
-    assert [capture_of_run(RUN, Said(mode), SERVER, traced=True).mode for mode in MODES] == raised
-    sampled = [Said(mode, capture_sample=1.0) for mode in MODES]
-    assert [capture_of_run(RUN, each, SERVER).mode for each in sampled] == raised
+@pytest.mark.parametrize(
+    ("flow", "project", "traced", "mode"),
+    [
+        (Said(), Said(), False, "metadata_only"),
+        (Said(), Said(capture_sample=1.0), False, "full"),
+        (Said(capture_sample=0.0), Said(capture_sample=1.0), False, "metadata_only"),
+        (Said("metadata_only"), Said(), True, "full"),
+        (Said("off", capture_sample=1.0), Said(), True, "off"),
+        (Said("redacted", capture_sample=1.0), Said(), True, "redacted"),
+    ],
+)
+def test_the_sample_and_a_trace_raise_metadata_only_and_the_flow_comes_before_the_project(
+    flow: Said, project: Said, traced: bool, mode: CaptureMode
+) -> None:
+    assert capture_of_run(RUN, flow, project, SERVER, traced=traced) == RunCapture(mode, "off")
 
 
 def test_outputs_of_a_run_that_fails_are_kept_under_metadata_only_alone() -> None:

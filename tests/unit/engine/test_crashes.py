@@ -1,7 +1,11 @@
-"""A process may die between any two writes: the next one goes on with its runs, and the trace stays true."""
+"""A process may die between any two writes: the next one goes on with its runs, and the trace stays true.
+
+At the end what a run that fails keeps by `capture_failed`, whatever process records its failure.
+"""
 
 import asyncio
-import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,9 @@ import msgspec
 import pytest
 
 from runglass.engine.journal.run_spec import Segment, ToolOffer
-from runglass.engine.payload import Payload
 from runglass.engine.run.task import LeaseLost, RunReleased
 from runglass.errors import APIError, StoreError
-from runglass.log.events import FlowFailed
+from runglass.log.events import MOST_KEPT, ContentKept, FlowFailed
 from runglass.log.measurements import measured
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import iso
@@ -20,6 +23,7 @@ from runglass.wire.run_api import CaptureMode
 from tests.fakes import LEASE_S, VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
+    Execute,
     Ran,
     end_in_next_life,
     follow,
@@ -32,7 +36,9 @@ from tests.unit.engine.conftest import (
     start,
     take_over_in_vain,
 )
+from tests.unit.engine.fake_models import ANSWER, FakeModels
 
+ASK = "- {id: ask, type: llm, model: 'any:model', prompt: Hi}"
 MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
 
 
@@ -42,6 +48,15 @@ def dying_store(path: Path, lives: int, *, commits: bool = False) -> tuple[Sqlit
     faults = FaultyStore(store)
     faults.die(at_append=lives, commits=commits)
     return store, faults
+
+
+async def die_at(path: Path, lives: int, flow: str, inputs: dict[str, Any] | None = None, **more: Any) -> str:
+    """The id of a run whose process has died just before it was to commit its append number `lives`."""
+    async with open_harness(dying_store(path, lives)[0]) as house:
+        started = await start(house, flow, inputs, **more)
+        with pytest.raises(StoreError):
+            await started.outcome()
+    return started.id
 
 
 @pytest.mark.parametrize(("mode", "known"), [("off", False), ("full", True)])
@@ -76,96 +91,18 @@ async def test_a_caller_is_owed_the_whole_error_of_a_step_that_was_lost_before_a
 
 async def test_a_loop_that_has_begun_goes_on_under_a_limit_that_was_lowered_since(tmp_path: Path) -> None:
     flow = "- {id: each, type: loop, over: '[1, 2, 3]', steps: [{id: a, type: code, code: 'return {}'}]}"
-    async with open_harness(dying_store(tmp_path / "db", 3)[0]) as house:
-        started = await start(house, flow)
-        with pytest.raises(StoreError):
-            await started.outcome()
+    run_id = await die_at(tmp_path / "db", 3, flow)
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL"), run_iterations=1) as house:
-        ran = await read_at_end(house, started.id)
+        ran = await read_at_end(house, run_id)
     assert ran.trace.flow_run.status == "completed"
 
 
-async def test_a_retry_that_was_due_when_the_process_died_follows(tmp_path: Path) -> None:
-    flow = """
-- id: a
-  type: code
-  retry: {max_attempts: 2, initial_delay_ms: 5000}
-  code: |
-    if attempt == 1: raise ValueError("no")
-    return {"n": attempt}
-"""
-    store, _ = dying_store(tmp_path / "db", 3)
-    async with next_life(store) as house:
-        started = await start(house, flow)
-        with pytest.raises(StoreError):
-            await started.outcome()
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        ran = await read_at_end(house, started.id)
-        assert 4.9 < max(house.clock.slept_s) <= 5.0, "the delay counts from the failure"
-    assert ran.trace.flow_run.status == "completed"
-    assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
-
-
-async def test_a_wait_keeps_its_deadline_and_is_never_given_up(tmp_path: Path) -> None:
-    """The clock of each life starts ten seconds after the one before."""
-    flow = "- {id: w, type: wait, ms: 60000}"
-    held = asyncio.Event()
-
-    class Waiting(VirtualClock):
-        def __init__(self, elapsed_s: float) -> None:
-            super().__init__()
-            self._elapsed_s = elapsed_s
-            self.slept = asyncio.Event()
-
-        async def sleep(self, seconds: float) -> None:
-            self.slept_s.append(seconds)
-            self.slept.set()
-            await held.wait()
-
-    run_id, ran = "", None
-    for life in range(6):
-        clock = Waiting(10.0 * life)
-        async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as first:
-            await first.end_lease(None)
-        async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as house:
-            if not run_id:
-                run_id = (await start(house, flow, capture="off")).id
-            await clock.slept.wait()
-            assert clock.slept_s == [60.0 - 10.0 * life]
-            if life == 5:
-                held.set()
-                await follow(house, run_id)
-            ran = await read(house, run_id)
-    assert ran is not None
-    assert ran.trace.flow_run.status == "completed"
-    assert [step.status for step in ran.attempts["w"]] == ["failed"] * 5 + ["completed"]
-
-
-@pytest.mark.parametrize("lives", range(1, 8))
-async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Path, lives: int) -> None:
-    """The second segment runs the first step again, with an edited input, and stops after it."""
-    flow = """
-- {id: a, type: code, code: 'return {"n": n + 1}'}
-- {id: b, type: code, code: 'return {"n": n * 10}'}
-- {id: c, type: passthrough}
-"""
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        started = await start(house, flow, {"n": 1}, segment=Segment(last=0))
-        await started.outcome()
-        await (await resume(house, started.id, Segment(first=1, last=1))).outcome()
-    store, _ = dying_store(tmp_path / "db", lives, commits=True)
-    async with next_life(store) as house:
-        segment = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
-        third = await resume(house, started.id, segment)
-        with contextlib.suppress(StoreError):
-            await third.outcome()
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        await house.engine.active.join(started.id)
-        paused = await house.engine.idle.paused(await run_of(house, started.id))
-        assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 70}})
-        ran = await read(house, started.id)
-    for step_id in ("a", "b"):
-        assert [step.status for step in ran.attempts[step_id]].count("completed") == 2
+async def test_a_branch_that_is_not_taken_is_skipped_as_a_whole(tmp_path: Path) -> None:
+    """However many leaves it has, and at whichever append the process dies that tells of them."""
+    leaves = ", ".join(f"{{id: n{number}, type: passthrough}}" for number in range(1_500))
+    flow = f"- {{id: choice, type: condition, if: 'False', then: [{leaves}]}}\n- {{id: z, type: passthrough}}"
+    ran = await end_in_next_life(tmp_path / "db", await die_at(tmp_path / "db", 3, flow))
+    assert ran.types().count("step_skipped") == 1_500
 
 
 @pytest.mark.parametrize("lives", range(1, 7))
@@ -182,7 +119,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
     store, _ = dying_store(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:
         again = await resume(house, started.id, Segment(first=0, results=results))
-        with contextlib.suppress(StoreError):
+        with suppress(StoreError):
             await again.outcome()
     ran = await end_in_next_life(tmp_path / "db", started.id)
     assert ran.trace.flow_run.status == "completed"
@@ -190,15 +127,22 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
     assert [step.status for step in asked] == ["failed"] * (len(asked) - 1) + ["completed"]
 
 
+@asynccontextmanager
+async def another_that_has(path: Path, run_id: str) -> AsyncIterator[SqliteStore]:
+    """The store as a process has it that has claimed the run once the lease on it had run out."""
+    clock = VirtualClock()
+    await clock.sleep(LEASE_S + 1)
+    async with SqliteStore(path, synchronous="NORMAL") as other:
+        [taken] = await other.claim_runs("other", now=iso(clock.now()), limit=10)
+        assert taken.id == run_id
+        yield other
+
+
 async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_path: Path) -> None:
     async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as stopped:
         started = await start(stopped, "- {id: a, type: code, code: 'while True: pass'}")
         await follow(stopped, started.id, until=2)
-        clock = VirtualClock()
-        await clock.sleep(LEASE_S + 1)
-        async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as other:
-            [taken] = await other.claim_runs("other", now=iso(clock.now()), limit=10)
-            assert taken.id == started.id
+        async with another_that_has(tmp_path / "db", started.id) as other:
             await other.hold_lease("other", until="9999", renew=False)
             before = measured.lost_leases
             await stopped.engine.claims.keep_lease()
@@ -209,53 +153,32 @@ async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_pa
 
 
 async def test_a_run_that_an_engine_gets_again_goes_on_at_once_and_its_step_of_before_is_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Another process had it meanwhile, of which the engine has not heard."""
-    begun, cut_off = asyncio.Event(), asyncio.Event()
-
-    async def performing(step: Any, data: Payload, *rest: Any) -> Any:
-        if not begun.is_set():
-            begun.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                cut_off.set()
-        return data.value
-
-    monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", performing)
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as stopped:
-        started = await start(stopped, "- {id: a, type: passthrough}", {"n": 1})
-        await begun.wait()
-        clock = VirtualClock()
-        await clock.sleep(LEASE_S + 1)
-        async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as other:
-            [taken] = await other.claim_runs("other", now=iso(clock.now()), limit=10)
-            assert taken.id == started.id
+    cut_off = asyncio.get_running_loop().create_future()
+    models, store = FakeModels(cut_off, ANSWER), SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    async with open_harness(store, models=models) as stopped:
+        started = await start(stopped, ASK)
+        await models.asked.wait()
+        async with another_that_has(tmp_path / "db", started.id) as other:
             await other.end_lease("other")
         stopped.engine.claims.look()
-        await cut_off.wait()
+        await asyncio.wait([cut_off])
         with pytest.raises(RunReleased):
             await started.outcome()
         ran = await read_at_end(stopped, started.id)
-    assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
+    assert [(step.attempt, step.status) for step in ran.attempts["ask"]] == [(1, "failed"), (2, "completed")]
 
 
 async def test_a_stop_lets_steps_end_and_begins_none_and_nobody_takes_their_runs_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    reached, held = asyncio.Event(), asyncio.Event()
-
-    async def performing(step: Any, data: Payload, *rest: Any) -> Any:
-        if step.id == "a":
-            reached.set()
-            await held.wait()
-        return data.value
-
-    monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", performing)
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        started = await start(house, "- {id: a, type: passthrough}\n- {id: b, type: passthrough}", {"n": 1})
-        await reached.wait()
+    answer = asyncio.get_running_loop().create_future()
+    models = FakeModels(answer)
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
+        started = await start(house, f"{ASK}\n- {{id: b, type: passthrough}}")
+        await models.asked.wait()
         stopping = asyncio.create_task(house.engine.stop(grace_s=30))
         for _ in range(3):
             await house.clock.sleep(LEASE_S / 2)
@@ -264,16 +187,16 @@ async def test_a_stop_lets_steps_end_and_begins_none_and_nobody_takes_their_runs
             await start(house, "- {id: c, type: passthrough}")
         async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as other:
             assert await other.claim_runs("other", now=iso(house.clock.now()), limit=10) == []
-        held.set()
+        answer.set_result(ANSWER)
         await stopping
         with pytest.raises(RunReleased):
             await started.outcome()
         left = await read(house, started.id)
-    assert [(step.step_id, step.status) for step in left.trace.steps] == [("a", "completed")]
+    assert [(step.step_id, step.status) for step in left.trace.steps] == [("ask", "completed")]
     taken_over = measured.taken_over_runs
     ran = await end_in_next_life(tmp_path / "db", started.id)
     assert measured.taken_over_runs == taken_over + 1
-    assert ran.steps() == [("a", None, 1, "completed"), ("b", None, 1, "completed")]
+    assert ran.steps() == [("ask", None, 1, "completed"), ("b", None, 1, "completed")]
     assert ran.trace.flow_run.status == "completed"
 
 
@@ -292,12 +215,9 @@ async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(tmp_path: Pa
 
 
 async def test_an_attempt_that_a_crash_cut_off_keeps_its_input(tmp_path: Path) -> None:
-    async with open_harness(dying_store(tmp_path / "db", 2)[0]) as house:
-        flow = "- {id: a, type: code, code: 'return {}'}"
-        started = await start(house, flow, {"n": 1}, capture="metadata_only")
-        with pytest.raises(StoreError):
-            await started.outcome()
-    ran = await end_in_next_life(tmp_path / "db", started.id)
+    flow = "- {id: a, type: code, code: 'return {}'}"
+    run_id = await die_at(tmp_path / "db", 2, flow, {"n": 1}, capture="metadata_only")
+    ran = await end_in_next_life(tmp_path / "db", run_id)
     lost, _ = ran.attempts["a"]
     assert ((lost.error_context or {})["code"], lost.input_context) == ("WORKER_LOST", {"n": 1})
 
@@ -307,12 +227,9 @@ async def survived_by_no_process(path: Path, lives: int, flow: str, **more: Any)
 
     The first of them dies at its append number `lives`.
     """
-    async with open_harness(dying_store(path, lives)[0]) as house:
-        started = await start(house, flow, {"n": 1}, **more)
-        with pytest.raises(StoreError):
-            await started.outcome()
+    run_id = await die_at(path, lives, flow, {"n": 1}, **more)
     await take_over_in_vain(path)
-    return await end_in_next_life(path, started.id)
+    return await end_in_next_life(path, run_id)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -327,3 +244,105 @@ async def test_a_run_that_no_process_survives_is_ended_after_so_many(
     else:
         assert ran.types() == ["run_started", "run_input", "flow_failed"]
         assert ran.trace.flow_run.input == {"inputs": {"n": 1}}
+
+
+FAILS_LATE = """
+  - {id: first, type: code, code: 'return {"said": "mail jane@example.com", "long": "x" * 9000}'}
+  - id: each
+    type: loop
+    over: "[1, 2, 3]"
+    steps:
+      - {id: double, type: code, input: {n: "{{ item }}"}, code: 'return {"twice": 2 * n}'}
+  - id: way
+    type: condition
+    if: "True"
+    then: [{id: taken, type: passthrough, input: {by: jane@example.com}}]
+    else: [{id: not_taken, type: passthrough}]
+  - {id: last, type: code, input: {}, code: 'raise ValueError("no")'}
+"""
+
+
+def kept_by(ran: Ran) -> ContentKept:
+    (event,) = (event for event in ran.events if isinstance(event, ContentKept))
+    return event
+
+
+async def test_a_step_whose_failure_the_run_survives_has_no_output_to_keep(execute: Execute) -> None:
+    steps = """
+  - {id: lost, type: code, on_error: continue, code: 'raise ValueError("no")'}
+  - {id: last, type: code, code: 'raise ValueError("no")'}
+"""
+    ran = await execute(steps, capture="metadata_only", capture_failed="full")
+    assert ran.types()[-1] == "flow_failed"
+    assert "content_kept" not in ran.types()
+
+
+async def test_of_many_steps_the_newest_keep_their_outputs(execute: Execute) -> None:
+    steps = f"""
+  - id: each
+    type: loop
+    over: "list(range({MOST_KEPT + 20}))"
+    steps: [{{id: pass, type: passthrough}}]
+  - {{id: last, type: code, input: {{}}, code: 'raise ValueError("no")'}}
+"""
+    ran = await execute(steps, capture="metadata_only", capture_failed="full")
+    # The step that failed is one of them.
+    assert (len(kept_by(ran).outputs), kept_by(ran).left_out) == (MOST_KEPT - 1, 21)
+    assert ran.step("pass", (20,)).output_context is None
+    assert ran.step("pass", (21,)).output_context == {"item": 21, "index": 21}
+
+
+@pytest.mark.parametrize("commits", [False, True])
+@pytest.mark.parametrize("lives", [*range(1, 9), 99])
+async def test_a_run_that_fails_keeps_the_outputs_of_its_finished_steps_whatever_process_records_that(
+    tmp_path: Path, lives: int, *, commits: bool
+) -> None:
+    async with next_life(dying_store(tmp_path / "db", lives, commits=commits)[0]) as house:
+        started = await start(house, FAILS_LATE, {"n": 1}, capture="metadata_only", capture_failed="full")
+        with suppress(StoreError):
+            await started.outcome()
+        left = await read(house, started.id)
+    ran = await end_in_next_life(tmp_path / "db", started.id)
+    assert ran.events[: len(left.events)] == left.events, "nothing acknowledged is lost"
+    assert ran.types()[-3:] == ["content_kept", "run_input", "flow_failed"]
+    assert ran.trace.flow_run.input == {"inputs": {"n": 1}}
+    doubled = [ran.step("double", (index,)).output_context for index in range(3)]
+    assert doubled == [{"twice": 2}, {"twice": 4}, {"twice": 6}]
+    first, taken = ran.step("first"), ran.step("taken")
+    assert (first.output_context or {})["said"] == "mail jane@example.com"
+    assert (first.output_size_bytes, first.input_context) == (9042, None)
+    assert (first.truncated, taken.truncated) == (True, False)
+    assert taken.output_context == {"by": "jane@example.com"}
+    assert [(kept.step_id, kept.loop_path) for kept in kept_by(ran).outputs] == [
+        ("first", None),
+        ("double", (0,)),
+        ("double", (1,)),
+        ("double", (2,)),
+        ("taken", None),
+    ]
+    assert kept_by(ran).left_out == 0
+
+
+async def test_a_run_that_no_process_survives_keeps_its_outputs(tmp_path: Path) -> None:
+    flow = "- {id: one, type: passthrough}\n- {id: two, type: wait, ms: 1000}"
+    ran = await survived_by_no_process(
+        tmp_path / "db", 3, flow, capture="metadata_only", capture_failed="full"
+    )
+    assert ran.types()[-3:] == ["content_kept", "run_input", "flow_failed"]
+    assert ran.step("one").output_context == {"n": 1}
+
+
+@pytest.mark.parametrize("data", [b"\xff\x00", b"{", b"[1", b"\x00" * 100_000])
+async def test_where_an_output_cannot_be_read_the_run_fails_by_its_own_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    store = SqliteStore(tmp_path / "db")
+    FaultyStore(store).answer("checkpoint", data)
+    async with open_harness(store) as house:
+        started = await start(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
+        outcome = await started.outcome()
+        ran = await read(house, started.id, outcome)
+    assert (outcome.status, outcome.step_id) == ("failed", "last")
+    assert (outcome.error or {})["code"] == "CODE_ERROR"
+    assert "content_kept" not in ran.types()
+    assert f"run {started.id} keeps no outputs of its steps" in caplog.text

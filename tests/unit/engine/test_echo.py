@@ -27,38 +27,32 @@ TIME = tool("time")
 
 
 async def ask(
-    *messages: dict[str, Any], models: ModelGateway | None = None, **fields: Any
+    *messages: dict[str, Any], price: Price | None = None, **fields: Any
 ) -> tuple[ModelAnswer, list[str]]:
     pieces: list[str] = []
     request = ModelRequest(model="echo", messages=list(messages), **fields)
-    return await (models or ModelGateway()).complete(request, pieces.append), pieces
+    models = ModelGateway(Settings(prices={} if price is None else {"echo": price}))
+    return await models.complete(request, pieces.append), pieces
 
 
 def user(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-def names_of(answer: ModelAnswer) -> list[str]:
-    return [call["function"]["name"] for call in answer.response.tool_calls]
-
-
-async def test_echo_answers_with_the_last_user_text_word_by_word() -> None:
-    answer, pieces = await ask(
-        user("Not this."), {"role": "assistant", "content": "No."}, user("Say  this\nnow ")
-    )
+@pytest.mark.parametrize(
+    ("price", "cost_usd"),
+    [(None, None), (Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(10)), Decimal("0.000037"))],
+)
+async def test_echo_says_the_last_user_text_word_by_word_and_counts_words_as_tokens(
+    price: Price | None, cost_usd: Decimal | None
+) -> None:
+    said = [user("one"), {"role": "assistant", "content": "two"}, user("Say  this\nnow ")]
+    answer, pieces = await ask(*said, system="be kind", price=price)
     assert answer.output == {"text": "Say  this\nnow "}
     assert pieces == ["Say  ", "this\n", "now "]
-    assert answer.response.model_used == "echo"
-
-
-async def test_echo_counts_words_as_tokens_and_costs_what_is_configured() -> None:
-    said = [user("one two"), {"role": "assistant", "content": "three"}, user("four five")]
-    answer, _ = await ask(*said, system="be kind")
-    assert answer.response.tokens == TokenBreakdown(prompt=7, completion=2, total=9)
-    assert answer.response.cost_usd is None
-    price = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(10))
-    priced, _ = await ask(*said, system="be kind", models=ModelGateway(Settings(prices={"echo": price})))
-    assert priced.response.cost_usd == Decimal("0.000027")
+    response = answer.response
+    assert response.tokens == TokenBreakdown(prompt=7, completion=3, total=10)
+    assert (response.model_used, response.cost_usd) == ("echo", cost_usd)
 
 
 async def test_with_a_schema_echo_makes_the_smallest_object_and_streams_its_json() -> None:
@@ -72,27 +66,7 @@ async def test_with_a_schema_echo_makes_the_smallest_object_and_streams_its_json
     assert json.loads("".join(pieces)) == answer.output
 
 
-async def test_echo_calls_each_tool_once_with_valid_arguments_then_answers() -> None:
-    asked, pieces = await ask(user("Hi"), tools=[WEATHER, TIME])
-    assert names_of(asked) == ["weather", "time"]
-    assert [json.loads(call["function"]["arguments"]) for call in asked.response.tool_calls] == [
-        {"city": ""},
-        {},
-    ]
-    assert len({call["id"] for call in asked.response.tool_calls}) == 2
-    assert asked.output == {"text": ""}
-    assert pieces == []
-
-    results = [
-        {"role": "tool", "toolCallId": call["id"], "content": "fine"} for call in asked.response.tool_calls
-    ]
-    said = {"role": "assistant", "content": None, "toolCalls": asked.response.tool_calls}
-    answered, _ = await ask(user("Hi"), said, *results, tools=[WEATHER, TIME])
-    assert answered.response.tool_calls == []
-    assert answered.output == {"text": "Hi"}
-
-
-async def test_ids_of_calls_differ_between_the_steps_of_a_run() -> None:
+async def test_calls_have_valid_arguments_and_ids_that_differ_between_the_steps_of_a_run() -> None:
     steps: list[dict[str, Any]] = [
         {"system": "Be kind."},
         {"system": "Be strict."},
@@ -103,6 +77,9 @@ async def test_ids_of_calls_differ_between_the_steps_of_a_run() -> None:
     assert (await ask(user("Hi"), tools=[WEATHER, TIME], **steps[0]))[0] == answers[0], (
         "and are the same again"
     )
+    calls = answers[0].response.tool_calls
+    assert answers[0].output == {"text": ""}
+    assert [json.loads(call["function"]["arguments"]) for call in calls] == [{"city": ""}, {}]
     answers.append((await ask(user("Ho"), tools=[WEATHER, TIME]))[0])
     ids = [call["id"] for answer in answers for call in answer.response.tool_calls]
     assert len(set(ids)) == len(ids) == 2 * len(answers)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,17 +16,16 @@ from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
 from runglass.config.settings import Price, Settings
-from runglass.engine.models.gateway import AnswerRejected, ModelAnswer, ModelGateway, ModelRequest
+from runglass.engine.models.gateway import AnswerRejected, ModelGateway, ModelRequest
 from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.provider_errors import setup_failure
 from runglass.engine.models.response_parser import read_answer
 from runglass.engine.workers.checks import Checks
-from runglass.errors import StepFailure
 from runglass.log.trace import TokenBreakdown
+from tests.unit.engine.bench import HELLO, SECRET, Bench, open_bench
 from tests.unit.engine.fake_provider import (
     DONE,
     LOOK,
-    FakeProvider,
     Reply,
     chunk,
     error_reply,
@@ -34,7 +34,6 @@ from tests.unit.engine.fake_provider import (
 )
 from tests.unit.engine.provider_families import FAMILIES
 
-SECRET = "sk-a-very-secret-key"
 USAGE = {
     "prompt_tokens": 800,
     "completion_tokens": 20,
@@ -49,40 +48,10 @@ PRICE = Price(
 PAID = Decimal("0.000102")
 
 
-class Bench:
-    """A fake provider named `local`, the models under test, and the text that they streamed."""
-
-    def __init__(self, fake: FakeProvider, models: ModelGateway) -> None:
-        self.fake = fake
-        self.models = models
-        self.pieces: list[str] = []
-
-    async def ask(self, *replies: Reply, model: str = "local:tiny", **fields: Any) -> ModelAnswer:
-        self.fake.replies.extend(replies)
-        # Asked as the reply is made; what a server does of itself has tests of its own.
-        fields.setdefault("settings", {"stream": True})
-        fields.setdefault("messages", [{"role": "user", "content": "Hello"}])
-        return await self.models.complete(ModelRequest(model=model, **fields), self.pieces.append)
-
-    async def failure(self, *replies: Reply, **fields: Any) -> StepFailure:
-        with pytest.raises(StepFailure) as caught:
-            await self.ask(*replies, **fields)
-        return caught.value
-
-
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with (
-        FakeProvider.serving() as fake,
-        ModelGateway(
-            Settings(
-                providers={"local": fake.base_url, "openai": fake.base_url},
-                provider_keys={"local": SECRET},
-                prices={"local:priced": PRICE},
-            )
-        ) as models,
-    ):
-        yield Bench(fake, models)
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(tmp_path, prices={"local:priced": PRICE}) as bench:
+        yield bench
 
 
 async def test_text_streams_in_pieces_and_is_the_answer(bench: Bench) -> None:
@@ -245,42 +214,6 @@ async def test_what_is_no_answer_is_never_taken_for_one(
     assert isinstance(failure, AnswerRejected) is is_paid
 
 
-@pytest.mark.parametrize(
-    ("status", "fields", "code", "may_retry"),
-    [
-        (429, {}, "RATE_LIMITED", True),
-        (429, {"code": "insufficient_quota"}, "PROVIDER_ERROR", False),
-        (500, {}, "PROVIDER_UNAVAILABLE", True),
-        (503, {}, "PROVIDER_UNAVAILABLE", True),
-        (408, {}, "PROVIDER_UNAVAILABLE", True),
-        (409, {}, "PROVIDER_UNAVAILABLE", True),
-        (425, {}, "PROVIDER_UNAVAILABLE", True),
-        (401, {}, "BYOK_KEY_REJECTED", False),
-        (403, {}, "BYOK_KEY_REJECTED", False),
-        (400, {}, "PROVIDER_ERROR", False),
-        (404, {}, "PROVIDER_ERROR", False),
-        (404, {"code": "model_not_found"}, "MODEL_NOT_SUPPORTED", False),
-        (418, {}, "PROVIDER_ERROR", False),
-    ],
-)
-async def test_an_error_status_is_understood_and_asked_only_once(
-    bench: Bench, status: int, fields: dict[str, Any], code: str, may_retry: bool
-) -> None:
-    failure = await bench.failure(error_reply(status, f"no, with {SECRET}", **fields))
-    assert (failure.code, failure.may_retry) == (code, may_retry)
-    assert failure.details == {
-        "provider": "local",
-        "model": "local:tiny",
-        "status": status,
-        "address": bench.fake.base_url,
-        "providerMessage": "no, with [key]",
-    }
-    assert f" at {bench.fake.base_url} " in str(failure)
-    assert str(failure).endswith(f"(model 'local:tiny', status {status}): no, with [key]")
-    assert SECRET not in str(failure)
-    assert len(bench.fake.requests) == 1
-
-
 async def test_a_wait_that_a_provider_asks_for_may_be_a_date_and_is_a_week_at_most(bench: Bench) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=100)
     headers = {"retry-after": format_datetime(soon, usegmt=True)}
@@ -293,19 +226,16 @@ async def test_a_wait_that_a_provider_asks_for_may_be_a_date_and_is_a_week_at_mo
 
 async def test_an_address_is_told_without_what_is_secret_in_it(bench: Bench) -> None:
     base_url = bench.fake.base_url.replace("//", "//user:pass-word@") + "?key=in-the-query"
-    bench.fake.replies.append(error_reply(400, "no"))
     async with ModelGateway(Settings(providers={"local": base_url})) as models:
-        request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hello"}])
-        with pytest.raises(StepFailure) as caught:
-            await models.complete(request, list[str]().append)
-    assert caught.value.details["address"] == bench.fake.base_url
-    assert not re.search("user|pass-word|in-the-query", str(caught.value))
+        failure = await Bench(bench.fake, models, bench.house).failure(error_reply(400, "no"))
+    assert failure.details["address"] == bench.fake.base_url
+    assert not re.search("user|pass-word|in-the-query", str(failure))
 
 
 async def test_a_cancelled_call_hangs_up(bench: Bench) -> None:
     heard = asyncio.Event()
     bench.fake.replies.append(Reply(body=chunk({"content": "Good mor"}), silent=True))
-    request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hello"}])
+    request = ModelRequest(model="local:tiny", messages=HELLO)
     call = asyncio.create_task(bench.models.complete(request, lambda text: heard.set()))
     await heard.wait()
     call.cancel()
@@ -314,12 +244,11 @@ async def test_a_cancelled_call_hangs_up(bench: Bench) -> None:
     await bench.fake.disconnected.wait()
 
 
-async def test_leaving_the_models_closes_their_connections() -> None:
-    async with FakeProvider.serving() as fake:
-        async with ModelGateway(Settings(providers={"local": fake.base_url})) as models:
-            await Bench(fake, models).ask(text_reply("Hi"))
-            assert not fake.disconnected.is_set()
-        await fake.disconnected.wait()
+async def test_leaving_the_models_closes_their_connections(bench: Bench) -> None:
+    await bench.ask(text_reply("Hi"))
+    assert not bench.fake.disconnected.is_set()
+    await bench.models.__aexit__(None, None, None)
+    await bench.fake.disconnected.wait()
 
 
 async def test_tool_calls_are_handed_over_in_the_wire_format(bench: Bench) -> None:
@@ -452,19 +381,17 @@ async def test_the_tool_choice_reaches_the_provider(bench: Bench, choice: Any, s
     assert bench.fake.requests[0].get("tool_choice", "auto") == sent
 
 
-async def test_a_hosted_provider_uses_its_key_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with (
-        FakeProvider.serving() as fake,
-        ModelGateway(Settings(provider_keys={"openai": SECRET})) as models,
-    ):
-        monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
+async def test_a_hosted_provider_uses_its_key_from_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_bench(tmp_path, provider_keys={"openai": SECRET}) as bench:
+        monkeypatch.setenv("OPENAI_BASE_URL", bench.fake.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-another-secret-key")
-        bench = Bench(fake, models)
         answer = await bench.ask(FAMILIES["openai responses"].stream("Hi", False), model="openai:gpt-4o-mini")
     assert (answer.output, bench.pieces) == ({"text": "Hi"}, ["Hi"])
     assert answer.response.tokens == TokenBreakdown(prompt=5, completion=2, total=7)
     assert answer.response.cost_usd is None
-    assert fake.headers[0]["authorization"] == f"bearer {SECRET}"
+    assert bench.fake.headers[0]["authorization"] == f"bearer {SECRET}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the engine does with each kind of step, and that the log says so."""
+"""What the engine does with each kind of step, alone and side by side, and that the log says so."""
 
 import asyncio
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
+from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.steps.attempt_runner import perform
+from runglass.engine.steps.concurrency import MOST_WORKERS, LoopWorkers, Workers
 from runglass.errors import StoreError
 from runglass.log.events import (
-    LoopStarted,
     StepProgress,
-    StepRetrying,
-    StepSkipped,
 )
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
@@ -24,107 +24,164 @@ from tests.unit.engine.conftest import (
     open_harness,
     read,
     read_at_end,
+    run_of,
+    run_to_end,
     start,
 )
+from tests.unit.engine.fake_models import FakeModels, never
 
-ALL_KINDS = """
-- {id: split, type: code, code: 'return {"words": words, "count": len(words)}'}
-- id: each
+LEVELS, WIDE = 3, 40
+
+
+async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_path: Path) -> None:
+    steps = "{id: ask, type: llm, model: echo, prompt: a}"
+    for level in range(LEVELS):
+        steps = (
+            f"{{id: l{level}, type: loop, over: list(range({WIDE})), max_concurrency: {WIDE},"
+            f" steps: [{steps}]}}"
+        )
+    models = FakeModels()
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(60):
+        started = await start(house, f"- {steps}")
+        # Each worker, and the first one of all, is at one innermost iteration, or on its way to one.
+        while models.calls <= MOST_WORKERS:
+            models.asked.clear()
+            await models.asked.wait()
+        # While another run goes through all of it, one that was about to begin would have begun.
+        await (await start(house, "- {id: a, type: passthrough}")).outcome()
+        assert models.calls == MOST_WORKERS + 1
+        assert house.engine.active.cancel(started.id, reason="asked for")
+        await started.outcome()
+
+
+async def test_a_loop_that_began_alone_gets_more_workers_when_others_have_ended() -> None:
+    workers = Workers()
+    workers.count = MOST_WORKERS
+    loop = LoopWorkers(3, workers)
+    going: list[int] = []
+    items = iter(range(20))
+
+    async def work() -> None:
+        for item in items:
+            loop.add()
+            going.append(item)
+            await asyncio.sleep(0)
+            seen.append(len(going))
+            going.remove(item)
+            if item == 2:
+                workers.count = 0
+
+    seen: list[int] = []
+    await loop.run(work)
+    assert seen[:3] == [1, 1, 1]
+    assert max(seen) == 3
+    assert len(seen) == 20
+    await asyncio.sleep(0)
+    assert workers.count == 0
+
+
+class SlowToEnd(FakeModels):
+    """Asked to `hang`, ends after `bad` beside it has failed and the iteration of `boom` has ended since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts: list[str] = []
+        self._hanging, self._ending = asyncio.Event(), asyncio.Event()
+        self._iteration = asyncio.Future[asyncio.Task[Any] | None]()
+
+    async def answer(self, request: ModelRequest) -> ProviderResponse:
+        prompt = request.messages[-1]["content"]
+        self.prompts.append(prompt)
+        match prompt:
+            case "hang":
+                self._hanging.set()
+                try:
+                    await never()
+                finally:
+                    self._ending.set()
+                    iteration = await self._iteration
+                    assert iteration is not None
+                    await asyncio.wait([iteration])
+            case "bad":
+                await self._hanging.wait()
+            case "boom":
+                self._iteration.set_result(asyncio.current_task())
+                await self._ending.wait()
+        raise ModelCallFailed("BOOM", "it was to fail", may_be_charged=False, may_retry=False)
+
+
+async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> None:
+    """Inside of it another one is being cut off at that moment, and would go on by its `on_error`."""
+    flow = """
+- id: outer
   type: loop
-  over: words
-  as: word
+  over: list(range(2))
   max_concurrency: 2
   steps:
-    - {id: ask, type: llm, model: echo, prompt: "Say {{ word }} {{ index }}"}
-    - id: shaky
-      type: code
-      retry: {max_attempts: 2, initial_delay_ms: 10}
-      code: |
-        if attempt == 1 and index == 1:
-          raise ValueError("not yet")
-        return {"text": text, "word": word}
-- id: route
-  type: condition
-  if: len(items) > 2
-  then: [{id: many, type: passthrough}]
-  else: [{id: few, type: passthrough}]
-- id: both
-  type: parallel
-  branches:
-    left: [{id: l, type: wait, ms: 5}]
-    right: [{id: r, type: code, code: 'return {"n": len(items)}'}]
-- id: end
-  type: passthrough
-  input: {left: "{{ left.items }}", n: "{{ right.n }}", note: "{{ right.n }} items"}
+    - id: which
+      type: condition
+      if: item == 0
+      then: [{id: boom, type: llm, model: echo, prompt: boom}]
+      else:
+        - id: inner
+          type: loop
+          on_error: continue
+          over: list(range(2))
+          as: inside
+          max_concurrency: 2
+          steps:
+            - id: either
+              type: condition
+              if: inside == 0
+              then: [{id: hang, type: llm, model: echo, prompt: hang}]
+              else: [{id: bad, type: llm, model: echo, prompt: bad}]
+        - {id: after, type: llm, model: echo, prompt: after}
+"""
+    models = SlowToEnd()
+    house = open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models)
+    async with house as opened, asyncio.timeout(60):
+        started = await start(opened, flow)
+        outcome = await started.outcome()
+    assert (outcome.status, outcome.step_id) == ("failed", "boom")
+    assert sorted(models.prompts) == ["bad", "boom", "hang"]
+
+
+EMPTY_LOOPS = """
+- id: outer
+  type: loop
+  over: initial["lists"]
+  steps: [{id: inner, type: loop, over: item, steps: [{id: never, type: passthrough}]}]
+"""
+LEAVES = ", ".join(f"{{id: n{number}, type: passthrough}}" for number in range(300))
+SKIPPED = f"""
+- id: outer
+  type: loop
+  over: initial["lists"]
+  steps:
+    - id: choice
+      type: condition
+      if: 'False'
+      then: [{LEAVES}]
 """
 
 
-async def test_every_kind_of_step_in_one_flow(execute: Execute) -> None:
-    ran = await execute(ALL_KINDS, {"words": ["a", "b", "c"]})
-    assert ran.result == {
-        "left": [{"text": f"Say {word} {index}", "word": word} for index, word in enumerate("abc")],
-        "n": 3,
-        "note": "3 items",
-    }
-    assert sorted(ran.steps(), key=str) == sorted(
-        [
-            ("split", None, 1, "completed"),
-            *(("ask", (index,), 1, "completed") for index in range(3)),
-            ("shaky", (0,), 1, "completed"),
-            ("shaky", (1,), 2, "completed"),
-            ("shaky", (2,), 1, "completed"),
-            ("many", None, 1, "completed"),
-            ("few", None, 1, "skipped"),
-            ("l", None, 1, "completed"),
-            ("r", None, 1, "completed"),
-            ("end", None, 1, "completed"),
-        ],
-        key=str,
-    )
-    assert [(step.loop_path, step.attempt, step.status) for step in ran.attempts["shaky"]] == [
-        ((0,), 1, "completed"),
-        ((1,), 1, "failed"),
-        ((1,), 2, "completed"),
-        ((2,), 1, "completed"),
-    ]
-    assert ran.step("ask", (1,)).tokens is not None
-    assert ran.step("ask", (1,)).model_used == "echo"
-    [skipped] = [event for event in ran.events if isinstance(event, StepSkipped)]
-    assert skipped.reason == "condition 'route' was true"
+async def test_events_go_to_the_store_while_more_of_them_come(house: EngineHarness) -> None:
+    appends = FaultyStore(house.store).calls("append")
+    started = await start(house, EMPTY_LOOPS, {"lists": [[]] * 3_000})
+    assert (await started.outcome()).status == "completed"
+    sizes = [len(call.args[0].events) for call in appends]
+    assert sum(sizes) >= 3_000
+    assert max(sizes) < 1_000
 
 
-async def test_nested_loops_have_one_address_per_iteration(execute: Execute) -> None:
-    ran = await execute(
-        """
-- id: rows
-  type: loop
-  over: table
-  as: row
-  steps:
-    - id: cells
-      type: loop
-      over: row
-      as: cell
-      max_concurrency: 3
-      steps: [{id: square, type: code, code: 'return {"v": cell * cell, "at": index}'}]
-""",
-        {"table": [[1, 2], [3]]},
-    )
-    assert ran.result == {
-        "items": [{"items": [{"v": 1, "at": 0}, {"v": 4, "at": 1}]}, {"items": [{"v": 9, "at": 0}]}]
-    }
-    assert [(step.loop_path, step.loop_index) for step in ran.trace.steps] == [
-        ((0, 0), 0),
-        ((0, 1), 1),
-        ((1, 0), 0),
-    ]
-    begun = [event for event in ran.events if isinstance(event, LoopStarted)]
-    assert [(event.step_id, event.loop_path, event.iterations, event.step_ids) for event in begun] == [
-        ("rows", None, 2, ["square"]),
-        ("cells", (0,), 2, ["square"]),
-        ("cells", (1,), 1, ["square"]),
-    ]
-    assert ran.trace.flow_run.expected_steps == len(ran.trace.steps)
+async def test_a_log_of_skipped_steps_has_an_end(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    async with open_harness(store, run_log_bytes=100_000) as house:
+        ran = await run_to_end(house, SKIPPED, {"lists": [[]] * 10})
+        assert ran.outcome.status == "failed"
+        assert (ran.outcome.error or {})["limit"] == "log"
+        run = await run_of(house, ran.id)
+        assert 100_000 < run.log_bytes < 300_000
 
 
 async def test_no_more_iterations_run_at_once_than_allowed(execute: Execute) -> None:
@@ -140,21 +197,6 @@ async def test_no_more_iterations_run_at_once_than_allowed(execute: Execute) -> 
     assert ran.result == {"items": [{"item": index, "index": index} for index in range(20)]}
 
 
-async def test_a_nearer_name_hides_a_farther_one(execute: Execute) -> None:
-    ran = await execute(
-        """
-- id: l
-  type: loop
-  over: '[{"index": "field"}]'
-  as: steps_of
-  steps:
-    - {id: a, type: passthrough, input: {index: mine}}
-    - {id: b, type: code, code: 'return {"index": index, "word": steps_of["index"]}'}
-"""
-    )
-    assert ran.result == {"items": [{"index": "mine", "word": "field"}]}
-
-
 async def test_what_is_cut_in_the_trace_says_so_and_flows_on_whole(execute: Execute) -> None:
     ran = await execute(
         """
@@ -166,26 +208,6 @@ async def test_what_is_cut_in_the_trace_says_so_and_flows_on_whole(execute: Exec
     a, b = ran.step("a"), ran.step("b")
     assert (a.truncated, a.output_size_bytes) == (True, 10011)
     assert (b.truncated, b.input_size_bytes) == (True, 10011)
-
-
-async def test_a_failed_step_is_tried_again_as_often_as_allowed_with_growing_delays(
-    execute: Execute, house: EngineHarness
-) -> None:
-    ran = await execute(
-        """
-- id: a
-  type: code
-  retry: {max_attempts: 4, initial_delay_ms: 100, multiplier: 3, max_delay_ms: 500}
-  code: 'raise ValueError(f"attempt {attempt}")'
-"""
-    )
-    assert ran.outcome.step_id == "a"
-    assert "attempt 4" in ran.error["message"]
-    assert house.clock.slept_s == [0.1, 0.3, 0.5]
-    assert [event.delay_ms for event in ran.events if isinstance(event, StepRetrying)] == [100, 300, 500]
-    tried = [(step.attempt, step.status) for step in ran.attempts["a"]]
-    assert tried == [(number, "failed") for number in (1, 2, 3, 4)]
-    assert ran.attempts["a"][-1].error_context == ran.error
 
 
 @pytest.mark.parametrize(
@@ -239,36 +261,6 @@ async def test_what_runs_beside_a_lost_step_is_cut_off_and_says_so(execute: Exec
     assert (slow.status, slow.error_context["code"]) == ("failed", "CANCELLED")
     assert ran.types()[-1] == "flow_failed"
     assert not [step for step in ran.trace.steps if step.status == "running"]
-
-
-async def test_leaves_of_a_branch_not_taken_are_skipped_at_their_iteration(execute: Execute) -> None:
-    ran = await execute(
-        """
-- id: l
-  type: loop
-  over: xs
-  steps:
-    - id: c
-      type: condition
-      if: item > 1
-      then: [{id: big, type: passthrough}]
-      else:
-        - id: inner
-          type: loop
-          over: '[1]'
-          steps: [{id: deep, type: passthrough}]
-        - {id: small, type: passthrough}
-""",
-        {"xs": [1, 2]},
-    )
-    assert ran.steps() == [
-        ("big", (0,), 1, "skipped"),
-        ("deep", (0, 0), 1, "completed"),
-        ("small", (0,), 1, "completed"),
-        ("deep", (1,), 1, "skipped"),
-        ("small", (1,), 1, "skipped"),
-        ("big", (1,), 1, "completed"),
-    ]
 
 
 async def test_streamed_text_adds_up_to_the_output(execute: Execute) -> None:

@@ -16,6 +16,12 @@ def test_the_laws_hold_in_every_world() -> None:
     assert report[0].endswith("no lie")
 
 
+def test_the_laws_hold_where_processes_die_often() -> None:
+    """Whatever waits, be it for its time or for its next attempt, waits on in the next process."""
+    for seed in range(40):
+        live(seed, crashes=True)
+
+
 def test_a_seed_is_replayed_exactly() -> None:
     assert [live(seed) for seed in range(5)] == [live(seed) for seed in range(5)]
 

@@ -16,7 +16,7 @@ from runglass.engine.models.gateway import (
 )
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.steps.call_recorder import HIDDEN
-from runglass.errors import StepFailure, StoreError
+from runglass.errors import StoreError
 from runglass.log.trace import StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
@@ -34,7 +34,7 @@ from tests.unit.engine.conftest import (
     start,
     take_over_in_vain,
 )
-from tests.unit.engine.fake_models import FakeModels, never
+from tests.unit.engine.fake_models import Answer, FakeModels
 
 SECRET = "sk-in-a-header"
 ASK = """
@@ -62,24 +62,8 @@ def said(text: str, **more: Any) -> ProviderResponse:
     )
 
 
-class Scripted(FakeModels):
-    """Gives the next of `answers`: a response, a failure, or None for one that never comes."""
-
-    def __init__(self, *answers: ProviderResponse | StepFailure | None) -> None:
-        super().__init__()
-        self._answers = list(answers)
-
-    async def answer(self, request: ModelRequest) -> ProviderResponse:
-        answer = self._answers.pop(0)
-        if isinstance(answer, StepFailure):
-            raise answer
-        return answer or await never()
-
-
-async def ran(
-    tmp_path: Path, flow: str, *answers: ProviderResponse | StepFailure | None, capture: CaptureMode = "full"
-) -> Ran:
-    async with open_harness(SqliteStore(tmp_path / "db"), models=Scripted(*answers)) as house:
+async def ran(tmp_path: Path, flow: str, *answers: Answer, capture: CaptureMode = "full") -> Ran:
+    async with open_harness(SqliteStore(tmp_path / "db"), models=FakeModels(*answers)) as house:
         return await run_to_end(house, flow, {"who": "Ada"}, capture=capture)
 
 
@@ -103,7 +87,7 @@ async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: 
     assert SECRET not in repr(step)
 
 
-class Unseen(Scripted):
+class Unseen(FakeModels):
     """Sends its requests where nobody sees them."""
 
     async def complete(self, request: ModelRequest, *args: Any, **_: Any) -> ModelAnswer:
@@ -136,7 +120,7 @@ async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -
 async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sea"}'}}
     rejected = AnswerRejected("PROVIDER_UNAVAILABLE", "of no use", response=said("half"))
-    models = Scripted(rejected, said("", tool_calls=[call]), said("It is blue"))
+    models = FakeModels(rejected, said("", tool_calls=[call]), said("It is blue"))
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         offer = ToolOffer(tools=[LOOK], choice="auto")
@@ -196,7 +180,7 @@ async def test_content_is_kept_by_the_capture_mode_and_measures_always(
         assert call.cost_unknown is None, "a request that was refused costs nothing"
 
 
-class Declining(Scripted):
+class Declining(FakeModels):
     """Declines the first form in which it is asked."""
 
     async def complete(
@@ -235,7 +219,7 @@ async def test_a_call_of_a_branch_that_no_process_cut_off_is_told_as_lost(tmp_pa
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     died = StoreError("the process has died")
     FaultyStore(store).fail("append", died, when=lambda batch: b'"CANCELLED"' in b"".join(batch.events))
-    async with open_harness(store, models=Scripted(None, FAILURE)) as house:
+    async with open_harness(store, models=FakeModels(None, FAILURE)) as house:
         started = await start(house, flow)
         with pytest.raises(StoreError):
             await started.outcome()

@@ -12,9 +12,9 @@ from runglass.engine.models import provider_requests
 from runglass.engine.models.gateway import ModelGateway
 from runglass.log.events import StepRetrying
 from runglass.log.trace import ModelCall
-from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
-from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, run_to_end, start
+from tests.unit.engine.bench import SECRET, Bench, open_bench
+from tests.unit.engine.conftest import Ran, follow, read, start
 from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, text_reply
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello, settings: {stream: true}}"
@@ -23,26 +23,10 @@ GOOD = text_reply("Hi")
 HALF = chunk({"content": "Good mor"})
 
 
-class Bench:
-    """An engine whose models `local:…` are those of a fake provider."""
-
-    def __init__(self, fake: FakeProvider, house: EngineHarness) -> None:
-        self.fake = fake
-        self.house = house
-
-    async def run(self, flow: str, *replies: Reply, capture: CaptureMode = "full") -> Ran:
-        self.fake.replies[:] = replies
-        return await run_to_end(self.house, flow, capture=capture)
-
-
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with (
-        FakeProvider.serving() as fake,
-        ModelGateway(Settings(providers={"local": fake.base_url})) as models,
-        open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house,
-    ):
-        yield Bench(fake, house)
+    async with open_bench(tmp_path) as bench:
+        yield bench
 
 
 def call_of(ran: Ran) -> ModelCall:
@@ -50,24 +34,48 @@ def call_of(ran: Ran) -> ModelCall:
     return call
 
 
-@pytest.mark.parametrize("status", [307, 400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 499])
-@pytest.mark.parametrize("flow", [ASK, PATIENT], ids=["no retry", "retry"])
-async def test_a_refusal_is_never_tried_again(bench: Bench, status: int, flow: str) -> None:
+REFUSALS = [307, 400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 499]
+MAY_PASS = ("PROVIDER_UNAVAILABLE", "RATE_LIMITED")
+ERRORS = [
     # By its words pydantic-ai takes it for a server that may have time later.
-    ran = await bench.run(flow, error_reply(status, "the model is overloaded", code="overloaded"), GOOD)
-    assert (ran.outcome.status, len(bench.fake.requests)) == ("failed", 1)
-    assert call_of(ran).cost_unknown is None, "it costs nothing"
-    assert "could not be reached" not in ran.error["message"]
+    *((status, "overloaded", "PROVIDER_ERROR") for status in REFUSALS),
+    *((status, None, "PROVIDER_UNAVAILABLE") for status in (408, 409, 425, 500, 502, 503, 504, 529)),
+    (429, None, "RATE_LIMITED"),
+    (429, "insufficient_quota", "PROVIDER_ERROR"),
+    (401, None, "BYOK_KEY_REJECTED"),
+    (403, None, "BYOK_KEY_REJECTED"),
+    (404, "model_not_found", "MODEL_NOT_SUPPORTED"),
+]
+"""Statuses with the code that the provider gives beside them, and what is told of that."""
 
 
-@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
 @pytest.mark.parametrize("flow", [ASK, PATIENT], ids=["no retry", "retry"])
-async def test_what_may_pass_is_tried_again(bench: Bench, status: int, flow: str) -> None:
-    ran = await bench.run(flow, error_reply(status, "not now"), GOOD)
-    assert (ran.outcome.status, len(bench.fake.requests)) == ("completed", 2)
-    (retrying,) = [event for event in ran.events if isinstance(event, StepRetrying)]
-    assert f"status {status}): not now" in (retrying.error or {})["message"]
-    assert "could not be reached" not in (retrying.error or {})["message"]
+@pytest.mark.parametrize(("status", "said", "code"), ERRORS)
+async def test_an_error_status_is_understood_and_asked_again_only_where_it_may_pass(
+    bench: Bench, status: int, said: str | None, code: str, flow: str
+) -> None:
+    ran = await bench.run(flow, error_reply(status, f"{said}, with {SECRET}", code=said), GOOD)
+    attempt = ran.attempts["ask"][0]
+    if code in MAY_PASS:
+        assert (ran.outcome.status, len(bench.fake.requests)) == ("completed", 2)
+    else:
+        assert (ran.outcome.status, len(bench.fake.requests)) == ("failed", 1)
+        assert attempt.model_calls[0].cost_unknown is None, "it costs nothing"
+    error = dict(attempt.error_context or {})
+    told = f"(model 'local:tiny', status {status}): {said}, with [key]"
+    message = error.pop("message")
+    assert f" at {bench.fake.base_url} " in message
+    assert message.endswith(told)
+    assert SECRET not in repr(ran.events)
+    assert "could not be reached" not in message
+    assert error == {
+        "code": code,
+        "provider": "local",
+        "model": "local:tiny",
+        "status": status,
+        "address": bench.fake.base_url,
+        "providerMessage": f"{said}, with [key]",
+    }
 
 
 async def test_the_same_server_error_twice_ends_the_attempts_and_another_status_or_body_does_not(
@@ -96,11 +104,8 @@ async def test_a_provider_that_says_how_long_it_is_busy_is_asked_then(bench: Ben
 async def test_a_provider_that_is_not_there_could_not_be_reached(tmp_path: Path) -> None:
     async with FakeProvider.serving() as gone:
         base_url = gone.base_url
-    async with (
-        ModelGateway(Settings(providers={"local": base_url})) as models,
-        open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house,
-    ):
-        ran = await Bench(gone, house).run(ASK)
+    async with open_bench(tmp_path, providers={"local": base_url}) as bench:
+        ran = await bench.run(ASK)
     assert ran.error["message"] == (
         f"provider 'local' at {base_url} could not be reached (model 'local:tiny'): "
         "nobody listens there (connection refused)"

@@ -98,7 +98,8 @@ def test_over_any_window_projects_that_always_wait_get_as_much_by_their_weight_a
 
 async def test_the_project_that_has_used_least_is_next() -> None:
     clock = VirtualClock()
-    turns = FairTurns(Shares(1, most=1), clock=clock.monotonic_s)
+    shares = Shares(1, most=1)
+    turns = FairTurns(shares, clock=clock.monotonic_s)
     order: list[str] = []
 
     async def work(project_id: int, name: str, cost: float) -> None:
@@ -112,7 +113,7 @@ async def test_the_project_that_has_used_least_is_next() -> None:
     await asyncio.gather(*flood, *guest)
     assert order[:2] == ["flood 0", "guest 0"]
     assert order.index("guest 5") < order.index("flood 2"), "six short turns are worth a long one"
-    assert (turns.held, turns.waiting) == (0, 0)
+    assert (shares.held, turns.is_wanted) == (0, False)
 
 
 @in_virtual_time
@@ -145,7 +146,8 @@ async def test_the_time_of_turns_that_go_on_counts() -> None:
 
 
 async def test_a_large_turn_is_next_though_small_ones_of_others_would_always_fit() -> None:
-    turns = FairTurns(Shares(10, most=20))
+    shares = Shares(10, most=20)
+    turns = FairTurns(shares)
     order: list[str] = []
 
     async def work(project_id: int, size: int, name: str) -> None:
@@ -160,12 +162,13 @@ async def test_a_large_turn_is_next_though_small_ones_of_others_would_always_fit
         await asyncio.sleep(0)
         assert not order
     assert order[0] == "large"
-    assert (turns.held, turns.waiting) == (0, 0)
+    assert (shares.held, turns.is_wanted) == (0, False)
 
 
 @pytest.mark.parametrize("granted", [False, True])
 async def test_a_turn_that_is_cancelled_while_it_waits_is_free(granted: bool) -> None:
-    turns = FairTurns(Shares(1, most=1))
+    shares = Shares(1, most=1)
+    turns = FairTurns(shares)
     end = asyncio.Event()
 
     async def hold() -> None:
@@ -188,4 +191,4 @@ async def test_a_turn_that_is_cancelled_while_it_waits_is_free(granted: bool) ->
     end.set()
     await asyncio.gather(holder, last)
     assert waiter.cancelled() or granted
-    assert (turns.held, turns.waiting) == (0, 0)
+    assert (shares.held, turns.is_wanted) == (0, False)

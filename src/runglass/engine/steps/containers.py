@@ -153,19 +153,23 @@ class Containers:
 
     async def _skip(self, step: ConditionStep, position: StepPosition, *, holds: bool) -> None:
         """Records that the leaves of the branch that is not taken are skipped."""
-        self._context.writer.add_checkpoint(decision_checkpoint(step, position, msgspec.json.encode(holds)))
-        for leaf in leaves(step.else_ if holds else step.then):
-            self._context.writer.record(
+        writer, next_attempt = self._context.writer, self._executor.next_attempt
+        writer.add_checkpoint(decision_checkpoint(step, position, msgspec.json.encode(holds)))
+        # In one append: a process that goes on from the decision skips nothing any more.
+        writer.record(
+            *(
                 StepSkipped(
                     execution_id=self._context.run_id,
                     step_id=leaf.id,
-                    attempt=self._executor.next_attempt(leaf.id, position),
+                    attempt=next_attempt(leaf.id, position),
                     loop_index=position.loop_index,
                     loop_path=position.loop_path,
                     reason=f"condition {step.id!r} was {'true' if holds else 'false'}",
                 )
+                for leaf in leaves(step.else_ if holds else step.then)
             )
-            await self._executor.pace(step)
+        )
+        await self._executor.pace(step)
 
     async def parallel(
         self, step: ParallelStep, data: Payload, scope: Scope, position: StepPosition, walk: WalkSteps
