@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 
+from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.store import PostgresStore
 from tests.waiting import until_told
 
@@ -139,13 +140,24 @@ async def connected(address: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-async def until_one_waits(address: str) -> None:
-    """Returns once a session of the database waits for another one's lock."""
+@asynccontextmanager
+async def pool_of(address: str, **how: Any) -> AsyncIterator[Connections]:
+    """The connections of a store to a database, until the block ends."""
+    connections = Connections(address, **how)
+    try:
+        await connections.open()
+        yield connections
+    finally:
+        await connections.close()
+
+
+async def until_waiting(address: str, sessions: int = 1) -> None:
+    """Returns once so many sessions of the database wait for locks of others."""
+    sql = (
+        f"SELECT count(*) >= {sessions} FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     async with connected(address) as connection:
-        sql = (
-            "SELECT EXISTS (SELECT FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock')"
-        )
         await until_told(lambda: connection.fetchval(sql))
 
 

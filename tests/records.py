@@ -4,7 +4,7 @@ import sys
 from typing import Any, TypeVar
 
 from runglass.store.base import Store
-from runglass.store.records import NewRecording, NewRun, OpenedTrace
+from runglass.store.records import NewRecording, NewRun, OpenedTrace, RunRecord
 
 T = TypeVar("T")
 _ANYTHING: dict[str, Any] = {
@@ -16,6 +16,13 @@ _ANYTHING: dict[str, Any] = {
     "request": b"{}",
     "summary": b"{}",
 }
+
+
+def run_record(**fields: Any) -> RunRecord:
+    """A run as a store has it; `fields` are those that matter to the test."""
+    anything = {key: value for key, value in _ANYTHING.items() if key != "request"}
+    of_store = {"no": 1, "project_id": 1, "flow_id": "f", "status": "running", "head": 0, "fence": 1}
+    return RunRecord(**{**anything, **of_store, "claims": 0, **fields})
 
 
 def new_run(project_id: int, flow_id: str, **fields: Any) -> NewRun:

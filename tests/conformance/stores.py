@@ -62,3 +62,14 @@ def batch(run: RunRecord, head: int, *events: bytes, status: str = "running", **
 
 def row(position: int, *, attempt: int = 1, status: str = "running", step_id: str = "s") -> StepRow:
     return StepRow(position, step_id, "", attempt, status, b"%d.%d %s" % (position, attempt, status.encode()))
+
+
+async def purge_all(store: Store, **limits: int) -> int:
+    """Takes every bite; returns how many there were."""
+    bites = 0
+    for run_no in await store.purged_runs(limit=1000):
+        bites += 1
+        while not await store.purge_rows([run_no], **{"limit_rows": 1000, "limit_bytes": 1 << 20, **limits}):
+            bites += 1
+    assert await store.purged_runs(limit=1000) == []
+    return bites

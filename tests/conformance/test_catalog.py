@@ -36,29 +36,24 @@ async def test_a_projects_list_of_models_is_kept_and_lifted(store: Store, patter
     assert await store.project(project.id) == project
 
 
-async def test_a_revoked_key_is_still_known_but_marked(store: Store) -> None:
-    project = await store.ensure_project("a", "b")
-    key = await store.add_key(project.id, "read", b"digest", "nk_abc")
-    assert await store.find_key(b"digest") == key
-    assert await store.find_key(b"other") is None
-    assert await store.revoke_key(project.id + 1, key.id) is False, "a key of another project"
-    assert await store.revoke_key(project.id, key.id) is True
-    assert await store.revoke_key(project.id, key.id) is False
-    found = there(await store.find_key(b"digest"))
-    assert found.revoked_at is not None
-    assert await store.keys(project.id) == [found]
-
-
-async def test_revoked_keys_make_room_for_others(store: Store) -> None:
+async def test_a_revoked_key_is_still_known_but_marked_and_makes_room_for_another(store: Store) -> None:
     project = await store.ensure_project("acme", "demo")
     other = await store.ensure_project("acme", "other")
     first = await store.add_key(project.id, "run", b"1", "nk_live_1", most=2)
     second = await store.add_key(project.id, "run", b"2", "nk_live_2", most=2)
     with pytest.raises(KeyLimitReached, match="max_keys_per_project"):
         await store.add_key(project.id, "run", b"3", "nk_live_3", most=2)
-    await store.add_key(other.id, "run", b"4", "nk_live_4", most=2)
+    theirs = await store.add_key(other.id, "run", b"4", "nk_live_4", most=2)
+    assert await store.keys(other.id) == [theirs]
     assert await store.live_keys([first.id, second.id, 99]) == {first.id, second.id}
-    await store.revoke_key(project.id, first.id)
+    assert await store.find_key(b"1") == first
+    assert await store.find_key(b"other") is None
+    assert await store.revoke_key(other.id, first.id) is False, "a key of another project"
+    assert await store.revoke_key(project.id, first.id) is True
+    assert await store.revoke_key(project.id, first.id) is False
+    found = there(await store.find_key(b"1"))
+    assert found.revoked_at is not None
+    assert await store.keys(project.id) == [found, second]
     assert await store.live_keys([first.id, second.id]) == {second.id}
     await store.add_key(project.id, "run", b"3", "nk_live_3", most=2)
 
@@ -108,46 +103,20 @@ async def test_the_session_that_was_used_longest_ago_makes_room_in_its_key_or_it
     assert left == [b"0", b"3", b"of-1", b"of-2", b"of-3", b"theirs"]
 
 
-async def test_publishing_freezes_the_draft_as_the_next_version_and_production_may_go_back(
-    store: Store,
-) -> None:
+async def test_a_draft_takes_the_place_of_the_one_before_and_is_not_put_in_production(store: Store) -> None:
     project = await store.ensure_project("acme", "demo")
     flow = await store.put_draft(project.id, "f", name="One", capture=None, source=b"first")
-    assert flow.production_version is None
-    assert await store.publish(flow.id) == 1
-    assert await store.publish(flow.id) == 1, "an unchanged draft makes no new version"
     changed = await store.put_draft(project.id, "f", name="Two", capture="full", source=b"second")
     assert (changed.id, changed.name, changed.capture) == (flow.id, "Two", "full")
-    assert changed.production_version == 1
-    assert await store.publish(flow.id) == 2
-    sources = [await store.flow_source(flow.id, version) for version in (0, 1, 2, 3)]
-    assert sources == [b"second", b"first", b"second", None]
-    assert [version.version for version in await store.versions(flow.id)] == [0, 1, 2]
-    moved = [await store.set_production(flow.id, version) for version in (1, 0, 3)]
-    assert moved == [True, False, False], "production is a version that was published"
-    assert there(await store.flow(flow.id)).production_version == 1
-
-
-async def test_publishing_a_flow_without_a_draft_is_refused(store: Store) -> None:
+    assert not await store.set_production(flow.id, 0)
     with pytest.raises(StoreError, match="no draft"):
         await store.publish("nowhere")
 
 
-async def test_keys_flows_and_versions_are_read_in_pieces(store: Store) -> None:
-    here, there = await store.ensure_project("acme", "here"), await store.ensure_project("acme", "there")
-    for project in (here, there):
-        for slug in ("c", "a", "b"):
-            await store.put_draft(project.id, slug, name=None, capture=None, source=b"1")
-            await store.add_key(project.id, "read", f"{project.id}{slug}".encode(), "nk_")
-    assert [flow.slug for flow in await store.flows(here.id, limit=2)] == ["a", "b"]
-    assert [flow.slug for flow in await store.flows(here.id, after="b", limit=2)] == ["c"]
-    first, second, third = await store.keys(here.id)
-    assert await store.keys(here.id, limit=2) == [first, second]
-    assert await store.keys(here.id, after=second.id, limit=2) == [third]
-    flow = (await store.flows(here.id))[0]
-    await store.publish(flow.id)
-    assert [each.version for each in await store.versions(flow.id, limit=1)] == [0]
-    assert [each.version for each in await store.versions(flow.id, after=0, limit=2)] == [1]
+def changed(what: str, **settings: tuple[object, object]) -> tuple[str, Actor, dict[str, object]]:
+    """What the audit log has of a change of settings, each with its value before and after."""
+    before, after = ({name: values[at] for name, values in settings.items()} for at in (0, 1))
+    return f"project.{what}", JANE, {"before": before, "after": after}
 
 
 async def test_changes_of_settings_have_before_and_after(store: Store) -> None:
@@ -161,24 +130,15 @@ async def test_changes_of_settings_have_before_and_after(store: Store) -> None:
     told = await store.audit(project.id, limit=10)
     assert [(entry.action, entry.actor, entry.details) for entry in reversed(told)] == [
         ("project.created", SERVER, {}),
-        (
-            "project.capture",
-            JANE,
-            {
-                "before": {"capture": None, "captureFailed": None, "captureSample": None},
-                "after": {"capture": "metadata_only", "captureFailed": "redacted", "captureSample": 0.05},
-            },
+        changed(
+            "capture",
+            capture=(None, "metadata_only"),
+            captureFailed=(None, "redacted"),
+            captureSample=(None, 0.05),
         ),
-        ("project.budget", JANE, {"before": {"budgetUsd": None}, "after": {"budgetUsd": "5.25"}}),
-        (
-            "project.retention",
-            JANE,
-            {
-                "before": {"retentionDays": None, "contentRetentionDays": None},
-                "after": {"retentionDays": 30, "contentRetentionDays": None},
-            },
-        ),
-        ("project.budget", JANE, {"before": {"budgetUsd": "5.25"}, "after": {"budgetUsd": None}}),
+        changed("budget", budgetUsd=(None, "5.25")),
+        changed("retention", retentionDays=(None, 30), contentRetentionDays=(None, None)),
+        changed("budget", budgetUsd=("5.25", None)),
     ]
     assert {entry.subject for entry in told} == {"acme/demo"}
 

@@ -2,9 +2,9 @@
 
 from runglass.store.base import Store
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
-from tests.conformance.stores import batch, make_run
+from tests.conformance.stores import batch, make_run, purge_all
 from tests.conformance.test_imports import import_run
-from tests.conformance.test_removal import ended_run, purge_all
+from tests.conformance.test_removal import ended_run
 from tests.records import there
 
 
@@ -38,11 +38,14 @@ async def test_the_outline_of_a_large_run_is_due_from_its_end_until_all_of_it_is
 
 
 async def test_the_newest_outline_is_due_first_and_one_that_is_passed_over_no_more(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    await import_run(store, project.id, id="imported", head=LARGE_RUN_EVENTS)
     await large_run(store, "older")
-    newer = await large_run(store, "newer")
-    assert await due(store) == "newer"
-    await store.pass_over_outline(newer.no)
-    assert await due(store) == "older"
+    await large_run(store, "newer")
+    for run_id in ("newer", "older", "imported"):
+        assert await due(store) == run_id
+        await store.pass_over_outline(there(await store.run(run_id)).no)
+    assert await due(store) is None
 
 
 async def test_one_that_is_kept_is_due_once_more_where_it_is_to_be_renewed(store: Store) -> None:
@@ -57,25 +60,12 @@ async def test_one_that_is_kept_is_due_once_more_where_it_is_to_be_renewed(store
     assert await due(store) is None
 
 
-async def test_the_outline_of_a_large_run_that_was_imported_is_due(store: Store) -> None:
-    project = await store.ensure_project("acme", "demo")
-    await import_run(store, project.id, id="large", head=LARGE_RUN_EVENTS)
-    assert await due(store) == "large"
-
-
-async def test_a_kept_outline_counts_as_bytes_of_its_run_once_however_often_it_is_written(
-    store: Store,
-) -> None:
+async def test_a_kept_outline_counts_as_bytes_of_its_run_once_and_goes_with_it(store: Store) -> None:
     run = await large_run(store, "large")
     of_run, of_project = await bytes_of(store, "large")
     for part, data in ((1, b"x" * 500), (1, b"x" * 100), (0, b"x" * 10)):
         await store.keep_outline(run.no, part, data)
     assert await bytes_of(store, "large") == (of_run + 110, of_project + 110)
-
-
-async def test_a_kept_outline_goes_with_its_run(store: Store) -> None:
-    run = await large_run(store, "large")
-    await store.keep_outline(run.no, 1, b"one")
     assert await store.purge_runs([run.no])
     assert await due(store) is None
     # Whoever makes it meanwhile writes nothing any more.

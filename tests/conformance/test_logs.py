@@ -2,11 +2,12 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from runglass.log.money import ZERO, add_usd, subtract_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
-from runglass.store.records import Append, RunNumbers
+from runglass.store.records import Append, AttemptKey, RunNumbers, RunRecord, StepRow
 from tests.conformance.stores import ALL_STORES, store_kinds
 from tests.examples import examples
 from tests.laws.law import require
@@ -81,7 +82,44 @@ async def write(store: Store, run_id: str, events: list[JsonObject], chance: Ran
         await store.append(append)
         require(broken_by(log, await read_run(store, run_id)))
     require(broken_as_a_whole(log, await read_whole(store, run_id)))
+    await require_same_in_pages(store, run, log, limit_bytes=chance.choice([1, 600, 3_000]))
     return log
+
+
+async def require_same_in_pages(store: Store, run: RunRecord, log: Log, *, limit_bytes: int) -> None:
+    """What is read in pages of so many bytes, or by step, is the log, its steps and all their attempts."""
+    limit = {"limit_bytes": limit_bytes}
+
+    async def attempts(last: Sequence[Any]) -> Sequence[Any]:
+        now, page = await store.attempt_page(run.no, after=(last[0], last[3]), **limit)
+        assert (now.id, now.head) == (run.id, len(log.events))
+        return page
+
+    async def in_pages(read: Callable[[Any], Awaitable[Sequence[Any]]]) -> list[Any]:
+        found: list[Any] = []
+        while page := await read(found[-1] if found else (0, "", "", 0)):
+            assert sum(len(row[-1]) for row in page[:-1]) < limit_bytes
+            found += page
+        return found
+
+    events = await in_pages(lambda last: store.events(run.no, after=last[0], **limit))
+    steps = await in_pages(lambda last: store.trace_page(run.no, after=last[0], **limit))
+    assert events == list(enumerate(log.events, 1))
+    assert steps == [(row.position, row.data) for row in log.step_rows]
+    assert [StepRow(*row) for row in await in_pages(attempts)] == log.attempt_rows
+    opened = there(await store.trace(run.id, project_id=run.project_id, limit_bytes=limit_bytes))
+    assert opened.steps == await store.trace_page(run.no, after=0, **limit)
+    for step_id in {row.step_id for row in log.step_rows} | {"none"}:
+        rows = [row for row in log.attempt_rows if row.step_id == step_id]
+        keys = await store.attempt_keys(run.no, step_id)
+        assert keys == [AttemptKey(row.position, row.loop_path, row.attempt) for row in rows]
+        data = await store.attempt_data(run.no, keys[::-1], **limit)
+        assert data == [row.data for row in rows][::-1][: len(data)]
+        assert sum(map(len, data[:-1])) < limit_bytes
+        assert len(data) == len(keys) or sum(map(len, data)) >= limit_bytes
+    open_steps = [row for row in log.step_rows if row.status in ("running", "failed")]
+    assert await store.open_steps(run.no) == (open_steps, len(log.step_rows))
+    assert await store.last_position(run.no) == len(log.step_rows)
 
 
 @pytest.mark.parametrize("kind", store_kinds())

@@ -10,12 +10,12 @@ import pytest
 from runglass.errors import ImportConflict
 from runglass.store.base import Store
 from runglass.store.imports import ImportedFlow
-from runglass.store.records import Append, FlowRecord, NewRecording, RecordedTrace, RunRecord
+from runglass.store.records import FlowRecord, NewRecording, RecordedTrace, RunRecord
 from runglass.support.clock import iso
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery, first_id
 from runglass.wire.query_parser import parse_run_query
-from tests.conformance.stores import make_run
+from tests.conformance.stores import batch, make_run
 from tests.conformance.test_imports import FLOW, RUN, import_run
 from tests.records import new_recording, there
 
@@ -28,32 +28,18 @@ async def otel(store: Store) -> FlowRecord:
     return await store.recorded_flow(project.id, "otel", most=10)
 
 
-def recording(
-    flow: FlowRecord,
-    run_id: str,
-    *,
-    trace_id: str = TRACE,
-    trigger: str = "recorded",
-    continues: str | None = None,
-    due_at: str = NOON,
-) -> NewRecording:
-    about = {"trace_id": trace_id, "due_at": due_at, "continues": continues}
-    return new_recording(flow.project_id, flow.id, id=run_id, trigger_type=trigger, **about)
+def recording(flow: FlowRecord, run_id: str, *, trigger: str = "recorded", **about: Any) -> NewRecording:
+    about = {"trace_id": TRACE, "due_at": NOON, "trigger_type": trigger, **about}
+    return new_recording(flow.project_id, flow.id, id=run_id, **about)
 
 
 async def record(store: Store, run_id: str = "run-1", **about: Any) -> RunRecord:
     return there(await store.create_recording(recording(await otel(store), run_id, **about)))
 
 
-def events(run: RunRecord, *, head: int = 0, status: str = "running", **more: Any) -> Append:
-    return Append(
-        run_no=run.no, head=head, fence=run.fence, events=[b"{}"], status=status, summary=b"{}", **more
-    )
-
-
 async def end(store: Store, run: RunRecord, *, at: str = NOON) -> None:
-    await store.append(events(run))
-    await store.append(events(run, head=1, status="completed", ended_at=at))
+    await store.append(batch(run, 0, b"{}"))
+    await store.append(batch(run, 1, b"{}", status="completed", ended_at=at))
 
 
 async def newest(store: Store, trace_id: str = TRACE) -> RecordedTrace | None:
@@ -68,28 +54,6 @@ async def test_a_slug_is_executable_or_recorded(store: Store) -> None:
     assert not there(await store.find_flow(project.id, "bot")).recorded
 
 
-async def test_the_recorded_flows_of_a_project_are_bounded(store: Store) -> None:
-    project = await store.ensure_project("acme", "demo")
-    slugs = [(await store.recorded_flow(project.id, slug, most=2)).slug for slug in ("a", "b", "c", "a", "d")]
-    assert slugs == ["a", "b", "otel", "a", "otel"]
-
-
-async def test_a_trace_has_one_newest_run(store: Store) -> None:
-    assert await newest(store) is None
-    first = await record(store)
-    assert (first.status, first.head, first.is_recorded) == ("pending", 0, True)
-    assert await newest(store) == RecordedTrace(first)
-    other = recording(await otel(store), "run-2")
-    assert await store.create_recording(other) is None
-    assert await store.run("run-2") is None
-
-    await end(store, first)
-    second = await record(store, "run-2", continues="run-1")
-    assert await newest(store) == RecordedTrace(second)
-    third = recording(await otel(store), "run-3", continues="run-1")
-    assert await store.create_recording(third) is None
-
-
 async def test_a_recorded_run_waits_for_no_process(store: Store) -> None:
     run = await record(store)
 
@@ -100,12 +64,12 @@ async def test_a_recorded_run_waits_for_no_process(store: Store) -> None:
         assert (overview.open_runs, overview.waiting) == ({}, 0)
 
     await assert_nobody_has_it()
-    await store.append(events(run))
+    await store.append(batch(run, 0, b"{}"))
     await assert_nobody_has_it()
     # As at the start of a process that has the store to itself.
     await store.end_lease(None)
     await assert_nobody_has_it()
-    await store.append(events(run, head=1))
+    await store.append(batch(run, 1, b"{}"))
     now = there(await store.run(run.id))
     assert (now.status, now.head, now.claims) == ("running", 2, 0)
 
@@ -130,7 +94,7 @@ async def test_a_run_is_due_until_it_has_ended(store: Store) -> None:
 
 async def test_a_deleted_run_leaves_a_tombstone_for_a_month(store: Store) -> None:
     run = await record(store)
-    await store.append(events(run))
+    await store.append(batch(run, 0, b"{}"))
     # One that goes on is deleted as it is: no process has it that could end it.
     assert await store.purge_runs([run.no], by=SERVER) == 1
     assert await newest(store) == RecordedTrace(None, deleted=True)
@@ -150,6 +114,8 @@ async def test_the_newest_part_says_whether_a_trace_is_deleted(store: Store) -> 
     first = await record(store)
     await end(store, first)
     second = await record(store, "run-2", continues="run-1")
+    third = recording(await otel(store), "run-3", continues="run-1")
+    assert await store.create_recording(third) is None, "another one is the newest by now"
     await store.purge_runs([first.no])
     assert await newest(store) == RecordedTrace(second)
     await store.purge_runs([second.no])
@@ -212,20 +178,8 @@ async def three_kinds(store: Store) -> None:
     of_b = {"service": "Shop", "release": "1.2", "user": "Ada", "tags": ["Beta", "beta 2"]}
     of_c = {"service": "shop-db", "environment": "prod", "user": "b", "tags": ["other"]}
     for name, trigger, words in (("b", "recorded", of_b), ("c", "plain", of_c)):
-        flow = await otel(store)
-        about = {"id": id_of[name], "trigger_type": trigger, "session_id": session}
-        new = new_recording(flow.project_id, flow.id, trace_id=name * 32, due_at=NOON, **about)
-        run = there(await store.create_recording(new))
-        await store.append(
-            Append(
-                run_no=run.no,
-                head=0,
-                fence=run.fence,
-                events=[b"{}"],
-                status="running",
-                summary=told(**words),
-            )
-        )
+        run = await record(store, id_of[name], trigger=trigger, trace_id=name * 32, session_id=session)
+        await store.append(batch(run, 0, b"{}", summary=told(**words)))
 
 
 async def test_a_list_has_plain_runs_where_it_is_asked_for_them(store: Store) -> None:
@@ -273,10 +227,16 @@ async def test_a_list_is_told_of_a_plain_run_once_it_is_none(store: Store) -> No
 FAR = ImportedFlow(FLOW, "far", b"", recorded=True)
 
 
-async def test_an_imported_run_has_its_trace(store: Store) -> None:
+async def import_recorded(store: Store, **fields: Any) -> int:
+    """Imports a run of the trace; the number of its project."""
     project_id = (await store.ensure_project("acme", "demo")).id
-    fields = {"flow": FAR, "version": 0, "trace_id": TRACE}
-    await import_run(store, project_id, trigger_type="recorded", **fields)
+    about = {"flow": FAR, "version": 0, "trace_id": TRACE, "trigger_type": "recorded"}
+    await import_run(store, project_id, **{**about, **fields})
+    return project_id
+
+
+async def test_an_imported_run_has_its_trace(store: Store) -> None:
+    await import_recorded(store)
     flow = there(await store.flow(FLOW))
     assert (flow.recorded, await store.versions(FLOW)) == (True, [])
     assert there(await newest(store)).run == await store.run(RUN)
@@ -286,8 +246,7 @@ async def test_an_imported_run_has_its_trace(store: Store) -> None:
 
 async def test_an_imported_run_takes_no_trace_from_a_live_one(store: Store) -> None:
     live = await record(store)
-    fields = {"flow": FAR, "version": 0, "trace_id": TRACE}
-    await import_run(store, live.project_id, trigger_type="plain", **fields)
+    await import_recorded(store, trigger_type="plain")
     assert await newest(store) == RecordedTrace(live)
     # It is known for one that lists do not show.
     assert len(await store.ended_plain_runs(live.project_id, before="9999", limit=9)) == 1
@@ -295,10 +254,8 @@ async def test_an_imported_run_takes_no_trace_from_a_live_one(store: Store) -> N
 
 @pytest.mark.parametrize("order", [("part-1", "part-2", "part-3"), ("part-2", "part-3", "part-1")])
 async def test_imported_runs_of_a_trace_are_in_the_order_of_time(store: Store, order: list[str]) -> None:
-    project_id = (await store.ensure_project("acme", "demo")).id
-    fields = {"flow": FAR, "version": 0, "trigger_type": "recorded", "trace_id": TRACE}
     for run_id in order:
-        await import_run(store, project_id, id=run_id, **fields)
+        await import_recorded(store, id=run_id)
     last = there(there(await newest(store)).run)
     assert last.id == "part-3"
     earlier = await store.earlier_parts(last.no)
@@ -308,8 +265,7 @@ async def test_imported_runs_of_a_trace_are_in_the_order_of_time(store: Store, o
 async def test_a_trace_that_was_deleted_is_back_with_an_import(store: Store) -> None:
     run = await record(store)
     await store.purge_runs([run.no], by=SERVER)
-    fields = {"flow": FAR, "version": 0, "trace_id": TRACE}
-    await import_run(store, run.project_id, trigger_type="recorded", **fields)
+    await import_recorded(store)
     assert there(await newest(store)).run == await store.run(RUN)
 
 
@@ -317,7 +273,5 @@ async def test_a_run_is_not_imported_into_a_flow_of_another_kind(store: Store) -
     project_id = (await store.ensure_project("acme", "demo")).id
     await import_run(store, project_id)
     with pytest.raises(ImportConflict, match="cannot be made in this project"):
-        await import_run(
-            store, project_id, id="other", flow=FAR, version=0, trigger_type="recorded", trace_id=TRACE
-        )
+        await import_recorded(store, id="other")
     assert await newest(store) is None

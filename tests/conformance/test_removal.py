@@ -21,8 +21,8 @@ from runglass.log.trace import StepTrace
 from runglass.store.base import Store
 from runglass.store.records import AttemptKey, ContentPlace, IdempotencyKey, RunRecord, StepRow
 from runglass.wire.query import RunQuery
-from tests.conformance.stores import ALL_STORES, batch, make_run, row, store_kinds
-from tests.records import new_run, there
+from tests.conformance.stores import ALL_STORES, batch, make_run, purge_all, row, store_kinds
+from tests.records import there
 
 SECRET = "sesame"
 RUN: dict[str, Any] = {"execution_id": "r", "at": "2026-01-01T00:00:00.000Z"}
@@ -57,18 +57,7 @@ async def rows_left(store: Store, run_no: int) -> int:
     return count + (await store.outcome(run_no) != (None, None))
 
 
-async def purge_all(store: Store, **limits: int) -> int:
-    """Takes every bite; returns how many there were."""
-    bites = 0
-    for run_no in await store.purged_runs(limit=1000):
-        bites += 1
-        while not await store.purge_rows([run_no], **{"limit_rows": 1000, "limit_bytes": 1 << 20, **limits}):
-            bites += 1
-    assert await store.purged_runs(limit=1000) == []
-    return bites
-
-
-async def test_a_purged_run_is_gone_at_once_before_its_rows_are(store: Store) -> None:
+async def test_a_purged_run_is_gone_at_once_and_never_read_in_part_while_its_rows_go(store: Store) -> None:
     run, other = await ended_run(store), await ended_run(store, "run-2")
     assert await store.purge_runs([run.no])
     assert await store.run("run-1") is None
@@ -77,6 +66,24 @@ async def test_a_purged_run_is_gone_at_once_before_its_rows_are(store: Store) ->
     assert [listing.id for listing in listed] == [other.id]
     assert await rows_left(store, run.no) > 0
     assert not await store.purge_runs([run.no]), "it is there no more"
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(batch(run, 11, b"more"))
+    assert await store.claim_runs("me", now="2026-01-01T00:00:00.000Z", limit=9) == []
+    assert await store.claim_waiting(run) is None
+    assert len(await store.events(run.no, after=0, limit_bytes=1000)) == 11, "what is left can be read on"
+    assert not await store.purge_rows([run.no], limit_rows=4, limit_bytes=1000)
+    with pytest.raises(RunPurged):
+        await store.events(run.no, after=0, limit_bytes=1000)
+    with pytest.raises(RunPurged):
+        await store.trace_page(run.no, after=0, limit_bytes=1000)
+    await purge_all(store)
+    with pytest.raises(RunPurged):
+        await store.events(run.no, after=11, limit_bytes=1000)
+    with pytest.raises(RunPurged):
+        await store.attempt_data(run.no, [AttemptKey(1, "", 1)], limit_bytes=1000)
+    # Giving back its space comes to an end.
+    gives_back = [await store.compact(limit_bytes=1 << 16) for _ in range(100)]
+    assert not gives_back[-1]
 
 
 async def test_a_run_that_has_not_ended_is_not_purged(store: Store) -> None:
@@ -163,69 +170,29 @@ async def test_purging_goes_on_after_a_crash_between_two_bites(tmp_path: Path, s
         assert await rows_left(store, run.no) == 0
 
 
-async def test_a_reader_of_a_purged_run_gets_an_error_and_never_a_part_as_the_whole(store: Store) -> None:
-    run = await ended_run(store)
-    assert await store.purge_runs([run.no])
-    assert len(await store.events(run.no, after=0, limit_bytes=1000)) == 11, "what is left can be read on"
-    assert not await store.purge_rows([run.no], limit_rows=4, limit_bytes=1000)
-    with pytest.raises(RunPurged):
-        await store.events(run.no, after=0, limit_bytes=1000)
-    with pytest.raises(RunPurged):
-        await store.trace_page(run.no, after=0, limit_bytes=1000)
-    await purge_all(store)
-    with pytest.raises(RunPurged):
-        await store.events(run.no, after=11, limit_bytes=1000)
-    with pytest.raises(RunPurged):
-        await store.attempt_data(run.no, [AttemptKey(1, "", 1)], limit_bytes=1000)
-
-
-async def test_a_purged_run_takes_no_append_and_is_not_claimed(store: Store) -> None:
-    run = await ended_run(store)
-    assert await store.purge_runs([run.no])
-    with pytest.raises(WrongExpectedVersion):
-        await store.append(batch(run, 11, b"more"))
-    assert await store.claim_runs("me", now="2026-01-01T00:00:00.000Z", limit=9) == []
-    assert await store.claim_waiting(run) is None
-
-
-async def test_the_number_of_a_purged_run_is_never_used_again(store: Store) -> None:
+async def test_a_purged_run_stays_paid_for_and_its_number_is_never_used_again(store: Store) -> None:
     """A reader that has the number would go on in another run's log."""
     run = await ended_run(store)
     assert await store.purge_runs([run.no])
     during = await make_run(store, "run-2")
     assert during.no > run.no
     await purge_all(store)
-    await store.append(batch(during, 0, b"only", status="cancelled"))
+    await store.append(batch(during, 0, b"only", status="cancelled", spent_usd=Decimal(7)))
     assert await store.purge_runs([during.no])
     await purge_all(store)
     after = await make_run(store, "run-3")
     assert after.no > during.no
     assert await store.events(after.no, after=0, limit_bytes=1000) == []
+    assert there(await store.project(run.project_id)).spent_usd == 7
 
 
 async def test_calls_of_a_purged_run_are_forgotten_with_their_answers(store: Store) -> None:
-    owner = await store.ensure_project("acme", "demo")
-    flow = await store.put_draft(owner.id, "flow", name=None, capture=None, source=b"{}")
-    runs = [
-        await store.create_run(
-            new_run(owner.id, flow.id, id=name, call=IdempotencyKey(f"key of {name}", b"d"))
-        )
-        for name in ("one", "two")
-    ]
-    for run in runs:
-        await store.append(batch(run, 0, b"last", status="completed"))
-        await store.answer_call(owner.id, f"key of {run.id}", status=200, answer=b"answer")
-    assert await store.purge_runs([runs[0].no])
-    assert await store.call(owner.id, "key of one") is None
-    assert await store.call(owner.id, "key of two") is not None
-
-
-async def test_what_a_purged_run_spent_stays_spent(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"last", status="completed", spent_usd=Decimal(7)))
-    assert await store.purge_runs([run.no])
-    await purge_all(store)
-    assert there(await store.project(run.project_id)).spent_usd == 7
+    one, two = [await ended_run(store, name, call=IdempotencyKey(name, b"d")) for name in ("one", "two")]
+    for run in (one, two):
+        await store.answer_call(run.project_id, run.id, status=200, answer=b"answer")
+    assert await store.purge_runs([one.no])
+    assert await store.call(one.project_id, "one") is None
+    assert await store.call(one.project_id, "two") is not None
 
 
 async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -> None:
@@ -347,14 +314,3 @@ async def test_of_an_unreadable_event_nothing_is_left(store: Store) -> None:
     left = [data for _, data in await store.events(run.no, after=0, limit_bytes=1 << 20)]
     assert left == [b""] * run.head
     assert await store.ended_runs(run.flow_id, before="2027", with_content=True, limit=9) == []
-
-
-async def test_giving_back_space_comes_to_an_end(store: Store) -> None:
-    run = await ended_run(store)
-    assert await store.purge_runs([run.no])
-    await purge_all(store)
-    for _ in range(100):
-        if not await store.compact(limit_bytes=1 << 16):
-            break
-    else:
-        pytest.fail("there was always more")

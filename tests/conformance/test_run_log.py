@@ -1,4 +1,4 @@
-"""What every store must do with appends: all that one changes is changed together or not at all."""
+"""What every store must do with appends, all of which is stored or nothing, and tell of them."""
 
 import asyncio
 from decimal import Decimal
@@ -10,16 +10,7 @@ from runglass.errors import PermanentStoreError, WrongExpectedVersion
 from runglass.store.base import Store
 from runglass.store.records import Checkpoint
 from tests.conformance.stores import batch, make_run, row, whole_trace
-from tests.records import new_run, there
-
-
-async def test_a_page_of_events_is_bounded_by_bytes_but_never_empty_while_there_are_more(
-    store: Store,
-) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, *[b"x" * 100] * 10))
-    assert len(await store.events(run.no, after=0, limit_bytes=250)) == 3
-    assert len(await store.events(run.no, after=0, limit_bytes=1)) == 1
+from tests.records import there
 
 
 @pytest.mark.parametrize("wrong", [{"head": 0}, {"head": 1}, {"head": 3}, {"fence": 0}])
@@ -48,7 +39,9 @@ async def test_refusing_one_append_does_not_disturb_those_that_share_its_commit(
         assert len(await store.events(run.no, after=0, limit_bytes=1000)) == (0 if refused else 1)
 
 
-async def test_what_a_run_spends_and_holds_back_is_added_to_its_project_once(store: Store) -> None:
+async def test_what_a_run_spends_and_holds_back_is_added_to_its_project_once_and_stays_spent(
+    store: Store,
+) -> None:
     run = await make_run(store)
     tiny = Decimal("0.0000000000000000000000000000000001")
     # Of more digits than Python adds up.
@@ -69,36 +62,25 @@ async def test_what_a_run_spends_and_holds_back_is_added_to_its_project_once(sto
     assert await money() == (exact, Decimal(0), True)
     await store.set_budget(run.project_id, None)
     assert await money() == (exact, Decimal(0), False)
-
-
-async def test_no_append_gives_back_what_was_spent(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"one", spent_usd=Decimal(2)))
     for usd in ("-0.01", "NaN"):
         with pytest.raises(PermanentStoreError):
-            await store.append(batch(run, 1, b"two", spent_usd=Decimal(usd)))
-    assert there(await store.project(run.project_id)).spent_usd == 2
-    # What is held back is given back.
-    await store.append(batch(run, 1, b"two", reserved_usd=Decimal(-1)))
-    assert await store.events(run.no, after=1, limit_bytes=1000) == [(2, b"two")]
+            await store.append(batch(run, 2, b"3", spent_usd=Decimal(usd)))
+    assert await money() == (exact, Decimal(0), False), "what was spent is not given back"
+    assert await store.events(run.no, after=2, limit_bytes=1000) == []
 
 
-async def test_checkpoints_live_as_long_as_the_run(store: Store) -> None:
+async def test_checkpoints_live_as_long_as_the_run_or_until_their_step_runs_again(store: Store) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", checkpoints=[Checkpoint("s", "0,3", b'{"a":1}')]))
     assert await store.checkpoints(run.no) == [Checkpoint("s", "0,3", b'{"a":1}')]
     await store.append(batch(run, 1, b"2", status="paused"))
     assert len(await store.checkpoints(run.no)) == 1
-    await store.append(batch(run, 2, b"3", status="completed", checkpoints=[Checkpoint("t", "", b"{}")]))
-    assert await store.checkpoints(run.no) == []
-
-
-async def test_checkpoints_of_steps_that_run_again_are_dropped(store: Store) -> None:
-    run = await make_run(store)
-    kept = [Checkpoint("s", "", b"1"), Checkpoint("s", "0", b"2"), Checkpoint("t", "", b"3")]
-    await store.append(batch(run, 0, b"1", checkpoints=kept))
-    await store.append(batch(run, 1, b"2", checkpoints=[Checkpoint("s", "1", b"4")], dropped=["s"]))
+    kept = [Checkpoint("s", "", b"1"), Checkpoint("t", "", b"3")]
+    await store.append(batch(run, 2, b"3", checkpoints=kept))
+    await store.append(batch(run, 3, b"4", checkpoints=[Checkpoint("s", "1", b"4")], dropped=["s"]))
     assert await store.checkpoints(run.no) == [Checkpoint("s", "1", b"4"), Checkpoint("t", "", b"3")]
+    await store.append(batch(run, 4, b"5", status="completed", checkpoints=[Checkpoint("t", "", b"{}")]))
+    assert await store.checkpoints(run.no) == []
 
 
 async def test_large_checkpoints_of_steps_that_run_again_go_bit_by_bit(store: Store) -> None:
@@ -152,19 +134,3 @@ async def test_large_checkpoints_are_counted_after_the_end_of_their_run_until_th
 
 async def open_bytes_of(store: Store, run_id: str) -> int:
     return there(await store.run(run_id)).open_bytes
-
-
-async def test_runs_of_a_session_are_found_oldest_first_in_their_project_only(store: Store) -> None:
-    first = await make_run(store, "run-1")
-    for number in (3, 2):
-        await store.create_run(new_run(first.project_id, first.flow_id, id=f"run-{number}", session_id="s"))
-
-    async def found(after: str = "", limit: int = 10) -> list[str]:
-        runs = await store.session_runs(first.project_id, "s", after=after, limit=limit)
-        return [run.id for run in runs]
-
-    assert await found() == ["run-2", "run-3"]
-    assert await found(limit=1) == ["run-2"]
-    assert await found(after="run-2") == ["run-3"]
-    assert await found(after="run-3") == []
-    assert await store.session_runs(first.project_id + 1, "s", after="", limit=10) == []

@@ -1,6 +1,7 @@
 """What every store must do with runs that wait for a process, in turns, and with the leases of processes."""
 
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,6 +12,13 @@ from runglass.store.leases import ProcessFacts
 from runglass.store.records import Checkpoint, RunRecord
 from tests.conformance.stores import batch, make_run
 from tests.records import there
+
+
+async def claim(
+    store: Store, limit: int = 10, *, owner: str = "me", at: str = "2026-01-01", **most: Any
+) -> list[str]:
+    """The runs that the owner gets at this time, in the order in which it gets them."""
+    return [run.id for run in await store.claim_runs(owner, now=at, limit=limit, **most)]
 
 
 async def test_runs_without_a_lease_are_claimed_oldest_first(store: Store) -> None:
@@ -66,9 +74,9 @@ async def test_a_run_is_free_at_once_when_its_lease_ends_or_is_released(store: S
     await store.release_run("run-1", "two")
     assert await store.claim_runs("two", now="2026-01-01", limit=10) == [], "only its owner lets a run go"
     await store.release_run("run-1", "one")
-    assert [run.id for run in await store.claim_runs("two", now="2026-01-01", limit=10)] == ["run-1"]
+    assert await claim(store, owner="two") == ["run-1"]
     await store.end_lease("one")
-    assert [run.id for run in await store.claim_runs("two", now="2026-01-01", limit=10)] == ["run-2"]
+    assert await claim(store, owner="two") == ["run-2"]
     await store.end_lease(None)
     assert len(await store.claim_runs("three", now="2026-01-01", limit=1)) == 1, "not more than asked for"
 
@@ -124,21 +132,19 @@ async def test_a_stored_segment_makes_a_paused_run_one_that_can_be_claimed(store
     assert not again.is_resuming, "it waits for another call now"
     assert await store.claim_runs("you", now="2026-01-01", limit=10) == []
     assert await store.resume_run(again, NEXT_SEGMENT, owner=None) is not None
-    assert [run.id for run in await store.claim_runs("me", now="2026-01-01", limit=10)] == [again.id]
+    assert await claim(store) == [again.id]
     assert [run.id for run in await store.paused_runs()] == [paused.id, other.id]
 
 
-async def test_of_two_that_resume_a_paused_run_one_does(store: Store) -> None:
+async def test_of_two_that_resume_a_paused_run_one_does_and_if_it_dies_another_claims_it(
+    store: Store,
+) -> None:
+    assert await store.hold_lease("one", until="2027-01-01", renew=False)
     paused = await paused_run(store)
     assert await store.resume_run(paused, NEXT_SEGMENT, owner="one") is not None
     assert await store.resume_run(paused, NEXT_SEGMENT, owner="two") is None
     seen_later = there(await store.run(paused.id))
     assert await store.resume_run(seen_later, NEXT_SEGMENT, owner="two") is None
-
-
-async def test_a_run_that_is_resumed_by_a_process_that_dies_is_claimed_by_another(store: Store) -> None:
-    assert await store.hold_lease("one", until="2027-01-01", renew=False)
-    assert await store.resume_run(await paused_run(store), NEXT_SEGMENT, owner="one") is not None
     assert await store.claim_runs("two", now="2026-01-01", limit=10) == []
     (claimed,) = await store.claim_runs("two", now="2028-01-01", limit=10)
     assert (claimed.is_resuming, claimed.claims) == (True, 1)
@@ -204,16 +210,16 @@ async def test_no_project_gets_more_runs_than_it_may_have_in_all_processes(store
         await make_run(store, f"many-{number}")
         await make_run(store, f"few-{number}", project="few")
 
-    async def claim(owner: str, *, limit: int = 10, at: str = "2026-01-01") -> list[str]:
-        return sorted(run.id for run in await store.claim_runs(owner, now=at, limit=limit, most_each=2))
-
-    assert await claim("one", limit=3) in (["few-0", "many-0", "many-1"], ["few-0", "few-1", "many-0"])
-    assert len(await claim("two")) == 1
-    assert await claim("one") == await claim("two") == []
+    most: dict[str, Any] = {"most_each": 2}
+    first = sorted(await claim(store, 3, owner="one", **most))
+    assert first in (["few-0", "many-0", "many-1"], ["few-0", "few-1", "many-0"])
+    assert len(await claim(store, owner="two", **most)) == 1
+    assert await claim(store, owner="one", **most) == await claim(store, owner="two", **most) == []
     ended = there(await store.run("few-0"))
     await store.append(batch(ended, 0, b"1", status="completed", ended_at="2026"))
-    assert await claim("one") == ["few-2"]
-    assert len(await claim("later", at="2031-01-01")) == 4, "what others have left off has its place already"
+    assert await claim(store, owner="one", **most) == ["few-2"]
+    later = await claim(store, owner="later", at="2031-01-01", **most)
+    assert len(later) == 4, "what others have left off has its place already"
 
 
 async def test_no_flow_gets_more_runs_than_it_may_have_in_all_processes(store: Store) -> None:
@@ -223,20 +229,14 @@ async def test_no_flow_gets_more_runs_than_it_may_have_in_all_processes(store: S
         await make_run(store, f"slow-{number}", slug="slow")
         await make_run(store, f"free-{number}", slug="free")
 
-    async def claim(owner: str, *, limit: int, most_each: int | None = None) -> list[str]:
-        limits = {"acme/demo/slow": 2, "acme/demo/none": 1}
-        claimed = await store.claim_runs(
-            owner, now="2026-01-01", limit=limit, most_of_flows=limits, most_each=most_each
-        )
-        return sorted(run.id for run in claimed)
-
-    assert await claim("one", limit=2) == ["free-0", "slow-0"]
-    assert await claim("two", limit=10) == ["free-1", "free-2", "free-3", "slow-1"]
-    assert await claim("one", limit=10) == []
+    most: dict[str, Any] = {"most_of_flows": {"acme/demo/slow": 2, "acme/demo/none": 1}}
+    assert sorted(await claim(store, 2, owner="one", **most)) == ["free-0", "slow-0"]
+    assert sorted(await claim(store, owner="two", **most)) == ["free-1", "free-2", "free-3", "slow-1"]
+    assert await claim(store, owner="one", **most) == []
     ended = there(await store.run("slow-0"))
     await store.append(batch(ended, 0, b"1", status="completed", ended_at="2026"))
-    assert await claim("one", limit=10, most_each=5) == []
-    assert await claim("one", limit=10, most_each=6) == ["slow-2"]
+    assert await claim(store, owner="one", most_each=5, **most) == []
+    assert await claim(store, owner="one", most_each=6, **most) == ["slow-2"]
 
 
 async def test_the_runs_that_wait_are_counted_up_to_a_number(store: Store) -> None:
@@ -284,10 +284,6 @@ async def enqueue(store: Store, project: str, *numbers: int) -> int:
     return runs[0].project_id
 
 
-async def claim(store: Store, limit: int) -> list[str]:
-    return [run.id for run in await store.claim_runs("me", now="2026-01-01", limit=limit)]
-
-
 async def test_projects_take_turns_whoever_came_first(store: Store) -> None:
     await enqueue(store, "a", *range(6))
     await enqueue(store, "b", *range(2))
@@ -321,13 +317,11 @@ async def test_a_claim_for_one_project_takes_no_run_that_another_one_has_lost(
 ) -> None:
     lost = await enqueue(store, "lost", *range(2))
     assert await store.hold_lease("gone", until="2027-01-01", renew=False)
-    assert len(await store.claim_runs("gone", now="2026-01-01", limit=2, project_id=lost)) == 2
+    assert len(await claim(store, 2, owner="gone", project_id=lost)) == 2
     own = await enqueue(store, "own", *range(2))
     for project_id, expected in ((own, ["own-0"]), (own, ["own-1"]), (own, []), (lost, ["lost-0"])):
-        claimed = await store.claim_runs(
-            "me", now="2028-01-01", limit=1, project_id=project_id, most_each=most_each
-        )
-        assert [run.id for run in claimed] == expected
+        about: dict[str, Any] = {"project_id": project_id, "most_each": most_each}
+        assert await claim(store, 1, at="2028-01-01", **about) == expected
 
 
 async def test_runs_that_were_begun_come_before_those_that_were_not(store: Store) -> None:

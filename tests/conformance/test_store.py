@@ -10,28 +10,24 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.store.base import Store
-from runglass.store.records import Checkpoint
+from runglass.store.records import Checkpoint, SpanCursor
 from tests.conformance.stores import CALL, STORES, batch, make_run, row, store_kinds, whole_trace
 
 
 @pytest.mark.parametrize("kind", store_kinds("pooler"))
-async def test_what_was_acknowledged_is_there_after_reopening(kind: str, tmp_path: Path) -> None:
+async def test_a_closed_store_says_so_and_has_what_was_acknowledged_once_it_is_open_again(
+    kind: str, tmp_path: Path
+) -> None:
     async with STORES[kind](tmp_path) as store:
         run = await make_run(store)
         await store.append(batch(run, 0, b"one", steps=[row(1)]))
-    async with STORES[kind](tmp_path) as store:
-        assert await store.events(run.no, after=0, limit_bytes=100) == [(1, b"one")]
-        assert len((await whole_trace(store, run.id))[1]) == 1
-
-
-@pytest.mark.parametrize("kind", store_kinds("pooler"))
-async def test_a_closed_store_says_so(kind: str, tmp_path: Path) -> None:
-    async with STORES[kind](tmp_path) as store:
-        pass
     with pytest.raises(StoreError, match="not open"):
         await store.projects()
     with pytest.raises(StoreError, match="not open"):
         await store.ensure_project("a", "b")
+    async with STORES[kind](tmp_path) as store:
+        assert await store.events(run.no, after=0, limit_bytes=100) == [(1, b"one")]
+        assert len((await whole_trace(store, run.id))[1]) == 1
 
 
 async def test_a_text_with_a_zero_byte_is_found_nowhere(store: Store) -> None:
@@ -110,3 +106,25 @@ async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> No
         seen += len(page)
     await writing
     assert (await store.events(run.no, after=199, limit_bytes=100))[0][0] == 200
+
+
+async def test_runs_that_wait_to_be_sent_as_spans_are_counted_and_a_cursor_moves_once(store: Store) -> None:
+    await store.span_cursors()
+    runs = [await make_run(store, each, trigger_type=each) for each in ("api", "job", "recorded")]
+    for run, day in zip(runs, (1, 2, 1), strict=True):
+        ended_at = f"2026-01-0{day}T00:00:00.000Z"
+        await store.append(batch(run, 0, b"1", status="completed", ended_at=ended_at))
+    project_id = runs[0].project_id
+    assert await store.span_cursors() == [cursor := SpanCursor(project_id, 0)]
+    overview = await store.overview()
+    age_s = store.clock.now().timestamp() - 1767225600
+    assert (overview.unsent, overview.unsent_deleted) == (2, 0)
+    assert 0 <= age_s - overview.oldest_unsent_s < 60
+    assert await store.purge_runs([runs[2].no])
+    last = await store.last_change(project_id)
+    assert await store.move_span_cursor(cursor, last)
+    assert not await store.move_span_cursor(cursor, last + 1), "another process was faster"
+    assert not await store.move_span_cursor(SpanCursor(project_id + 1, 0), 1)
+    assert await store.span_cursors() == []
+    overview = await store.overview()
+    assert (overview.unsent, overview.oldest_unsent_s, overview.unsent_deleted) == (0, 0, 0)

@@ -10,7 +10,7 @@ from tests.contract.stores import STORES, WORKERS, own_server
 from tests.contract.wire import FLOWS, http_for
 from tests.faulty_store import FaultyStore
 
-ON_STORES = "reading run_input run_queries sessions span_export stream unreadable"
+ON_STORES = "managing reading run_input run_queries sessions span_export stream unreadable"
 """The modules whose server runs on each kind of store in turn; that of all others is on SQLite."""
 ON_WORKERS = "cancel execute idempotency jobs kept_content stepping tool_calls"
 """Those that also have a server that executes nothing, and a worker beside it."""

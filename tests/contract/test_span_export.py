@@ -27,8 +27,9 @@ from runglass.testing import RunningServer, running_server
 from runglass.wire.query import RunQuery
 from tests.collector import Collector, Reply, attributes, collecting
 from tests.contract.test_tool_calls import TOOLS, paused, results_of, resumption
-from tests.contract.wire import cancel, execute, http_for, start
+from tests.contract.wire import cancel, execute, http_for, ran, start
 from tests.fakes import VirtualClock
+from tests.records import there
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 LARGE = """
@@ -68,8 +69,10 @@ class UntilAllIsSent(VirtualClock):
 
 @pytest.fixture(scope="module", autouse=True)
 def begun(server: RunningServer) -> None:
-    """Runs are sent from now on."""
+    """Runs are sent from now on, and none that has ended before."""
     server.push(LARGE)
+    with http_for(server, server.key) as http:
+        ran(http, "broken")
     server.call(server.runtime.store.span_cursors())
 
 
@@ -286,19 +289,21 @@ def test_a_large_run_goes_in_several_requests(
 def test_a_run_that_is_deleted_while_the_receiver_is_away_is_not_sent(
     server: RunningServer, http: httpx2.Client, collector: Collector
 ) -> None:
+    sent = execute(http, "anything")
+    send_all(server, collector)
     run_ids = [execute(http, "words", message="a bb") for _ in range(2)]
     collector.replies = [Reply(503)]
 
     async def delete() -> None:
-        run = await server.runtime.store.run(run_ids[0])
-        assert run is not None
-        await server.runtime.store.purge_runs([run.no])
+        for run_id in (sent, run_ids[0]):
+            run = there(await server.runtime.store.run(run_id))
+            await server.runtime.store.purge_runs([run.no])
 
     send_all(server, collector, delete)
     assert collector.spans(run_ids[0]) == []
     assert collector.spans(run_ids[1]) == exported(http, run_ids[1])
     overview = server.call(server.runtime.store.overview())
-    assert overview.unsent_deleted == 1
+    assert overview.unsent_deleted == 1, "the other one had been sent"
 
 
 def test_a_cursor_that_another_server_has_moved_meanwhile_stays_where_it_is(

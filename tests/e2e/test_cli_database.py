@@ -8,39 +8,23 @@ import signal
 import sqlite3
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runglass import Client
-from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.errors import StoreError
 from runglass.store.sqlite.database_file import opened
 from runglass.testing import running_server
+from tests.contract.wire import ANYTHING, ENDLESS, GRID, execute, http_for, start, until_event
 from tests.e2e.command import START, environment, failing_disk, started
 from tests.e2e.conftest import Printed
 from tests.waiting import eventually
-
-FLOWS = """
-slug: greet
-steps:
-  - {id: first, type: passthrough}
-  - id: again
-    type: code
-    retry: {max_attempts: 2, initial_delay_ms: 0}
-    code: "return {'n': 1 // (attempt - 1)}"
-  - {id: last, type: passthrough}
----
-slug: wait
-steps: [{id: hold, type: wait, ms: 600000}]
-"""
-
-Ask = Callable[..., tuple[int, str, str]]
-
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -49,15 +33,12 @@ pytestmark = pytest.mark.usefixtures("alone")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("data")
     with running_server(data=data, capture="full") as server:
-        for flow in FLOWS.split("---\n"):
+        for flow in (GRID, ENDLESS):
             server.push(flow)
-        with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        with http_for(server, server.key) as http:
             for _ in range(3):
-                client.flow("greet").execute(parameters={"x": "y" * 5000})
-            job = client.flow("wait").execute_async()
-            events = client.run(job.execution_id).live_trace()
-            assert [next(events).event_type for _ in range(3)][::2] == ["run_started", "step_started"]
-            events.close()
+                execute(http, "grid", parameters={"rows": [[11]], "x": "y" * 5000})
+            until_event(http, start(server, "endless"), "step_started", nth=2)
     return data
 
 
@@ -68,30 +49,18 @@ def folder(written: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
-    def ask(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["data", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return ask
-
-
-@pytest.fixture
 def database(folder: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(folder / "runglass.db", isolation_level=None)) as connection:
         yield connection
 
 
-def test_usage_adds_up_by_project(folder: Path, ask: Ask, database: sqlite3.Connection) -> None:
+def test_usage_adds_up_by_project(folder: Path, printed: Printed, database: sqlite3.Connection) -> None:
     database.execute("INSERT INTO project (org, name) VALUES ('acme', 'empty')")
     database.execute(
         "INSERT INTO call_answer (project_id, key, run_no, answered_at, answer)"
         " SELECT project_id, 'key', no, '2026-01-01T00:00:00.000Z', x'6b' FROM run LIMIT 1"
     )
-    code, out, _ = ask("usage", "--data", folder, "--json")
-    assert code == Exit.OK
-    found = json.loads(out)
+    found = json.loads(printed("data", "usage", "--data", folder, "--json").out)
     demo, empty = found["projects"]
 
     def one(sql: str) -> Any:
@@ -99,7 +68,7 @@ def test_usage_adds_up_by_project(folder: Path, ask: Ask, database: sqlite3.Conn
 
     assert (demo["org"], demo["project"], demo["runs"]) == ("acme", "demo", 4)
     assert demo["events"] == one("SELECT count(*) FROM event")
-    assert demo["eventBytes"] == one("SELECT sum(length(data)) FROM event") > 3 * 2 * 5000
+    assert demo["eventBytes"] == one("SELECT sum(length(data)) FROM event") > 3 * 5000
     assert demo["steps"] == one("SELECT count(*) FROM step") + one("SELECT count(*) FROM step_attempt")
     assert demo["stepBytes"] == one("SELECT sum(length(data)) FROM step") + one(
         "SELECT sum(length(data)) FROM step_attempt"
@@ -107,20 +76,22 @@ def test_usage_adds_up_by_project(folder: Path, ask: Ask, database: sqlite3.Conn
     assert demo["outcomeBytes"] == one("SELECT sum(length(result)) FROM run_outcome") + one(
         "SELECT sum(length(answer)) FROM call_answer"
     )
-    assert demo["openBytes"] == one("SELECT sum(length(request)) FROM run_request")
+    assert demo["openBytes"] == one("SELECT sum(length(request)) FROM run_request") + one(
+        "SELECT sum(length(data)) FROM checkpoint"
+    )
     assert {name: value for name, value in empty.items() if value} == {"org": "acme", "project": "empty"}
     assert found["fileBytes"] >= demo["eventBytes"] + demo["stepBytes"]
     assert (found["givesBack"], found["purgedRuns"]) == (True, 0)
 
-    code, out, err = ask("usage", "--data", folder)
-    assert (code, err) == (Exit.OK, "")
+    out, err = printed("data", "usage", "--data", folder)
+    assert err == ""
     lines = out.splitlines()
     assert lines[1].split()[:3] == ["acme/demo", "4", f"{demo['events']:,}"]
     assert lines[-1].startswith("file ")
 
 
 def test_vacuum_makes_an_older_file_smaller_and_one_that_gives_back(
-    folder: Path, ask: Ask, database: sqlite3.Connection
+    folder: Path, printed: Printed, database: sqlite3.Connection
 ) -> None:
     path = folder / "runglass.db"
     database.execute("PRAGMA auto_vacuum = NONE")
@@ -131,44 +102,43 @@ def test_vacuum_makes_an_older_file_smaller_and_one_that_gives_back(
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     before = path.stat().st_size
     assert before > 5_000_000
-    told = json.loads(ask("usage", "--data", folder, "--json")[1])
+    told = json.loads(printed("data", "usage", "--data", folder, "--json").out)
     assert told["freeBytes"] >= 5_000_000
     assert not told["givesBack"]
-    assert "runglass data vacuum" in ask("usage", "--data", folder)[2]
+    assert "runglass data vacuum" in printed("data", "usage", "--data", folder).err
 
-    code, out, _ = ask("vacuum", "--data", folder)
-    assert code == Exit.OK
-    assert out.startswith("5.")
+    assert printed("data", "vacuum", "--data", folder).out.startswith("5.")
     assert path.stat().st_size < before - 4_900_000
-    told = json.loads(ask("usage", "--data", folder, "--json")[1])
+    told = json.loads(printed("data", "usage", "--data", folder, "--json").out)
     assert (told["freeBytes"], told["givesBack"]) == (0, True)
-    assert ask("check", "--all", "--data", folder)[0] == Exit.OK
+    printed("data", "check", "--all", "--data", folder)
 
 
-def test_vacuum_is_refused_while_a_server_runs(tmp_path: Path, ask: Ask) -> None:
+def test_vacuum_is_refused_while_a_server_runs(tmp_path: Path, printed: Printed) -> None:
     with running_server(data=tmp_path) as server:
-        code, out, err = ask("vacuum", "--data", tmp_path)
-        assert (code, out) == (Exit.FAILED, "")
+        out, err = printed("data", "vacuum", "--data", tmp_path, code=Exit.FAILED)
+        assert out == ""
         assert "another process runs flows" in err
-        server.push("slug: greet\nsteps: [{id: keep, type: passthrough}]\n")
+        server.push(ANYTHING)
 
 
-def test_a_backup_is_whole_though_the_server_writes_and_can_be_started_from(tmp_path: Path, ask: Ask) -> None:
+def test_a_backup_is_whole_though_the_server_writes_and_can_be_started_from(
+    tmp_path: Path, printed: Printed
+) -> None:
     target = tmp_path / "copy" / "runglass.db"
     target.parent.mkdir()
     with running_server(data=tmp_path / "data", capture="full") as server:
-        server.push("slug: greet\nsteps: [{id: keep, type: passthrough}]\n")
+        server.push(ANYTHING)
         with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
-            result = client.flow("greet").execute(parameters={"x": 1})
-            code, out, _ = ask("backup", target, "--data", tmp_path / "data")
-            assert code == Exit.OK
+            result = client.flow("anything").execute(parameters={"x": 1})
+            out, _ = printed("data", "backup", target, "--data", tmp_path / "data")
             assert out.startswith(str(target))
-            client.flow("greet").execute(parameters={"x": 2})
+            client.flow("anything").execute(parameters={"x": 2})
             trace = client.run(result.execution_id or "").trace()
         key = server.key
     assert [file.name for file in target.parent.iterdir()] == ["runglass.db"]
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    assert ask("check", "--all", "--data", target.parent)[0] == Exit.OK
+    printed("data", "check", "--all", "--data", target.parent)
     with (
         running_server(data=target.parent) as restored,
         Client(key, base_url=restored.base_url) as client,
@@ -177,15 +147,14 @@ def test_a_backup_is_whole_though_the_server_writes_and_can_be_started_from(tmp_
         assert client.run(result.execution_id or "").trace() == trace
 
 
-def test_a_backup_takes_the_place_of_nothing(folder: Path, tmp_path: Path, ask: Ask) -> None:
+def test_a_backup_takes_the_place_of_nothing(folder: Path, tmp_path: Path, printed: Printed) -> None:
     target = tmp_path / "there"
     target.write_text("precious")
-    code, out, err = ask("backup", target, "--data", folder)
-    assert (code, out) == (Exit.USAGE, "")
+    out, err = printed("data", "backup", target, "--data", folder, code=Exit.USAGE)
+    assert out == ""
     assert "name another file" in err
     assert target.read_text() == "precious"
-    code, _, err = ask("backup", tmp_path / "no" / "folder", "--data", folder)
-    assert code == Exit.USAGE
+    err = printed("data", "backup", tmp_path / "no" / "folder", "--data", folder, code=Exit.USAGE).err
     assert "No such file or directory" in err
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "there"]
 
@@ -205,7 +174,7 @@ def test_a_backup_that_is_stopped_leaves_no_part_of_a_copy(
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_backup_needs_no_hard_links(
-    folder: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch, is_there: bool
+    folder: Path, printed: Printed, monkeypatch: pytest.MonkeyPatch, is_there: bool
 ) -> None:
     copy = folder / "copy"
 
@@ -215,14 +184,13 @@ def test_a_backup_needs_no_hard_links(
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr("os.link", refused)
-    code, _, err = ask("backup", copy, "--data", folder)
+    err = printed("data", "backup", copy, "--data", folder, code=Exit.USAGE if is_there else Exit.OK).err
     if is_there:
-        assert (code, copy.read_text()) == (Exit.USAGE, "made meanwhile")
+        assert copy.read_text() == "made meanwhile"
         assert "name another file" in err
     else:
-        assert code == Exit.OK
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-        assert ask("check", "--all", "--store", f"sqlite:///{copy}")[0] == Exit.OK
+        printed("data", "check", "--all", "--store", f"sqlite:///{copy}")
     assert [*folder.glob(".copy.*")] == []
 
 
@@ -248,40 +216,37 @@ def test_a_disk_without_room_is_told_as_that(folder: Path, printed: Printed, com
 
 
 def test_damage_is_named_and_ends_with_an_exit_code(
-    folder: Path, ask: Ask, database: sqlite3.Connection
+    folder: Path, printed: Printed, database: sqlite3.Connection
 ) -> None:
     database.execute("DELETE FROM event WHERE run_no = 1 AND seq = 2")
-    code, out, _ = ask("check", "--all", "--data", folder, "--json")
-    assert code == Exit.FAILED
-    found = json.loads(out)
+    check = partial(printed, "data", "check", "--all", "--data", folder, code=Exit.FAILED)
+    found = json.loads(check("--json").out)
     assert not found["ok"]
     assert "should have events 1 to" in "\n".join(found["problems"])
-    code, out, _ = ask("check", "--all", "--data", folder)
-    assert code == Exit.FAILED
+    out = check().out
     assert "should have events 1 to" in out
     assert "problem" in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("at", [0, 4096 * 3])
-def test_a_damaged_file_is_found(folder: Path, ask: Ask, at: int) -> None:
+def test_a_damaged_file_is_found(folder: Path, printed: Printed, at: int) -> None:
     with (folder / "runglass.db").open("r+b") as file:
         file.seek(at)
         file.write(b"\xff" * 4096)
-    code, out, _ = ask("check", "--data", folder, "--json")
-    assert code == Exit.FAILED
+    out = printed("data", "check", "--data", folder, "--json", code=Exit.FAILED).out
     assert json.loads(out)["problems"]
 
 
 def test_every_row_of_an_unreadable_run_comes_out_as_it_is_and_none_of_others(
-    folder: Path, tmp_path: Path, ask: Ask, database: sqlite3.Connection
+    folder: Path, tmp_path: Path, printed: Printed, database: sqlite3.Connection
 ) -> None:
     ids = [run_id for (run_id,) in database.execute("SELECT id FROM run ORDER BY no")]
     database.execute("UPDATE run SET summary = ? WHERE id = ?", (b"\xff\x00", ids[0]))
     file = tmp_path / "run.jsonl"
-    code, _, err = ask("export-raw", ids[0].upper(), file, "--data", folder)
+    err = printed("data", "export-raw", ids[0].upper(), file, "--data", folder).err
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     lines: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
-    assert (code, f"wrote {len(lines):,} rows of run" in err) == (Exit.OK, True)
+    assert f"wrote {len(lines):,} rows of run" in err
     (run,) = [line["row"] for line in lines if line["table"] == "run"]
     assert run["id"] == ids[0]
     assert base64.b64decode(run["summary"]["base64"]) == b"\xff\x00"
@@ -320,10 +285,12 @@ READ_ONLY = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$0" && mount -o r
 """Runs a command that sees a folder, the first word after these, as a disk that can only be read."""
 
 
-def test_a_backup_on_a_disk_that_can_only_be_read_is_checked(folder: Path, ask: Ask, tmp_path: Path) -> None:
+def test_a_backup_on_a_disk_that_can_only_be_read_is_checked(
+    folder: Path, printed: Printed, tmp_path: Path
+) -> None:
     copy = tmp_path / "disk" / "copy.db"
     copy.parent.mkdir()
-    assert ask("backup", copy, "--data", folder)[0] == Exit.OK
+    printed("data", "backup", copy, "--data", folder)
     on_disk = [*READ_ONLY, str(copy.parent)]
     if shutil.which("unshare") is None or subprocess.run([*on_disk, "true"], check=False).returncode:
         pytest.skip("such a disk takes a right of its own to make")

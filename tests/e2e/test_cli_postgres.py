@@ -1,5 +1,6 @@
 """The commands on a PostgreSQL: servers, their keys and flows, and a password that nobody gets to see."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_runtime, open_store, upgrade_store
+from runglass.store.postgres.migrations import migrate_postgres, migrations
 from runglass.wire.admin_api import SERVER
 from tests.conformance.stores import batch, make_run
 from tests.e2e.command import Process, runglass, started
-from tests.postgres_server import postgres_database
+from tests.postgres_server import connected, pool_of, postgres_database, postgres_server
+from tests.waiting import until_told
 
 PASSWORD = "top5ecret"
 FLOW = """
@@ -131,3 +134,48 @@ def test_an_address_that_cannot_be_used_is_a_message_without_its_password(
     assert "Traceback" not in done.stderr
     assert PASSWORD not in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+DATABASE = "runglass_old"
+OLD = 5
+"""The migration behind which the database is."""
+WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'queue'::regclass"
+HALF = "SELECT count(*) FROM information_schema.columns WHERE column_name = 'last_pick'"
+APPLIED = "SELECT array_agg(number ORDER BY number) FROM schema_migration"
+
+
+async def test_a_migration_that_is_killed_in_the_middle_leaves_nothing_and_is_done_by_the_next_ones() -> None:
+    """On a PostgreSQL that is in use."""
+    server = await asyncio.to_thread(postgres_server)
+    await server.execute(f"DROP DATABASE IF EXISTS {DATABASE}", f"CREATE DATABASE {DATABASE}")
+    address = server.address(DATABASE)
+    env = {"RUNGLASS_STORE": address}
+    refused = await asyncio.to_thread(runglass, "data", "check", env=env)
+    assert (refused.returncode, refused.stdout) == (Exit.FAILED, "")
+    assert "has no tables of Runglass; `runglass migrate` makes them" in refused.stderr
+    async with pool_of(address) as connections:
+        await migrate_postgres(connections, migrations()[:OLD])
+    async with connected(address) as user, connected(address) as watcher:
+        # The next migration has changed the table of projects when it comes to that of the queue.
+        await user.execute("BEGIN; SELECT FROM queue")
+        with started("migrate", env=env) as process:
+            async with asyncio.timeout(60):
+                await until_told(lambda: watcher.fetchval(WAITS), every_s=0.01)
+            process.kill()
+        await user.execute("COMMIT")
+        assert await watcher.fetchval(APPLIED) == list(range(1, OLD + 1))
+        assert await watcher.fetchval(HALF) == 0
+        for command in (("projects", "list"), ("data", "check")):
+            refused = await asyncio.to_thread(runglass, *command, env=env)
+            assert (refused.returncode, refused.stdout) == (Exit.FAILED, "")
+            assert f"has schema {OLD} of an older version" in refused.stderr
+            assert "run `runglass migrate`" in refused.stderr
+        assert await watcher.fetchval(APPLIED) == list(range(1, OLD + 1))
+        both = await asyncio.gather(*(asyncio.to_thread(runglass, "migrate", env=env) for _ in range(2)))
+        assert [done.returncode for done in both] == [Exit.OK, Exit.OK]
+        said = "".join(done.stderr for done in both)
+        assert [said.count(f"migration {each.name}") for each in migrations()] == [0] * OLD + [1] * (
+            len(migrations()) - OLD
+        )
+        assert await watcher.fetchval(APPLIED) == [each.number for each in migrations()]
+    await server.drop_database(DATABASE)

@@ -11,9 +11,10 @@ import pytest
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
-from runglass.store.records import Append, StepRow
-from tests.e2e.command import Process, fill, started
-from tests.records import new_run
+from runglass.store.keys import make_key
+from runglass.store.records import StepRow
+from tests.conformance.stores import batch, make_run
+from tests.e2e.command import Process, started
 
 LARGE = "01900000-0000-7000-8000-000000000001"
 BROKEN = "01900000-0000-7000-8000-000000000002"
@@ -27,29 +28,22 @@ STEPS = 300
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[Path, str]:
     """A data folder with a run of 30 MB, and one whose last step is no JSON; and a key."""
-    key = fill(tmp_path)
+    folder, made = tmp_path, make_key()
 
-    async def add_runs() -> None:
-        async with open_store(Settings(data=tmp_path)) as store:
-            project = await store.ensure_project("acme", "shop")
-            flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
+    async def fill() -> None:
+        async with open_store(Settings(data=folder)) as store:
+            project = await store.ensure_project("acme", "demo")
+            await store.add_key(project.id, "read", made.digest, made.hint)
             for run_id, last in ((LARGE, STEP), (BROKEN, b"garbage")):
-                run = await store.create_run(new_run(project.id, flow.id, id=run_id))
+                run = await make_run(store, run_id)
                 rows = [StepRow(n + 1, "s", str(n), 1, "completed", STEP) for n in range(STEPS)]
                 rows.append(StepRow(STEPS + 1, "t", "", 1, "completed", last))
-                ended = Append(
-                    run_no=run.no,
-                    head=0,
-                    fence=run.fence,
-                    events=[b'{"eventType":"flow_completed"}'],
-                    steps=rows,
-                    status="completed",
-                    summary=b'{"id":"%b"}' % run_id.encode(),
-                )
-                await store.append(ended)
+                summary = b'{"id":"%b"}' % run_id.encode()
+                end = b'{"eventType":"flow_completed"}'
+                await store.append(batch(run, 0, end, steps=rows, status="completed", summary=summary))
 
-    asyncio.run(add_runs())
-    return tmp_path, key
+    asyncio.run(fill())
+    return folder, made.key
 
 
 def ready(server: Process) -> str:

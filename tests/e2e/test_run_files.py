@@ -65,8 +65,8 @@ async def test_the_client_on_asyncio_brings_a_run_to_another_server(
             assert await client.run(run_id).trace() == trace
 
 
-def test_the_command_writes_a_new_file_that_only_its_owner_reads(
-    http: httpx2.Client, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_command_writes_a_new_file_that_only_its_owner_reads_and_leaves_one_that_exists(
+    http: httpx2.Client, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["runs", "export", run_id[-8:], "--format", "jsonl"]) == Exit.OK
@@ -74,12 +74,6 @@ def test_the_command_writes_a_new_file_that_only_its_owner_reads(
     assert file.name == f"run-{run_id}.jsonl"
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.read_bytes() == http.get(f"/flow-runs/{run_id}/export?format=jsonl").content
-
-
-def test_the_command_leaves_a_file_that_exists_as_it_is(
-    run_id: str, tmp_path: Path, printed: Printed
-) -> None:
-    file = tmp_path / "mine"
     file.write_text("mine")
     err = printed("runs", "export", run_id, "-o", str(file), code=Exit.USAGE).err
     assert "cannot be written as a new file" in err

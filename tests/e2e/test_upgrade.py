@@ -19,12 +19,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from runglass import Client, StepPausedForToolCalls
+from runglass import Client
 from runglass.cli.exit_codes import Exit
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.store.data_folder import exclusive
 from runglass.testing import RunningServer, running_server
+from tests.contract.test_tool_calls import TOOLS, results_of, resumption
 from tests.contract.wire import http_for
 from tests.e2e.command import runglass
 from tests.e2e.conftest import Printed
@@ -72,7 +73,7 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
         yield http
 
 
-def test_other_commands_leave_an_older_database_as_it_is_and_say_what_upgrades_it(
+def test_other_commands_leave_an_older_database_as_it_is_and_so_does_an_upgrade_beside_a_server(
     folder: Path, printed: Printed
 ) -> None:
     before = everything(folder)
@@ -81,6 +82,9 @@ def test_other_commands_leave_an_older_database_as_it_is_and_say_what_upgrades_i
         assert out == ""
         assert "of an older version" in err
         assert f"runglass migrate --store sqlite:///{folder / 'runglass.db'}" in err
+    with exclusive(folder / "runglass.db"):
+        err = printed("migrate", "--data", folder, code=Exit.FAILED).err
+    assert "another process runs flows" in err
     assert everything(folder) == before
 
 
@@ -109,15 +113,6 @@ def test_an_upgrade_makes_no_copy_where_none_is_wanted(folder: Path) -> None:
     assert done.returncode == Exit.OK
     assert "no copy is made" in done.stderr
     assert list(folder.glob("*.db")) == [folder / "runglass.db"]
-
-
-def test_a_folder_that_a_server_uses_is_not_upgraded(folder: Path) -> None:
-    before = everything(folder)
-    with exclusive(folder / "runglass.db"):
-        done = runglass("migrate", "--data", folder)
-    assert done.returncode == Exit.FAILED
-    assert "another process runs flows" in done.stderr
-    assert everything(folder) == before
 
 
 def test_a_server_upgrades_the_folder_and_has_its_runs_with_all_that_follows_from_their_logs(
@@ -151,32 +146,17 @@ def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(
     server: RunningServer, http: httpx2.Client, folder: Path
 ) -> None:
     (paused,) = http.get("/flow-runs", params={"status": "paused"}).json()["runs"]
-    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
-        events = client.run(paused["id"]).live_trace()
-        pause = next(event for event in events if isinstance(event, StepPausedForToolCalls))
-        events.close()
-    (call,) = pause.tool_calls
-    answer = http.post(
-        "/seq/acme/demo/talk/execute",
-        json={
-            "executionId": paused["id"],
-            "pausedAtStep": pause.step_id,
-            "iterationsUsed": pause.iterations_used,
-            "accumulatedOutputs": pause.accumulated_outputs,
-            "tools": [
-                {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-            ],
-            "toolCallMessages": [
-                *pause.tool_call_messages,
-                {"role": "tool", "toolCallId": call["id"], "content": "sunny"},
-            ],
-        },
-    ).json()
-    assert answer["status"] == "completed"
-    assert (
-        http.get(f"/flow-runs/{paused['id']}/trace").json()["flowRun"]["totals"]["byModel"]["echo"]["calls"]
-        == 2
-    )
+    with http.stream("GET", f"/flow-runs/{paused['id']}/trace/stream") as stream:
+        pause = next(
+            json.loads(line.removeprefix("data: "))
+            for line in stream.iter_lines()
+            if '"eventType":"step_paused_for_tool_calls"' in line
+        )
+    pause["pausedAtStep"] = pause["stepId"]
+    body = resumption(pause, results_of(pause)) | {"tools": TOOLS[:1]}
+    assert http.post("/seq/acme/demo/talk/execute", json=body).json()["status"] == "completed"
+    totals = http.get(f"/flow-runs/{paused['id']}").json()["totals"]
+    assert totals["byModel"]["echo"]["calls"] == 2
     assert checked(folder)["problems"] == []
 
 

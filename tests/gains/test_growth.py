@@ -26,7 +26,7 @@ from runglass.log.events import StepCompleted, StepStarted
 from runglass.redact import Redactor
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.query_search import Look, SearchedTexts, SearchLimits
-from runglass.store.records import Append, Checkpoint, ListPosition
+from runglass.store.records import Checkpoint, ListPosition
 from runglass.store.sqlite.sql_helpers import SEARCH_SQL, perform
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.query import RunQuery, Term, first_id
@@ -34,7 +34,6 @@ from runglass.wire.sse import Decoder, frame
 from tests.conformance.stores import STORES, batch, make_run
 from tests.gains.timing import LINEAR, growth, seconds
 from tests.postgres_server import postgres_database
-from tests.records import new_run
 from tests.unit.cli.test_outline_tree import grid
 
 
@@ -197,15 +196,8 @@ def test_a_text_that_almost_stands_everywhere_is_looked_for_about_as_fast_as_ano
             return seconds(lambda: perform(lambda: texts.meets(1, ListPosition(""), look), db))
 
         async with SqliteStore(tmp_path / content[:1].decode()) as store:
-            project = await store.ensure_project("acme", "demo")
-            flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
-            run = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
-            event = b'{"output":"%b"}' % (content * 250_000)
-            await store.append(
-                Append(
-                    run_no=run.no, head=0, fence=run.fence, events=[event], status="running", summary=b"{}"
-                )
-            )
+            run = await make_run(store, first_id(1))
+            await store.append(batch(run, 0, b'{"output":"%b"}' % (content * 250_000)))
             return await store.connections.read(search)
 
     assert asyncio.run(found_in(b"a")) < 10 * max(asyncio.run(found_in(b"c")), 0.001)

@@ -10,11 +10,12 @@ from random import Random
 import pytest
 
 from runglass.bus.base import Bus, runs_of
-from runglass.store.records import Append, RunRecord
+from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import ListPage, follow_runs
 from runglass.wire.query import first_id
 from runglass.wire.query_parser import parse_run_query
+from tests.conformance.stores import batch
 from tests.records import new_run
 
 STATUSES = ["running", "paused", "running", "completed"]
@@ -46,9 +47,7 @@ class Project:
             return
         status = STATUSES[head]
         summary = b'"%b"' % status.encode()
-        await self.store.append(
-            Append(run_no=run.no, head=head, fence=run.fence, events=[b"{}"], status=status, summary=summary)
-        )
+        await self.store.append(batch(run, head, b"{}", status=status, summary=summary))
         self.runs[run_id] = (run, head + 1)
         await self._changed(run_id, status)
 

@@ -21,6 +21,7 @@ from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from tests.conformance.stores import batch, make_run
 from tests.examples import examples
 from tests.faulty_store import FaultyStore, ReplacedStore
+from tests.records import run_record
 
 LAST = b'{"eventType":"flow_completed"}'
 PAUSED = b'{"eventType":"step_paused"}'
@@ -325,24 +326,6 @@ class ScriptedStore(SqliteStore):
         return found
 
 
-def record(head: int = 0, *, status: str = "running", run_id: str = "r") -> RunRecord:
-    return RunRecord(
-        no=1,
-        id=run_id,
-        project_id=1,
-        flow_id="f",
-        version=0,
-        status=status,
-        trigger_type="api",
-        capture="off",
-        session_id=None,
-        head=head,
-        fence=0,
-        claims=0,
-        summary=b"{}",
-    )
-
-
 @examples(40, of=200)
 @given(
     seed=st.integers(0, 2**32),
@@ -385,7 +368,9 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
             head = chance.randint(after, len(store.log))
             status = "completed" if head == len(log) else "running"
             leaving = chance.choice([1, 3, 1000])
-            async with aclosing(tails.follow(record(head, status=status), after=after, take=taking)) as pages:
+            async with aclosing(
+                tails.follow(run_record(head=head, status=status), after=after, take=taking)
+            ) as pages:
                 while leaving := leaving - 1:
                     task = asyncio.create_task(_next(pages))
                     if chance.random() < 0.1:
@@ -431,9 +416,9 @@ async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
 async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() -> None:
     store, bus = ScriptedStore(), Bus()
     tails = following(store, bus)
-    async with aclosing(tails.follow(record())) as slow:
+    async with aclosing(tails.follow(run_record())) as slow:
         waiting = asyncio.create_task(_next(slow))
-        fast = asyncio.create_task(collect(tails, record()))
+        fast = asyncio.create_task(collect(tails, run_record()))
         seen: list[bytes] = []
         for n in range(1000):
             store.log.append(event(n, size=5000))
@@ -454,7 +439,7 @@ async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() ->
 async def test_events_that_all_tails_have_passed_are_not_kept() -> None:
     store, bus = ScriptedStore(), Bus()
     tails = following(store, bus)
-    async with aclosing(tails.follow(record())) as pages:
+    async with aclosing(tails.follow(run_record())) as pages:
         for n in range(50):
             store.log.append(event(n, size=100))
             await bus.wake("r")
@@ -474,7 +459,9 @@ async def noise() -> AsyncIterator[list[dict[str, Any]]]:
 
 
 # An ended run is replayed with a read that tails share; a live one is followed by the window's reading.
-@pytest.mark.parametrize("run", [record(2, status="completed"), record()], ids=["replay", "follow"])
+@pytest.mark.parametrize(
+    "run", [run_record(head=2, status="completed"), run_record()], ids=["replay", "follow"]
+)
 class TestShared:
     async def started(self, run: RunRecord) -> tuple[ScriptedStore, Tails, list[asyncio.Task[list[int]]]]:
         store = ScriptedStore()
@@ -525,7 +512,7 @@ async def test_a_tail_that_comes_after_a_failure_reads_anew() -> None:
     """The others have not left yet: one of them does not read on."""
     store, bus = ScriptedStore(), Bus()
     tails = following(store, bus)
-    async with aclosing(tails.follow(record())) as first:
+    async with aclosing(tails.follow(run_record())) as first:
         store.log.append(event(0))
         assert await anext(first)
         store.failure = StoreError("the disk is gone")
@@ -533,7 +520,7 @@ async def test_a_tail_that_comes_after_a_failure_reads_anew() -> None:
         for _ in range(10):
             await asyncio.sleep(0)
         store.failure = None
-        second = asyncio.create_task(collect(tails, record()))
+        second = asyncio.create_task(collect(tails, run_record()))
         store.log.append(LAST)
         await bus.wake("r")
         assert await second == [1, 2]
@@ -547,9 +534,9 @@ async def test_a_log_with_a_hole_is_an_error() -> None:
     store = ScriptedStore()
     FaultyStore(store).answer("events", [(1, event(1)), (3, event(3))])
     with pytest.raises(StoreError, match="run 'r' has a hole after 0"):
-        await collect(following(store, Bus()), record())
+        await collect(following(store, Bus()), run_record())
 
 
 async def test_deleted_events_are_an_error_and_not_waited_for() -> None:
     with pytest.raises(StoreError, match="run 'r' has lost its events after 0"):
-        await collect(following(ScriptedStore(), Bus()), record(5))
+        await collect(following(ScriptedStore(), Bus()), run_record(head=5))

@@ -17,6 +17,7 @@ from runglass.config.address import parse_nats_address
 from tests.conformance.test_bus import ECHO_S
 from tests.nats_server import NatsServer, nats_server
 from tests.postgres_proxy import cutting_proxy
+from tests.postgres_server import connected as session_in
 from tests.postgres_server import postgres_database
 from tests.unit.bus.fake_carrier import connected, running
 from tests.waiting import until
@@ -53,6 +54,13 @@ async def woken(bus: Bus, by: Bus, *, subject: str = "run") -> None:
     async with bus.listen(subject) as listener:
         await by.wake(subject)
         await listener.wait(1000)
+
+
+async def meeting(address: str) -> None:
+    """Returns when a process on the NATS at this address has woken another one."""
+    here, there = on_nats(address), on_nats(address)
+    async with running(here, there):
+        await woken(there, here)
 
 
 async def found_again(
@@ -93,29 +101,20 @@ async def refusal(carrier: NatsCarrier | PostgresCarrier) -> str:
     return str(refused.value)
 
 
-async def test_a_nats_that_is_killed_is_found_again() -> None:
-    with nats_server() as server:
-        here, there = on_nats(server.address), on_nats(server.address)
-        async with running(here, there):
-            for _ in range(2):
-                await found_again(here, there, leave=server.kill, come=server.start)
-
-
-async def test_of_several_nats_one_that_is_there_is_taken() -> None:
+async def test_of_several_nats_one_that_is_there_is_taken_and_found_again_after_a_kill() -> None:
     away = NatsServer()
     with nats_server() as server:
         there = on_nats(server.address)
         here = on_nats(f"nats://127.0.0.1:{away.port},127.0.0.1:{server.port}")
         async with running(here, there):
-            await woken(there, here)
+            for _ in range(2):
+                await found_again(here, there, leave=server.kill, come=server.start)
 
 
 async def test_nats_lets_in_who_has_the_password_and_messages_do_not_have_it() -> None:
     with nats_server("--user", "me", "--pass", "p@ss") as server:
         good = f"nats://me:p%40ss@127.0.0.1:{server.port}"
-        here, there = on_nats(good), on_nats(good)
-        async with running(here, there):
-            await woken(there, here)
+        await meeting(good)
         for bad in ("me:wrong-secret@", "wrong-secret@", ""):
             why = await refusal(NatsCarrier(parse_nats_address(f"nats://{bad}127.0.0.1:{server.port}")))
             assert "Authorization Violation" in why
@@ -133,9 +132,7 @@ async def test_nats_lets_in_who_has_the_password_and_messages_do_not_have_it() -
 )
 async def test_nats_gets_what_it_asks_for(options: tuple[str, ...], address: str) -> None:
     with nats_server(*options) as server:
-        here, there = on_nats(address.format(server.port)), on_nats(address.format(server.port))
-        async with running(here, there):
-            await woken(there, here)
+        await meeting(address.format(server.port))
 
 
 async def test_two_installations_on_one_nats_do_not_wake_each_other() -> None:
@@ -152,10 +149,7 @@ async def test_nats_over_tls_with_a_certificate_of_our_own(tmp_path: Path) -> No
     )
     files = f"ca={TLS}/cert.pem&cert={TLS}/cert.pem&key={TLS}/key.pem"
     with nats_server("--config", str(config)) as server:
-        address = f"tls://localhost:{server.port}?{files}"
-        here, there = on_nats(address), on_nats(address)
-        async with running(here, there):
-            await woken(there, here)
+        await meeting(f"tls://localhost:{server.port}?{files}")
         stranger = NatsCarrier(parse_nats_address(f"tls://localhost:{server.port}"))
         assert "its certificate is signed by none of the CAs that are trusted here" in await refusal(stranger)
 
@@ -195,13 +189,12 @@ async def test_each_of_the_two_sessions_may_be_ended(
 ) -> None:
     here, there = on_postgres(database), on_postgres(database)
     async with running(here, there):
-        administrator = await asyncpg.connect(database)
-        ended = await administrator.fetch(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND position($1 IN query) > 0",
-            said,
-        )
-        await administrator.close()
+        async with session_in(database) as administrator:
+            ended = await administrator.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND position($1 IN query) > 0",
+                said,
+            )
         assert len(ended) == 2
         await until(lambda: len(caplog.records) == 2)
         await connected(here, there)
@@ -222,9 +215,8 @@ async def test_a_role_that_ends_silent_sessions_does_not_end_these(
 
 
 async def test_installations_in_two_schemas_do_not_wake_each_other(database: str) -> None:
-    administrator = await asyncpg.connect(database)
-    await administrator.execute('CREATE SCHEMA "it\'s another"')
-    await administrator.close()
+    async with session_in(database) as administrator:
+        await administrator.execute('CREATE SCHEMA "it\'s another"')
     other = f"{database}&search_path=%22it%27s%20another%22"
     await apart(*map(on_postgres, [database, database, other, other]))
 

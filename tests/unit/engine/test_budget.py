@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -29,6 +28,7 @@ from runglass.support.clock import SystemClock
 from tests.conformance.stores import make_run
 from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore
+from tests.records import run_record
 from tests.unit.engine.bench import Bench, open_bench
 from tests.unit.engine.conftest import (
     EngineHarness,
@@ -349,7 +349,7 @@ async def test_a_step_that_is_cut_off_while_the_store_decides_holds_nothing(tmp_
 
 @in_virtual_time
 async def test_what_this_process_is_storing_is_waited_for_and_what_another_one_holds_for_a_moment() -> None:
-    run: Any = SimpleNamespace(project_id=1)
+    run = run_record(head=1)
     project = Project(id=1, org="acme", name="demo", budget_usd=Decimal(2))
     with_room, without = (BudgetDecision(project, Decimal(held)) for held in (0, 2))
     store = SqliteStore(Path("never-opened"), synchronous="NORMAL")

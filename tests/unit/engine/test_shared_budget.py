@@ -11,7 +11,7 @@ from runglass.engine.models.budget import Budgets
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import RunRecord
 from tests.conformance.stores import make_run
-from tests.postgres_server import postgres_server, until_one_waits
+from tests.postgres_server import postgres_server, until_waiting
 
 RUNS = 20
 
@@ -36,7 +36,7 @@ async def test_calls_that_wait_for_a_budget_leave_connections_to_others(tmp_path
                 async with other.transaction():
                     await other.execute("SELECT FROM project WHERE id = $1 FOR UPDATE", run.project_id)
                     reserving = [asyncio.create_task(reserve(each)) for each in runs]
-                    await until_one_waits(address)
+                    await until_waiting(address)
                     assert await store.project(run.project_id) is not None
                 await asyncio.gather(*reserving)
         finally:

@@ -1,8 +1,9 @@
-"""What PostgreSQL is asked for by appends and by runs that begin: no more than is needed, and together."""
+"""What PostgreSQL is asked for by appends, by runs that begin and by queries: no more than is needed."""
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,15 +11,19 @@ import asyncpg
 import pytest
 
 from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError, StoreError
-from runglass.store.postgres.append import LONG_S, AppendQueue
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.run_creation import RunRequests
+from runglass.store.postgres.sql_helpers import SEARCH_SQL, perform
 from runglass.store.postgres.store import PostgresStore
-from runglass.store.records import Append, IdempotencyKey, NewRun, RunRecord
+from runglass.store.query_index import source_of
+from runglass.store.query_search import ABOVE_ALL, SearchLimits
+from runglass.store.records import IdempotencyKey, NewRun, RunRecord
+from runglass.store.statements import fetch
+from runglass.wire.query_parser import parse_run_query
 from tests.conformance.stores import batch, make_run
-from tests.fakes import in_virtual_time
+from tests.conformance.test_run_lists import NOW
 from tests.postgres_proxy import cutting_proxy
-from tests.postgres_server import connected
+from tests.postgres_server import connected, until_waiting
 from tests.records import new_run, there
 
 # Statements are counted, whether they find rows or not.
@@ -39,10 +44,9 @@ CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON run FOR EACH STATEMENT EX
 
 @pytest.fixture
 async def db(store: PostgresStore, address: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(address)
-    await connection.execute(COUNT)
-    yield connection
-    await connection.close()
+    async with connected(address) as connection:
+        await connection.execute(COUNT)
+        yield connection
 
 
 async def seen(db: asyncpg.Connection) -> set[str]:
@@ -62,57 +66,18 @@ async def test_an_append_in_the_middle_of_a_run_changes_its_row_and_looks_at_no_
     assert await seen(db) == {"run update", "project_total insert", "project_total update"}
 
 
-class Held:
-    """A database that answers a statement when it is told to; all that is asked for is written."""
-
-    def __init__(self) -> None:
-        self.statements: list[tuple[list[int], asyncio.Event]] = []
-        self._sent = asyncio.Condition()
-
-    async def repeat(self, work: Callable[["Held"], Awaitable[Any]], *, patience_s: float) -> Any:
-        return await work(self)
-
-    async def fetch(self, _: str, *values: Any) -> list[tuple[int]]:
-        runs = [int(batch[0]) for batch in values[1]]
-        self.statements.append((runs, answered := asyncio.Event()))
-        async with self._sent:
-            self._sent.notify_all()
-        await answered.wait()
-        return [(run,) for run in runs]
-
-    async def has_sent(self, statements: int) -> None:
-        async with self._sent:
-            await self._sent.wait_for(lambda: len(self.statements) >= statements)
-
-    def answer(self) -> None:
-        for _, answered in self.statements:
-            answered.set()
-
-
-def queue() -> tuple[Held, AppendQueue]:
-    held = Held()
-    return held, AppendQueue(cast(Connections, held), patience_s=5.0)
-
-
-@in_virtual_time
-async def test_a_statement_that_takes_long_holds_up_no_other_run() -> None:
-    held, appends = queue()
-    first = asyncio.create_task(appends.append(append_to(1)))
-    await held.has_sent(1)
-    began_s = asyncio.get_running_loop().time()
-    others = [asyncio.create_task(appends.append(append_to(run))) for run in (2, 1)]
-    await held.has_sent(2)
-    assert asyncio.get_running_loop().time() - began_s == pytest.approx(LONG_S)
-    assert [runs for runs, _ in held.statements] == [[1], [2]]
-    held.answer()
-    await held.has_sent(3)
-    held.answer()
-    await asyncio.gather(first, *others)
-    await appends.aclose()
-
-
-def append_to(run_no: int) -> Append:
-    return Append(run_no=run_no, head=0, fence=1, events=[b"{}"], status="running", summary=b"{}")
+@pytest.mark.slow
+async def test_a_statement_that_takes_long_holds_up_no_other_run(store: PostgresStore, address: str) -> None:
+    one, other = await make_run(store), await make_run(store, "other")
+    async with connected(address) as holder:
+        await holder.execute(f"BEGIN; SELECT FROM run WHERE no = {one.no} FOR UPDATE")
+        first = asyncio.create_task(store.append(batch(one, 0, b"1")))
+        await until_waiting(address)
+        second = asyncio.create_task(store.append(batch(one, 1, b"2")))
+        await store.append(batch(other, 0, b"1"))
+        assert not first.done()
+        await holder.execute("COMMIT")
+    await asyncio.gather(first, second)
 
 
 class Requests:
@@ -229,3 +194,59 @@ async def test_those_that_are_created_together_wait_in_the_order_of_those_that_c
             "SELECT sum(data_bytes) FROM project_total WHERE project_id = $1", other.id
         )
     assert counted == sum(len(run.request) for run in [*mixed, *mixed])
+
+
+SESSION = "00000000-0000-4000-8000-000000000000"
+# As many runs stand there before they are vacuumed: of the other project each has failed, and here none has.
+MANY_RUNS = f"""
+ALTER TABLE run SET (autovacuum_enabled = off);
+INSERT INTO project (org, name) VALUES ('acme', 'demo'), ('acme', 'other');
+INSERT INTO flow (id, project_id, slug, updated_at) VALUES ('one', 1, 'one', '');
+INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head,
+  change_no, summary, error) SELECT n, lpad(n::text, 9, '0'), 1 + n % 2, 'one', 1,
+  (ARRAY['completed', 'failed'])[1 + n % 2], 'api', 'full', '{SESSION}', 0, n, '',
+  CASE WHEN n % 2 = 1 THEN 'x' END
+  FROM generate_series(1, 20000) AS n;
+ANALYZE run;
+ANALYZE run_error;
+"""
+
+
+@pytest.mark.slow
+async def test_no_query_goes_through_the_runs_of_other_projects(address: str) -> None:
+    found = {}
+    async with connected(address) as connection:
+        await connection.execute(MANY_RUNS)
+        for text in (
+            "",
+            "flow:one",
+            "status:failed",
+            "flow:one trigger:api",
+            f"session:{SESSION}",
+            "error:x",
+        ):
+            query = parse_run_query(text, now=NOW)
+            source = await perform(partial(source_of, 1, query, SEARCH_SQL, SearchLimits()), connection)
+            what = f"id, {source.condition}" if source.condition else "id"
+            for newest in (True, False):
+                sql, values = SEARCH_SQL.rows(source, what, 100, newest=newest)
+                values |= source.values | {"since": "", "before": ABOVE_ALL}
+                plan = await perform(fetch(f"EXPLAIN {sql}", **values), connection)
+                found[text, newest] = [
+                    name
+                    for (line,) in plan
+                    for name in line.split()
+                    if name.startswith("run_") and name != "run_error"
+                ]
+    assert found == {
+        (text, newest): [index]
+        for text, index in (
+            ("", "run_by_project"),
+            ("flow:one", "run_by_flow"),
+            ("status:failed", "run_by_status"),
+            ("flow:one trigger:api", "run_by_group"),
+            (f"session:{SESSION}", "run_by_session"),
+            ("error:x", "run_error_pkey"),
+        )
+        for newest in (True, False)
+    }

@@ -208,7 +208,7 @@ async def test_a_call_whose_commit_is_cut_off_does_what_it_does_otherwise_once(
         assert result is expected
 
 
-async def test_a_lost_append_that_is_refused_stays_refused(
+async def test_an_append_or_a_second_run_under_a_key_is_refused_also_when_the_answer_was_lost(
     proxied: tuple[CuttingProxy, PostgresStore, str],
 ) -> None:
     proxy, store, _ = proxied
@@ -218,13 +218,6 @@ async def test_a_lost_append_that_is_refused_stays_refused(
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1"))
     assert proxy.cuts == 1
-
-
-async def test_a_second_run_under_a_key_is_refused_also_when_the_answer_was_lost(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
-) -> None:
-    proxy, store, _ = proxied
-    run = await make_run(store)
     new = new_run(run.project_id, run.flow_id, id="one", call=IdempotencyKey("key", b"d"))
     await store.create_run(new)
     proxy.cut("create_run(", "after")

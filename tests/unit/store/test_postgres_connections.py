@@ -1,30 +1,40 @@
-"""Connections go back to the pool without a transaction, whatever has become of the work on them."""
+"""Connections to PostgreSQL: to a pool without a transaction, by way of a pooler, over TLS.
+
+The PostgreSQL of the tests speaks no TLS itself, so something before it does.
+"""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
-from runglass.errors import CommitUncertain, StoreUnreachable
+from runglass.bus.carrier import BusAway
+from runglass.bus.postgres import PostgresCarrier
+from runglass.bus.process_bus import ProcessBus
+from runglass.cli.exit_codes import Exit, exit_of
+from runglass.errors import CommitUncertain, StoreError, StoreUnreachable
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.stores import batch, make_run
-from tests.postgres_server import postgres_server
-from tests.waiting import until_told
+from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, pooler
+from tests.postgres_proxy import SOCKET
+from tests.postgres_server import connected, pool_of, postgres_server
+from tests.waiting import until, until_told
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 async def connections(address: str) -> AsyncIterator[Connections]:
-    opened = Connections(address)
-    await opened.open()
-    yield opened
-    await opened.close()
+    async with pool_of(address) as opened:
+        yield opened
 
 
 async def transactions(connections: Connections) -> tuple[int, int]:
@@ -76,22 +86,17 @@ async def test_a_connection_that_the_server_ends_in_a_transaction_is_told_as_the
 
 
 async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(address: str) -> None:
-    opened = Connections(f"{address}&default_transaction_isolation=repeatable%20read")
-    await opened.open()
-    try:
+    async with pool_of(f"{address}&default_transaction_isolation=repeatable%20read") as opened:
         shown = "SHOW transaction_isolation"
         assert await opened.write(lambda db: db.fetchval(shown)) == "read committed"
         assert await opened.read(lambda db: db.fetchval(shown)) == "read committed"
         assert await opened.read_at_one_moment(lambda db: db.fetchval(shown)) == "repeatable read"
-    finally:
-        await opened.close()
 
 
 async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(address: str) -> None:
     async with PostgresStore(f"{address}&lock_timeout=20", patience_s=60.0) as store:
         run = await make_run(store)
-        other, watch = await asyncpg.connect(address), await asyncpg.connect(address)
-        try:
+        async with connected(address) as other, connected(address) as watch:
             await other.execute("BEGIN; SELECT FROM run FOR UPDATE")
             appending = asyncio.create_task(store.append(batch(run, 0, b"1")))
             begun: set[datetime] = set()
@@ -108,9 +113,6 @@ async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(addr
             assert not appending.done()
             await other.execute("COMMIT")
             await appending
-        finally:
-            await other.close()
-            await watch.close()
         assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
 
 
@@ -120,10 +122,8 @@ async def few(address: str) -> AsyncIterator[tuple[Connections, str]]:
     server, parts = postgres_server(), urlsplit(address)
     await server.execute("DROP ROLE IF EXISTS few", "CREATE ROLE few LOGIN CONNECTION LIMIT 1")
     by_few = parts._replace(netloc=parts.netloc.replace("postgres", "few", 1)).geturl()
-    opened = Connections(by_few, patience_s=60.0)
-    await opened.open()
-    yield opened, by_few
-    await opened.close()
+    async with pool_of(by_few, patience_s=60.0) as opened:
+        yield opened, by_few
     await server.execute("DROP ROLE few")
 
 
@@ -151,8 +151,7 @@ async def test_who_had_no_connection_in_vain_does_not_keep_others_from_waiting_f
     few: tuple[Connections, str],
 ) -> None:
     opened, by_few = few
-    other = await asyncpg.connect(by_few)
-    try:
+    async with connected(by_few) as other:
         with pytest.raises(StoreUnreachable, match="too many connections for role"):
             await opened.repeat(lambda db: db.fetchval("SELECT 1"), patience_s=0.0)
         reading = asyncio.create_task(opened.read(lambda db: db.fetchval("SELECT 1")))
@@ -162,8 +161,6 @@ async def test_who_had_no_connection_in_vain_does_not_keep_others_from_waiting_f
         assert not reading.done()
         await other.close()
         assert await reading == 1
-    finally:
-        await other.close()
 
 
 async def test_a_call_that_is_cancelled_before_its_statement_leaves_no_transaction(
@@ -181,10 +178,215 @@ async def test_a_call_that_is_cancelled_before_its_statement_leaves_no_transacti
 
 
 async def test_a_server_that_takes_no_writes_is_called_so(address: str) -> None:
-    opened = Connections(f"{address}&default_transaction_read_only=on", patience_s=3.0)
-    await opened.open()
-    try:
+    async with pool_of(f"{address}&default_transaction_read_only=on", patience_s=3.0) as opened:
         with pytest.raises(StoreUnreachable, match="takes no writes, as a standby does; name the host"):
             await opened.read(lambda db: db.execute("CREATE TABLE t ()"))
+
+
+with_pooler = pytest.mark.skipif(pgbouncer_path() is None, reason=MISSING)
+"""A pgbouncer that has few connections, and hands them out for one transaction each."""
+RUNS = 5 * CONNECTIONS
+
+
+@with_pooler
+async def test_more_calls_than_the_pooler_has_connections_wait_for_each_other(address: str) -> None:
+    pooled = (await asyncio.to_thread(pooler)).address(address)
+    async with PostgresStore(pooled) as one, PostgresStore(pooled) as other:
+        runs = await asyncio.gather(*(make_run(one, f"run-{number}") for number in range(RUNS)))
+
+        async def work(number: int) -> list[tuple[int, bytes]]:
+            for head in range(3):
+                await (one, other)[head % 2].append(batch(runs[number], head, b"%d" % head))
+            return list(await other.events(runs[number].no, after=0, limit_bytes=1000))
+
+        written = await asyncio.gather(*map(work, range(RUNS)))
+        assert written == [[(1, b"0"), (2, b"1"), (3, b"2")]] * RUNS
+        async with connected(address) as administrator:
+            sessions = await administrator.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid()"
+            )
+    assert 1 <= sessions <= CONNECTIONS, "they went past the pooler"
+
+
+@with_pooler
+async def test_a_pooler_that_is_started_anew_loses_nothing_and_writes_nothing_twice(address: str) -> None:
+    own = await asyncio.to_thread(Pooler)
+    try:
+        async with PostgresStore(own.address(address), patience_s=60.0) as store:
+            run = await make_run(store)
+            heads = iter(range(40))
+            begun = asyncio.Event()
+
+            async def write() -> None:
+                for head in heads:
+                    await store.append(batch(run, head, b"%d" % head))
+                    if head == 10:
+                        begun.set()
+
+            writing = asyncio.create_task(write())
+            await begun.wait()
+            await asyncio.to_thread(own.kill)
+            await asyncio.to_thread(own.start)
+            await writing
+            events = await store.events(run.no, after=0, limit_bytes=1000)
+            assert [text for _, text in events] == [b"%d" % head for head in range(40)]
     finally:
-        await opened.close()
+        await asyncio.to_thread(own.close)
+
+
+@with_pooler
+async def test_wake_ups_do_not_come_by_way_of_a_pooler_and_the_log_says_what_to_set(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pooled = (await asyncio.to_thread(pooler)).address(address)
+    bus = ProcessBus(PostgresCarrier(pooled), echo_s=0.1)
+    task = asyncio.create_task(bus.run_forever())
+    await until(lambda: caplog.records)
+    task.cancel()
+    await asyncio.wait({task})
+    [told] = caplog.records
+    assert "set RUNGLASS_BUS to an address of the database without the pooler" in told.message
+    assert bus.fault
+
+
+EXPIRED = """\
+-----BEGIN CERTIFICATE-----
+MIIBfzCCASagAwIBAgIUbxcmUP1n56ShNN5cJ+5kGbS0mvEwCgYIKoZIzj0EAwIw
+DTELMAkGA1UEAwwCZGIwHhcNMjAwMTAxMDAwMDAwWhcNMjAwMjAxMDAwMDAwWjAN
+MQswCQYDVQQDDAJkYjBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABDg6cIKF6Ryl
+gfPi7z173UVeZHJI0o52Ju2cMBVnh5u85yf7aQhyPwljOT0O4BKK4PxuB33UtYiz
+zHntCeXvkNujZDBiMB0GA1UdDgQWBBTKgX3EgMIRGouDwJhqk+EkSIq+fjAfBgNV
+HSMEGDAWgBTKgX3EgMIRGouDwJhqk+EkSIq+fjAPBgNVHRMBAf8EBTADAQH/MA8G
+A1UdEQQIMAaHBH8AAAEwCgYIKoZIzj0EAwIDRwAwRAIgDtPfrA0PVMHTwZB6I3gu
+KFED1MB4WMhO4VAran8TF0ICIC02Rw6lZyoUEdPKwOZRfCcG00bATVhnuS/5KDq9
+CneR
+-----END CERTIFICATE-----
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgBwyFuuhdkDNFFzeQ
+rTGjaNn0U65Y0MychxqAGd0WbEKhRANCAAQ4OnCChekcpYHz4u89e91FXmRySNKO
+dibtnDAVZ4ebvOcn+2kIcj8JYzk9DuASiuD8bgd91LWIs8x57Qnl75Db
+-----END PRIVATE KEY-----
+"""
+"""A certificate for 127.0.0.1 that has signed itself and has expired in 2020, and its key."""
+
+
+async def make_certificate(folder: Path, name: str, *, host: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    """A certificate for the host that has signed itself, and its key."""
+    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+    options = ["-subj", "/CN=db", "-addext", f"subjectAltName={host}"]
+    words = ["req", "-new", "-x509", "-nodes", *options]
+    making = await asyncio.create_subprocess_exec(
+        "openssl", *words, "-keyout", key, "-out", certificate, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert await making.wait() == 0
+    return certificate, key
+
+
+@asynccontextmanager
+async def encrypted(plain: str, certificate: Path, key: Path | None) -> AsyncIterator[str]:
+    """The address of the database over TLS but for its options; without a key the server declines TLS."""
+    where = urlsplit(plain)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    if key is not None:
+        context.load_cert_chain(certificate, key)
+
+    async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)
+        if key is None:
+            writer.write(b"N")
+            writer.close()
+            return
+        writer.write(b"S")
+        try:
+            await writer.start_tls(context)
+        except OSError:
+            writer.close()
+            return
+        below, above = await asyncio.open_unix_connection(f"{parse_qs(where.query)['host'][0]}/{SOCKET}")
+        await asyncio.gather(passed(reader, above), passed(below, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"postgresql://postgres@127.0.0.1:{port}{where.path}"
+
+
+async def refusal(address: str) -> StoreError:
+    """Why there is no connection, tried once."""
+
+    async def attempt() -> None:
+        async with pool_of(address) as connections:
+            await connections.repeat(lambda db: db.execute("SELECT 1"), patience_s=0.0)
+
+    with pytest.raises(StoreError) as refused:
+        await attempt()
+    return refused.value
+
+
+async def test_a_store_is_used_over_tls_and_no_other_server_is_taken_for_it(
+    address: str, tmp_path: Path
+) -> None:
+    certificate, key = await make_certificate(tmp_path, "server")
+    other, _ = await make_certificate(tmp_path, "other")
+    async with encrypted(address, certificate, key) as over_tls:
+        over_tls += "?sslmode=verify-full&sslrootcert="
+        async with PostgresStore(f"{over_tls}{certificate}") as store:
+            run = await make_run(store)
+            assert await store.run(run.id) is not None
+        refused = await refusal(f"{over_tls}{other}")
+        assert "its certificate is signed by none of the CAs that are trusted here" in str(refused)
+        assert exit_of(refused) == Exit.UNREACHABLE
+        carrier = PostgresCarrier(f"{over_tls}{other}")
+        with pytest.raises(BusAway, match="signed by none of the CAs that are trusted here"):
+            await carrier.connect(hear=print, lost=print).__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("expired", "its certificate has expired"),
+        ("of another host", "its certificate is for another host"),
+        ("none", "rejected SSL upgrade"),
+    ],
+)
+async def test_a_server_that_is_not_trusted_is_refused_in_one_sentence(
+    address: str, tmp_path: Path, kind: str, said: str
+) -> None:
+    certificate = tmp_path / "expired.crt"
+    certificate.write_text(EXPIRED)
+    key: Path | None = certificate
+    if kind == "of another host":
+        certificate, key = await make_certificate(tmp_path, "other", host="DNS:db.example")
+    elif kind == "none":
+        key = None
+    async with encrypted(address, certificate, key) as over_tls:
+        refused = await refusal(f"{over_tls}?sslmode=verify-full&sslrootcert={certificate}")
+    assert said in str(refused)
+    assert "\n" not in str(refused)
+    assert "_ssl.c" not in str(refused)
+    assert exit_of(refused) == Exit.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("sslmode=verify-full&sslrootcert={}/none.crt", "of sslrootcert cannot be read: No such file"),
+        ("sslmode=verify-full&sslrootcert={}/text.crt", "of sslrootcert has no certificate"),
+        ("sslmode=require&sslcert={}/none.crt&sslkey={}/text.crt", "of sslcert cannot be read"),
+        ("sslmode=verify-ful", "`sslmode` parameter must be one of"),
+    ],
+)
+async def test_an_address_that_asks_for_what_cannot_be_is_refused_as_a_wrong_setting(
+    tmp_path: Path, options: str, said: str
+) -> None:
+    (tmp_path / "text.crt").write_text("no certificate")
+    refused = await refusal(f"postgresql://postgres@127.0.0.1:1/db?{options.replace('{}', str(tmp_path))}")
+    assert said in str(refused)
+    assert "\n" not in str(refused)
+    assert exit_of(refused) == Exit.USAGE

@@ -1,12 +1,15 @@
-"""Migrations of PostgreSQL: two processes at once, a database from the future; partitions of months."""
+"""Migrations of PostgreSQL: beside programs of other versions; partitions of months; roles.
+
+One role may migrate the database, and another one, which may make no tables, serve it.
+"""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from runglass.errors import RunPurged, StoreError
@@ -16,12 +19,16 @@ from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.migrations import migrate_postgres, migrations
 from runglass.store.postgres.store import PostgresStore
 from runglass.support.clock import iso
-from tests.conformance.stores import batch, make_run, row
-from tests.postgres_server import PostgresServer, connected, postgres_server
+from tests.conformance.stores import batch, make_run, purge_all, row
+from tests.postgres_server import PostgresServer, connected, pool_of, postgres_server, until_waiting
 from tests.waiting import until_told
 
 pytestmark = pytest.mark.slow
 
+KNOWN = migrations()
+LAST = KNOWN[-1].number
+NEWER = Migration(LAST + 1, "newer.sql", "CREATE TABLE newer ()", breaks=0)
+BREAKING = Migration(LAST + 2, "breaking.sql", "CREATE TABLE breaking ()", breaks=LAST)
 EMPTY = "runglass_empty"
 HELD = "SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock(7)"
 # Runs are made as they were then, in partitions of that time.
@@ -30,10 +37,6 @@ THREE_MONTHS_AGO = (
     " RETURNS bigint LANGUAGE sql AS 'SELECT true_month_of(at) - 3'"
 )
 NOW = "DROP FUNCTION month_of; ALTER FUNCTION true_month_of RENAME TO month_of"
-WAITING = (
-    "SELECT array_agg(pid) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
 
 
 @pytest.fixture
@@ -45,26 +48,8 @@ async def server() -> PostgresServer:
 async def empty(server: PostgresServer) -> AsyncIterator[Connections]:
     """An empty database."""
     await server.execute(f"DROP DATABASE IF EXISTS {EMPTY}", f"CREATE DATABASE {EMPTY}")
-    connections = Connections(server.address(EMPTY), patience_s=5)
-    await connections.open()
-    yield connections
-    await connections.close()
-
-
-@asynccontextmanager
-async def holding(server: PostgresServer) -> AsyncIterator[asyncpg.Connection]:
-    """Holds up migrations that are `HELD`, until the block ends."""
-    async with connected(server.address(EMPTY)) as holder:
-        await holder.execute("SELECT pg_advisory_lock(7)")
-        yield holder
-
-
-async def until_waiting(holder: asyncpg.Connection, sessions: int) -> set[int]:
-    """The sessions that wait for locks, once there are so many."""
-    found: set[int] = set()
-    while len(found) < sessions:
-        found = set(await holder.fetchval(WAITING) or ())
-    return found
+    async with pool_of(server.address(EMPTY), patience_s=5) as connections:
+        yield connections
 
 
 async def applied(connections: Connections) -> list[int]:
@@ -75,57 +60,49 @@ async def applied(connections: Connections) -> list[int]:
 async def test_programs_of_the_version_before_go_on_beside_a_migration_that_does_not_break_them(
     empty: Connections,
 ) -> None:
-    known = migrations()
-    last = known[-1].number
-    newer = Migration(last + 1, "newer.sql", "CREATE TABLE newer ()", breaks=0)
-    breaking = Migration(last + 2, "breaking.sql", "CREATE TABLE breaking ()", breaks=last)
-    await migrate_postgres(empty, [*known, newer])
-    await migrate_postgres(empty, known)
-    await migrate_postgres(empty, [*known, newer, breaking])
-    with pytest.raises(StoreError, match=f"has schema {last + 2}, which this version .* cannot work with"):
-        await migrate_postgres(empty, known)
-    await migrate_postgres(empty, [*known, newer])
+    await migrate_postgres(empty, [*KNOWN, NEWER])
+    await migrate_postgres(empty, KNOWN)
+    await migrate_postgres(empty, [*KNOWN, NEWER, BREAKING])
+    with pytest.raises(StoreError, match=f"has schema {LAST + 2}, which this version .* cannot work with"):
+        await migrate_postgres(empty, KNOWN)
+    await migrate_postgres(empty, [*KNOWN, NEWER])
 
 
 async def test_a_migration_is_not_applied_while_a_process_lives_that_it_would_break(
     server: PostgresServer, empty: Connections, caplog: pytest.LogCaptureFixture
 ) -> None:
-    known = migrations()
-    last = known[-1].number
-    newer = Migration(last + 1, "newer.sql", "CREATE TABLE newer ()", breaks=0)
-    breaking = Migration(last + 2, "breaking.sql", "CREATE TABLE breaking ()", breaks=last)
     async with PostgresStore(server.address(EMPTY)) as store:
         until = iso(datetime.now(UTC) + timedelta(hours=1))
         await store.hold_lease("old", until=until, renew=False, process=ProcessFacts("here", 7, "0.1", True))
         await store.hold_lease("oldest", until=until, renew=False)
-        said = rf"cannot have schema {last + 2} yet.*: 7 on here, version 0\.1; an unnamed one"
+        said = rf"cannot have schema {LAST + 2} yet.*: 7 on here, version 0\.1; an unnamed one"
         with pytest.raises(StoreError, match=said):
-            await migrate_postgres(empty, [*known, newer, breaking])
-        assert await applied(empty) == [migration.number for migration in [*known, newer]]
+            await migrate_postgres(empty, [*KNOWN, NEWER, BREAKING])
+        assert await applied(empty) == [migration.number for migration in [*KNOWN, NEWER]]
         assert caplog.text == ""
         await store.end_lease(None)
-        await migrate_postgres(empty, [*known, newer, breaking])
+        await migrate_postgres(empty, [*KNOWN, NEWER, BREAKING])
 
 
 async def test_a_process_that_opened_before_a_migration_that_breaks_it_gets_no_lease_after_it(
     server: PostgresServer, empty: Connections
 ) -> None:
-    known = migrations()
-    last = known[-1].number
-    breaking = Migration(last + 1, "breaking.sql", HELD, breaks=last)
-    async with PostgresStore(server.address(EMPTY)) as store:
+    breaking = BREAKING._replace(number=LAST + 1, sql=HELD)
+    address = server.address(EMPTY)
+    async with PostgresStore(address) as store:
         now = datetime.now(UTC)
         # One that stood still while its lease ran out.
         await store.hold_lease("slow", until=iso(now - timedelta(seconds=1)), renew=False)
         until = iso(now + timedelta(hours=1))
-        async with holding(server) as holder:
-            migrating = asyncio.create_task(migrate_postgres(empty, [*known, breaking]))
-            await until_waiting(holder, 1)
+        async with connected(address) as holder:
+            await holder.execute("SELECT pg_advisory_lock(7)")
+            migrating = asyncio.create_task(migrate_postgres(empty, [*KNOWN, breaking]))
+            await until_waiting(address)
             renewing = asyncio.create_task(store.hold_lease("slow", until=until, renew=True))
             late = asyncio.create_task(store.hold_lease("late", until=until, renew=False))
-            await until_waiting(holder, 3)
+            await until_waiting(address, 3)
         with pytest.raises(
-            StoreError, match=f"has schema {last + 1}, which this version .* cannot work with"
+            StoreError, match=f"has schema {LAST + 1}, which this version .* cannot work with"
         ):
             await late
         assert not await renewing
@@ -137,32 +114,21 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty: Connections) 
     broken = Migration(1, "broken.sql", "CREATE TABLE half (); SELECT 1 / 0", breaks=0)
     with pytest.raises(StoreError, match="division by zero"):
         await migrate_postgres(empty, [broken])
-    await migrate_postgres(empty, migrations())
+    await migrate_postgres(empty, KNOWN)
     assert await empty.read(lambda db: db.fetchval("SELECT to_regclass('half')")) is None
-
-
-@asynccontextmanager
-async def reading_runs(server: PostgresServer) -> AsyncIterator[None]:
-    """A long transaction that has read the table of runs, as that of a dump, until the block ends."""
-    async with connected(server.address(EMPTY)) as reader:
-        await reader.execute("BEGIN; SELECT FROM run")
-        yield
-
-
-def changing_runs() -> list[Migration]:
-    known = migrations()
-    sql = "ALTER TABLE run ADD COLUMN note text"
-    return [*known, Migration(known[-1].number + 1, "note.sql", sql, breaks=0)]
 
 
 async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
     server: PostgresServer, empty: Connections
 ) -> None:
-    await migrate_postgres(empty, migrations())
+    note = Migration(LAST + 1, "note.sql", "ALTER TABLE run ADD COLUMN note text", breaks=0)
+    await migrate_postgres(empty, KNOWN)
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'run'::regclass"
     async with connected(server.address(EMPTY)) as other:
-        async with reading_runs(server):
-            changing = asyncio.create_task(migrate_postgres(empty, changing_runs(), lock_ms=100))
+        async with connected(server.address(EMPTY)) as reader:
+            # A long transaction, as that of a dump.
+            await reader.execute("BEGIN; SELECT FROM run")
+            changing = asyncio.create_task(migrate_postgres(empty, [*KNOWN, note], lock_ms=100))
             await until_told(lambda: other.fetchval(waits))
             await other.execute("UPDATE run SET head = 0")
             assert not changing.done()
@@ -177,28 +143,23 @@ async def partitions(address: str) -> list[str]:
 
 
 async def test_the_rows_of_a_month_go_as_a_whole_when_its_last_run_does(
-    server: PostgresServer, tmp_path: Path
+    address: str,
 ) -> None:
-    address = await server.database_of(tmp_path)
-    connection = await asyncpg.connect(address)
-    await connection.execute(f"{THREE_MONTHS_AGO}; SELECT make_months(0)")
-    async with PostgresStore(address) as store:
+    async with connected(address) as owner, PostgresStore(address) as store:
+        await owner.execute(f"{THREE_MONTHS_AGO}; SELECT make_months(0)")
         runs = [await make_run(store, f"run-{number}") for number in range(2)]
         for run in runs:
             await store.append(batch(run, 0, b"1", status="completed", steps=[row(1)], ended_at="2026"))
-        await connection.execute(f"{NOW}; SELECT make_months(0)")
-        await connection.close()
+        await owner.execute(f"{NOW}; SELECT make_months(0)")
         later = await make_run(store, "run-later")
         assert later.no >> 40 == (runs[0].no >> 40) + 3
         before = await partitions(address)
         assert await store.purge_runs([runs[0].no])
-        while not await store.purge_rows([runs[0].no], limit_rows=9, limit_bytes=1 << 20):
-            pass
+        await purge_all(store, limit_rows=9)
         assert await partitions(address) == before, "there is a run left"
         assert await store.events(runs[1].no, after=0, limit_bytes=9) == [(1, b"1")]
         assert await store.purge_runs([runs[1].no])
-        while not await store.purge_rows([runs[1].no], limit_rows=9, limit_bytes=1 << 20):
-            pass
+        await purge_all(store, limit_rows=9)
         assert len(await partitions(address)) == len(before) - 3
         with pytest.raises(RunPurged):
             await store.events(runs[1].no, after=0, limit_bytes=9)
@@ -218,3 +179,90 @@ async def test_a_database_that_cannot_hold_every_text_is_refused_and_left_as_it_
             assert await connection.fetchval("SELECT to_regclass('schema_migration')") is None
     finally:
         await server.drop_database(name)
+
+
+MAKE_ROLE = ("DROP ROLE IF EXISTS serving", "CREATE ROLE serving LOGIN")
+GRANTS = (
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO serving",
+    "GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO serving",
+)
+DEFAULTS = (
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO serving",
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO serving",
+)
+
+
+class Served(NamedTuple):
+    """A database that the role `serving` may serve, and the same address by that role."""
+
+    by_serving: str
+    database: str
+
+    async def execute(self, *statements: str) -> None:
+        """Runs statements as the owner of the tables."""
+        await postgres_server().execute(*statements, database=self.database)
+
+
+@pytest.fixture
+async def refused(address: str) -> AsyncIterator[Served]:
+    """One to which nothing is granted yet."""
+    server, parts = postgres_server(), urlsplit(address)
+    database = parts.path.removeprefix("/")
+    await server.execute(*MAKE_ROLE)
+    try:
+        by_serving = parts._replace(netloc=parts.netloc.replace("postgres", "serving", 1)).geturl()
+        yield Served(by_serving, database)
+    finally:
+        await server.execute("DROP OWNED BY serving", database=database)
+        await server.execute("DROP ROLE serving")
+
+
+@pytest.fixture
+async def served(refused: Served) -> Served:
+    await refused.execute(*GRANTS, *DEFAULTS)
+    return refused
+
+
+async def test_a_role_that_may_make_no_tables_is_told_what_it_lacks(refused: Served) -> None:
+    with pytest.raises(StoreError, match="permission denied for table schema_migration; the user must"):
+        await PostgresStore(refused.by_serving, patience_s=1.0).__aenter__()
+
+
+async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(served: Served) -> None:
+    await served.execute(THREE_MONTHS_AGO, "SELECT make_months(2)")
+    async with PostgresStore(served.by_serving) as store:
+        run = await make_run(store)
+        await store.append(batch(run, 0, b"secret", status="completed", ended_at="2026"))
+        await served.execute(NOW)
+        assert await store.purge_runs([run.no])
+        await purge_all(store, limit_rows=9)
+        async with connected(served.by_serving) as connection:
+            assert await connection.fetchval("SELECT count(*) FROM event") == 0
+
+
+async def test_such_a_role_goes_on_while_partitions_of_months_ahead_are_missing(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    await served.execute(*await _drops(served, first=1))
+    async with PostgresStore(served.by_serving) as store:
+        run = await make_run(store)
+        await store.append(batch(run, 0, b"1"))
+        assert "let their owner run `runglass migrate`" in caplog.text
+        caplog.clear()
+        for _ in range(2):
+            assert not await store.compact(limit_bytes=1 << 20)
+        assert len(caplog.records) == 1, "it is told once"
+    await served.execute(*await _drops(served, first=0))
+    with pytest.raises(StoreError, match="this month has no partitions yet: the role may make no tables"):
+        await PostgresStore(served.by_serving).__aenter__()
+
+
+async def _drops(served: Served, *, first: int) -> list[str]:
+    """Statements that drop the partitions of months from this one and so many later."""
+    sql = (
+        "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND right(relname, 7) >="
+        f" to_char(now() AT TIME ZONE 'UTC' + interval '{first} months', 'YYYY_MM')"
+    )
+    async with connected(postgres_server().address(served.database)) as owner:
+        return [f"DROP TABLE {name}" for (name,) in await owner.fetch(sql)]

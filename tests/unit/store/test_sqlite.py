@@ -1,6 +1,10 @@
-"""What the SQLite store promises beyond the protocol: cheap appends, index searches, readers kept apart."""
+"""What the SQLite store promises beyond the protocol: cheap appends, index searches, readers kept apart.
+
+And that what it removes goes by indexes alone, and is in no file then.
+"""
 
 import asyncio
+import re
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -11,12 +15,17 @@ from pathlib import Path
 import pytest
 
 from runglass.errors import StoreError
+from runglass.store.records import RunRecord, StepRow
 from runglass.store.run_logs import LOOK_UP_BYTES
+from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem
-from tests.conformance.stores import batch
+from runglass.wire.query import RunQuery, first_id
+from tests.conformance.stores import batch, make_run, purge_all
+from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, known_runs
 from tests.records import new_run
 
 
@@ -30,6 +39,12 @@ async def on_each_reader(store: SqliteStore, work: Callable[[sqlite3.Connection]
         work(db)
 
     await asyncio.gather(*(store.connections.read(met) for _ in range(connections.READERS)))
+
+
+async def plan_of(store: SqliteStore, sql: str) -> list[str]:
+    """The lines of SQLite's plan for the statement."""
+    rows = await store.connections.read(lambda db: db.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall())
+    return [str(row[3]) for row in rows]
 
 
 def files_with(text: bytes, folder: Path) -> list[str]:
@@ -168,3 +183,145 @@ async def test_a_close_that_is_cancelled_leaves_no_thread_and_no_connection_behi
     await asyncio.get_running_loop().shutdown_default_executor()
     # The last connection that is closed takes the log along.
     assert not database.path.with_name("db-wal").exists()
+
+
+SECRET = b"sesame-open-up"
+
+
+async def full_run(
+    store: SqliteStore, run_id: str = "run-1", *, steps: int = 200, size: int = 20_000
+) -> RunRecord:
+    """A run that has ended, with a large event and a large step for each of its steps."""
+    run = await make_run(store, run_id)
+    data = b'{"eventType":"x","stepId":"s","text":"%b"}' % (SECRET * (size // len(SECRET)))
+    for head in range(steps):
+        last = head + 1 == steps
+        end = {"status": "completed", "ended_at": "2026-01-01T00:00:00.000Z"} if last else {}
+        step = StepRow(head + 1, "s", "", 1, "completed", data)
+        await store.append(batch(run, head, data, steps=[step], result=data, **end))
+    return run
+
+
+async def purge(store: SqliteStore, run: RunRecord) -> None:
+    assert await store.purge_runs([run.no])
+    await purge_all(store, limit_rows=100)
+    while await store.compact(limit_bytes=1 << 20):
+        pass
+
+
+def test_every_table_with_rows_of_a_run_is_known() -> None:
+    """A table that is forgotten here would keep its rows of purged runs for ever."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_sqlite(database)
+        found = database.execute(
+            "SELECT m.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c"
+            " WHERE m.type = 'table' AND c.name = 'run_no'"
+        )
+        assert {name for (name,) in found} - {
+            "purged_run",
+            "ended_run",
+            "importing_run",
+            "due_outline",
+            # Its row goes with that in `run`, by a trigger.
+            "run_error",
+            # A run that has ended waits no more.
+            "queue",
+            # It says for a while that the run was deleted.
+            "recorded_trace",
+        } == set(ROWS_OF_RUN)
+
+
+async def test_due_runs_and_leftover_rows_are_found_by_an_index(tmp_path: Path) -> None:
+    statements: list[str] = []
+    async with SqliteStore(tmp_path / "db") as store:
+        run = await full_run(store, steps=2, size=50)
+        others = [(await full_run(store, f"run-{number}", steps=2, size=50)).no for number in (2, 3)]
+        await on_each_reader(store, lambda db: db.set_trace_callback(statements.append))
+        await store.connections.write(lambda db: db.set_trace_callback(statements.append))
+        for with_content in (False, True):
+            await store.ended_runs(run.flow_id, before="2027", with_content=with_content, limit=5)
+        _, place = await store.strip_content([run.no], None, limit_rows=1, limit_bytes=1 << 20)
+        await store.strip_content([run.no], place, limit_rows=9, limit_bytes=1 << 20)
+        await store.purge_runs([run.no])
+        await purge_all(store, limit_rows=1, limit_bytes=1)
+        many = {"limit_rows": 1000, "limit_bytes": 1 << 20}
+        assert await store.strip_content(others, None, **many) == (2, None)
+        assert await store.purge_runs(others) == await store.purge_rows(others, **many) == 2
+        await on_each_reader(store, lambda db: db.set_trace_callback(None))
+        await store.connections.write(lambda db: db.set_trace_callback(None))
+        asked = [text for text in statements if text.startswith(("SELECT", "DELETE", "UPDATE"))]
+        plans = {text: await plan_of(store, text) for text in asked}
+    assert len(plans) > 30
+    of_lists = ("LIST SUBQUERY", "SCAN json_each")
+    for text, plan in plans.items():
+        if not any(table in text for table in ("purged_run LIMIT", "_run ORDER", "run_number")):
+            allowed = ("SEARCH", "CORRELATED SCALAR", *of_lists)
+            assert [line for line in plan if not line.startswith(allowed)] == [], text
+    assert "run_with_content (flow_id=? AND ended_at<?)" in str(plans)
+    assert "run_ended (flow_id=? AND ended_at<?)" in str(plans)
+
+
+async def test_disk_use_goes_down_and_nothing_of_the_run_is_in_any_file(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        run, other = await full_run(store), await full_run(store, "run-2", steps=20, size=1000)
+        await store.compact(limit_bytes=1 << 20)
+        before = (tmp_path / "db").stat().st_size
+        assert before > 8_000_000
+        await purge(store, run)
+        assert (tmp_path / "db").stat().st_size < before / 10
+        assert (tmp_path / "db-wal").stat().st_size == 0
+        assert len(await store.events(other.no, after=0, limit_bytes=1 << 20)) == 20
+        await purge(store, other)
+        # While the file is open: what a reader could still find there is not only forgotten but overwritten.
+        assert files_with(SECRET, tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def known_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with the known runs, which tests only read."""
+    path = tmp_path_factory.mktemp("known") / "db"
+
+    async def make() -> None:
+        async with SqliteStore(path) as store:
+            await known_runs(store)
+
+    asyncio.run(make())
+    return path
+
+
+@pytest.mark.parametrize("text", [text for text, _ in CASES])
+async def test_no_query_scans_a_table_or_sorts(known_file: Path, text: str) -> None:
+    statements: list[str] = []
+    async with SqliteStore(known_file) as store:
+        query = await asked(store, text)
+        await on_each_reader(store, lambda db: db.set_trace_callback(statements.append))
+        await store.runs(1, query, limit=20)
+        await store.count_runs(1, query, until_ms=round(NOW.timestamp() * 1000), buckets=10)
+        await on_each_reader(store, lambda db: db.set_trace_callback(None))
+        selects = {
+            each
+            for each in statements
+            if each.startswith(("SELECT", "WITH")) and re.search(r"\brun(_error)?\b", each)
+        }
+        assert selects
+        for select in selects:
+            plan = await plan_of(store, select)
+            assert any("USING" in line for line in plan), (select, plan)
+            of_run = [line for line in plan if line.startswith(("SCAN run", "USE TEMP B-TREE"))]
+            # The runs of a page, which are few, are put in order.
+            assert not of_run or " WHERE id IN (" in select, (select, plan)
+            # The groups are found without a look at a row.
+            assert not select.startswith("WITH") or "".join(plan).count("run USING COVERING INDEX") == 6
+
+
+async def test_a_broken_summary_hides_no_other_run(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        project = await store.ensure_project("acme", "demo")
+        flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+        await store.create_run(new_run(project.id, flow.id, id=first_id(1), summary=b"\x00 no JSON"))
+        totals = b'"totals":{"tokens":{"total":5},"byModel":{"echo":{}}}'
+        good = b'{"startedAt":"2025-01-01T00:00:00.000Z",%b}' % totals
+        await store.create_run(new_run(project.id, flow.id, id=first_id(2), summary=good))
+        assert len((await store.runs(project.id, RunQuery(), limit=9)).runs) == 2
+        for text in ("tokens:5", "model:echo", "duration:>1h", "-error:x tokens:5"):
+            assert await all_pages(store, await asked(store, text), 9) == [first_id(2)], text
