@@ -21,12 +21,14 @@ slug: grow
 steps:
 - id: make
   type: code
+  timeout_ms: 60000
   code: |
     row = {"password": "hunter2-" + word, "note": "mail " + word + "@example.com or ACME-4711", "n": 1}
     return {"rows": [row for _ in range(20000)]}
 - {id: copy, type: passthrough}
 - id: fail
   type: code
+  timeout_ms: 60000
   code: |
     raise ValueError("I know " + rows[0]["password"] + " and ACME-4711")
 """

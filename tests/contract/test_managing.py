@@ -184,6 +184,7 @@ def test_a_deleted_flow_is_gone_and_its_runs_are_read(server: RunningServer, sig
         new = signs.post(path, json={}, headers={"Idempotency-Key": f"{path} new"})
         assert refusal(new) == (404, "FLOW_NOT_FOUND")
     assert signs.get("/flow-runs").json()["runs"] == runs
+    assert (run, "shop-sign") in [(each["id"], each["flowSlug"]) for each in runs]
     assert "shop-sign" not in [each["slug"] for each in signs.get("/flows").json()["flows"]]
     pushed = push(signs, NAMED.format("other")).json()
     assert signs.get(f"{SIGN}/versions/0").headers["X-Flow-Id"] == pushed["id"] != before[""]["flowId"]

@@ -131,9 +131,7 @@ def test_its_spans_as_a_file_tell_another_project_the_same(
     }
 
 
-def test_its_file_says_nothing_of_its_spans_that_nobody_has_said(
-    server: RunningServer, http: httpx2.Client
-) -> None:
+def test_its_file_says_nothing_of_its_spans_that_nobody_has_said() -> None:
     def resource_of(trace: str) -> Json:
         run_id = run_of(server, trace)
         (told,) = http.get(f"/flow-runs/{run_id}/export?format=otlp").json()["resourceSpans"]
@@ -144,12 +142,14 @@ def test_its_file_says_nothing_of_its_spans_that_nobody_has_said(
     def tell(trace: str, number: int, **more: Any) -> None:
         send(server, tool(number, None if number == 1 else 1, trace=trace, failed=FAILED[number]), **more)
 
-    tell(SEVERAL[0], 2, service="back", service__version="9", deployment__environment__name="live")
-    tell(SEVERAL[0], 1, service="front")
-    assert resource_of(SEVERAL[0]) == {"service.name": "front"}
-    for number, version in ((2, "8"), (1, "9")):
-        tell(SEVERAL[1], number, service__version=version, deployment__environment__name="live")
-    assert resource_of(SEVERAL[1]) == {"service.name": "tickets", "deployment.environment.name": "live"}
+    # One that ends no run between two requests.
+    with running_server() as server, http_for(server, server.key) as http:
+        tell(SEVERAL[0], 2, service="back", service__version="9", deployment__environment__name="live")
+        tell(SEVERAL[0], 1, service="front")
+        assert resource_of(SEVERAL[0]) == {"service.name": "front"}
+        for number, version in ((2, "8"), (1, "9")):
+            tell(SEVERAL[1], number, service__version=version, deployment__environment__name="live")
+        assert resource_of(SEVERAL[1]) == {"service.name": "tickets", "deployment.environment.name": "live"}
 
 
 def test_what_comes_after_its_end_is_a_run_that_it_names(

@@ -83,8 +83,13 @@ def test_a_run_that_ended_well_has_them_where_content_is_kept(http: httpx2.Clien
 )
 def test_a_run_that_failed_has_its_input(http: httpx2.Client, mode: str, number: int | None) -> None:
     """Like a failed attempt: where nothing else keeps content, just before the end."""
-    flow_run, events = read(http, run_of(http, mode, message="fail"))
+    run = run_of(http, mode, message="fail")
+    flow_run, events = read(http, run)
     assert flow_run["status"] == "failed"
+    good, bad = trace_of(http, run)["steps"]
+    keeps_all, keeps_failed = mode in ("redacted", "full"), mode != "off"
+    assert ("inputContext" in good, "outputContext" in good) == (keeps_all, keeps_all)
+    assert ("inputContext" in bad, "message" in bad["errorContext"]) == (keeps_failed, keeps_failed)
     at = [place for place, event in enumerate(events) if event["eventType"] == "run_input"]
     if number is None:
         assert (at, flow_run.get("input"), flow_run.get("inputPreview")) == ([], None, None)

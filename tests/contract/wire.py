@@ -250,6 +250,13 @@ def events_of(http: httpx2.Client, execution_id: str) -> list[Frame]:
     return frames(http.get(f"/flow-runs/{execution_id}/trace/stream").text)
 
 
+def log_of(http: httpx2.Client, execution_id: str) -> list[Frame]:
+    """The events of a run up to its end, of whose numbers none is left out."""
+    found = events_of(http, execution_id)
+    assert [frame.id for frame in found] == [str(number) for number in range(1, len(found) + 1)]
+    return found
+
+
 def trace_of(http: httpx2.Client, execution_id: str) -> dict[str, Any]:
     found: dict[str, Any] = http.get(f"/flow-runs/{execution_id}/trace").json()
     return found
@@ -300,10 +307,3 @@ def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
             name, _, value = line.decode().partition(": ")
             headers[name.lower()] = value
         return status, headers, received.read(int(headers["content-length"]))
-
-
-def log_of(http: httpx2.Client, execution_id: str) -> list[Frame]:
-    """The events of a run up to its end, of whose numbers none is left out."""
-    found = frames(http.get(f"/flow-runs/{execution_id}/trace/stream").text)
-    assert [frame.id for frame in found] == [str(number) for number in range(1, len(found) + 1)]
-    return found

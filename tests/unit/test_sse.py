@@ -123,11 +123,21 @@ def test_the_error_says_the_limit_the_bytes_seen_and_the_way_out() -> None:
         feed_all(decoder, [b"data", b":" + b"x" * 200])
 
 
+def test_frames_before_one_that_is_too_large_do_not_count_as_read() -> None:
+    decoder = Decoder(max_frame_bytes=100)
+    decoder.feed(frame(41, "e", b"{}"))
+    for _ in range(2):
+        with pytest.raises(FrameTooLarge):
+            decoder.feed(frame(42, "e", b"{}") + b"data:" + b"x" * 200)
+        assert decoder.last_event_id == "41"
+
+
 def test_a_frame_of_exactly_the_limit_passes_and_small_frames_never_add_up() -> None:
     whole = frame(1, "e", b"x" * 50)
     limit = len(whole) - 1
     stream = whole * 20
     assert len(Decoder(limit).feed(stream)) == 20
     assert len(feed_all(Decoder(limit), cut(stream, range(0, len(stream), 7)))) == 20
-    with pytest.raises(FrameTooLarge):
-        Decoder(limit - 1).feed(stream)
+    for larger in (whole, stream):
+        with pytest.raises(FrameTooLarge):
+            Decoder(limit - 1).feed(larger)

@@ -46,6 +46,7 @@ def test_a_minutes_worth_may_come_at_once_and_who_waits_as_told_is_admitted_and_
         told_s = wait_s(rates)
         if told_s:
             assert taken > per_minute
+            assert told_s <= 60 / per_minute + 1e-5, "until the next one is due, and no longer"
             clock.set_back(-told_s)
             assert wait_s(rates) == 0
         assert taken <= per_minute * (1 + clock.monotonic_s() / 60) + 0.01

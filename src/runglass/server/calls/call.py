@@ -109,8 +109,8 @@ async def find_call(
 ) -> tuple[Call, int, Flow | None]:
     """The call, and the version and flow that it calls at the moment. Raises APIError.
 
-    The flow is looked up before the body is read: for an unknown flow, mistakes in the body do not matter.
-    A call without a flow can still repeat one that had it.
+    The flow is looked up before the body is read: for an unknown flow, mistakes in the body do not matter,
+    but under a key, as such a call can repeat one that had its flow.
     """
     own = await require_project_of_flow(request, org, project, slug)
     number = requested_version(version, version_query)
