@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from runglass.log.money import ZERO, add_usd, subtract_usd
@@ -19,13 +19,16 @@ from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
 from runglass.store.records import Append, AttemptKey, RunNumbers, RunRecord, StepRow
 from tests.conformance.stores import ALL_STORES, store_kinds
-from tests.examples import examples
+from tests.examples import all_wanted, examples
 from tests.laws.law import require
 from tests.laws.log import Log
 from tests.laws.stored import broken_as_a_whole, broken_by, broken_in_project, read_run, read_whole
 from tests.records import new_run, there
 from tests.reference_fold import JsonObject
 from tests.run_logs import run_logs
+
+PHASES = tuple(each for each in Phase if all_wanted() or each not in (Phase.shrink, Phase.explain))
+"""A smaller log is not looked for in `make test`: that would take longer than a test may."""
 
 
 def in_batches(events: list[bytes], chance: Random) -> Iterator[list[bytes]]:
@@ -127,7 +130,7 @@ def test_every_log_is_kept_with_all_that_follows_from_it(kind: str, tmp_path: Pa
     numbers = itertools.count(1)
     logs: dict[str, Log] = {}
 
-    @examples(8, of=60)
+    @settings(examples(8, of=60), phases=PHASES)
     @given(events=run_logs(), seed=st.integers(0, 2**32))
     def check(events: list[JsonObject], seed: int) -> None:
         async def written() -> None:

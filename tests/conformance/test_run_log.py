@@ -8,7 +8,7 @@ import pytest
 
 from runglass.errors import PermanentStoreError, WrongExpectedVersion
 from runglass.store.base import Store
-from runglass.store.records import Checkpoint
+from runglass.store.records import Checkpoint, StepRow
 from tests.conformance.stores import batch, make_run, row, whole_trace
 from tests.records import there
 
@@ -134,3 +134,13 @@ async def test_large_checkpoints_are_counted_after_the_end_of_their_run_until_th
 
 async def open_bytes_of(store: Store, run_id: str) -> int:
     return there(await store.run(run_id)).open_bytes
+
+
+async def test_a_page_has_as_many_rows_as_fit_and_each_once(store: Store) -> None:
+    run = await make_run(store)
+    data = [b"%d" % number for number in range(1_100)]
+    steps = [row(number // 2, attempt=1 + number % 2) for number in range(2, 1_102)]
+    await store.append(batch(run, 0, *data, steps=steps))
+    assert await store.events(run.no, after=0, limit_bytes=1 << 20) == [*enumerate(data, 1)]
+    _, attempts = await store.attempt_page(run.no, after=(0, 0), limit_bytes=1 << 20)
+    assert [StepRow(*attempt) for attempt in attempts] == steps

@@ -110,8 +110,9 @@ async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> No
 
 async def test_runs_that_wait_to_be_sent_as_spans_are_counted_and_a_cursor_moves_once(store: Store) -> None:
     await store.span_cursors()
-    runs = [await make_run(store, each, trigger_type=each) for each in ("api", "job", "recorded")]
-    for run, day in zip(runs, (1, 2, 1), strict=True):
+    triggers = ("api", "job", "recorded", "plain")
+    runs = [await make_run(store, each, trigger_type=each) for each in triggers]
+    for run, day in zip(runs, (1, 2, 1, 1), strict=True):
         ended_at = f"2026-01-0{day}T00:00:00.000Z"
         await store.append(batch(run, 0, b"1", status="completed", ended_at=ended_at))
     project_id = runs[0].project_id
@@ -120,7 +121,7 @@ async def test_runs_that_wait_to_be_sent_as_spans_are_counted_and_a_cursor_moves
     age_s = store.clock.now().timestamp() - 1767225600
     assert (overview.unsent, overview.unsent_deleted) == (2, 0)
     assert 0 <= age_s - overview.oldest_unsent_s < 60
-    assert await store.purge_runs([runs[2].no])
+    assert await store.purge_runs([run.no for run in runs[2:]]) == 2
     last = await store.last_change(project_id)
     assert await store.move_span_cursor(cursor, last)
     assert not await store.move_span_cursor(cursor, last + 1), "another process was faster"

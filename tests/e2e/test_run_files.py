@@ -42,7 +42,8 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 @pytest.fixture(scope="module")
 def run_id(http: httpx2.Client) -> str:
-    return execute(http, "words", message="a bb")
+    # Larger than the pieces in which a file is read.
+    return execute(http, "words", message="a " + "b" * 70_000)
 
 
 pytestmark = pytest.mark.usefixtures("connected")

@@ -116,4 +116,4 @@ def _cities(answer: dict[str, Any]) -> list[str]:
 
 
 def _sum(usages: Iterable[Usage]) -> Usage:
-    return Usage(*map(sum, zip(*map(astuple, usages), strict=True)))
+    return Usage(*map(sum, zip((0, 0, 0, 0, 0), *map(astuple, usages), strict=True)))

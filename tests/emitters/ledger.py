@@ -7,17 +7,17 @@ from pathlib import Path
 import msgspec
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens; cached and written ones are part of `input`, reasoning of `output`."""
 
-    input: int = 0
-    output: int = 0
+    input: int
+    output: int
     cached: int = 0
     cache_write: int = 0
     reasoning: int = 0
 
 
-class Call(msgspec.Struct):
+class Call(msgspec.Struct, forbid_unknown_fields=True):
     """One request to the model server. `told` is the usage that its answer told, None where it told none."""
 
     case: str

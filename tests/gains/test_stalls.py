@@ -14,7 +14,7 @@ import pytest
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_large_redaction import COPY, SETTINGS, slow_text
 from tests.contract.test_limits import FLOW, HOSTILE, LIMIT_MS, override
-from tests.contract.wire import http_for
+from tests.contract.wire import http_for, refusal
 
 LOOP_WATCH = "runglass.server.http.loop_watch"
 SLOW_TURN_MS = 100
@@ -101,6 +101,7 @@ def test_what_a_caller_sends_does_not_stall_the_loop(caplog: pytest.LogCaptureFi
     assert answer.status_code in statuses, answer.text[:300]
     stalls = own_stalls(caplog.records)
     if body.get("parameters") is MANY_KEYS:
+        assert refusal(answer) == (500, "STEP_FAILED")
         # Other lines tell of the JSON, whose decoding nothing interrupts.
         stalls = [line for line in stalls if ".redaction." in line]
     assert stalls == []

@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from runglass.config.settings import Settings
 from runglass.log.events import RunStarted, StepRecorded, decode_event
 from runglass.runtime.composition import check_store, open_store, upgrade_store
-from runglass.store.base import Store
+from runglass.store.base import Store, summary_of
 from runglass.store.records import Project
 from tests.laws.stored import ALL, listed_runs
 from tests.ports import free_port
@@ -51,8 +51,9 @@ class Sent(NamedTuple):
     number: int
 
 
-def span_id(trace: int, number: int) -> str:
-    return f"{trace:08x}{number:08x}"
+def name_of(trace_id: str, span_id: str) -> str:
+    """What tells a span from all others: each trace has spans with the same ids."""
+    return f"{trace_id}/{span_id}"
 
 
 def body(spans: Iterable[Sent]) -> bytes:
@@ -63,9 +64,9 @@ def body(spans: Iterable[Sent]) -> bytes:
 def _span(trace: int, number: int) -> Span:
     began_ns = BEGAN_NS + number * 1_000_000
     return span(
-        span_id=bytes.fromhex(span_id(trace, number)),
+        span_id=number.to_bytes(8),
         trace_id=trace.to_bytes(16),
-        parent_span_id=bytes.fromhex(span_id(trace, number // 2)) if number > 1 else b"",
+        parent_span_id=(number // 2).to_bytes(8) if number > 1 else b"",
         kind=1,
         start_time_unix_nano=began_ns,
         end_time_unix_nano=began_ns + 900_000,
@@ -148,21 +149,30 @@ async def faults(store: Store, project: Project, sizes: Mapping[int, int]) -> li
     """What is missing of these traces, was stored twice, or was taken for a run that somebody executes."""
     found: list[str] = []
     stored: Counter[str] = Counter()
-    begun: Counter[str] = Counter()
+    trace_of: dict[str, str] = {}
+    continued: dict[str, str | None] = {}
     for run_id in await listed_runs(store, project):
         run = there(await store.run(run_id))
-        events = [decode_event(data) for _, data in await store.events(run.no, after=0, limit_bytes=ALL)]
-        spans = [event.span.span_id for event in events if isinstance(event, StepRecorded)]
-        numbers = {each[:8] for each in spans}
+        recording = there(summary_of(run).recording)
+        trace_of[run_id] = recording.trace_id
         if run.claims or run.fence != 1:
             found.append(f"run {run_id} was claimed")
-        if len(numbers) != 1:
-            found.append(f"run {run_id} holds spans of {len(numbers)} traces")
+        for _, data in await store.events(run.no, after=0, limit_bytes=ALL):
+            event = decode_event(data)
+            if isinstance(event, RunStarted):
+                continued[run_id] = event.continues
+            elif isinstance(event, StepRecorded):
+                stored[name_of(recording.trace_id, event.span.span_id)] += 1
+    for run_id, first in continued.items():
         # A long trace goes on in another run.
-        if any(isinstance(event, RunStarted) and event.continues is None for event in events):
-            begun.update(numbers)
-        stored.update(spans)
-    sent = {span_id(trace, number) for trace, size in sizes.items() for number in range(1, size + 1)}
+        if first is not None and trace_of.get(first) != trace_of[run_id]:
+            found.append(f"run {run_id} continues {first}, which is not of its trace")
+    begun = Counter(trace_of[run_id] for run_id, first in continued.items() if first is None)
+    sent = {
+        name_of(f"{trace:032x}", f"{number:016x}")
+        for trace, size in sizes.items()
+        for number in range(1, size + 1)
+    }
     for what, odd in (
         ("spans are missing", sent - stored.keys()),
         ("spans were never sent", stored.keys() - sent),

@@ -78,6 +78,7 @@ class Delivery:
         is_durable: bool,
         buffer_bytes: int,
         lease_s: int,
+        exit_s: float = EXIT_S,
     ) -> None:
         root = endpoint.base_url.removesuffix(API_PATH)
         self.address = root
@@ -90,6 +91,7 @@ class Delivery:
         self._buffer_bytes = buffer_bytes
         self.lease_s = lease_s
         """So long after this process was last heard of, its open steps have lost their writer."""
+        self._exit_s = exit_s
         # Not in the thread: a process forked meanwhile would have half a module for ever.
         from runglass.client.transport.blocking import SyncTransport
         from runglass.redact import Redactor
@@ -99,7 +101,7 @@ class Delivery:
         self._spool: Spool | None = None
         self._begin_process()
         # Before functions of the user's are registered, which are called first and may have steps.
-        atexit.register(self.close, EXIT_S)
+        atexit.register(self.close, exit_s)
         if self._spool is not None and not self._spool.is_drained:
             # An earlier process has left something.
             self._start()
@@ -246,7 +248,7 @@ class Delivery:
             self._thread = thread
         # The functions of `atexit` are not called in processes of `multiprocessing`, and its own are.
         if (util := sys.modules.get("multiprocessing.util")) is not None:
-            util.Finalize(None, self.close, args=(EXIT_S,), exitpriority=10)
+            util.Finalize(None, self.close, args=(self._exit_s,), exitpriority=10)
 
     def _drop(self, top: OpenStep, steps: int, size: int) -> None:
         """Counts what is not sent, with the first step of its trace, which is sent with that."""

@@ -232,7 +232,7 @@ REJECTED_USD = Decimal("0.00000123")
 
 
 class SimulatedSandbox(Sandbox):
-    """Runs no code: see `flows.py` for what it is given."""
+    """Runs no code: what it is given is said above."""
 
     def __init__(self, chance: Random, effect: Effect) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ import msgspec
 
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.steps.outcomes import PROVIDER_RETRY
+from runglass.errors import RETRY_AFTER
 from runglass.flows.flow import (
     ConditionStep,
     Flow,
@@ -133,6 +134,7 @@ class Pass:
                 self._all_crashes[address] = self._all_failures[address] = 0
             case StepRetrying():
                 self._fails(address, error_code(event), lost=False)
+                self._check_delay(address, event)
                 self._due[address] = at + timedelta(milliseconds=event.delay_ms)
             case StepError():
                 self._fails(address, error_code(event), lost=True)
@@ -145,6 +147,16 @@ class Pass:
         self._due[address] = at
         if isinstance(step, WaitStep):
             self._ends.setdefault(address, at + timedelta(milliseconds=step.ms))
+
+    def _check_delay(self, address: Address, event: StepRetrying) -> None:
+        """It grows from failure to failure, and is no shorter than a provider asked for."""
+        step = find_step(self._flow, address.step_id)
+        if isinstance(step, LeafStep) and error_code(event) not in (WORKER_LOST, "CANCELLED"):
+            retry = step.retry or PROVIDER_RETRY
+            asked_ms = (event.error or {}).get(RETRY_AFTER) or 0
+            failures = self._failures[address], self._all_failures[address]
+            expected = {max(retry.delay_ms(count), asked_ms) for count in failures}
+            assert event.delay_ms in expected, f"{address} is delayed by {event.delay_ms} ms, not {expected}"
 
     def _check_wait(self, address: Address, at: datetime) -> None:
         """However many processes have waited, one after the other."""

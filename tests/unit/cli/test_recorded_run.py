@@ -141,6 +141,19 @@ def test_a_recorded_step_tells_its_span_and_its_attributes() -> None:
         assert line in lines
 
 
+def test_a_step_tells_what_its_model_was_asked_and_answered() -> None:
+    asked = {"system": "be brief", "messages": [{"role": "user", "content": "Hello\nyou"}]}
+    call = ModelCall(number=1, model="echo", request=asked, response={"content": "Hi"})
+    lines = [line.plain for line in attempt_lines(StepTrace(step_id="say", model_calls=(call,)))]
+    at = lines.index("model call 1  echo")
+    assert [line for line in lines[at:] if line[2:8] in ("system", "user  ", "      ", "answer")] == [
+        "  system     be brief",
+        "  user       Hello",
+        "             you",
+        "  answer     Hi",
+    ]
+
+
 def test_a_traceback_is_shown_line_by_line() -> None:
     error = {"code": "OSError", "traceback": "Traceback:\n  connect()\x1b[2J\nOSError: no"}
     step = StepTrace(step_id="connect", status="failed", error_context=error)

@@ -91,6 +91,15 @@ def test_a_failed_run_says_first_where_and_why_and_how_to_look_closer() -> None:
         "           runglass runs step 00aa 'price it' --loop 1 --attempt 2",
     ]
     assert "steps      3 completed, 1 failed, 1 attempt failed and retried" in lines
+    (each,) = (line for line in lines if line.startswith("✗ each  2 iterations"))
+    assert each.split()[-4:] == ["1.21", "s", "2,100", "$0.03"]
+    assert [line[:28].rstrip() for line in lines[-5:]] == [
+        "    ✗ price it  2 attempts",
+        "      ↻ attempt 1",
+        "          CODE_ERROR: the wh",
+        "      ✗ attempt 2",
+        "          CODE_ERROR: the wh",
+    ]
 
 
 def test_a_run_that_waits_says_for_what() -> None:

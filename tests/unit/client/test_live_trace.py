@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 from typing import Any
 
 import pytest
@@ -114,6 +115,21 @@ def test_any_loss_is_made_good(server: ScriptedServer, side: Side, scene: Scene)
     server.plays(scene, plays_on)
     assert seqs(side.events(live(side, server))) == SEQS
     assert len(server.requests) == 2
+
+
+def test_an_event_comes_before_the_server_goes_on(server: ScriptedServer, side: Side) -> None:
+    seen, in_time = threading.Event(), list[bool]()
+
+    async def waits_to_be_read(exchange: Exchange) -> None:
+        await sends(FRAMES[0])(exchange)
+        in_time.append(await asyncio.to_thread(seen.wait, 5))
+
+    server.plays(waits_to_be_read, plays_on)
+    events = side.following(live(side, server))
+    assert next(events).seq == 1
+    seen.set()
+    assert seqs(events) == SEQS[1:]
+    assert in_time == [True]
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_a_lost_call_says_what_failed_how_often_and_whether_a_run_may_have_start
     with pytest.raises(APIConnectionError, match="refused; the run may have continued") as caught:
         finish(EXECUTE, ConnectionLost("refused", sent=False), attempts=2, sent_before=True)
     assert caught.value.may_have_begun
-    with pytest.raises(APIConnectionError) as caught:
+    with pytest.raises(APIConnectionError, match=r"failed after 2 attempts: broke$") as caught:
         finish(RUNS, ConnectionLost("broke"), attempts=2, sent_before=True)
     assert not caught.value.may_have_begun
 

@@ -97,12 +97,23 @@ async def test_a_loop_that_has_begun_goes_on_under_a_limit_that_was_lowered_sinc
     assert ran.trace.flow_run.status == "completed"
 
 
+async def test_of_the_delay_of_a_retry_the_next_process_waits_for_the_rest(tmp_path: Path) -> None:
+    retry, code = "{max_attempts: 2, initial_delay_ms: 5000}", 'return {"n": 1 // (attempt - 1)}'
+    run_id = await die_at(tmp_path / "db", 3, f"- {{id: a, type: code, retry: {retry}, code: '{code}'}}")
+    clock = VirtualClock()
+    await clock.sleep(2)
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as house:
+        ran = await read_at_end(house, run_id)
+    assert ran.trace.flow_run.status == "completed"
+    assert max(clock.slept_s) == pytest.approx(3)
+
+
 async def test_a_branch_that_is_not_taken_is_skipped_as_a_whole(tmp_path: Path) -> None:
     """However many leaves it has, and at whichever append the process dies that tells of them."""
-    leaves = ", ".join(f"{{id: n{number}, type: passthrough}}" for number in range(1_500))
+    leaves = ", ".join(f"{{id: n{number}, type: passthrough}}" for number in range(500))
     flow = f"- {{id: choice, type: condition, if: 'False', then: [{leaves}]}}\n- {{id: z, type: passthrough}}"
     ran = await end_in_next_life(tmp_path / "db", await die_at(tmp_path / "db", 3, flow))
-    assert ran.types().count("step_skipped") == 1_500
+    assert ran.types().count("step_skipped") == 500
 
 
 @pytest.mark.parametrize("lives", range(1, 7))
@@ -125,6 +136,27 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
     assert ran.trace.flow_run.status == "completed"
     asked = ran.attempts["ask"]
     assert [step.status for step in asked] == ["failed"] * (len(asked) - 1) + ["completed"]
+
+
+@pytest.mark.parametrize("lives", range(1, 6))
+async def test_a_later_segment_goes_on_with_its_own_plan_and_input(tmp_path: Path, lives: int) -> None:
+    flow = """
+- {id: a, type: code, code: 'return {"n": n + 1}'}
+- {id: b, type: code, code: 'return {"n": n * 10}'}
+- {id: c, type: passthrough}
+"""
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        started = await start(house, flow, {"n": 1}, segment=Segment(last=1))
+        await started.outcome()
+    async with next_life(dying_store(tmp_path / "db", lives, commits=True)[0]) as house:
+        segment = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
+        again = await resume(house, started.id, segment)
+        with suppress(StoreError):
+            await again.outcome()
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await house.engine.active.join(started.id)
+        paused = await house.engine.idle.paused(await run_of(house, started.id))
+    assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 70}})
 
 
 @asynccontextmanager

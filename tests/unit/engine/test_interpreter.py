@@ -197,6 +197,14 @@ async def test_no_more_iterations_run_at_once_than_allowed(execute: Execute) -> 
     assert ran.result == {"items": [{"item": index, "index": index} for index in range(20)]}
 
 
+async def test_a_step_sees_the_items_of_all_loops_around_it(execute: Execute) -> None:
+    step = "{id: a, type: code, code: 'return {\"seen\": [row, cell, index]}'}"
+    inner = f"{{id: cells, type: loop, over: row, as: cell, steps: [{step}]}}"
+    ran = await execute(f"- {{id: rows, type: loop, over: '[[7, 8], [9]]', as: row, steps: [{inner}]}}")
+    seen = [[each["seen"] for each in row["items"]] for row in ran.result["items"]]
+    assert seen == [[[[7, 8], 7, 0], [[7, 8], 8, 1]], [[[9], 9, 0]]]
+
+
 async def test_what_is_cut_in_the_trace_says_so_and_flows_on_whole(execute: Execute) -> None:
     ran = await execute(
         """

@@ -14,8 +14,7 @@ from runglass.redact.own_patterns import OwnPatterns
 from tests.unit.engine.redaction_corpus import TOKENS
 
 REDACTOR = Redactor()
-SECRETS = [
-    *(secret for _, secret, _ in TOKENS),
+OTHERS = [
     # Shorter than those of today.
     "sk-proj-AbC123dEf456GhI789",
     "nk_7f3a9c21",
@@ -30,6 +29,13 @@ SECRETS = [
     "5555555555554444",
     "378282246310005",
 ]
+"""Such as the corpus does not have."""
+SECRETS = [*(secret for _, secret, _ in TOKENS), *OTHERS]
+
+
+@pytest.mark.parametrize("secret", OTHERS)
+def test_a_secret_that_is_not_in_the_corpus_is_found_in_a_text(secret: str) -> None:
+    assert REDACTOR.text(f"it is {secret}.") == f"it is {MARK}."
 
 
 @pytest.mark.parametrize(

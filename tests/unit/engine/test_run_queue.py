@@ -1,4 +1,4 @@
-"""A limit on runs that go on at once: the others wait in the store, begin in order, and survive a crash."""
+"""A limit on runs that go on at once: the others wait in the store, and survive a crash."""
 
 import asyncio
 from contextlib import aclosing

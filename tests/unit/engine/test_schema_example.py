@@ -38,6 +38,7 @@ def in_field(schema: Any) -> Any:
         ({"type": "object", "minProperties": 2, "properties": {"a": {"const": 1}}}, {"a": 1, "p0": None}),
         ({"type": "object", "minProperties": 2.0}, {"p0": None, "p1": None}),
         ({"enum": ["b", "a", "c"]}, "b"),
+        ({"const": {"a": [1]}}, {"a": [1]}),
         ({"type": "string", "default": "hello"}, "hello"),
         ({"type": "integer", "default": "not one"}, 0),
         ({"anyOf": [{"type": "integer", "minimum": 10}, {"type": "string"}]}, 10),

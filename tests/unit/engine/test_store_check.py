@@ -92,6 +92,27 @@ async def ended_run(machine: Machine) -> str:
     return started.id
 
 
+async def test_a_segment_of_which_the_store_has_less_is_cut_off_and_goes_on_from_there(
+    machine: Machine,
+) -> None:
+    run_id = await going_run(machine)
+    machine.go_back()
+    await machine.house.engine.claims.keep_lease()
+    await machine.house.engine.active.join(run_id)
+    assert machine.store.lost == {run_id: 8}
+    await machine.house.engine.claims.keep_lease()
+    await follow(machine.house, run_id, until=8)
+
+
+async def test_a_run_that_had_ended_and_goes_on_again_is_taken_up(machine: Machine) -> None:
+    run_id = await ended_run(machine)
+    machine.go_back()
+    await machine.house.engine.claims.keep_lease()
+    assert not machine.house.engine.active.is_active(run_id), "it might have been created a moment ago"
+    await machine.house.engine.claims.keep_lease()
+    await follow(machine.house, run_id)
+
+
 async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machine: Machine) -> None:
     run_id = await going_run(machine)
     machine.go_back()

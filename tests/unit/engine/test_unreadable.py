@@ -19,6 +19,7 @@ from tests.unit.engine.conftest import (
     open_harness,
     read,
     run_of,
+    run_to_end,
     start,
 )
 
@@ -170,6 +171,14 @@ async def test_a_fault_inside_of_the_store_ends_the_run_and_stays_inside(
     }
     assert ran.types()[-1] == "flow_failed"
     assert "running" not in [step.status for step in ran.trace.steps]
+
+
+async def test_a_run_whose_commit_failed_and_was_made_goes_on(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    FaultyStore(store).fail("create_run", CommitUncertain("disk I/O error"), commits=True)
+    async with open_harness(store) as house:
+        ran = await run_to_end(house, ONE)
+    assert ran.types()[-1] == "flow_completed"
 
 
 @pytest.mark.parametrize("commits", [True, False])

@@ -3,6 +3,7 @@
 import gc
 import gzip
 import multiprocessing
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextvars import copy_context
 from pathlib import Path
@@ -242,3 +243,22 @@ def test_a_run_that_a_spool_delivers_in_batches_tells_its_end_behind_all_of_them
         rec = rec if is_same else recorder()
         assert rec.flush()
         assert is_whole_at_its_end(receiver, run.id, steps)
+
+
+def test_a_close_waits_for_a_silent_server_no_longer_than_it_may_and_spools_what_is_left(
+    tmp_path: Path,
+) -> None:
+    goes_on, threads = threading.Event(), {*threading.enumerate()}
+
+    def silent(_: Request) -> Reply:
+        goes_on.wait()
+        return Reply(200)
+
+    with answering(silent) as address:
+        rec = Recorder("agent", api_key="nk_key", base_url=address, spool=tmp_path)
+        with rec.step("work"):
+            pass
+        rec.close(0)
+        assert "runglass-recorder" in {thread.name for thread in {*threading.enumerate()} - threads}
+        assert b'"work"' in b"".join(path.read_bytes() for path in tmp_path.glob("*"))
+        goes_on.set()

@@ -49,6 +49,7 @@ def as_sent(attributes: Json) -> Json:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_span_is_read_into_our_words(case: Json) -> None:
+    assert case.keys() <= {"sent", "span", "events", "log", "state", "call"}
     about = case.get("span", {})
     about["links"] = [SpanLink(*link) for link in about.get("links", ())]
     events = [(name, as_sent(attributes)) for name, attributes in case.get("events", ())]

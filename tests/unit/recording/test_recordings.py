@@ -180,6 +180,14 @@ async def test_a_run_counts_the_bytes_that_it_has(house: House) -> None:
     assert run.log_bytes == sum(len(data) for _, data in events) + sum(len(row.data) for row in rows)
 
 
+async def test_one_trace_id_in_two_projects_is_two_runs(house: House, store: Store) -> None:
+    other = house._replace(project=await store.ensure_project("acme", "other"))
+    for number, each in enumerate((house, other), 1):
+        await each.record(span(number))
+        assert [step.span_id for step in (await each.trace()).steps] == [f"{number:016x}"]
+    assert len((await house.trace()).steps) == 1
+
+
 async def test_flows_are_named_by_header_attribute_and_service(house: House) -> None:
     def named(trace: int, **attributes: str) -> ReceivedSpan:
         resource = {"service.name": "Über Shop!"} if trace < 4 else {}

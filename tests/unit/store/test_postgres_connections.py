@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: to a pool without a transaction, by way of a pooler, over TLS.
+"""Connections to PostgreSQL: they go back to the pool without a transaction; by way of a pooler; over TLS.
 
 The PostgreSQL of the tests speaks no TLS itself, so something before it does.
 """

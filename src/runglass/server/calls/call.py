@@ -109,8 +109,8 @@ async def find_call(
 ) -> tuple[Call, int, Flow | None]:
     """The call, and the version and flow that it calls at the moment. Raises APIError.
 
-    The flow is looked up before the body is read: for an unknown flow, mistakes in the body do not matter,
-    but under a key, as such a call can repeat one that had its flow.
+    The flow is looked up before the body is read: for an unknown flow, mistakes in the body do not matter.
+    A call without a flow can still repeat one that had it.
     """
     own = await require_project_of_flow(request, org, project, slug)
     number = requested_version(version, version_query)
@@ -146,10 +146,15 @@ async def admitted(
             if call.size_bytes > LARGE_BYTES:
                 entering = call.turn.enter_async_context(limits.large_requests.turn(call.project.id))
                 await while_allowed(request, None, entering, otherwise="nothing was started")
-            # First: a key's digest decodes the body, too, and the values of both would be held at once.
-            await _identify(call, key)
             reading = partial(read_request, shape=shape, most_values=call.runtime.settings.body_values_limit)
-            held = [await parse_off_loop(reading, await body_of(request) or empty)]
+            try:
+                # First: a key's digest decodes the body, too, and the values of both would be held at once.
+                await _identify(call, key)
+                held = [await parse_off_loop(reading, await body_of(request) or empty)]
+            except APIError as mistake:
+                if call.missing is None:
+                    raise
+                raise call.missing from mistake
             # Neither the body nor its values are held here: the block lasts until the run has a place.
             yield held.pop()
 
