@@ -99,11 +99,47 @@ def python_findings(text: Any, path: Path, *, what: str, mode: Literal["exec", "
                 yield Finding(f"{what} is Python, which has no {{{{ }}}}: write {plain}", path)
 
 
-_OPENING = re.compile(r"\{[{%#]")
-_RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}(?s:.*?)(?:\{%[-+]?\s*endraw\s*[-+]?%\}|\Z)")
+_TAG = re.compile(
+    r"\{#.*?(?:#\}|\Z)|\{%[-+]?\s*raw\s*[-+]?%\}.*?(?:\{%[-+]?\s*endraw\s*[-+]?%\}|\Z)|\{[{%]", re.DOTALL
+)
 _ELIF = re.compile(r"\{%[-+]?\s*elif\b")
 _CLOSING = {"{{": re.compile(r"[-+]?\}\}"), "{%": re.compile(r"[-+]?%\}")}
-_TOKEN = re.compile(r"""\s+|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|\w+|.""", re.DOTALL)
+_TOKEN = re.compile(r"""\s+|(?P<text>"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?)|(?P<name>\w+)|.""", re.DOTALL)
+
+
+class Token(NamedTuple):
+    """A part of a tag: a `name`, a quoted `text` or a single character, and where it begins."""
+
+    kind: str | None
+    text: str
+    offset: int
+
+
+def tags(source: str) -> Iterator[tuple[int, list[Token]]]:
+    """Where each tag of a template begins, and its tokens without spaces.
+
+    Of an overlong tag it gives some more than `MAX_TAG_TOKENS`, and no tag after it.
+    """
+    at = 0
+    while opening := _TAG.search(source, at):
+        at = opening.end()
+        closing = _CLOSING.get(opening[0])
+        if closing is None:
+            # A comment, or text that is left as it is.
+            continue
+        tokens: list[Token] = []
+        open_brackets = 0
+        while token := _TOKEN.match(source, at):
+            if open_brackets == 0 and (end := closing.match(source, at)):
+                at = end.end()
+                break
+            at = token.end()
+            if not token[0].isspace():
+                tokens.append(Token(token.lastgroup, token[0], token.start()))
+            open_brackets += (token[0] in "([{") - (token[0] in ")]}")
+            if len(tokens) > MAX_TAG_TOKENS:
+                at = len(source)
+        yield opening.start(), tokens
 
 
 def overlong(source: str) -> int | None:
@@ -111,29 +147,7 @@ def overlong(source: str) -> int | None:
     elifs = [match.start() for match in _ELIF.finditer(source)]
     if len(elifs) > MAX_ELIFS:
         return elifs[MAX_ELIFS]
-    at = 0
-    while opening := _OPENING.search(source, at):
-        if opening[0] == "{#":
-            end = source.find("#}", opening.end())
-            at = len(source) if end < 0 else end + 2
-        elif raw := _RAW.match(source, opening.start()):
-            at = raw.end()
-        else:
-            at, tokens = _end_of_tag(source, opening.end(), _CLOSING[opening[0]])
-            if tokens > MAX_TAG_TOKENS:
-                return opening.start()
-    return None
-
-
-def _end_of_tag(source: str, at: int, closing: re.Pattern[str]) -> tuple[int, int]:
-    open_brackets = tokens = 0
-    while tokens <= MAX_TAG_TOKENS and (token := _TOKEN.match(source, at)):
-        if open_brackets == 0 and (end := closing.match(source, at)):
-            return end.end(), tokens
-        at = token.end()
-        tokens += not token[0].isspace()
-        open_brackets += (token[0] in "([{") - (token[0] in ")]}")
-    return at, tokens
+    return next((start for start, tokens in tags(source) if len(tokens) > MAX_TAG_TOKENS), None)
 
 
 def template_findings(text: Any, path: Path) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, assert_never
 import minijinja
 
 from runglass.flows.diagnostics import Path
-from runglass.flows.syntax import overlong, parse_python, parts_of, syntaxes
+from runglass.flows.syntax import Token, overlong, parse_python, parts_of, syntaxes, tags
 
 STEPS = "steps"
 INITIAL = "initial"
@@ -69,21 +69,8 @@ def texts_of(step: dict[str, Any], path: Path) -> Iterator[tuple[Any, Written, P
                 assert_never(syntax)
 
 
-_TAG = re.compile(
-    r"\{#.*?(?:#\}|\Z)|\{%[-+]?\s*raw\s*[-+]?%\}.*?(?:\{%[-+]?\s*endraw\b|\Z)|\{[{%]", re.DOTALL
-)
-_TOKEN = re.compile(
-    r"""(?P<end>[-+]?[}%]\})|(?P<space>\s+)|(?P<text>"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?)|(?P<name>\w+)|.""",
-    re.DOTALL,
-)
 _CONDITIONS = frozenset({"if", "elif", "else", "and", "or"})
 _QUESTIONS = frozenset({"defined", "undefined", "default"})
-
-
-class _Token(NamedTuple):
-    kind: str | None
-    text: str
-    offset: int
 
 
 def _undeclared(text: str, *, nested: bool = False) -> set[str]:
@@ -101,13 +88,13 @@ def _in_template(text: Any, root: str) -> Iterator[Reference]:
     names = _undeclared(text, nested=True)
     # A template may have a variable of its own of that name; minijinja knows.
     fields = {parts[1] for name in names if len(parts := name.split(".")) > 1 and parts[0] == root}
-    tags = list(_tags(text))
-    words = {token.text for tag in tags for token in tag if token.kind == "name"}
-    pairs = {(before.text, after.text) for tag in tags for before, after in pairwise(tag)}
+    tokenized = [tokens for _, tokens in tags(text)]
+    words = {token.text for tokens in tokenized for token in tokens if token.kind == "name"}
+    pairs = {(before.text, after.text) for tokens in tokenized for before, after in pairwise(tokens)}
     asked = not words.isdisjoint(_QUESTIONS) or not pairs.isdisjoint({("in", root), ("|", "d")})
     depends = not words.isdisjoint(_CONDITIONS)
     at, line, start = 0, 1, 0
-    for name, is_key, offset in (found for tag in tags for found in _mentioned(tag, root)):
+    for name, is_key, offset in (found for tokens in tokenized for found in _mentioned(tokens, root)):
         # The search goes on from the last mention, so that a long text is read once.
         line += text.count("\n", at, offset)
         start = max(start, text.rfind("\n", at, offset) + 1)
@@ -116,30 +103,7 @@ def _in_template(text: Any, root: str) -> Iterator[Reference]:
             yield Reference(name, line, offset - start + 1, asked, depends)
 
 
-def _tags(text: str) -> Iterator[list[_Token]]:
-    """The tokens of each tag of a template, without spaces."""
-    at = 0
-    while opening := _TAG.search(text, at):
-        at = opening.end()
-        if len(opening[0]) > 2:
-            continue
-        tag: list[_Token] = []
-        open_braces = 0
-        while token := _TOKEN.match(text, at):
-            kind, at = token.lastgroup, token.end()
-            if kind == "end":
-                if open_braces == 0:
-                    break
-                # A closing brace inside an object literal looks like the end of the tag.
-                kind, at = None, token.start() + 1
-            said = text[token.start() : at]
-            open_braces += (said == "{") - (said == "}")
-            if kind != "space":
-                tag.append(_Token(kind, said, token.start()))
-        yield tag
-
-
-def _mentioned(tag: list[_Token], root: str) -> Iterator[tuple[str, bool, int]]:
+def _mentioned(tag: list[Token], root: str) -> Iterator[tuple[str, bool, int]]:
     """`steps.name` and `steps["name"]`: the name, whether it is a key, and where it stands."""
     for position, token in enumerate(tag):
         if token.kind != "name" or token.text != root:
@@ -147,10 +111,10 @@ def _mentioned(tag: list[_Token], root: str) -> Iterator[tuple[str, bool, int]]:
         if position and tag[position - 1].text in (".", "|"):
             continue
         match tag[position + 1 : position + 4]:
-            case [_Token(text="."), _Token(kind="name", text=name), *more]:
+            case [Token(text="."), Token(kind="name", text=name), *more]:
                 if not (name in _METHODS and more and more[0].text == "("):
                     yield name, False, token.offset
-            case [_Token(text="["), _Token(kind="text", text=key), _Token(text="]")] if "\\" not in key:
+            case [Token(text="["), Token(kind="text", text=key), Token(text="]")] if "\\" not in key:
                 yield key[1:-1], True, token.offset
 
 
