@@ -50,14 +50,8 @@ _EXPRESSION = re.compile(r"\s*+\{\{(?:(?!\}\}|\{\{|\{%|%\}|\{#).)*+\}\}\s*+", re
 _CONSTANTS = {"true", "True", "false", "False", "none", "None", "not"}
 
 
-def plan_of(template: str) -> Plan:
-    if len(template) > _CACHED_LENGTH:
-        return make_plan(template)
-    return plans(template.encode(errors="surrogatepass"))
-
-
 def make_plan(template: str) -> Plan:
-    """The plan of the template, made anew in time linear in its length."""
+    """The plan of the template, in time linear in its length."""
     pieces: list[str | Path] = []
     at = 0
     for match in _PATH.finditer(template):
@@ -82,10 +76,14 @@ def _count(mentions: Mentions) -> int:
     return sum(1 + (_count(inside) if inside else 0) for inside in mentions.values())
 
 
-plans: ByteCache[bytes, Plan] = ByteCache(
-    lambda text: make_plan(text.decode(errors="surrogatepass")), times=3, share=0.05, beside=_beside
-)
+plans = ByteCache(make_plan, times=3, share=0.05, beside=_beside)
 """The plans of short templates."""
+
+
+async def _plan_of(template: str) -> Plan:
+    if len(template) > _CACHED_LENGTH:
+        return await offload_in_turn(functools.partial(make_plan, template))
+    return plans(template)
 
 
 def _steps(text: str) -> Iterator[str | int]:
@@ -196,13 +194,14 @@ class Templates(WorkerPool):
 
         Takes some microseconds, and lets go of the event loop only where another process is asked.
         """
-        is_long = len(template) > _CACHED_LENGTH
-        plan = await offload_in_turn(functools.partial(make_plan, template)) if is_long else plan_of(template)
+        return await self._render(template, await _plan_of(template), names, project_id)
+
+    async def _render(self, template: str, plan: Plan, names: Mapping[str, Any], project_id: int) -> str:
         text: str | None = None
         if plan.pieces is not None:
             # What a long template does takes linear time, and a second of it.
             filling = functools.partial(filled, plan.pieces, names)
-            text = await offload_in_turn(filling) if is_long else filling()
+            text = await offload_in_turn(filling) if len(template) > _CACHED_LENGTH else filling()
         if text is None:
             text = await self._asked(template, plan, names, "text", project_id)
             assert isinstance(text, str)
@@ -222,11 +221,9 @@ class Templates(WorkerPool):
             return [await self.render_input(inner, names, project_id=project_id) for inner in value]
         if not isinstance(value, str):
             return value
-        if len(value) > _CACHED_LENGTH and _EXPRESSION.fullmatch(value) is None:
-            return await self.render(value, names, project_id=project_id)
-        plan = plan_of(value)
+        plan = await _plan_of(value)
         if not plan.is_expression:
-            return await self.render(value, names, project_id=project_id)
+            return await self._render(value, plan, names, project_id)
         path = next((piece for piece in plan.pieces or () if isinstance(piece, Path)), None)
         found = NOWHERE if path is None else look_up(path, names)
         if found is not NOWHERE:
