@@ -7,7 +7,7 @@ and the defaults filled in. Must not know what a schema is for.
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -50,77 +50,53 @@ class _Node:
             node = node.refers_to
 
 
-class _Task(NamedTuple):
-    """A part of the value, copied before, with its schema.
-
-    `made_by` are the schemas whose defaults the part lies in, as a default that holds itself would never end.
-    """
-
-    part: Any
-    node: _Node
-    made_by: tuple[_Node, ...] = ()
-
-
-class _Filling:
-    """One value that is being filled."""
-
-    def __init__(self) -> None:
-        self._room = MAX_FILLED_BYTES
-        self._pending: list[_Task] = []
-
-    def fill(self, value: dict[str, Any], root: _Node) -> None:
-        self._pending.append(_Task(value, root))
-        while self._pending:
-            task = self._pending.pop()
-            forms = [node for node in task.node.chain() if node.matters]
-            if isinstance(task.part, list):
-                items = next((node.items for node in forms if node.items is not None), None)
-                if items is None or not items.matters:
-                    continue
-                for index, item in enumerate(task.part):
-                    if isinstance(item, dict | list):
-                        task.part[index] = copy = item.copy()
-                        self._pending.append(_Task(copy, items, task.made_by))
-            else:
-                made: set[str] = set()
-                copied: set[str] = set()
-                for node in forms:
-                    self._fill_object(task, node, made, copied)
-
-    def _fill_object(self, task: _Task, node: _Node, made: set[str], copied: set[str]) -> None:
-        part = task.part
-        for name, default in node.filled.items():
-            if name not in part:
-                self._room -= len(name) + len(default)
-                if self._room < 0:
-                    raise TooManyDefaults(f"the defaults make more than {MAX_FILLED_BYTES:,} bytes")
-                part[name] = msgspec.json.decode(default)
-                made.add(name)
-        # The shorter of the two is walked, so that neither a large schema nor a large value costs time for
-        # the other.
-        for name in list(part) if len(part) < len(node.inner) else node.inner:
-            inner, below = node.inner.get(name), part.get(name)
-            if inner is None or not inner.matters or not isinstance(below, dict | list):
-                continue
-            if name in made:
-                if inner not in task.made_by:
-                    self._pending.append(_Task(below, inner, (*task.made_by, inner)))
-                continue
-            if name not in copied:
-                part[name] = below = below.copy()
-                copied.add(name)
-            self._pending.append(_Task(below, inner, task.made_by))
-
-
 def fill_defaults(value: dict[str, Any], schema: Schema) -> dict[str, Any]:
     """The value with the schema's defaults for its missing members; given members always stand.
 
     A default that is an object is filled like a given one; a missing object without a default stays missing.
     The value itself stays as it is. Raises TooManyDefaults.
     """
-    root = _compiled(msgspec.json.encode(schema))
-    filled = dict(value)
-    _Filling().fill(filled, root)
+    filled, room = dict(value), MAX_FILLED_BYTES
+    # Parts of the value, copied before, each with its schema, and with the schemas whose defaults it lies in:
+    # a default that holds itself would never end.
+    pending: list[tuple[Any, _Node, tuple[_Node, ...]]] = [
+        (filled, _compiled(msgspec.json.encode(schema)), ())
+    ]
+    while pending:
+        part, node, made_by = pending.pop()
+        forms = [form for form in node.chain() if form.matters]
+        if isinstance(part, list):
+            items = next((form.items for form in forms if form.items is not None), None)
+            if items is not None and items.matters:
+                for index, item in enumerate(part):
+                    if isinstance(item, dict | list):
+                        part[index] = copy = item.copy()
+                        pending.append((copy, items, made_by))
+            continue
+        made: set[str] = set()
+        copied: set[str] = set()
+        for form in forms:
+            for name, default in form.filled.items():
+                if name not in part:
+                    room -= len(name) + len(default)
+                    if room < 0:
+                        raise TooManyDefaults(f"the defaults make more than {MAX_FILLED_BYTES:,} bytes")
+                    part[name] = msgspec.json.decode(default)
+                    made.add(name)
+            # The shorter of the two is walked, so that neither a large schema nor a large value costs time
+            # for the other.
+            for name in list(part) if len(part) < len(form.inner) else form.inner:
+                inner, below = form.inner.get(name), part.get(name)
+                if inner is None or not inner.matters or not isinstance(below, dict | list):
+                    continue
+                if name in made:
+                    if inner not in made_by:
+                        pending.append((below, inner, (*made_by, inner)))
+                    continue
+                if name not in copied:
+                    part[name] = below = below.copy()
+                    copied.add(name)
+                pending.append((below, inner, made_by))
     return filled
 
 
@@ -152,13 +128,7 @@ def _compile(encoded: bytes) -> _Node:
             # A reference by a name (`$anchor`) is left to the validator.
             with suppress(LookupError):
                 node.refers_to = node_of(target(schema, reference))
-    _weigh(list(nodes.values()))
-    return root
-
-
-def _weigh(nodes: list[_Node]) -> None:
-    """Marks the schemas that have defaults in or below them, so that no other part is walked."""
-    for node in nodes:
+    for node in nodes.values():
         for name, inner in node.inner.items():
             default = next((form.default for form in inner.chain() if form.default is not None), None)
             if default is not None:
@@ -166,12 +136,14 @@ def _weigh(nodes: list[_Node]) -> None:
         for used in (*node.inner.values(), node.items, node.refers_to):
             if used is not None:
                 used.used_by.append(node)
-    pending = [node for node in nodes if node.filled]
-    while pending:
-        node = pending.pop()
+    # Those that have defaults in or below them matter: no other part of a value is walked.
+    mattering = [node for node in nodes.values() if node.filled]
+    while mattering:
+        node = mattering.pop()
         if not node.matters:
             node.matters = True
-            pending += node.used_by
+            mattering += node.used_by
+    return root
 
 
 _compiled = ByteCache(_compile, times=60, share=0.09)
