@@ -1,7 +1,6 @@
 """Strikes known secrets from texts, in every form in which they may stand there, and from JSON values."""
 
 import base64
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus
@@ -15,19 +14,13 @@ T = TypeVar("T")
 _SHORTEST_ENCODED = 8
 """Characters of a secret whose encodings are looked for, and of an encoding that is long enough to tell."""
 
-_LONGEST_REMEMBERED = 100
-"""Characters of a secret whose forms are remembered: keys of providers, and most passwords."""
-
 
 def strike_known(value: T, secrets: Iterable[str], mark: str) -> T:
     """A copy of a JSON value, or of a text, without the secrets; keys stay.
 
     They are found plain, quoted, escaped, reversed, in Base64 or hexadecimal, in upper or lower case.
     """
-    forms: set[str] = set()
-    for secret in secrets:
-        written = _remembered(secret) if len(secret) <= _LONGEST_REMEMBERED else _forms_of(secret)
-        forms |= set(map(lowered, written))
+    forms = {lowered(form) for secret in secrets for form in _forms_of(secret)}
 
     def found(text: str) -> list[Span]:
         low = lowered(text)
@@ -41,7 +34,7 @@ def strike_known(value: T, secrets: Iterable[str], mark: str) -> T:
     return changed
 
 
-def _forms_of(secret: str) -> frozenset[str]:
+def _forms_of(secret: str) -> set[str]:
     """The secret as texts may have it. Of a short one only how it is quoted: others would be everywhere.
 
     All forms together are thirty times as long as the secret.
@@ -61,10 +54,7 @@ def _forms_of(secret: str) -> frozenset[str]:
             encoded |= {quote(plain), base64.b32encode(data).decode().rstrip("=")}
             encoded |= {form for ahead in range(3) for form in _base64(data, ahead)}
             forms |= {form for form in encoded if len(form) >= _SHORTEST_ENCODED}
-    return frozenset(forms)
-
-
-_remembered = functools.lru_cache(maxsize=1024)(_forms_of)
+    return forms
 
 
 def _base64(data: bytes, ahead: int) -> set[str]:
