@@ -32,7 +32,7 @@ async def test_the_usual_request_and_answer_start_no_process() -> None:
         assert changed.steps[0].prompt == "y"  # type: ignore[union-attr]
         assert await checks.problems({"n": "x"}, {"properties": {"n": {"type": "integer"}}}, size_bytes=9)
         assert await checks.smallest({"type": "object"}) == {}
-        assert not checks.processes
+        assert checks.forker.pid is None
 
 
 @pytest.mark.parametrize("inputs", [{"n": 1}, {"n": "x"}, {"next": {"n": "x"}}, {}])

@@ -52,14 +52,9 @@ class WorkerPool:
         self._memory_setting = memory_setting
         self._turns = FairTurns(Shares(slots, most=most or slots, most_each=most_each))
         self.forker = Forker(function, what=what, memory_limit_bytes=memory_limit_bytes, nice=nice)
-        self._busy: set[WorkerProcess] = set()
+        self.busy: set[WorkerProcess] = set()
         self.idle: list[tuple[int, WorkerProcess]] = []
         """Processes, each with the `owner` that it has served."""
-
-    @property
-    def processes(self) -> list[WorkerProcess]:
-        """All that were started and not closed."""
-        return [*self._busy, *(process for _, process in self.idle)]
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,7 +64,7 @@ class WorkerPool:
 
     async def aclose(self) -> None:
         """Ends the processes, and with them what is still asked."""
-        for process in self._busy:
+        for process in self.busy:
             process.kill()
         while self.idle:
             self.idle.pop()[1].close()
@@ -120,11 +115,11 @@ class WorkerPool:
             if process is not None:
                 process.close()
             process = await self.forker.open()
-        self._busy.add(process)
+        self.busy.add(process)
         try:
             return await process.exchange(message, limit_ms=limit_ms)
         finally:
-            self._busy.discard(process)
+            self.busy.discard(process)
             if not process.is_closed:
                 self.idle.append((owner, process))
             if len(self.idle) > IDLE_KEPT:
