@@ -12,9 +12,9 @@ from runglass.flows.schemas.schema import (
     QUICK_WORK,
     Unproved,
     compile_schema,
-    errors_in,
-    mistakes,
+    findings_in,
     prove_quick,
+    sentence,
 )
 from tests.flows import doubling
 
@@ -26,7 +26,7 @@ def doubled(times: int) -> dict[str, Any]:
 
 
 def test_references_that_double_each_time_are_refused() -> None:
-    assert mistakes({}, doubled(8)) == []
+    assert list(findings_in({}, doubled(8))) == []
     for times in (14, 500):
         with pytest.raises(ValueError, match=f"more than {MAX_REFERENCES:,} references"):
             compile_schema(doubled(times))
@@ -34,9 +34,8 @@ def test_references_that_double_each_time_are_refused() -> None:
 
 def test_references_that_lead_back_are_fine() -> None:
     tree = {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}, "additionalProperties": False}
-    assert mistakes({"left": {"right": {}}}, tree) == []
-    assert mistakes({"left": {"x": 1}}, tree) == ["`left.x`: unknown field 'x'"]
-    assert len(mistakes({str(number): 1 for number in range(9)}, tree)) == 5, "the first five are told"
+    assert list(findings_in({"left": {"right": {}}}, tree)) == []
+    assert list(map(sentence, findings_in({"left": {"x": 1}}, tree))) == ["`left.x`: unknown field 'x'"]
 
 
 def test_a_reference_leads_to_its_place() -> None:
@@ -174,7 +173,7 @@ def test_lists_of_unique_items_are_quick_as_long_as_they_are_short() -> None:
     prove_quick(schema, size_bytes=4_000)
     prove_quick({"uniqueItems": False}, size_bytes=100_000)
     with pytest.raises(Unproved):
-        errors_in({"ids": list(range(2**63, 2**63 + 1_000))}, schema, quick_bytes=20_000)
+        findings_in({"ids": list(range(2**63, 2**63 + 1_000))}, schema, quick_bytes=20_000)
     with pytest.raises(Unproved):
         prove_quick({"allOf": [{"$ref": "#/$defs/a"}] * 50, "$defs": {"a": schema}}, size_bytes=4_000)
 
@@ -182,11 +181,11 @@ def test_lists_of_unique_items_are_quick_as_long_as_they_are_short() -> None:
 def test_a_value_with_too_many_mistakes_is_left_to_a_process() -> None:
     schema, value = {"items": {"type": "string"}}, list(range(3000))
     with pytest.raises(Unproved):
-        errors_in(value, schema, quick_bytes=3 * len(value))
-    assert len(list(errors_in(value[:3], schema, quick_bytes=9))) == 3
+        findings_in(value, schema, quick_bytes=3 * len(value))
+    assert len(list(findings_in(value[:3], schema, quick_bytes=9))) == 3
     # In a process every mistake is found, up to a number from which on the first does.
-    assert len(list(errors_in(value, schema))) == 3000
-    assert len(list(errors_in(value * 100, schema))) == 1
+    assert len(list(findings_in(value, schema))) == 3000
+    assert len(list(findings_in(value * 100, schema))) == 1
 
 
 PLACE = {"type": "object", "properties": {"city": {"default": "Oslo"}, "zip": {"type": "string"}}}

@@ -29,7 +29,7 @@ from runglass.flows.flow import (
 from runglass.flows.models import OFFLINE_MODEL, SettingRules, provider_missing
 from runglass.flows.parser import flow_rules
 from runglass.flows.schemas.defaults import TooManyDefaults, fill_defaults
-from runglass.flows.schemas.schema import errors_in, explain, sentence
+from runglass.flows.schemas.schema import findings_in, sentence
 from runglass.support.safe_text import suggestion
 
 MAX_MISTAKES = 10
@@ -135,14 +135,13 @@ def with_defaults(flow: Flow, inputs: dict[str, Any]) -> dict[str, Any]:
 def check_inputs(flow: Flow, inputs: dict[str, Any], *, quick_bytes: int | None = None) -> None:
     """Raises INVALID_REQUEST, naming the fields, where a run's inputs do not fit the flow's `inputs`.
 
-    With `quick_bytes`, about the size of the inputs as JSON, raises Unproved like `schemas.errors_in`.
+    With `quick_bytes`, about the size of the inputs as JSON, raises Unproved like `schemas.findings_in`.
     """
     if flow.inputs is None:
         return
     found = (
         finding._replace(path=(() if finding.path[:1] == ("message",) else ("parameters",)) + finding.path)
-        for error in errors_in(inputs, flow.inputs, quick_bytes=quick_bytes)
-        for finding in explain(error, flow.inputs)
+        for finding in findings_in(inputs, flow.inputs, quick_bytes=quick_bytes)
     )
     if mistakes := list(islice(found, MAX_MISTAKES + 1)):
         _refuse(mistakes)

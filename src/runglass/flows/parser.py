@@ -24,9 +24,9 @@ from runglass.flows.schemas.schema import (
     Schema,
     any_of,
     compile_schema,
-    errors_in,
     expected,
     explain,
+    findings_in,
 )
 from runglass.flows.syntax import (
     findings_within,
@@ -56,7 +56,7 @@ def _json_schema(schema: Any, path: Path, *, limit_bytes: int) -> Iterator[Findi
         return
     found = []
     if "$schema" not in schema:
-        found = [finding for error in errors_in(schema, _META) for finding in explain(error)]
+        found = list(findings_in(schema, _META))
     if not found:
         try:
             compile_schema(schema)

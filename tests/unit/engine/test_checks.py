@@ -31,6 +31,9 @@ async def test_the_usual_request_and_answer_start_no_process() -> None:
         assert inputs == {"n": 1}
         assert changed.steps[0].prompt == "y"  # type: ignore[union-attr]
         assert await checks.problems({"n": "x"}, {"properties": {"n": {"type": "integer"}}}, size_bytes=9)
+        many = {str(number): 1 for number in range(9)}
+        told = await checks.problems(many, {"additionalProperties": {"type": "null"}}, size_bytes=60)
+        assert len(told) == 5, "the first five are told"
         assert await checks.smallest({"type": "object"}) == {}
         assert checks.forker.pid is None
 

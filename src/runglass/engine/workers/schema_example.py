@@ -9,6 +9,7 @@ that also checks real models. Knows no model.
 from collections.abc import Mapping
 from contextlib import suppress
 from decimal import ROUND_CEILING, Decimal
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
@@ -16,8 +17,10 @@ import msgspec
 
 from runglass.errors import StepFailure
 from runglass.flows.schemas.cost import target
-from runglass.flows.schemas.schema import Schema, Unproved, mistakes, prove_quick
+from runglass.flows.schemas.schema import Schema, Unproved, findings_in, prove_quick, sentence
 from runglass.support.byte_cache import ByteCache
+
+_MOST_SENTENCES = 5
 
 
 def schema_problems(value: Any, schema: dict[str, Any], *, quick_bytes: int | None = None) -> list[str]:
@@ -27,7 +30,8 @@ def schema_problems(value: Any, schema: dict[str, Any], *, quick_bytes: int | No
     `quick_bytes`, the size of the value as JSON, raises Unproved where it may take longer than milliseconds.
     """
     try:
-        return mistakes(value, schema, quick_bytes=quick_bytes)
+        found = findings_in(value, schema, quick_bytes=quick_bytes)
+        return [sentence(finding) for finding in islice(found, _MOST_SENTENCES)]
     except (ValueError, jsonschema_rs.ReferencingError) as problem:
         raise StepFailure(
             "INVALID_INPUT", f"not a usable JSON Schema: {str(problem)[:500]}", may_retry=False

@@ -4,13 +4,11 @@ Flow files, the inputs of a run and the answers of models are judged by schemas;
 mistake reads the same wherever it is found. Must not know what a schema is for.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jsonschema_rs
 import msgspec
-from jsonschema_rs import ValidationError
 from jsonschema_rs import ValidationErrorKind as Kind
 
 from runglass.flows.diagnostics import Finding, path_text, shown
@@ -35,8 +33,6 @@ QUICK_COMPARED = 16_000_000
 QUICK_ERRORS = 1_500
 MAX_ERRORS = 200_000
 """Rules times parts of a value, each of which may be an error of 20 µs."""
-
-MAX_SENTENCES = 5
 
 Schema = dict[str, Any]
 
@@ -102,8 +98,8 @@ def _proved_cost(encoded: bytes, size_bytes: int) -> Cost:
     return cost
 
 
-def errors_in(value: Any, schema: Schema, *, quick_bytes: int | None = None) -> Iterable[ValidationError]:
-    """The errors of the validator; with `quick_bytes`, the value's size, only where that is proved quick.
+def findings_in(value: Any, schema: Schema, *, quick_bytes: int | None = None) -> Iterator[Finding]:
+    """The mistakes of the value; with `quick_bytes`, its size as JSON, only where that is proved quick.
 
     A large value with many rules gets only its first mistake: an error takes a hundred times as long as a
     pass. Raises ValueError like `compile_schema`, and Unproved.
@@ -112,17 +108,18 @@ def errors_in(value: Any, schema: Schema, *, quick_bytes: int | None = None) -> 
     cost = None if quick_bytes is None else _proved_cost(encoded, quick_bytes)
     compiled = _compiled(encoded)
     if compiled.validator.is_valid(value):
-        return ()
+        return iter(())
     rules, few = (cost or compiled.cost).rules, QUICK_ERRORS if cost is not None else MAX_ERRORS
     if rules * _count(value, most=few // max(rules, 1) + 1) <= few:
-        return compiled.validator.iter_errors(value)
+        errors = compiled.validator.iter_errors(value)
+        return (finding for error in errors for finding in explain(error, schema))
     if cost is not None:
         raise Unproved
     try:
         compiled.validator.validate(value)
     except jsonschema_rs.ValidationError as error:
-        return (error,)
-    return ()
+        return explain(error, schema)
+    return iter(())
 
 
 def _count(value: Any, *, most: int) -> int:
@@ -137,13 +134,6 @@ def _count(value: Any, *, most: int) -> int:
         elif isinstance(part, list):
             pending += part
     return count
-
-
-def mistakes(value: Any, schema: Schema, *, quick_bytes: int | None = None) -> list[str]:
-    """The mistakes of the value, each with its path, in a few sentences. Raises like `errors_in`."""
-    errors = errors_in(value, schema, quick_bytes=quick_bytes)
-    found = (finding for error in errors for finding in explain(error, schema))
-    return [sentence(finding) for finding in islice(found, MAX_SENTENCES)]
 
 
 def sentence(finding: Finding) -> str:
