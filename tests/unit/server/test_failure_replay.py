@@ -34,12 +34,11 @@ def test_a_failure_is_forgotten_after_its_time() -> None:
     assert found.take(call(1)) is not None
     clock.set_back(-0.01)
     assert found.take(call(1)) is None
-    assert len(found) == 1
     # Another failure of the same call counts from then on.
     found.keep(call(2), failure("new"), stays=False)
     clock.set_back(-(WITHIN_S - 0.01))
     assert found.take(call(2)) == answer(failure("new"))
-    assert not found
+    assert found.take(call(2)) is None
 
 
 def test_failures_of_another_project_push_out_none() -> None:
@@ -53,15 +52,17 @@ def test_failures_of_another_project_push_out_none() -> None:
 
 def test_the_oldest_go_where_there_are_too_many_or_too_large_ones() -> None:
     found = FailureReplay(clock=VirtualClock().monotonic_s)
-    for number in range(idempotency.MAX_ANSWERS + 5):
-        found.keep(call(number), failure(), stays=False)
-    assert len(found) == idempotency.MAX_ANSWERS
+    last = idempotency.MAX_ANSWERS + 4
+    for number in range(last + 1):
+        found.keep(call(number), failure(), stays=True)
     assert found.take(call(4)) is None
     assert found.take(call(5)) is not None
-    found.keep(call(-1), large(idempotency.MAX_BYTES - 2 * len(error_body(failure()))), stays=False)
-    assert len(found) == 3
-    found.keep(call(-1), failure("y"), stays=False)
-    found.keep(call(-2), large(idempotency.MAX_BYTES + 1), stays=False)
-    assert not found
-    found.keep(call(-3), failure(), stays=False)
-    assert len(found) == 1
+    found.keep(call(-1), large(idempotency.MAX_BYTES - 2 * len(error_body(failure()))), stays=True)
+    assert found.take(call(last - 2)) is None
+    assert found.take(call(last - 1)) is not None
+    found.keep(call(-1), failure("y"), stays=True)
+    assert found.take(call(last - 1)) is not None
+    found.keep(call(-2), large(idempotency.MAX_BYTES + 1), stays=True)
+    assert [found.take(call(number)) for number in (last, -1, -2)] == [None] * 3
+    found.keep(call(-3), failure(), stays=True)
+    assert found.take(call(-3)) is not None

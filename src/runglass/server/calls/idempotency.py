@@ -57,10 +57,6 @@ class FailureReplay:
         self._clock = clock
         self._failed: dict[int, OrderedDict[CallFingerprint, _Kept]] = {}
 
-    def __len__(self) -> int:
-        """How many failures are remembered."""
-        return sum(map(len, self._failed.values()))
-
     def keep(self, call: CallFingerprint, error: APIError, *, stays: bool) -> None:
         """Keeps a failure that clients repeat their call after. If its project has too many, the oldest go.
 
