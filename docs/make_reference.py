@@ -21,7 +21,6 @@ from runglass.config.settings import Price, Settings
 from runglass.engine.steps import attempt_runner
 from runglass.engine.workers import code_transform, sandbox, template_worker
 from runglass.errors import CODES, STEP_CODES, exception_for
-from runglass.flows import file as flow_file
 from runglass.flows import parser as flow_parser
 from runglass.flows.schemas import defaults
 from runglass.log.events import KnownEvent
@@ -222,7 +221,7 @@ def limits() -> list[tuple[str, str, str]]:
             "`UNAVAILABLE`",
         ),
         ("snapshot", f"`snapshot_limit_bytes`: {bytes_of(shown.snapshot_limit_bytes)}", "cut, `truncated`"),
-        ("flow file", f"{flow_file.MAX_CHARACTERS:,} characters", "an error in the file"),
+        ("flow file", f"{shown.flow_limit_bytes:,} characters", "an error in the file"),
         ("steps of a flow", f"{flow_parser.MAX_STEPS:,}", "an error in the file"),
         ("nesting of steps", f"{flow_parser.MAX_NESTING} levels", "an error in the file"),
         ("reported errors of a flow file", f"{flow_parser.MAX_PROBLEMS:,}", "the first of them"),

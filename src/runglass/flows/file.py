@@ -19,9 +19,6 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from runglass.errors import FlowFileError, Problem
 from runglass.flows.diagnostics import Finding, Path, path_text, shown
 
-MAX_CHARACTERS = 1 << 20
-"""The YAML scanner is quadratic in the length of some tokens; a mebibyte keeps the worst file at seconds."""
-
 MAX_DEPTH = 150
 MAX_ALIASED_VALUES = 100_000
 
@@ -160,10 +157,11 @@ class Document:
         raise FlowFileError([Problem(message, "", *_line_column(node))], file=self.file)
 
 
-def read_document(
-    text: str | bytes, *, file: str = "<flow>", limit_characters: int = MAX_CHARACTERS
-) -> Document:
-    """The text as data. Raises FlowFileError for one that is not UTF-8, not YAML, too large or too deep."""
+def read_document(text: str | bytes, *, file: str, limit_characters: int) -> Document:
+    """The text as data. Raises FlowFileError for one that is not UTF-8, not YAML, too large or too deep.
+
+    The YAML scanner is quadratic in the length of some tokens; a mebibyte keeps the worst file at seconds.
+    """
     too_large = f"the file is larger than {limit_characters:,} characters (setting flow_limit_bytes)"
     # No character takes more bytes. Whoever read no further may have cut one in two.
     if len(text) > 4 * limit_characters:
