@@ -64,22 +64,7 @@ def _base64(data: bytes, ahead: int) -> set[str]:
     return {sure, sure.replace("+", "-").replace("/", "_"), sure[::-1]}
 
 
-def longest_text(value: Any) -> int:
-    """Characters of the longest text in a JSON value."""
-    longest = 0
-    pending = [value]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, str):
-            longest = max(longest, len(part))
-        elif isinstance(part, dict):
-            pending += part.values()
-        elif isinstance(part, list):
-            pending += part
-    return longest
-
-
-def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+def with_texts(value: Any, change: Callable[[str], object]) -> Any:
     """A copy of a JSON value with each text changed; keys stay."""
     if isinstance(value, str):
         return change(value)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from runglass.redact.known import longest_text, strike_known, with_texts
+from runglass.redact.known import strike_known, with_texts
 from runglass.redact.names import Names, hides
 from runglass.redact.own_patterns import OwnPatterns
 from runglass.redact.patterns import find_numbers, find_tokens, is_card
@@ -168,7 +168,9 @@ class Redactor:
 
         For more than a thousand secrets the texts go whole: to look for each of them would take too long.
         """
-        longest = longest_text(value)
+        lengths = [0]
+        with_texts(value, lambda text: lengths.append(len(text)))
+        longest = max(lengths)
         # No form of a secret is shorter than it is: a document under a telling key need not be looked for.
         known = {secret for secret in secrets if len(secret) <= longest}
         if len(known) > _MOST_STRUCK:
