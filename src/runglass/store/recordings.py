@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from uuid_utils import uuid7
 
 from runglass.errors import StoreError
-from runglass.store.catalog_records import FLOW, NOT_DELETED, flow_of
+from runglass.store.catalog import FLOW, NOT_DELETED, flow_of
 from runglass.store.records import FlowRecord, NewRecording, RecordedTrace, RunRecord
 from runglass.store.run_tables import OF_TRACE, RUN, run_of
 from runglass.store.statements import (

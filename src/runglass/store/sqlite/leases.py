@@ -11,7 +11,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from runglass.log.money import ZERO, add_usd
-from runglass.store.catalog_records import project_of
+from runglass.store.catalog import project_of
 from runglass.store.leases import (
     CLAIM,
     DEAD,
