@@ -24,7 +24,6 @@ from runglass.store.records import (
     FlowVersion,
     Project,
     Retention,
-    RetentionOfFlow,
 )
 from runglass.store.statements import Steps, as_bytes, as_int, done, every, fetch, one
 from runglass.support.logs import project_names
@@ -133,14 +132,15 @@ class Catalog(Keys, Audit):
         columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
         await self._write(change_project(project_id, by, "project.retention", **columns))
 
-    async def retentions(self) -> list[RetentionOfFlow]:
-        """The retention of each flow's runs, set by the flow or else by its project."""
+    async def retentions(self) -> dict[str, Retention]:
+        """The retention of each flow's runs, by its id, set by the flow or else by its project."""
         sql = (
             "SELECT flow.id, coalesce(flow.retention_days, project.retention_days),"
             " coalesce(flow.content_retention_days, project.content_retention_days)"
             " FROM flow JOIN project ON project.id = project_id"
         )
-        return await self._read(every(lambda row: RetentionOfFlow(row[0], Retention(row[1], row[2])), sql))
+        rows = await self._read(fetch(sql))
+        return {flow_id: Retention(*days) for flow_id, *days in rows}
 
     async def put_draft(
         self,

@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 
 from runglass.errors import StoreError
 from runglass.store.catalog import FLOW, NOT_DELETED, flow_of
-from runglass.store.records import FlowRecord, NewRecording, RecordedTrace, RunRecord
+from runglass.store.records import FlowRecord, NewRecording, RunRecord
 from runglass.store.run_tables import OF_TRACE, RUN, run_of
 from runglass.store.statements import (
     ForEach,
@@ -81,22 +81,19 @@ class RecordedTraces(StorePart):
         found = await self._look_up(one(flow_of, by_slug, project_id=project_id, slug=slug))
         return found if found is not None and found.recorded else await self._write(work)
 
-    async def recorded_traces(self, project_id: int, trace_ids: Sequence[str]) -> dict[str, RecordedTrace]:
-        """Those of the traces that the project has or had, each with its newest run."""
+    async def recorded_traces(self, project_id: int, trace_ids: Sequence[str]) -> dict[str, RunRecord | None]:
+        """The newest run of each of the traces that the project has or had; None where that was deleted."""
         parts = (
             "SELECT trace_id, run_no FROM recorded_trace WHERE project_id = :project_id"
             " AND trace_id = ANY (:trace_ids) ORDER BY part"
         )
 
-        def work() -> Steps[dict[str, RecordedTrace]]:
+        def work() -> Steps[dict[str, RunRecord | None]]:
             found = dict((yield fetch(parts, project_id=project_id, trace_ids=list(trace_ids))))
             sql = f"{RUN} WHERE no = ANY (:runs)"
             rows = yield every(run_of, sql, runs=[no for no in found.values() if no is not None])
             runs = {run.no: run for run in rows}
-            return {
-                trace_id: RecordedTrace(runs.get(no), deleted=no not in runs)
-                for trace_id, no in found.items()
-            }
+            return {trace_id: runs.get(no) for trace_id, no in found.items()}
 
         return await self._read_at_one_moment(work)
 
