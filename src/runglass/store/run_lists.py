@@ -11,8 +11,18 @@ from functools import partial
 from typing import Any
 
 from runglass.store.query_condition import SearchSql, condition_of
-from runglass.store.query_index import Source, count, next_rows, oldest, piece, source_of
-from runglass.store.query_search import Look, SearchedTexts, SearchLimits, bounds_of
+from runglass.store.query_index import (
+    Look,
+    SearchedTexts,
+    SearchLimits,
+    Source,
+    bounds_of,
+    count,
+    next_rows,
+    oldest,
+    piece,
+    source_of,
+)
 from runglass.store.records import ChangedRun, FoundRuns, ListPosition, RunCounts, RunListing
 from runglass.store.statements import Ask, Steps, StorePart, as_int, every, fetch, one
 from runglass.wire.query import FIXED, TOLD_LATER, RunQuery, Term, created_ms, first_id
