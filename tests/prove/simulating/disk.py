@@ -93,7 +93,7 @@ class Disk:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.connection.deserialize(_empty())
 
-    def refuses(self, job: WorkItem[Work[Any]]) -> bool:
+    def refuses(self, job: WorkItem) -> bool:
         """Whether the disk fails where this is to be written."""
         match self.mood:
             case "full" | "gone":
@@ -121,8 +121,8 @@ class Inline(Connections):
         self._dies_in = dies_in
         self._dies_before = dies_before
         self._end = die
-        self._waiting: list[WorkItem[Work[Any]]] = []
-        self._unanswered: list[WorkItem[Work[Any]]] = []
+        self._waiting: list[WorkItem] = []
+        self._unanswered: list[WorkItem] = []
         self._severed = False
 
     async def open(self) -> None:
@@ -200,7 +200,7 @@ class Inline(Connections):
         else:
             resolve(outcomes)
 
-    def _die(self, unanswered: list[WorkItem[Work[Any]]]) -> None:
+    def _die(self, unanswered: list[WorkItem]) -> None:
         self._unanswered = unanswered
         self._end()
 
