@@ -7,7 +7,7 @@ from uuid import NAMESPACE_URL, uuid5
 import msgspec
 import pytest
 
-from runglass.errors import ImportConflict
+from runglass.errors import ImportConflict, StoreError
 from runglass.store.base import Store
 from runglass.store.imports import ImportedFlow
 from runglass.store.records import FlowRecord, NewRecording, RunRecord
@@ -52,6 +52,10 @@ async def test_a_slug_is_executable_or_recorded(store: Store) -> None:
     await store.put_draft(project.id, "bot", name=None, capture=None, source=b"{}")
     assert (await store.recorded_flow(project.id, "bot", most=10)).slug == "otel-bot"
     assert not there(await store.find_flow(project.id, "bot")).recorded
+    for slug in ("otel", "otel-otel"):
+        await store.put_draft(project.id, slug, name=None, capture=None, source=b"{}")
+    with pytest.raises(StoreError, match="the flows otel, otel-otel of project"):
+        await store.recorded_flow(project.id, "another", most=1)
 
 
 async def test_a_recorded_run_waits_for_no_process(store: Store) -> None:

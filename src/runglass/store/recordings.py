@@ -54,16 +54,15 @@ class RecordedTraces(StorePart):
         count += f" AND {NOT_DELETED}"
 
         def work() -> Steps[FlowRecord]:
-            names = [slug, f"otel-{slug}"[:LONGEST_SLUG]]
             # Those behind are made even where there is no room for more.
             last = [DEFAULT_SLUG, f"otel-{DEFAULT_SLUG}"]
-            while names or last:
-                has_room = bool(names)
-                name = names.pop(0) if names else last.pop(0)
+            names = [slug, f"otel-{slug}"[:LONGEST_SLUG], *last]
+            while names:
+                name = names.pop(0)
                 flow: FlowRecord | None = yield one(flow_of, by_slug, project_id=project_id, slug=name)
                 if flow is None:
-                    if has_room and (yield one(as_int, count, project_id=project_id)) >= most:
-                        names = []
+                    if len(names) >= len(last) and (yield one(as_int, count, project_id=project_id)) >= most:
+                        names = [*last]
                         continue
                     yield done(
                         "INSERT INTO flow (id, project_id, slug, updated_at, recorded)"
