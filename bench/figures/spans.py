@@ -80,5 +80,5 @@ async def _stored(folder: Path, traces: list[str]) -> int:
     """How many spans of these traces can be read."""
     async with open_store(Settings(data=folder)) as store:
         project = await store.ensure_project(flows.ORG, flows.PROJECT)
-        runs = [trace.run for trace in (await store.recorded_traces(project.id, traces)).values()]
+        runs = (await store.recorded_traces(project.id, traces)).values()
         return sum([await store.last_position(run.no) for run in runs if run is not None])

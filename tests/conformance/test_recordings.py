@@ -7,10 +7,10 @@ from uuid import NAMESPACE_URL, uuid5
 import msgspec
 import pytest
 
-from runglass.errors import ImportConflict
+from runglass.errors import ImportConflict, StoreError
 from runglass.store.base import Store
 from runglass.store.imports import ImportedFlow
-from runglass.store.records import FlowRecord, NewRecording, RecordedTrace, RunRecord
+from runglass.store.records import FlowRecord, NewRecording, RunRecord
 from runglass.support.clock import iso
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery, first_id
@@ -42,9 +42,9 @@ async def end(store: Store, run: RunRecord, *, at: str = NOON) -> None:
     await store.append(batch(run, 1, b"{}", status="completed", ended_at=at))
 
 
-async def newest(store: Store, trace_id: str = TRACE) -> RecordedTrace | None:
+async def newest(store: Store, trace_id: str = TRACE) -> dict[str, RunRecord | None]:
     flow = await otel(store)
-    return (await store.recorded_traces(flow.project_id, [trace_id, "f" * 32])).get(trace_id)
+    return await store.recorded_traces(flow.project_id, [trace_id, "f" * 32])
 
 
 async def test_a_slug_is_executable_or_recorded(store: Store) -> None:
@@ -52,6 +52,10 @@ async def test_a_slug_is_executable_or_recorded(store: Store) -> None:
     await store.put_draft(project.id, "bot", name=None, capture=None, source=b"{}")
     assert (await store.recorded_flow(project.id, "bot", most=10)).slug == "otel-bot"
     assert not there(await store.find_flow(project.id, "bot")).recorded
+    for slug in ("otel", "otel-otel"):
+        await store.put_draft(project.id, slug, name=None, capture=None, source=b"{}")
+    with pytest.raises(StoreError, match="the flows otel, otel-otel of project"):
+        await store.recorded_flow(project.id, "another", most=1)
 
 
 async def test_a_recorded_run_waits_for_no_process(store: Store) -> None:
@@ -97,16 +101,16 @@ async def test_a_deleted_run_leaves_a_tombstone_for_a_month(store: Store) -> Non
     await store.append(batch(run, 0, b"{}"))
     # One that goes on is deleted as it is: no process has it that could end it.
     assert await store.purge_runs([run.no], by=SERVER) == 1
-    assert await newest(store) == RecordedTrace(None, deleted=True)
+    assert await newest(store) == {TRACE: None}
     flow = await otel(store)
     assert await store.create_recording(recording(flow, "run-2")) is None
     assert await store.create_recording(recording(flow, "run-2", continues=run.id)) is None
 
     soon, month = (iso(store.clock.now() + timedelta(days=days)) for days in (29, 31))
     assert await store.due_recordings(now=soon, limit=9) == []
-    assert await newest(store) is not None
+    assert await newest(store) == {TRACE: None}
     assert await store.due_recordings(now=month, limit=9) == []
-    assert await newest(store) is None
+    assert await newest(store) == {}
     await record(store, "run-2")
 
 
@@ -117,9 +121,9 @@ async def test_the_newest_part_says_whether_a_trace_is_deleted(store: Store) -> 
     third = recording(await otel(store), "run-3", continues="run-1")
     assert await store.create_recording(third) is None, "another one is the newest by now"
     await store.purge_runs([first.no])
-    assert await newest(store) == RecordedTrace(second)
+    assert await newest(store) == {TRACE: second}
     await store.purge_runs([second.no])
-    assert await newest(store) == RecordedTrace(None, deleted=True)
+    assert await newest(store) == {TRACE: None}
 
 
 async def test_plain_runs_are_found_by_their_end(store: Store) -> None:
@@ -136,10 +140,10 @@ async def test_plain_runs_are_found_by_their_end(store: Store) -> None:
 
     # Nobody asked for it: of so many no tombstone stays.
     await store.purge_runs(found)
-    assert await newest(store, "0" * 32) is None
+    assert await newest(store, "0" * 32) == {}
     assert await store.ended_plain_runs(project_id, before=hour, limit=9) == []
     await store.purge_runs([runs[2].no], by=SERVER)
-    assert await newest(store, "2" * 32) == RecordedTrace(None, deleted=True)
+    assert await newest(store, "2" * 32) == {"2" * 32: None}
 
 
 async def test_a_plain_run_is_shown_once_it_has_a_model_call(store: Store) -> None:
@@ -239,7 +243,7 @@ async def test_an_imported_run_has_its_trace(store: Store) -> None:
     await import_recorded(store)
     flow = there(await store.flow(FLOW))
     assert (flow.recorded, await store.versions(FLOW)) == (True, [])
-    assert there(await newest(store)).run == await store.run(RUN)
+    assert await newest(store) == {TRACE: await store.run(RUN)}
     # What comes later goes behind it.
     await record(store, continues=RUN)
 
@@ -247,7 +251,7 @@ async def test_an_imported_run_has_its_trace(store: Store) -> None:
 async def test_an_imported_run_takes_no_trace_from_a_live_one(store: Store) -> None:
     live = await record(store)
     await import_recorded(store, trigger_type="plain")
-    assert await newest(store) == RecordedTrace(live)
+    assert await newest(store) == {TRACE: live}
     # It is known for one that lists do not show.
     assert len(await store.ended_plain_runs(live.project_id, before="9999", limit=9)) == 1
 
@@ -256,7 +260,7 @@ async def test_an_imported_run_takes_no_trace_from_a_live_one(store: Store) -> N
 async def test_imported_runs_of_a_trace_are_in_the_order_of_time(store: Store, order: list[str]) -> None:
     for run_id in order:
         await import_recorded(store, id=run_id)
-    last = there(there(await newest(store)).run)
+    last = there((await newest(store))[TRACE])
     assert last.id == "part-3"
     earlier = await store.earlier_parts(last.no)
     assert [run.id for run in earlier] == ["part-1", "part-2"]
@@ -266,7 +270,7 @@ async def test_a_trace_that_was_deleted_is_back_with_an_import(store: Store) -> 
     run = await record(store)
     await store.purge_runs([run.no], by=SERVER)
     await import_recorded(store)
-    assert there(await newest(store)).run == await store.run(RUN)
+    assert await newest(store) == {TRACE: await store.run(RUN)}
 
 
 async def test_a_run_is_not_imported_into_a_flow_of_another_kind(store: Store) -> None:
@@ -274,4 +278,4 @@ async def test_a_run_is_not_imported_into_a_flow_of_another_kind(store: Store) -
     await import_run(store, project_id)
     with pytest.raises(ImportConflict, match="cannot be made in this project"):
         await import_recorded(store, id="other")
-    assert await newest(store) is None
+    assert await newest(store) == {}

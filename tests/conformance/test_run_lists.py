@@ -17,7 +17,7 @@ import pytest
 from runglass.log.events import FlowFailed, StepCompleted, encode_event
 from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
-from runglass.store.query_search import SearchLimits
+from runglass.store.query_index import SearchLimits
 from runglass.store.records import ListPosition, RunNumbers, StepRow
 from runglass.support.clock import iso_ms
 from runglass.wire.query import RunQuery, Term, first_id

@@ -25,7 +25,7 @@ from runglass.flows.schemas.defaults import fill_defaults
 from runglass.log.events import StepCompleted, StepStarted
 from runglass.redact import Redactor
 from runglass.store.postgres.store import PostgresStore
-from runglass.store.query_search import Look, SearchedTexts, SearchLimits
+from runglass.store.query_index import Look, SearchedTexts, SearchLimits
 from runglass.store.records import Checkpoint, ListPosition
 from runglass.store.sqlite.sql_helpers import SEARCH_SQL, perform
 from runglass.store.sqlite.store import SqliteStore

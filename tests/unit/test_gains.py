@@ -159,7 +159,7 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
     reads: list[object] = []
     writes: list[bytes] = []
 
-    def counted_put(lane: WorkerThreads[Any], work: Any) -> Any:
+    def counted_put(lane: WorkerThreads, work: Any) -> Any:
         if "writer" not in lane.name:
             reads.append(work)
         return put(lane, work)

@@ -1,4 +1,4 @@
-"""What carries wake-ups between processes, and the short text in which it carries those of some milliseconds.
+"""What carries wake-ups between processes, and how a subject is named between them.
 
 A carrier has one connection after the other, each until it is lost; it neither reconnects nor joins nor
 waits: `process_bus.py` does that for all kinds.
@@ -59,35 +59,3 @@ def key_of(subject: str) -> str:
     """What stands for the subject between processes."""
     digest = blake2b(subject.encode("utf-8", "surrogatepass"), digest_size=9).digest()
     return urlsafe_b64encode(digest).decode("ascii")
-
-
-class WakeUpBatch:
-    """The keys that are waiting to be sent, each once; bounded, however many wake-ups come."""
-
-    def __init__(self) -> None:
-        self._keys: set[str] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._keys)
-
-    def add(self, *keys: str) -> None:
-        """Adds the keys, or, where there are too many, a wake-up of all in place of them."""
-        for key in keys:
-            self._keys.add(key)
-            if ALL in self._keys or len(self._keys) > MOST_KEYS:
-                self._keys = {ALL}
-
-    def take(self, sender: str) -> str:
-        """The batch as a text from `sender`, a key, and of it nothing is left; `restore` puts it back."""
-        text, self._keys = sender + "".join(self._keys), set()
-        return text
-
-    def restore(self, text: str) -> None:
-        """Adds what `take` gave again."""
-        self.add(*read_batch(text)[1])
-
-
-def read_batch(text: str) -> tuple[str, list[str]]:
-    """The sender of a text and the keys in it, maybe `ALL`. What no batch has written wakes nobody."""
-    sender, rest = text[:KEY_LENGTH], text[KEY_LENGTH : KEY_LENGTH * (MOST_KEYS + 1)]
-    return sender, [rest[at : at + KEY_LENGTH] for at in range(0, len(rest), KEY_LENGTH)]

@@ -8,11 +8,11 @@ is made anew. After a gap all listeners look, here, and in other processes where
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from runglass.bus.base import Bus, Listener
-from runglass.bus.carrier import ALL, BusAway, Carrier, Send, WakeUpBatch, key_of, read_batch
+from runglass.bus.carrier import ALL, KEY_LENGTH, MOST_KEYS, BusAway, Carrier, Send, key_of
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class ProcessBus(Bus):
         self._join_s = join_s
         self._echo_s = echo_s
         self._silent_pause_s = silent_pause_s
-        self._batch = WakeUpBatch()
+        self._unsent: set[str] = set()
         self._own_key = key_of(secrets.token_hex(16))
         self._stirred = asyncio.Event()
         self._lost: str | None = None
@@ -59,7 +59,7 @@ class ProcessBus(Bus):
     async def wake(self, subject: str) -> None:
         key = key_of(subject)
         self.wake_here(key)
-        self._batch.add(key)
+        self._queue(key)
         self._stirred.set()
 
     @asynccontextmanager
@@ -83,7 +83,7 @@ class ProcessBus(Bus):
                 pause_s = FIRST_PAUSE_S if self.is_connected else min(pause_s * 2, LONGEST_PAUSE_S)
                 if self._unheard_since is not None:
                     # Whether others have heard the last texts is not known.
-                    self._batch.add(ALL)
+                    self._queue(ALL)
                 self.is_connected = False
                 self.fault = "wake-ups of other processes do not come, so what they do is noticed late"
                 if not self._is_reported:
@@ -109,11 +109,11 @@ class ProcessBus(Bus):
                     " pooler"
                 )
             self._stirred.clear()
-            text = self._batch.take(self._own_key)
+            keys, self._unsent = self._unsent, set()
             try:
-                await send(text)
+                await send(self._text_of(keys))
             except BusAway:
-                self._batch.restore(text)
+                self._queue(*keys)
                 raise
             await asyncio.sleep(self._join_s)
             try:
@@ -123,15 +123,25 @@ class ProcessBus(Bus):
                 continue
 
     async def _say_farewell(self, send: Send) -> None:
-        if self._batch and self._lost is None:
+        if self._unsent and self._lost is None:
             try:
                 async with asyncio.timeout(FAREWELL_S):
-                    await send(self._batch.take(self._own_key))
+                    await send(self._text_of(self._unsent))
             except (BusAway, TimeoutError) as error:
                 log.info("the last wake-ups of this process were not sent: %s", error)
 
+    def _queue(self, *keys: str) -> None:
+        """Has the keys sent, each once; where one text has no room for all, a wake-up of all listeners."""
+        self._unsent.update(keys)
+        if ALL in self._unsent or len(self._unsent) > MOST_KEYS:
+            self._unsent = {ALL}
+
+    def _text_of(self, keys: Iterable[str]) -> str:
+        return self._own_key + "".join(keys)
+
     def _hear(self, text: str) -> None:
-        sender, keys = read_batch(text)
+        # What no bus has written may be long, and wakes nobody.
+        sender, keys = text[:KEY_LENGTH], text[KEY_LENGTH : KEY_LENGTH * (MOST_KEYS + 1)]
         if sender == self._own_key:
             self._unheard_since = None
             if not self.is_connected:
@@ -140,11 +150,11 @@ class ProcessBus(Bus):
                 self.wake_all()
                 log.info("wake-ups are carried by %s", self._carrier.name)
                 self._is_reported = False
-        elif ALL in keys:
+        elif keys == ALL:
             self.wake_all()
         else:
-            for key in keys:
-                self.wake_here(key)
+            for start in range(0, len(keys), KEY_LENGTH):
+                self.wake_here(keys[start : start + KEY_LENGTH])
 
     def _lose(self, reason: str) -> None:
         self._lost = reason

@@ -311,14 +311,14 @@ class Recordings:
         found = await self._store.recorded_traces(project.id, asked) if asked else {}
         before: dict[str, RecordedRun | None] = {}
         for trace_id in asked:
-            trace, count = found.get(trace_id), len(incoming[trace_id].spans)
-            if trace is None:
+            count = len(incoming[trace_id].spans)
+            if trace_id not in found:
                 before[trace_id] = None
-            elif trace.deleted or trace.run is None:
+            elif (record := found[trace_id]) is None:
                 refused[DELETED] += count
             else:
                 try:
-                    run = await self.open(trace.run, trace_id)
+                    run = await self.open(record, trace_id)
                     (before if run.ended else runs)[trace_id] = run
                 except RunUnreadable:
                     refused[UNREADABLE] += count
@@ -472,7 +472,7 @@ class Recordings:
         # No append has found out whether these are still there.
         found = await self._store.recorded_traces(project.id, unchanged) if unchanged else {}
         for trace_id in unchanged:
-            if (trace := found.get(trace_id)) is None or trace.deleted:
+            if found.get(trace_id) is None:
                 refused[DELETED] += len(incoming[trace_id].spans)
                 self.forget(runs[trace_id])
         return counts

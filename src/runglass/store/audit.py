@@ -6,13 +6,13 @@ table refuse to change or delete one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from runglass.store.catalog_records import describe, entry_of
 from runglass.store.statements import Steps, StorePart, Work, done, every, fetch
-from runglass.wire.admin_api import Actor, AuditEntry
+from runglass.wire.admin_api import Actor, ActorKind, AuditEntry
 
 _ENTRY = "SELECT no, at, project, actor, key_id, name, address, action, subject, details FROM audit"
 _LABEL = "(SELECT org || '/' || name FROM project WHERE id = :project_id)"
@@ -39,7 +39,7 @@ class Audit(StorePart):
         asked = [f"{name} {signs[name]} :{name}" for name, value in values.items() if value is not None]
         where = f" WHERE {' AND '.join(asked)}" if asked else ""
         sql = f"{_ENTRY}{where} ORDER BY no DESC LIMIT :limit"
-        return await self._read(every(entry_of, sql, **values, limit=limit))
+        return await self._read(every(_entry_of, sql, **values, limit=limit))
 
 
 def note_change(
@@ -73,3 +73,26 @@ def change_project(project_id: int, by: Actor, action: str, **columns: Any) -> W
             yield from note_change(project_id, by, action, before=before, after=after)
 
     return work
+
+
+def describe(columns: Sequence[str], values: Sequence[Any]) -> dict[str, object]:
+    """Columns as the audit log has them, under their names on the wire."""
+    return dict(zip(map(_camel, columns), values, strict=True))
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _entry_of(row: Any) -> AuditEntry:
+    no, at, project, kind, key_id, name, address, action, subject, details = row
+    return AuditEntry(
+        id=no,
+        at=at,
+        project=project,
+        actor=Actor(kind=msgspec.convert(kind, ActorKind), key_id=key_id, name=name, address=address),
+        action=action,
+        subject=subject,
+        details=msgspec.json.decode(details),
+    )

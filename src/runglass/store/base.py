@@ -11,6 +11,7 @@ from typing import Self
 import msgspec
 
 from runglass.errors import RunUnreadable
+from runglass.log.fold import DAMAGE
 from runglass.log.trace import RunSummary
 from runglass.store.catalog import Catalog
 from runglass.store.content_removal import ContentRemoval
@@ -28,14 +29,7 @@ def decoding(run_id: str) -> Iterator[None]:
     """Inside the block, stored data of a run is decoded: RunUnreadable where it cannot be."""
     try:
         yield
-    except (
-        msgspec.MsgspecError,
-        ValueError,
-        LookupError,
-        TypeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+    except DAMAGE as error:
         raise RunUnreadable(run_id, str(error) or type(error).__name__) from error
 
 

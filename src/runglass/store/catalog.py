@@ -9,24 +9,14 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 from uuid_utils import uuid7
 
 from runglass.errors import FlowRecorded, StoreError
 from runglass.log.money import format_usd
-from runglass.store.audit import Audit, change_project, note_change
-from runglass.store.catalog_records import (
-    DELETED,
-    DRAFT_COLUMNS,
-    FLOW,
-    FLOW_COLUMNS,
-    NOT_DELETED,
-    describe,
-    flow_of,
-    project_of,
-    version_of,
-)
+from runglass.store.audit import Audit, change_project, describe, note_change
 from runglass.store.keys import Keys
 from runglass.store.records import (
     NO_RETENTION,
@@ -34,12 +24,21 @@ from runglass.store.records import (
     FlowVersion,
     Project,
     Retention,
-    RetentionOfFlow,
 )
 from runglass.store.statements import Steps, as_bytes, as_int, done, every, fetch, one
+from runglass.support.logs import project_names
 from runglass.wire.admin_api import SERVER, Actor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
+FLOW_COLUMNS = (
+    "id, project_id, slug, name, capture, production_version, updated_at, retention_days,"
+    " content_retention_days, recorded"
+)
+FLOW = f"SELECT {FLOW_COLUMNS} FROM flow"
+DELETED = "~"
+"""Stands behind the slug of a flow that was deleted, and in no other; its id follows, so the slug is free."""
+NOT_DELETED = f"slug NOT LIKE '%{DELETED}%'"
+DRAFT_COLUMNS = "name, capture, retention_days, content_retention_days"
 # Keeps others from giving the flow a version meanwhile.
 _LOCK_FLOW = "SELECT id FROM flow WHERE id = :flow_id FOR NO KEY UPDATE"
 _PUT_FLOW = (
@@ -133,14 +132,15 @@ class Catalog(Keys, Audit):
         columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
         await self._write(change_project(project_id, by, "project.retention", **columns))
 
-    async def retentions(self) -> list[RetentionOfFlow]:
-        """The retention of each flow's runs, set by the flow or else by its project."""
+    async def retentions(self) -> dict[str, Retention]:
+        """The retention of each flow's runs, by its id, set by the flow or else by its project."""
         sql = (
             "SELECT flow.id, coalesce(flow.retention_days, project.retention_days),"
             " coalesce(flow.content_retention_days, project.content_retention_days)"
             " FROM flow JOIN project ON project.id = project_id"
         )
-        return await self._read(every(lambda row: RetentionOfFlow(row[0], Retention(row[1], row[2])), sql))
+        rows = await self._read(fetch(sql))
+        return {flow_id: Retention(*days) for flow_id, *days in rows}
 
     async def put_draft(
         self,
@@ -236,7 +236,7 @@ class Catalog(Keys, Audit):
             "SELECT version, created_at, imported FROM flow_version WHERE flow_id = :flow_id"
             " AND version > :after ORDER BY version LIMIT :most"
         )
-        return await self._read(every(version_of, sql, flow_id=flow_id, after=after, most=limit))
+        return await self._read(every(_version_of, sql, flow_id=flow_id, after=after, most=limit))
 
     async def delete_flow(self, flow_id: str, *, by: Actor = SERVER) -> int:
         """Deletes the flow, so that its slug is free, with the versions that none of its runs is of.
@@ -307,3 +307,30 @@ def _put_in_production(flow_id: str, version: int, *, by: Actor, action: str) ->
     sql = "UPDATE flow SET production_version = :version WHERE id = :flow_id"
     yield done(sql, flow_id=flow_id, version=version)
     yield from note_change(project_id, by, action, slug, before=before, after=version)
+
+
+def project_of(row: Any) -> Project:
+    """A project from a row with its fields in their order; money may come as texts."""
+    known = dict(zip(Project.__struct_fields__, row, strict=True))
+    project_names[known["id"]] = f"{known['org']}/{known['name']}"
+    budget_usd, patterns = known.pop("budget_usd"), known.pop("allowed_models")
+    spent_usd, reserved_usd = known.pop("spent_usd"), known.pop("reserved_usd")
+    return Project(
+        **known,
+        budget_usd=None if budget_usd is None else Decimal(budget_usd),
+        spent_usd=Decimal(spent_usd),
+        reserved_usd=Decimal(reserved_usd),
+        allowed_models=None if patterns is None else msgspec.json.decode(patterns, type=tuple[str, ...]),
+    )
+
+
+def flow_of(row: Any) -> FlowRecord:
+    """A flow from a row of `FLOW`."""
+    *columns, recorded = row
+    known = dict(zip(FlowRecord.__struct_fields__, columns, strict=False))
+    known["slug"], deleted, _ = known["slug"].partition(DELETED)
+    return FlowRecord(**known, recorded=bool(recorded), deleted=bool(deleted))
+
+
+def _version_of(row: Any) -> FlowVersion:
+    return FlowVersion(version=row[0], created_at=row[1], imported=bool(row[2]))

@@ -13,7 +13,7 @@ import msgspec
 
 from runglass.errors import ImportConflict, StoreError
 from runglass.store.audit import note_change
-from runglass.store.catalog_records import FLOW, flow_of
+from runglass.store.catalog import FLOW, flow_of
 from runglass.store.records import LARGE_RUN_EVENTS, NO_RETENTION, Retention, RunNumbers, StepRow
 from runglass.store.run_tables import ADD_PART, split_attempts
 from runglass.store.statements import (

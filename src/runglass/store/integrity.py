@@ -22,7 +22,7 @@ import msgspec
 from runglass.log.fold import DAMAGE
 from runglass.log.money import ZERO, add_usd, format_usd
 from runglass.log.trace import TERMINAL, StepTrace
-from runglass.store.catalog_records import project_of
+from runglass.store.catalog import project_of
 from runglass.store.log_replay import LogReplay
 from runglass.store.records import RECORDED
 from runglass.store.run_tables import EVENTS, IS_RECORDED, ROWS_OF_RUN, SIZES, RowsOfRun

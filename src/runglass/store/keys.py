@@ -9,13 +9,12 @@ import hashlib
 import secrets
 import sys
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from runglass.errors import KeyLimitReached
 from runglass.store.audit import note_change
-from runglass.store.catalog_records import KEY, VIEWER_SESSION, key_name, key_of, viewer_session_of
 from runglass.store.records import ApiKey, Role, ViewerSession
 from runglass.store.statements import ALL_ROWS, Steps, StorePart, as_int, done, every, fetch, one
 from runglass.wire.admin_api import SERVER, Actor
@@ -51,6 +50,12 @@ def digest_of(key: str) -> bytes:
 
 # Keys and sessions of one project are counted and added by one process at a time.
 _LOCK = "SELECT id FROM project WHERE id = :project_id FOR NO KEY UPDATE"
+_COLUMNS = "id, project_id, role, hint, created_at, revoked_at"
+_KEY = f"SELECT {_COLUMNS} FROM api_key"
+_SESSION = (
+    f"SELECT session.digest, began_at, used_at, {', '.join(f'key.{name}' for name in _COLUMNS.split(', '))}"
+    " FROM viewer_session AS session JOIN api_key AS key ON key.id = key_id WHERE session.digest = :digest"
+)
 
 
 class Keys(StorePart):
@@ -70,8 +75,7 @@ class Keys(StorePart):
         live = "SELECT count(*) FROM api_key WHERE project_id = :project_id AND revoked_at IS NULL"
         add = (
             "INSERT INTO api_key (project_id, role, digest, hint, created_at)"
-            " VALUES (:project_id, :role, :digest, :hint, now())"
-            " RETURNING id, project_id, role, hint, created_at, revoked_at"
+            f" VALUES (:project_id, :role, :digest, :hint, now()) RETURNING {_COLUMNS}"
         )
 
         def work() -> Steps[ApiKey]:
@@ -83,24 +87,24 @@ class Keys(StorePart):
                     " server's setting `max_keys_per_project`"
                 )
             key: ApiKey
-            [key] = yield every(key_of, add, project_id=project_id, role=role, digest=digest, hint=hint)
-            yield from note_change(project_id, by, "key.created", key_name(key.id, hint), role=role)
+            [key] = yield every(_key_of, add, project_id=project_id, role=role, digest=digest, hint=hint)
+            yield from note_change(project_id, by, "key.created", _name_of(key.id, hint), role=role)
             return key
 
         return await self._write(work)
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
         """The key with this hash, revoked or not."""
-        return await self._read_inline(one(key_of, f"{KEY} WHERE digest = :digest", digest=digest))
+        return await self._read_inline(one(_key_of, f"{_KEY} WHERE digest = :digest", digest=digest))
 
     async def keys(self, project_id: int, *, after: int = 0, limit: int = sys.maxsize) -> list[ApiKey]:
         """The project's keys behind id `after`, oldest first; without `limit` all of them."""
-        sql = f"{KEY} WHERE project_id = :project_id AND id > :after ORDER BY id LIMIT :most"
-        return await self._read(every(key_of, sql, project_id=project_id, after=after, most=limit))
+        sql = f"{_KEY} WHERE project_id = :project_id AND id > :after ORDER BY id LIMIT :most"
+        return await self._read(every(_key_of, sql, project_id=project_id, after=after, most=limit))
 
     async def key(self, project_id: int, key_id: int) -> ApiKey | None:
-        sql = f"{KEY} WHERE project_id = :project_id AND id = :key_id"
-        return await self._look_up(one(key_of, sql, project_id=project_id, key_id=key_id))
+        sql = f"{_KEY} WHERE project_id = :project_id AND id = :key_id"
+        return await self._look_up(one(_key_of, sql, project_id=project_id, key_id=key_id))
 
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
         """Those of these keys that are there and not revoked."""
@@ -118,7 +122,7 @@ class Keys(StorePart):
         def work() -> Steps[bool]:
             revoked = yield fetch(sql, project_id=project_id, key_id=key_id)
             for hint, role in revoked:
-                yield from note_change(project_id, by, "key.revoked", key_name(key_id, hint), role=role)
+                yield from note_change(project_id, by, "key.revoked", _name_of(key_id, hint), role=role)
             return bool(revoked)
 
         return await self._write(work)
@@ -156,8 +160,7 @@ class Keys(StorePart):
 
     async def viewer_session(self, digest: bytes) -> ViewerSession | None:
         """The session with this hash and its key, revoked or not: one look-up for both."""
-        sql = f"{VIEWER_SESSION} WHERE session.digest = :digest"
-        return await self._read_inline(one(viewer_session_of, sql, digest=digest))
+        return await self._read_inline(one(_session_of, _SESSION, digest=digest))
 
     async def use_viewer_session(self, digest: bytes, used_at: str) -> None:
         """Notes when the session was used last."""
@@ -168,3 +171,17 @@ class Keys(StorePart):
         """Forgets the session, if there is one."""
         sql = "DELETE FROM viewer_session WHERE digest = :digest"
         await self._write(done(sql, digest=digest))
+
+
+def _key_of(row: Any) -> ApiKey:
+    return ApiKey(**dict(zip(ApiKey.__struct_fields__, row, strict=True)))
+
+
+def _session_of(row: Any) -> ViewerSession:
+    digest, began_at, used_at, *key = row
+    return ViewerSession(digest=digest, key=_key_of(key), began_at=began_at, used_at=used_at)
+
+
+def _name_of(key_id: int, hint: str) -> str:
+    """The name of a key in the audit log."""
+    return f"key {key_id} ({hint})"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from uuid_utils import uuid7
 
 from runglass.errors import StoreError
-from runglass.store.catalog_records import FLOW, NOT_DELETED, flow_of
-from runglass.store.records import FlowRecord, NewRecording, RecordedTrace, RunRecord
+from runglass.store.catalog import FLOW, NOT_DELETED, flow_of
+from runglass.store.records import FlowRecord, NewRecording, RunRecord
 from runglass.store.run_tables import OF_TRACE, RUN, run_of
 from runglass.store.statements import (
     ForEach,
@@ -54,16 +54,15 @@ class RecordedTraces(StorePart):
         count += f" AND {NOT_DELETED}"
 
         def work() -> Steps[FlowRecord]:
-            names = [slug, f"otel-{slug}"[:LONGEST_SLUG]]
             # Those behind are made even where there is no room for more.
             last = [DEFAULT_SLUG, f"otel-{DEFAULT_SLUG}"]
-            while names or last:
-                has_room = bool(names)
-                name = names.pop(0) if names else last.pop(0)
+            names = [slug, f"otel-{slug}"[:LONGEST_SLUG], *last]
+            while names:
+                name = names.pop(0)
                 flow: FlowRecord | None = yield one(flow_of, by_slug, project_id=project_id, slug=name)
                 if flow is None:
-                    if has_room and (yield one(as_int, count, project_id=project_id)) >= most:
-                        names = []
+                    if len(names) >= len(last) and (yield one(as_int, count, project_id=project_id)) >= most:
+                        names = [*last]
                         continue
                     yield done(
                         "INSERT INTO flow (id, project_id, slug, updated_at, recorded)"
@@ -81,22 +80,19 @@ class RecordedTraces(StorePart):
         found = await self._look_up(one(flow_of, by_slug, project_id=project_id, slug=slug))
         return found if found is not None and found.recorded else await self._write(work)
 
-    async def recorded_traces(self, project_id: int, trace_ids: Sequence[str]) -> dict[str, RecordedTrace]:
-        """Those of the traces that the project has or had, each with its newest run."""
+    async def recorded_traces(self, project_id: int, trace_ids: Sequence[str]) -> dict[str, RunRecord | None]:
+        """The newest run of each of the traces that the project has or had; None where that was deleted."""
         parts = (
             "SELECT trace_id, run_no FROM recorded_trace WHERE project_id = :project_id"
             " AND trace_id = ANY (:trace_ids) ORDER BY part"
         )
 
-        def work() -> Steps[dict[str, RecordedTrace]]:
+        def work() -> Steps[dict[str, RunRecord | None]]:
             found = dict((yield fetch(parts, project_id=project_id, trace_ids=list(trace_ids))))
             sql = f"{RUN} WHERE no = ANY (:runs)"
             rows = yield every(run_of, sql, runs=[no for no in found.values() if no is not None])
             runs = {run.no: run for run in rows}
-            return {
-                trace_id: RecordedTrace(runs.get(no), deleted=no not in runs)
-                for trace_id, no in found.items()
-            }
+            return {trace_id: runs.get(no) for trace_id, no in found.items()}
 
         return await self._read_at_one_moment(work)
 

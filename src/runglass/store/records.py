@@ -95,13 +95,6 @@ class Retention(NamedTuple):
 NO_RETENTION = Retention()
 
 
-class RetentionOfFlow(NamedTuple):
-    """The retention that a flow sets for its runs, or else its project."""
-
-    flow_id: str
-    retention: Retention
-
-
 class ContentPlace(NamedTuple):
     """How far the content of a run has been taken out: the last row that was."""
 
@@ -231,13 +224,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     def is_resuming(self) -> bool:
         """Whether its next segment is stored: it is paused until the first event of that, and goes on."""
         return self.status == "paused" and self.resume_head == self.head
-
-
-class RecordedTrace(NamedTuple):
-    """The newest run of a trace of another program; None where that was `deleted`."""
-
-    run: RunRecord | None
-    deleted: bool = False
 
 
 class OpenedTrace(NamedTuple):

@@ -8,11 +8,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from runglass.store.query_condition import SearchSql, condition_of
-from runglass.store.query_index import Source, count, next_rows, oldest, piece, source_of
-from runglass.store.query_search import Look, SearchedTexts, SearchLimits, bounds_of
+from runglass.store.query_index import (
+    Look,
+    SearchedTexts,
+    SearchLimits,
+    Source,
+    bounds_of,
+    count,
+    next_rows,
+    oldest,
+    piece,
+    source_of,
+)
 from runglass.store.records import ChangedRun, FoundRuns, ListPosition, RunCounts, RunListing
 from runglass.store.statements import Ask, Steps, StorePart, as_int, every, fetch, one
 from runglass.wire.query import FIXED, TOLD_LATER, RunQuery, Term, created_ms, first_id
@@ -25,26 +35,6 @@ LISTING = (
 FIRST_COUNTED = 1000
 
 _FAILED = Term("status", ("failed",))
-
-
-class Intervals(NamedTuple):
-    """So many intervals of one length that follow each other."""
-
-    from_ms: int
-    length_ms: int
-    number: int
-
-    @classmethod
-    def over(cls, since_ms: int, until_ms: int, *, most: int, lengths_ms: Sequence[int]) -> Intervals:
-        """Intervals that cover the time: `most` of them, or, where one of the lengths is long enough, as few
-        as that one takes, which begin at its multiples.
-        """
-        for length_ms in lengths_ms:
-            from_ms = since_ms // length_ms * length_ms
-            number = max(1, -(-(until_ms - from_ms) // length_ms))
-            if number <= most:
-                return cls(from_ms, length_ms, number)
-        return cls(since_ms, max(1, -(-(until_ms - since_ms) // most)), most)
 
 
 class RunLists(StorePart):
@@ -95,7 +85,8 @@ class RunLists(StorePart):
         """How many runs meet the query, in intervals of equal length by when they were created.
 
         From the time that the query names, or else that of the first run that may meet it, up to before
-        `until_ms`. The intervals are `Intervals.over` this time. Takes some tenths of a second at most.
+        `until_ms`. There are `buckets` intervals, or, where one of the lengths is long enough, as few as that
+        one takes, which begin at its multiples. Takes some tenths of a second at most.
         """
         own, limits = self._search_sql, self._search
 
@@ -109,13 +100,11 @@ class RunLists(StorePart):
             if not since_ms:
                 first = yield from oldest(own, source, since=since)
                 since_ms = end_ms if first is None else min(created_ms(first), end_ms)
-            from_ms, bucket_ms, number_of = Intervals.over(
-                since_ms, end_ms, most=buckets, lengths_ms=lengths_ms
-            )
-            counts = RunCounts(from_ms, bucket_ms, [0] * number_of, [0] * number_of)
+            counts = _no_counts(since_ms, end_ms, most=buckets, lengths_ms=lengths_ms)
+            from_ms, bucket_ms = counts.from_ms, counts.bucket_ms
             if query.of_field("text"):
                 return (yield from self._counts_one_by_one(project_id, query, counts))
-            for number in range(number_of - 1, -1, -1):
+            for number in reversed(range(len(counts.runs))):
                 low = first_id(max(from_ms + number * bucket_ms, since_ms))
                 high = first_id(min(from_ms + (number + 1) * bucket_ms, end_ms))
                 met, reached = yield from count(own, source, since=low, before=high, look=look)
@@ -244,6 +233,15 @@ class RunLists(StorePart):
                 from_ms = max(created_ms(reached.run_id), counts.counted_from_ms or 0)
                 counts = counts._replace(counted_from_ms=from_ms)
         return counts
+
+
+def _no_counts(since_ms: int, until_ms: int, *, most: int, lengths_ms: Sequence[int]) -> RunCounts:
+    for length_ms in lengths_ms:
+        from_ms = since_ms // length_ms * length_ms
+        number = max(1, -(-(until_ms - from_ms) // length_ms))
+        if number <= most:
+            return RunCounts(from_ms, length_ms, [0] * number, [0] * number)
+    return RunCounts(since_ms, max(1, -(-(until_ms - since_ms) // most)), [0] * most, [0] * most)
 
 
 def _count_one(run_id: str, *, counts: RunCounts, numbers: list[int], look: Look) -> bool:

@@ -153,14 +153,14 @@ class Tails:
         reading = self._reads.get(key)
         if reading is None:
             reading = self._reads[key] = _SharedRead(asyncio.create_task(self._read_page(run, after)))
-            reading.task.add_done_callback(partial(self._read_done, key))
+            reading.task.add_done_callback(_retrieve_exception)
         # All tails that wait share the read, so only the cancellation of the last one may cancel it.
         reading.tails += 1
         try:
             await asyncio.wait({reading.task})
         finally:
             reading.tails -= 1
-            if not reading.tails and not reading.task.done():
+            if not reading.tails:
                 del self._reads[key]
                 reading.task.cancel()
         return reading.task.result()
@@ -171,11 +171,6 @@ class Tails:
         if not page:
             raise StoreError(f"run {run.id!r} has lost its events after {after}; restore the store")
         return page
-
-    def _read_done(self, key: tuple[int, int], reading: asyncio.Task[Page]) -> None:
-        if (kept := self._reads.get(key)) is not None and kept.task is reading:
-            del self._reads[key]
-        _retrieve_exception(reading)
 
 
 @dataclass(eq=False, slots=True)

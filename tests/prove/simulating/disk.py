@@ -7,6 +7,7 @@ die, and the disk may refuse. Whoever watches hears of each commit before anybod
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -20,7 +21,6 @@ from runglass.store.leases import NO_LIMITS
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections, Work
-from runglass.store.sqlite.leases import Hold
 from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem, WorkResult, resolve
@@ -88,12 +88,12 @@ class Disk:
         self.commits = 0
         self.read_back = 0
         """How many outputs have been read that a process had let go of."""
-        self.holds: dict[UUID, Hold] = {}
+        self.holds: dict[UUID, tuple[RunRecord, Decimal]] = {}
         """Parts of budgets that are held: like a table, what a process has written outlives it."""
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.connection.deserialize(_empty())
 
-    def refuses(self, job: WorkItem[Work[Any]]) -> bool:
+    def refuses(self, job: WorkItem) -> bool:
         """Whether the disk fails where this is to be written."""
         match self.mood:
             case "full" | "gone":
@@ -121,8 +121,8 @@ class Inline(Connections):
         self._dies_in = dies_in
         self._dies_before = dies_before
         self._end = die
-        self._waiting: list[WorkItem[Work[Any]]] = []
-        self._unanswered: list[WorkItem[Work[Any]]] = []
+        self._waiting: list[WorkItem] = []
+        self._unanswered: list[WorkItem] = []
         self._severed = False
 
     async def open(self) -> None:
@@ -200,7 +200,7 @@ class Inline(Connections):
         else:
             resolve(outcomes)
 
-    def _die(self, unanswered: list[WorkItem[Work[Any]]]) -> None:
+    def _die(self, unanswered: list[WorkItem]) -> None:
         self._unanswered = unanswered
         self._end()
 

@@ -5,13 +5,14 @@ import logging
 import random
 from contextlib import aclosing
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runglass.bus.base import Listener
-from runglass.bus.carrier import ALL, KEY_LENGTH, MOST_BYTES, MOST_KEYS, Hear, WakeUpBatch, key_of, read_batch
+from runglass.bus.carrier import ALL, KEY_LENGTH, MOST_BYTES, MOST_KEYS, Hear, key_of
 from runglass.bus.process_bus import ProcessBus
 from runglass.log.events import event_type_of
 from runglass.store.sqlite.store import SqliteStore
@@ -158,8 +159,10 @@ async def test_texts_of_strangers_wake_nobody_and_break_nothing(carrier: FakeCar
     bus = ProcessBus(carrier)
     async with running(bus), bus.listen("run") as listener:
         asleep = asyncio.create_task(heard(listener))
-        for text in ("", "x", "\0" * 5000, "{}" * 100_000, "\udcff" * 30, "run"):
-            await carrier.send(text)
+        with patch.object(bus, "wake_here", wraps=bus.wake_here) as looked:
+            for text in ("", "x", "\0" * 5000, "{}" * 100_000, "\udcff" * 30, "run"):
+                await carrier.send(text)
+        assert looked.call_count < 2 * MOST_KEYS
         await let_time_pass()
         assert not asleep.done()
         asleep.cancel()
@@ -200,9 +203,6 @@ async def test_a_tail_in_another_process_has_every_event_whatever_the_network_do
     assert event_type_of(got[-1][1]) == "flow_completed"
 
 
-SENDER = key_of("sender")
-
-
 @given(st.text(), st.text())
 @example("\ud800", "\udfff")
 def test_a_key_is_short_and_plain_and_of_one_subject(one: str, two: str) -> None:
@@ -213,38 +213,18 @@ def test_a_key_is_short_and_plain_and_of_one_subject(one: str, two: str) -> None
     assert (key == key_of(two)) == (one == two)
 
 
-def test_as_many_as_a_notify_can_carry_go_and_one_more_wakes_all() -> None:
-    batch = WakeUpBatch()
-    # Each is sent once, however often it was added.
-    for number in [*range(MOST_KEYS)] * 2:
-        batch.add(key_of(str(number)))
-    full = batch.take(SENDER)
-    assert not batch
-    assert MOST_BYTES - KEY_LENGTH < len(full) <= MOST_BYTES
-    assert len(read_batch(full)[1]) == MOST_KEYS
-    for number in range(100_000):
-        batch.add(key_of(str(number)))
-    assert batch
-    text = batch.take(SENDER)
-    assert len(text) == KEY_LENGTH + 1
-    assert read_batch(text) == (SENDER, [ALL])
-
-
-def test_what_could_not_be_sent_is_sent_with_what_came_since() -> None:
-    batch = WakeUpBatch()
-    batch.add(key_of("one"))
-    text = batch.take(SENDER)
-    batch.add(key_of("two"))
-    batch.restore(text)
-    assert set(read_batch(batch.take(SENDER))[1]) == {key_of("one"), key_of("two")}
-    batch.add(ALL)
-    text = batch.take(SENDER)
-    batch.restore(text)
-    assert read_batch(batch.take(SENDER)) == (SENDER, [ALL])
-
-
-@given(st.text())
-@example("x" * 10_000_000)
-def test_a_text_of_somebody_else_is_read_within_bounds(text: str) -> None:
-    _, keys = read_batch(text)
-    assert len(keys) <= MOST_KEYS
+@pytest.mark.parametrize(("more", "length"), [(0, KEY_LENGTH * (MOST_KEYS + 1)), (1, KEY_LENGTH + len(ALL))])
+@in_virtual_time
+async def test_as_many_as_a_notify_can_carry_go_and_one_more_wakes_all(
+    carrier: FakeCarrier, more: int, length: int
+) -> None:
+    here, there = ProcessBus(carrier), ProcessBus(carrier)
+    async with running(here, there), there.listen("1") as listener:
+        await let_time_pass(1)
+        carrier.sent.clear()
+        # Each is sent once, however often it was woken.
+        for number in [*range(MOST_KEYS + more)] * 2:
+            await here.wake(str(number))
+        await heard(listener)
+    assert [len(text) for text in carrier.sent if len(text) > KEY_LENGTH] == [length]
+    assert MOST_BYTES - KEY_LENGTH < KEY_LENGTH * (MOST_KEYS + 1) <= MOST_BYTES

@@ -79,7 +79,7 @@ class House(NamedTuple):
 
     async def run(self, trace_id: str = TRACE) -> RunRecord:
         """The newest run of the trace."""
-        return there((await self.store.recorded_traces(self.project.id, [trace_id]))[trace_id].run)
+        return there((await self.store.recorded_traces(self.project.id, [trace_id]))[trace_id])
 
     async def events(self, trace_id: str = TRACE) -> list[StreamEvent]:
         run = await self.run(trace_id)

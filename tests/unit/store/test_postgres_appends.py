@@ -15,8 +15,7 @@ from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.run_creation import RunRequests
 from runglass.store.postgres.sql_helpers import SEARCH_SQL, perform
 from runglass.store.postgres.store import PostgresStore
-from runglass.store.query_index import source_of
-from runglass.store.query_search import ABOVE_ALL, SearchLimits
+from runglass.store.query_index import ABOVE_ALL, SearchLimits, source_of
 from runglass.store.records import IdempotencyKey, NewRun, RunRecord
 from runglass.store.statements import fetch
 from runglass.wire.query_parser import parse_run_query

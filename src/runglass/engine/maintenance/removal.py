@@ -10,7 +10,7 @@ between.
 import asyncio
 import logging
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from operator import attrgetter
 from typing import TypeVar
@@ -19,7 +19,7 @@ from runglass.config.settings import Settings
 from runglass.engine.engine import Engine
 from runglass.errors import StoreError
 from runglass.store.base import Store
-from runglass.store.records import Retention, RetentionOfFlow, RunRecord
+from runglass.store.records import NO_RETENTION, Retention, RunRecord
 from runglass.support.clock import Clock, iso, iso_ms
 from runglass.support.logs import FailureLog
 from runglass.wire.admin_api import Actor
@@ -133,13 +133,13 @@ class RunRemoval:
         """
         if not (set_aside := self._engine.active.set_aside):
             return
-        retentions = {each.flow_id: each.retention.days for each in await self._store.retentions()}
+        retentions = await self._store.retentions()
         for run_id in list(set_aside):
             run = await self._store.run(run_id)
             if run is None or run.ended:
                 set_aside.discard(run_id)
                 continue
-            if (days := retentions.get(run.flow_id)) is None:
+            if (days := retentions.get(run.flow_id, NO_RETENTION).days) is None:
                 days = self._default.days
             # How long it has been unreadable nobody knows.
             if days is not None and iso_ms(created_ms(run_id)) < self._before(days):
@@ -167,7 +167,7 @@ class RunRemoval:
 
     async def _due(
         self,
-        retentions: Sequence[RetentionOfFlow],
+        retentions: Mapping[str, Retention],
         days_of: Callable[[Retention], float | None],
         *,
         with_content: bool = False,
@@ -177,13 +177,13 @@ class RunRemoval:
         Whoever goes on has seen to them, so that they are due no more.
         """
         due: list[int] = []
-        for each in retentions:
-            if (days := days_of(each.retention)) is None and (days := days_of(self._default)) is None:
+        for flow_id, retention in retentions.items():
+            if (days := days_of(retention)) is None and (days := days_of(self._default)) is None:
                 continue
             is_last = False
             while not is_last:
                 found = await self._store.ended_runs(
-                    each.flow_id, before=self._before(days), with_content=with_content, limit=AT_ONCE
+                    flow_id, before=self._before(days), with_content=with_content, limit=AT_ONCE
                 )
                 due += found
                 is_last = len(found) < AT_ONCE

@@ -77,8 +77,8 @@ async def summary(request: ApiRequest, run: RunRecord) -> Response:
         recording = summary_of(run).recording
         trace_id = "" if recording is None else recording.trace_id
         found = (await store.recorded_traces(run.project_id, [trace_id])).get(trace_id)
-        if found is not None and found.run is not None and found.run.id != run.id:
-            body = body[:-1] + b',"continuedBy":%b}' % msgspec.json.encode(found.run.id)
+        if found is not None and found.id != run.id:
+            body = body[:-1] + b',"continuedBy":%b}' % msgspec.json.encode(found.id)
     return Response(body, media_type=JSON)
 
 

@@ -104,7 +104,7 @@ async def _run_id(request: ApiRequest, execution_id: str) -> str:
     run_id = execution_id.lower()
     if len(run_id) == TRACE_ID_CHARS:
         found = await request.services.runtime.store.recorded_traces(request.auth.project_id, [run_id])
-        if run_id in found and (run := found[run_id].run) is not None:
+        if (run := found.get(run_id)) is not None:
             return run.id
     return run_id
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
-from runglass.store.catalog_records import project_of
+from runglass.store.catalog import project_of
 from runglass.store.leases import (
     CLAIM,
     DEAD,

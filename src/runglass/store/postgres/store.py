@@ -31,7 +31,7 @@ from runglass.store.postgres.leases import PostgresLeases
 from runglass.store.postgres.migrations import make_months, migrate_postgres, migrations, months_ahead
 from runglass.store.postgres.run_creation import EXECUTED, RECORDED, RunCreation, RunRequests
 from runglass.store.postgres.sql_helpers import POSTGRES, SEARCH_SQL, page, perform
-from runglass.store.query_search import USUAL, SearchLimits
+from runglass.store.query_index import USUAL, SearchLimits
 from runglass.store.records import Append, NewRecording, NewRun, RawRow, RunRecord, Setback
 from runglass.store.removal import MONTH_BITS
 from runglass.store.statements import Steps, as_int, done, every, fetch, one

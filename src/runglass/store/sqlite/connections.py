@@ -16,7 +16,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeVar
 
 from runglass.errors import (
     CommitUncertain,
@@ -45,10 +45,6 @@ LOOK_UPS = 64
 BATCH = 256
 """Most pieces of work in one commit: bounds how long the first of them waits."""
 
-_Job: TypeAlias = WorkItem[Work[Any]]
-_Outcome: TypeAlias = WorkResult[Work[Any]]
-_Lane: TypeAlias = WorkerThreads[Work[Any]]
-
 
 class Connections:
     """The connections to one database file. Work that may wait never runs on the event loop."""
@@ -57,9 +53,9 @@ class Connections:
         self.path = path
         self.reserve = Reserve(path)
         self._synchronous = synchronous
-        self._writer: _Lane | None = None
-        self._readers: _Lane | None = None
-        self._look_ups: _Lane | None = None
+        self._writer: WorkerThreads | None = None
+        self._readers: WorkerThreads | None = None
+        self._look_ups: WorkerThreads | None = None
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
 
@@ -153,17 +149,17 @@ class Connections:
         except sqlite3.Error as error:
             raise self._store_error(error) from error
 
-    def _put(self, lane: _Lane | None, work: Work[Any]) -> "asyncio.Future[Any]":
+    def _put(self, lane: WorkerThreads | None, work: Work[Any]) -> "asyncio.Future[Any]":
         if lane is None:
             raise StoreError(f"the store {str(self.path)!r} is not open")
         return lane.put(work)
 
-    def _read(self, jobs: list[_Job]) -> list[_Outcome]:
+    def _read(self, jobs: list[WorkItem]) -> list[WorkResult]:
         # A cancelled task waits no longer; the loop alone changes that, and a change unseen costs one read.
         connection = partial(self._own_connection, timeout_s=BUSY_TIMEOUT_S)
         return [self._do(job, connection) for job in jobs if not job.future.done()]
 
-    def _do(self, job: _Job, connection: Callable[[], sqlite3.Connection]) -> _Outcome:
+    def _do(self, job: WorkItem, connection: Callable[[], sqlite3.Connection]) -> WorkResult:
         try:
             return WorkResult(job, job.work(connection()), None)
         except sqlite3.Error as error:
@@ -222,7 +218,7 @@ class Connections:
         connection.execute("PRAGMA fullfsync = ON")
         return connection
 
-    def commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
+    def commit(self, connection: sqlite3.Connection, batch: list[WorkItem]) -> list[WorkResult]:
         """What came of each piece of work, done in one transaction of the thread that writes."""
         # A checkpoint is the one thing that cannot be done in a transaction.
         if apart := [job for job in batch if job.work is _empty_log]:
@@ -242,7 +238,7 @@ class Connections:
         except sqlite3.Error as error:
             # None of them has run: tried one by one, each would wait for the lock as long as all have now.
             return [WorkResult(job, None, self._store_error(error)) for job in batch]
-        outcomes: list[_Outcome] = []
+        outcomes: list[WorkResult] = []
         committing = False
         try:
             for job in batch:

@@ -7,11 +7,10 @@ the file, so it remembers them itself.
 import sqlite3
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import NamedTuple
 from uuid import UUID
 
 from runglass.log.money import ZERO, add_usd
-from runglass.store.catalog_records import project_of
+from runglass.store.catalog import project_of
 from runglass.store.leases import (
     CLAIM,
     DEAD,
@@ -48,18 +47,11 @@ _FIRST_OF_FLOWS = (
 )
 
 
-class Hold(NamedTuple):
-    """A part of a budget that is held for a run."""
-
-    run: RunRecord
-    usd: Decimal
-
-
 class SqliteLeases(Leases):
     """The part of the store that ties runs to processes."""
 
     _db: Connections
-    _holds: dict[UUID, Hold]
+    _holds: dict[UUID, tuple[RunRecord, Decimal]]
 
     async def hold_lease(
         self, owner: str, *, until: str, renew: bool, process: ProcessFacts = UNTOLD
@@ -131,7 +123,7 @@ class SqliteLeases(Leases):
             row = db.execute(f"{SQLITE.project} WHERE id = ?", (run.project_id,)).fetchone()
             decision = BudgetDecision(None if row is None else project_of(row), held)
             if decision.has_room_for(usd):
-                self._holds[hold] = Hold(run, usd)
+                self._holds[hold] = run, usd
             return decision
 
         return await self._db.read_inline(work)

@@ -13,7 +13,7 @@ from typing import Literal, Self
 from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
 from runglass.store.calls import begin_call
-from runglass.store.query_search import USUAL, SearchLimits
+from runglass.store.query_index import USUAL, SearchLimits
 from runglass.store.records import Append, NewRecording, NewRun, RawRow, RunRecord
 from runglass.store.run_tables import ADD_PART, OF_TRACE, RUN, run_of
 from runglass.store.sqlite.append import write_append

@@ -1,42 +1,41 @@
 """Threads that do the blocking work of event loops.
 
 All work that waits when a thread comes round is done in one go and answered with one wake-up of the loop: a
-hand-over costs several times what a small read or write does. The kind of work is not known here.
+hand-over costs several times what a small read or write does.
 """
 
 import asyncio
 import contextlib
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
-
-T = TypeVar("T")
+from typing import Any, NamedTuple
 
 
-class WorkItem(NamedTuple, Generic[T]):
-    """Work, with the task that waits for it and its event loop."""
+class WorkItem(NamedTuple):
+    """Work on a connection, with the task that waits for it and its event loop."""
 
-    work: T
+    work: Callable[[sqlite3.Connection], Any]
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
 
 
-class WorkResult(NamedTuple, Generic[T]):
+class WorkResult(NamedTuple):
     """The result of a job: `error`, or where that is None, `result`."""
 
-    job: WorkItem[T]
+    job: WorkItem
     result: Any
     error: BaseException | None
 
 
-class WorkerThreads(Generic[T]):
+class WorkerThreads:
     """So many threads with one queue; each hands up to `most` jobs at a time to `do`, which never raises."""
 
     def __init__(
         self,
         name: str,
-        do: Callable[[list[WorkItem[T]]], list[WorkResult[T]]],
+        do: Callable[[list[WorkItem]], list[WorkResult]],
         *,
         threads: int = 1,
         most: int = 1,
@@ -44,14 +43,14 @@ class WorkerThreads(Generic[T]):
         self.name = name
         self._do = do
         self._most = most
-        self._jobs: queue.SimpleQueue[WorkItem[T] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work_on, name=f"{name}-{number}") for number in range(threads)
         ]
         for thread in self._threads:
             thread.start()
 
-    def put(self, work: T) -> "asyncio.Future[Any]":
+    def put(self, work: Callable[[sqlite3.Connection], Any]) -> "asyncio.Future[Any]":
         """Queues work; the running loop's future will have its result."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -89,7 +88,7 @@ class WorkerThreads(Generic[T]):
                 self._jobs.put(None)
                 break
             batch.append(following)
-        outcomes_of: dict[asyncio.AbstractEventLoop, list[WorkResult[T]]] = {}
+        outcomes_of: dict[asyncio.AbstractEventLoop, list[WorkResult]] = {}
         for outcome in self._do(batch):
             outcomes_of.setdefault(outcome.job.loop, []).append(outcome)
         for loop, outcomes in outcomes_of.items():
@@ -99,7 +98,7 @@ class WorkerThreads(Generic[T]):
         return True
 
 
-def resolve(outcomes: Sequence[WorkResult[Any]]) -> None:
+def resolve(outcomes: Sequence[WorkResult]) -> None:
     """Hands the results to the waiting tasks; runs on the loop of the jobs."""
     for job, result, error in outcomes:
         if job.future.done():
