@@ -22,6 +22,7 @@ from runglass.limits.offload import LARGE_BYTES
 from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
+from runglass.server.http.open_responses import while_allowed
 from runglass.server.requests.body import body_of
 from runglass.server.requests.body_parsing import members_of, parse_off_loop, read_request
 from runglass.server.requests.did_you_mean import camel
@@ -34,7 +35,6 @@ from runglass.server.requests.parameters import (
     requested_version,
 )
 from runglass.server.security.authentication import require_project_of_flow
-from runglass.server.security.revocation import while_allowed
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project
 
 Body = TypeVar("Body", bound=msgspec.Struct)

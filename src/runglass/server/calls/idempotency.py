@@ -21,9 +21,9 @@ from runglass.server.calls.call import Call, CallFingerprint, StoredResponse
 from runglass.server.calls.run_failure import answer_expired
 from runglass.server.http.error_responses import as_api_error, error_body, error_headers
 from runglass.server.http.exchange import CallerLeft
+from runglass.server.http.open_responses import while_awaited
 from runglass.server.requests.body import forget_body
 from runglass.server.security.authentication import require_owed, run_by_id
-from runglass.server.security.revocation import while_awaited
 from runglass.store.records import IdempotencyRecord, RunRecord
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from runglass.server.calls.call import Call, StoredResponse
 from runglass.server.calls.idempotency import earlier_answer, keep
 from runglass.server.calls.run_failure import RunFailure, answer_expired, failure_of, require_outcome
 from runglass.server.http.error_responses import error_body, once_started
+from runglass.server.http.open_responses import while_allowed, while_awaited
 from runglass.server.security.authentication import lost_run, no_run
-from runglass.server.security.revocation import while_allowed, while_awaited
 from runglass.store.base import summary_of
 from runglass.store.records import IdempotencyRecord, RunRecord
 from runglass.wire.run_api import JobAccepted, ToolCallsRequired

@@ -10,10 +10,10 @@ from runglass.diff.run_diff import AttemptsDiff, RunDiff
 from runglass.limits.offload import offload_in_turn
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
+from runglass.server.http.open_responses import while_awaited
 from runglass.server.routes import payload
 from runglass.server.routes import runs as reading
 from runglass.server.security.authentication import ComparedRuns
-from runglass.server.security.revocation import while_awaited
 from runglass.server.services.run_diff import diff_attempts, diff_runs
 from runglass.server.services.step_attempts import chosen_attempts
 from runglass.store.records import RunRecord

@@ -4,6 +4,8 @@ The log keeps the content that the capture mode allows; a caller that steps thro
 errors in the stream all the same, since they are the answer to its call.
 """
 
+from collections.abc import Mapping
+
 from starlette.types import ASGIApp
 
 from runglass.engine.run.active_runs import StartedRun
@@ -17,7 +19,7 @@ from runglass.server.calls.run_failure import require_outcome
 from runglass.server.calls.segments import resume, start
 from runglass.server.calls.step_frames import StepContent, StepFrames
 from runglass.server.http.error_responses import once_started
-from runglass.server.http.response_stream import Headers, event_stream
+from runglass.server.http.response_stream import event_stream
 from runglass.server.security.authentication import no_run
 from runglass.wire.run_api import StepRequest
 
@@ -75,8 +77,7 @@ async def step(
     if isinstance(earlier, StoredResponse):
         return earlier.replayed()
     await require_outcome(call.runtime.store, earlier)
-    headers = [(REPLAYED.lower().encode(), b"true")]
-    return await _stream(call, earlier.id, before.head, headers=headers)
+    return await _stream(call, earlier.id, before.head, headers={REPLAYED: "true"})
 
 
 async def _stream(
@@ -86,7 +87,7 @@ async def _stream(
     started: StartedRun | None = None,
     outputs: LiveOutputs | None = None,
     *,
-    headers: Headers = (),
+    headers: Mapping[str, str] = {},  # never changed
 ) -> ASGIApp:
     runtime = call.runtime
     with once_started(run_id):
@@ -98,10 +99,5 @@ async def _stream(
         started = outputs = None
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
     content = StepContent(runtime.store, run, started, outputs)
-    return event_stream(
-        StepFrames(content).of(pages),
-        open_responses=call.request.services.open_responses,
-        key_id=call.request.auth.id,
-        headers=headers,
-        at_end=None if outputs is None else outputs.close,
-    )
+    at_end = None if outputs is None else outputs.close
+    return event_stream(call.request, StepFrames(content).of(pages), headers=headers, at_end=at_end)
