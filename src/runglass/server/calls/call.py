@@ -75,13 +75,16 @@ class Call:
     `size_bytes` is about how large its body is, `resumes` whether it resumes a run, `may_pause` whether it
     may end in a pause. A repeat is known by its `key`, or else its `fingerprint`, where failures are repeated
     to it. `before` is the same call as it was made before: its record under the key, or the failure that it
-    got. `missing` refuses a call that is none of these: its flow or version is not there, or not any more.
+    got. `version` and `flow` are what it calls at the moment; where that is not there, or not any more,
+    `missing` refuses a call that is no repeat.
     """
 
     request: ApiRequest
     project: Project
     slug: str
     number: int | None = None
+    version: int = 0
+    flow: Flow | None = None
     session_id: str | None = None
     size_bytes: int = 0
     turn: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -97,17 +100,20 @@ class Call:
         """The runtime that the application serves."""
         return self.request.services.runtime
 
-    def refuse_unless_repeated(self, error: APIError) -> None:
-        """Raises the 404 now, or for a call under a key once it is known to repeat no call."""
-        if error.status != HTTPStatus.NOT_FOUND or idempotency_key_of(self.request) is None:
+    async def refuse_unless_repeated(self, error: APIError) -> None:
+        """Raises the 404, or leaves it to whoever compares the call with an earlier one under its key."""
+        key = idempotency_key_of(self.request)
+        if error.status != HTTPStatus.NOT_FOUND or key is None:
+            raise error
+        if await self.runtime.store.call(self.project.id, key) is None:
             raise error
         self.missing = error
 
 
 async def find_call(
     request: ApiRequest, org: str, project: str, slug: str, version: str | None, version_query: str | None
-) -> tuple[Call, int, Flow | None]:
-    """The call, and the version and flow that it calls at the moment. Raises APIError.
+) -> Call:
+    """The call of a version of a flow. Raises APIError.
 
     The flow is looked up before the body is read: for an unknown flow, mistakes in the body do not matter.
     A call without a flow can still repeat one that had it.
@@ -116,11 +122,10 @@ async def find_call(
     number = requested_version(version, version_query)
     call = Call(request=request, project=own, slug=slug, number=number)
     try:
-        _, current, flow = await call.runtime.find(own, slug, call.number)
+        _, call.version, call.flow = await call.runtime.find(own, slug, call.number)
     except APIError as error:
-        call.refuse_unless_repeated(error)
-        return call, 0, None
-    return call, current, flow
+        await call.refuse_unless_repeated(error)
+    return call
 
 
 @asynccontextmanager

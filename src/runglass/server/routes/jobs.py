@@ -63,17 +63,13 @@ async def queue_job(
     version_query: str | None,
 ) -> Response:
     """Queues a run of the production version, or of the draft where none is published."""
-    call, _, _ = await find_call(request, org, project, slug, version, version_query)
-    submitted = None
+    call = await find_call(request, org, project, slug, version, version_query)
     async with admitted(call, JobRequest, session_id) as body:
         body, history = await offload(partial(normalize_messages, body), size_bytes=call.size_bytes)
         if body.tools or body.tool_choice is not None:
             raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
-        async with made_once(call) as is_first:
-            if is_first:
-                submitted = await submit(
-                    call, body, version=call.number, trigger_type=TRIGGER, history=history
-                )
+        queueing = partial(submit, call, body, version=call.number, trigger_type=TRIGGER, history=history)
+        submitted = await made_once(call, queueing)
     if submitted is None:
         return await replay(call)
     return accepted(call, submitted.run.id, submitted.flow_id, submitted.block_count).sent()

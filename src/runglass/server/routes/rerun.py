@@ -37,14 +37,9 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
         raise gone
     call = Call(request=request, project=own, slug=flow.slug)
     if flow.deleted:
-        call.refuse_unless_repeated(gone)
-    submitted = None
-    async with (
-        admitted(call, RerunRequest, session_id, empty=b"{}") as body,
-        made_once(call) as is_first,
-    ):
-        if is_first:
-            submitted = await _submit(call, run, body)
+        await call.refuse_unless_repeated(gone)
+    async with admitted(call, RerunRequest, session_id, empty=b"{}") as body:
+        submitted = await made_once(call, partial(_submit, call, run, body))
     if submitted is None:
         return await replay(call)
     return accepted(call, submitted.run.id, submitted.flow_id, submitted.block_count, rerun_of=run.id).sent()
