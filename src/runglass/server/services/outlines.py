@@ -26,7 +26,8 @@ from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.kept_outline import is_of_version_before, pack, unpack
 from runglass.outlines.outline import SLICE_ROWS, Outline
 from runglass.outlines.span_builder import SpanOutlineBuilder
-from runglass.runtime.runtime import Runtime, decode_stored_flow
+from runglass.runtime.runtime import Runtime
+from runglass.server.services.run_content import read_flow
 from runglass.store.base import decoding, summary_of
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 
@@ -204,12 +205,7 @@ class Outlines:
 
     async def _nodes_of(self, run: RunRecord) -> Sequence[Node]:
         """The nodes of the flow that the run is of: of a draft as it is now. A recorded run has none."""
-        if run.is_recorded:
-            return ()
-        source = await self._runtime.store.flow_source(run.flow_id, run.version)
-        if source is None:
-            return ()
-        return await offload(lambda: flow_nodes(decode_stored_flow(source)), size_bytes=len(source))
+        return () if run.is_recorded else await read_flow(self._runtime.store, run, flow_nodes) or ()
 
     def _hold(self, run_no: int, made: _Held) -> None:
         before = self._held.pop(run_no, None)
