@@ -18,13 +18,13 @@ from starlette.responses import Response
 
 from runglass.errors import APIError
 from runglass.flows.flow import Flow
-from runglass.limits.offload import LARGE_BYTES
+from runglass.limits.offload import LARGE_BYTES, offload
 from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.open_responses import while_allowed
 from runglass.server.requests.body import body_of
-from runglass.server.requests.body_parsing import members_of, parse_off_loop, read_request
+from runglass.server.requests.body_parsing import members_of, read_request
 from runglass.server.requests.did_you_mean import camel
 from runglass.server.requests.parameters import (
     IDEMPOTENCY_KEY,
@@ -44,11 +44,10 @@ REPLAYED = "Idempotent-Replayed"
 
 
 class CallFingerprint(NamedTuple):
-    """The identity of a call: its project and key, its target (path and query), and the hash of its body."""
+    """The identity of a call: its project and key, and the hash of its target (path and query) and body."""
 
     project_id: int
     key_id: int
-    target: bytes
     digest: bytes
 
 
@@ -155,7 +154,9 @@ async def admitted(
             try:
                 # First: a key's digest decodes the body, too, and the values of both would be held at once.
                 await _identify(call, key)
-                held = [await parse_off_loop(reading, await body_of(request) or empty)]
+                body = await body_of(request) or empty
+                held = [await offload(partial(reading, body), size_bytes=call.size_bytes)]
+                del body
             except APIError as mistake:
                 if call.missing is None:
                     raise
@@ -169,23 +170,25 @@ async def _identify(call: Call, key: str | None) -> None:
 
     Raises INVALID_REQUEST.
     """
-    request, target, body = call.request, _target(call.request), await body_of(call.request)
-    if key is not None:
-        most_values = call.runtime.settings.body_values_limit
-        digest = await parse_off_loop(partial(_digest, target, most_values=most_values), body)
-        call.key = IdempotencyKey(key, digest)
+    request = call.request
+    most_values = None if key is None else call.runtime.settings.body_values_limit
+    hashing = partial(_digest, _target(request), await body_of(request), most_values=most_values)
+    digest = await offload(hashing, size_bytes=call.size_bytes)
+    if key is None:
+        call.fingerprint = CallFingerprint(request.auth.project_id, request.auth.id, digest)
     else:
-        digest = await parse_off_loop(lambda body: hashlib.sha256(body).digest(), body)
-        call.fingerprint = CallFingerprint(request.auth.project_id, request.auth.id, target, digest)
+        call.key = IdempotencyKey(key, digest)
 
 
-def _digest(target: bytes, body: bytes, *, most_values: int) -> bytes:
-    """The hash of target and body, equal for equal values. Raises INVALID_REQUEST."""
-    if body:
+def _digest(target: bytes, body: bytes, *, most_values: int | None) -> bytes:
+    """The hash of target and body; with `most_values` equal for equal values. Raises INVALID_REQUEST."""
+    if body and most_values is not None:
         members = members_of(body, most_values=most_values)
         given = {camel(name): member for name, member in members.items()}
         body = msgspec.json.encode(sorted_members(given))
-    return hashlib.sha256(b"%b\n%b" % (target, body)).digest()
+    hashed = hashlib.sha256(b"%b\n" % target)
+    hashed.update(body)
+    return hashed.digest()
 
 
 def sorted_members(value: Any) -> Any:

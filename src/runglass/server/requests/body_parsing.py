@@ -6,14 +6,12 @@ another call. Null stands for "not given", as clients in several languages send 
 """
 
 import re
-from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 
 from runglass.errors import api_error
-from runglass.limits.offload import offload, yield_to_others
+from runglass.limits.offload import yield_to_others
 from runglass.server.requests.attachments import spell_attachments
 from runglass.server.requests.did_you_mean import camel, refuse_slips
 from runglass.support.json_weight import MOST_VALUES, too_heavy
@@ -21,7 +19,6 @@ from runglass.support.safe_text import HALF_ESCAPE
 from runglass.wire.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
-Result = TypeVar("Result")
 
 MAX_DEPTH = 100
 """The most levels of nesting in a body. Recursive code behind this would fail at about ten times that."""
@@ -76,11 +73,6 @@ def read_body(body: bytes, shape: type[Shape]) -> Shape:
     members = members_of(body)
     refuse_slips(members, shape.__struct_encode_fields__, kind="field")
     return _converted(members, shape)
-
-
-async def parse_off_loop(read: Callable[[bytes], Result], body: bytes) -> Result:
-    """`read(body)`, in a thread if the body is so large that it would block the event loop."""
-    return await offload(partial(read, body), size_bytes=len(body))
 
 
 def _check_names(members: dict[str, Any], shape: type[msgspec.Struct]) -> None:
