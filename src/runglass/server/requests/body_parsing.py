@@ -41,7 +41,6 @@ WITHOUT_EFFECT = frozenset({"pausedAtStep", "iterationsUsed", "accumulatedOutput
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _EXCERPT_BYTES = 16
 """Bytes shown on each side of a mistake; an escape of a surrogate pair has twelve."""
-_PATH = re.compile(r" - at `\$\.?(.*)`$")
 
 
 def read_request(body: bytes, shape: type[Shape], *, most_values: int = MOST_VALUES) -> Shape:
@@ -91,7 +90,7 @@ def _converted(members: dict[str, Any], shape: type[Shape]) -> Shape:
     try:
         return msgspec.convert(members, shape)
     except msgspec.ValidationError as error:
-        raise api_error("INVALID_REQUEST", _located(str(error))) from error
+        raise api_error("INVALID_REQUEST", located(error)) from error
 
 
 def members_of(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
@@ -149,9 +148,11 @@ def _too_deep() -> Exception:
     return api_error("INVALID_REQUEST", f"the body is nested more than {MAX_DEPTH} levels deep")
 
 
-def _located(message: str) -> str:
-    path = _PATH.search(message)
-    return f"`{path[1]}`: {message[: path.start()]}" if path else message
+def located(error: msgspec.ValidationError, at: str = "") -> str:
+    """What the error says, with the path of the value, below `at`, in front."""
+    message, _, inside = str(error).partition(" - at `$")
+    path = f"{at}{inside}".rstrip("`").removeprefix(".")
+    return f"`{path}`: {message}" if path else message
 
 
 def _kind(value: Any) -> str:
