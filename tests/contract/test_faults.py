@@ -29,6 +29,7 @@ from tests.contract.wire import (
     refusal,
     requests_in,
     start,
+    until_event,
 )
 from tests.faulty_store import FaultyStore
 from tests.servers import server_with
@@ -254,6 +255,7 @@ def test_a_cancellation_that_cannot_be_confirmed_is_to_be_sent_again(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     run = start(server, "endless")
+    until_event(http, run, "step_started", nth=2)
     with broken(server, "run", after="append"):
         answer = http.delete(f"/flow-runs/{run}")
     assert refusal(answer) == (503, "UNAVAILABLE")

@@ -1,5 +1,6 @@
 """`Idempotency-Key`: one call, one run, one answer, however often it is sent."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,17 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.stores import own_server
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.contract.wire import BROKEN, FLOWS, WORDS, frames, http_for, refusal
+from tests.contract.wire import (
+    BROKEN,
+    FLOWS,
+    WORDS,
+    frames,
+    head_of,
+    http_for,
+    raw_connection,
+    read_answer,
+    refusal,
+)
 from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
@@ -169,6 +180,17 @@ def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
     first, second = (http.post(path, json=body, headers=headers) for _ in range(2))
     assert first.json()["status"] == "completed"
     assert second.content == first.content
+
+
+def test_a_first_call_of_a_missing_flow_is_refused_before_its_body_comes(server: RunningServer) -> None:
+    for headers in ([], [f"Idempotency-Key: {uuid4()}"]):
+        head = head_of(
+            server, "POST", "/api/v1/seq/acme/demo/none/execute", "Content-Length: 999999999", *headers
+        )
+        with raw_connection(server) as connection:
+            connection.sendall(head)
+            status, _, body = read_answer(connection)
+        assert (status, json.loads(body)["detail"]["code"]) == (404, "FLOW_NOT_FOUND")
 
 
 def test_a_call_that_was_refused_is_not_remembered(http: httpx2.Client) -> None:

@@ -7,13 +7,13 @@ from starlette.types import ASGIApp
 
 from runglass.runtime.health import HealthCheck
 from runglass.runtime.runtime import Runtime
+from runglass.server import openapi
 from runglass.server.api_request import Services
 from runglass.server.calls.idempotency import FailureReplay, IdempotencyLocks
 from runglass.server.endpoint import Answer, Endpoint
 from runglass.server.endpoints import ENDPOINTS
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.middleware import ApiMiddleware
-from runglass.server.openapi import Documentation
 from runglass.server.routes import viewer
 from runglass.server.routing import Router
 from runglass.server.security.browser_sessions import BrowserSessions
@@ -61,10 +61,9 @@ def _pages() -> list[Endpoint]:
 
     They are open, as all that the viewer's pages show is asked of the API.
     """
-    about = Documentation(ENDPOINTS)
     handlers: dict[str, Callable[..., Awaitable[Any]]] = {
-        "/docs": about.page,
-        "/docs/openapi.json": about.document,
+        "/docs": openapi.page,
+        "/docs/openapi.json": openapi.description,
         "/": viewer.page,
         "/runs/{execution_id}": viewer.page,
         "/compare/{a}/{b}": viewer.page,

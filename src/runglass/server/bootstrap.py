@@ -26,8 +26,7 @@ from runglass.server.http.connections import RESERVE, Connection, Connections
 from runglass.server.http.loop_watch import watched
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.security.login_tickets import LoginTickets
-from runglass.server.services.kept_outlines import OutlineKeeper
-from runglass.server.services.outlines import Outlines
+from runglass.server.services.outlines import Outlines, keep_outlines
 from runglass.support.clock import SystemClock
 from runglass.support.supervision import SupervisedTask, stop_signal
 
@@ -86,10 +85,9 @@ async def serving(
     if the address cannot be had.
     """
     open_responses, outlines, clock = OpenResponses(), Outlines(runtime), SystemClock()
-    keeper = OutlineKeeper(runtime.store, outlines, clock)
     works: list[tuple[str, Callable[[], Awaitable[None]]]] = [
         ("the watch for revoked keys", partial(open_responses.watch, runtime.store)),
-        ("the keeper of outlines", keeper.run_forever),
+        ("the keeper of outlines", partial(keep_outlines, runtime.store, outlines, clock)),
     ]
     if (url := runtime.settings.spans_url) is not None:
         # Imported here: a server that sends nothing does not hold the libraries for it.

@@ -332,9 +332,11 @@ ENDPOINTS: list[Endpoint] = [
     ),
     _reading(
         f"{VERSION}/jobs/{{execution_id}}",
-        jobs.version_job,
+        jobs.job,
         "How far a job of one version is",
         JOB,
+        description="The state of a job, below the path that it was queued at. A job of another version is"
+        " not found.",
         tag=RUNNING,
     ),
     _starting(

@@ -8,18 +8,19 @@ import hashlib
 import inspect
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import ASGIApp
 
 import runglass
 from runglass.errors import CODES
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Endpoint, Parameter, Schema
+from runglass.server.endpoints import ENDPOINTS
 from runglass.server.viewer.assets import PAGE_HEADERS
 
 OPENAPI = "application/vnd.oai.openapi+json"
@@ -46,16 +47,17 @@ ERROR = {
 IN_PATH = re.compile(r"\{(\w+)(?::(\w+))?\}")
 
 
-def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """The OpenAPI document of the endpoints."""
-    shapes = list({str(shape): shape for each in endpoints for shape in each.answer.shapes}.values())
+@cache
+def _document() -> bytes:
+    """The OpenAPI document of the endpoints, as JSON."""
+    shapes = list({str(shape): shape for each in ENDPOINTS for shape in each.answer.shapes}.values())
     schemas, components = msgspec.json.schema_components(shapes, ref_template=REFERENCE)
     schema_of = {str(shape): schema for shape, schema in zip(shapes, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint in endpoints:
+    for endpoint in ENDPOINTS:
         path = IN_PATH.sub(r"{\1}", endpoint.path)
         paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, schema_of)
-    return {
+    made = {
         "openapi": "3.1.0",
         "info": {
             "title": "Runglass",
@@ -74,6 +76,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
             "responses": {"Error": {"description": "An error.", "content": {JSON: {"schema": ERROR}}}},
         },
     }
+    return msgspec.json.encode(made)
 
 
 def _operation(endpoint: Endpoint, schema_of: Mapping[str, Schema]) -> dict[str, Any]:
@@ -125,27 +128,22 @@ def _parameter(parameter: Parameter, where: str) -> dict[str, Any]:
     return {**about, "description": parameter.description, "schema": schema}
 
 
-class Documentation:
-    """The document and its page, each made at the first request for it."""
+@cache
+def _page() -> tuple[bytes, dict[str, str]]:
+    """The page and its headers, which name its script and its style by their hashes."""
+    content = (files(__package__) / "docs.html").read_bytes()
+    policy = PAGE_HEADERS["content-security-policy"]
+    for part in "script", "style":
+        inside = content.partition(f"<{part}>".encode())[2].partition(f"</{part}>".encode())[0]
+        digest = b64encode(hashlib.sha256(inside).digest()).decode()
+        policy = policy.replace(f"{part}-src 'self'", f"{part}-src 'sha256-{digest}'")
+    return content, {**PAGE_HEADERS, "content-security-policy": policy}
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        self._endpoints = endpoints
-        self._document: bytes | None = None
-        self._page: bytes | None = None
-        self._page_headers = dict(PAGE_HEADERS)
 
-    async def document(self, request: ApiRequest) -> ASGIApp:
-        if self._document is None:
-            self._document = msgspec.json.encode(document(self._endpoints))
-        return Response(self._document, media_type=OPENAPI)
+async def description(request: ApiRequest) -> Response:
+    return Response(_document(), media_type=OPENAPI)
 
-    async def page(self, request: ApiRequest) -> ASGIApp:
-        if self._page is None:
-            self._page = (files(__package__) / "docs.html").read_bytes()
-            policy = PAGE_HEADERS["content-security-policy"]
-            for part in "script", "style":
-                content = self._page.partition(f"<{part}>".encode())[2].partition(f"</{part}>".encode())[0]
-                digest = b64encode(hashlib.sha256(content).digest()).decode()
-                policy = policy.replace(f"{part}-src 'self'", f"{part}-src 'sha256-{digest}'")
-            self._page_headers["content-security-policy"] = policy
-        return Response(self._page, media_type="text/html", headers=self._page_headers)
+
+async def page(request: ApiRequest) -> Response:
+    content, headers = _page()
+    return Response(content, media_type="text/html", headers=headers)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runglass.errors import APIError, RateLimitError, api_error
 from runglass.server.api_request import ApiRequest, Services
 from runglass.server.endpoint import ROLES, Endpoint
-from runglass.server.http.error_responses import answer_fault
+from runglass.server.http.error_responses import as_api_error, error_response
 from runglass.server.http.exchange import ENDPOINT, CallerLeft, exchange_of
 from runglass.server.requests.did_you_mean import camel, refuse_slips
 from runglass.support.safe_text import printable
@@ -67,7 +67,7 @@ class Router:
             ):
                 await self._respond(endpoint, request, parts, send)
         except RateLimitError as error:
-            await answer_fault(request, error)(scope, receive, send)
+            await error_response(error)(scope, receive, send)
 
     def _find(self, path: str) -> tuple[Mapping[str, Endpoint], str, dict[str, Any]]:
         """The endpoints of the path by their methods, none where there is no such path; pattern and parts."""
@@ -87,7 +87,7 @@ class Router:
         except CallerLeft:
             return
         except Exception as fault:  # noqa: BLE001  # whatever it is, it is answered, and logged where it is ours
-            response = answer_fault(request, fault)
+            response = error_response(as_api_error(request, fault))
         await response(request.scope, request.receive, send)
 
     async def _answer(self, endpoint: Endpoint, request: ApiRequest, parts: dict[str, Any]) -> ASGIApp:
@@ -115,12 +115,12 @@ def _without_endpoint(request: ApiRequest, others: Mapping[str, Endpoint]) -> Re
     """The response where the path has no endpoint for the method, or only others."""
     path = request.scope["path"]
     if not others:
-        return answer_fault(request, api_error("NOT_FOUND", f"there is no path {path!r}"))
+        return error_response(api_error("NOT_FOUND", f"there is no path {path!r}"))
     allow = ", ".join([*others, *(["HEAD"] if "GET" in others else []), "OPTIONS"])
     if request.method == "OPTIONS":
         return Response(status_code=204, headers={"Allow": allow})
     message = f"{request.method} {printable(path)} is not possible; see the `Allow` header"
-    response = answer_fault(request, api_error("METHOD_NOT_ALLOWED", message))
+    response = error_response(api_error("METHOD_NOT_ALLOWED", message))
     response.headers["Allow"] = allow
     return response
 

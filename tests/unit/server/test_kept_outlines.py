@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from runglass.errors import RunglassError, RunPurged, RunUnreadable, StoreError
-from runglass.server.services.kept_outlines import OutlineKeeper
-from runglass.server.services.outlines import Outlines
+from runglass.server.services.outlines import Outlines, keep_outlines
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.test_kept_outlines import due, large_run
@@ -68,7 +67,7 @@ async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_fr
     clock = LastRest(store)
     outlines = SlowOutlines(store, clock, **failures)
     with suppress(asyncio.CancelledError), caplog.at_level(logging.WARNING):
-        await OutlineKeeper(store, outlines, clock).run_forever()
+        await keep_outlines(store, outlines, clock)
     assert outlines.tried == ["unstored", "unstored", "purged", "purged", "unreadable", "good"]
     assert clock.slept_s == [TAKES_S] * 12
     kept = {name for name, run in runs.items() if await store.kept_outline(run.no)}

@@ -18,12 +18,13 @@ from starlette.responses import Response
 
 from runglass.errors import APIError
 from runglass.flows.flow import Flow
-from runglass.limits.offload import LARGE_BYTES
+from runglass.limits.offload import LARGE_BYTES, offload
 from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
+from runglass.server.http.open_responses import while_allowed
 from runglass.server.requests.body import body_of
-from runglass.server.requests.body_parsing import members_of, parse_off_loop, read_request
+from runglass.server.requests.body_parsing import members_of, read_request
 from runglass.server.requests.did_you_mean import camel
 from runglass.server.requests.parameters import (
     IDEMPOTENCY_KEY,
@@ -34,7 +35,6 @@ from runglass.server.requests.parameters import (
     requested_version,
 )
 from runglass.server.security.authentication import require_project_of_flow
-from runglass.server.security.revocation import while_allowed
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -44,11 +44,10 @@ REPLAYED = "Idempotent-Replayed"
 
 
 class CallFingerprint(NamedTuple):
-    """The identity of a call: its project and key, its target (path and query), and the hash of its body."""
+    """The identity of a call: its project and key, and the hash of its target (path and query) and body."""
 
     project_id: int
     key_id: int
-    target: bytes
     digest: bytes
 
 
@@ -75,13 +74,16 @@ class Call:
     `size_bytes` is about how large its body is, `resumes` whether it resumes a run, `may_pause` whether it
     may end in a pause. A repeat is known by its `key`, or else its `fingerprint`, where failures are repeated
     to it. `before` is the same call as it was made before: its record under the key, or the failure that it
-    got. `missing` refuses a call that is none of these: its flow or version is not there, or not any more.
+    got. `version` and `flow` are what it calls at the moment; where that is not there, or not any more,
+    `missing` refuses a call that is no repeat.
     """
 
     request: ApiRequest
     project: Project
     slug: str
     number: int | None = None
+    version: int = 0
+    flow: Flow | None = None
     session_id: str | None = None
     size_bytes: int = 0
     turn: AsyncExitStack = field(default_factory=AsyncExitStack)
@@ -97,17 +99,20 @@ class Call:
         """The runtime that the application serves."""
         return self.request.services.runtime
 
-    def refuse_unless_repeated(self, error: APIError) -> None:
-        """Raises the 404 now, or for a call under a key once it is known to repeat no call."""
-        if error.status != HTTPStatus.NOT_FOUND or idempotency_key_of(self.request) is None:
+    async def refuse_unless_repeated(self, error: APIError) -> None:
+        """Raises the 404, or leaves it to whoever compares the call with an earlier one under its key."""
+        key = idempotency_key_of(self.request)
+        if error.status != HTTPStatus.NOT_FOUND or key is None:
+            raise error
+        if await self.runtime.store.call(self.project.id, key) is None:
             raise error
         self.missing = error
 
 
 async def find_call(
     request: ApiRequest, org: str, project: str, slug: str, version: str | None, version_query: str | None
-) -> tuple[Call, int, Flow | None]:
-    """The call, and the version and flow that it calls at the moment. Raises APIError.
+) -> Call:
+    """The call of a version of a flow. Raises APIError.
 
     The flow is looked up before the body is read: for an unknown flow, mistakes in the body do not matter.
     A call without a flow can still repeat one that had it.
@@ -116,11 +121,10 @@ async def find_call(
     number = requested_version(version, version_query)
     call = Call(request=request, project=own, slug=slug, number=number)
     try:
-        _, current, flow = await call.runtime.find(own, slug, call.number)
+        _, call.version, call.flow = await call.runtime.find(own, slug, call.number)
     except APIError as error:
-        call.refuse_unless_repeated(error)
-        return call, 0, None
-    return call, current, flow
+        await call.refuse_unless_repeated(error)
+    return call
 
 
 @asynccontextmanager
@@ -150,7 +154,9 @@ async def admitted(
             try:
                 # First: a key's digest decodes the body, too, and the values of both would be held at once.
                 await _identify(call, key)
-                held = [await parse_off_loop(reading, await body_of(request) or empty)]
+                body = await body_of(request) or empty
+                held = [await offload(partial(reading, body), size_bytes=call.size_bytes)]
+                del body
             except APIError as mistake:
                 if call.missing is None:
                     raise
@@ -164,23 +170,25 @@ async def _identify(call: Call, key: str | None) -> None:
 
     Raises INVALID_REQUEST.
     """
-    request, target, body = call.request, _target(call.request), await body_of(call.request)
-    if key is not None:
-        most_values = call.runtime.settings.body_values_limit
-        digest = await parse_off_loop(partial(_digest, target, most_values=most_values), body)
-        call.key = IdempotencyKey(key, digest)
+    request = call.request
+    most_values = None if key is None else call.runtime.settings.body_values_limit
+    hashing = partial(_digest, _target(request), await body_of(request), most_values=most_values)
+    digest = await offload(hashing, size_bytes=call.size_bytes)
+    if key is None:
+        call.fingerprint = CallFingerprint(request.auth.project_id, request.auth.id, digest)
     else:
-        digest = await parse_off_loop(lambda body: hashlib.sha256(body).digest(), body)
-        call.fingerprint = CallFingerprint(request.auth.project_id, request.auth.id, target, digest)
+        call.key = IdempotencyKey(key, digest)
 
 
-def _digest(target: bytes, body: bytes, *, most_values: int) -> bytes:
-    """The hash of target and body, equal for equal values. Raises INVALID_REQUEST."""
-    if body:
+def _digest(target: bytes, body: bytes, *, most_values: int | None) -> bytes:
+    """The hash of target and body; with `most_values` equal for equal values. Raises INVALID_REQUEST."""
+    if body and most_values is not None:
         members = members_of(body, most_values=most_values)
         given = {camel(name): member for name, member in members.items()}
         body = msgspec.json.encode(sorted_members(given))
-    return hashlib.sha256(b"%b\n%b" % (target, body)).digest()
+    hashed = hashlib.sha256(b"%b\n" % target)
+    hashed.update(body)
+    return hashed.digest()
 
 
 def sorted_members(value: Any) -> Any:

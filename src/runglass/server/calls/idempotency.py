@@ -10,20 +10,21 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from runglass.errors import APIError, DuplicateIdempotencyKey, StoreError, api_error
 from runglass.limits.pace import paced_write
+from runglass.runtime.runtime import Submitted
 from runglass.server.calls.call import Call, CallFingerprint, StoredResponse
 from runglass.server.calls.run_failure import answer_expired
 from runglass.server.http.error_responses import as_api_error, error_body, error_headers
 from runglass.server.http.exchange import CallerLeft
+from runglass.server.http.open_responses import while_awaited
 from runglass.server.requests.body import forget_body
 from runglass.server.security.authentication import require_owed, run_by_id
-from runglass.server.security.revocation import while_awaited
 from runglass.store.records import IdempotencyRecord, RunRecord
 
 log = logging.getLogger(__name__)
@@ -94,23 +95,20 @@ class FailureReplay:
                 del self._failed[project_id]
 
 
-@asynccontextmanager
-async def made_once(call: Call) -> AsyncIterator[bool]:
-    """Whether the block is to begin the call; if not, or if another server did so, `call.before` has it.
+async def made_once(call: Call, begin: Callable[[], Awaitable[Submitted]]) -> Submitted | None:
+    """What `begin` starts or resumes for the call; None where it was made before, as `call.before` says.
 
     Raises IDEMPOTENCY_MISMATCH for a key that came with another request before; `call.py` says
     when two requests are the same.
     """
     request = call.request
-    # It is not read again, and the block may wait for long.
+    # It is not read again, and `begin` may wait for long.
     forget_body(request)
     if call.key is None:
         if call.fingerprint is not None:
-            failures = request.services.failures
-            call.before = failures.take(call.fingerprint)
+            call.before = request.services.failures.take(call.fingerprint)
         async with failure_kept(call):
-            yield call.before is None
-        return
+            return await begin() if call.before is None else None
     locks = request.services.call_locks
     # The requests that wait for the lock keep it alive; it goes with the last of them.
     lock = locks.setdefault((call.project.id, call.key.key), asyncio.Lock())
@@ -122,10 +120,12 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
         await lock.acquire()
     try:
         call.before = await _earlier(call)
-        if call.before is None and call.missing is not None:
+        if call.before is not None:
+            return None
+        if call.missing is not None:
             raise call.missing
         try:
-            yield call.before is None
+            return await begin()
         except DuplicateIdempotencyKey as error:
             call.before = await _earlier(call)
             if call.before is None:
@@ -137,6 +137,7 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
             if not is_refused or (before := await _earlier(call)) is None:
                 raise
             call.before = before
+        return None
     finally:
         lock.release()
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import aclosing
 from functools import partial
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -20,11 +21,11 @@ from runglass.server.calls.call import Call, StoredResponse
 from runglass.server.calls.idempotency import earlier_answer, keep
 from runglass.server.calls.run_failure import RunFailure, answer_expired, failure_of, require_outcome
 from runglass.server.http.error_responses import error_body, once_started
+from runglass.server.http.open_responses import while_allowed, while_awaited
 from runglass.server.security.authentication import lost_run, no_run
-from runglass.server.security.revocation import while_allowed, while_awaited
 from runglass.store.base import summary_of
 from runglass.store.records import IdempotencyRecord, RunRecord
-from runglass.wire.run_api import JobAccepted, ToolCallsRequired
+from runglass.wire.run_api import CompletedResult, JobAccepted, ToolCallsRequired
 
 REST_EVENTS = TERMINAL_EVENTS | {"step_paused", "step_paused_for_tool_calls"}
 """Events after which a run goes on only if a call resumes it."""
@@ -153,16 +154,14 @@ async def _response(
 ) -> StoredResponse:
     """The response for an outcome. Raises the error for a bad one."""
     if outcome.status == "completed":
-        # The fields of CompletedResult, with a result that is JSON already.
-        body = {
-            "status": "completed",
-            "result": msgspec.Raw(outcome.result_json),
-            "flowId": flow_id,
-            "blockCount": block_count,
-            "executionId": run_id,
-        }
-        if call.session_id is not None:
-            body["sessionId"] = call.session_id
+        result: Any = msgspec.Raw(outcome.result_json)
+        body = CompletedResult(
+            result=result,
+            flow_id=flow_id,
+            block_count=block_count,
+            execution_id=run_id,
+            session_id=call.session_id,
+        )
         return StoredResponse(200, msgspec.json.encode(body))
     if outcome.pause is None:
         is_cancelled = outcome.status == "cancelled"

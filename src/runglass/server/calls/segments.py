@@ -61,16 +61,15 @@ async def submit(
 async def start(
     call: Call,
     body: ToolRequest,
-    flow: Flow | None,
     *,
     version: int | None,
     trigger_type: str,
     outputs: LiveOutputs | None = None,
 ) -> Submitted:
-    """Starts a run of `flow` that may pause for tools; only a repeated call has none. Raises APIError."""
-    assert flow is not None
+    """Starts a run of the call's flow that may pause for tools. Raises APIError."""
+    assert call.flow is not None, "only a repeated call has none"
     body, history = await offload(partial(normalize_messages, body), size_bytes=call.size_bytes)
-    segment = _segment(call, body, flow)
+    segment = _segment(call, body, call.flow)
     return await submit(
         call,
         body,

@@ -16,7 +16,7 @@ from msgspec.structs import asdict, replace
 
 from runglass.engine.models.model_types import both_spellings
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.task import RunOutcome, RunReleased
+from runglass.engine.run.task import RunReleased
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.flows.flow import find_step, step_index
 from runglass.limits.offload import offload
@@ -101,23 +101,18 @@ class StepContent:
             self._outputs.stored.discard(seq)
         return await self.store.owed(self.run.no, seq)
 
-    async def outcome(self) -> tuple[bytes | None, bytes | None]:
-        """The result of a run that has ended well, or the error of one that has failed."""
-        if self._started is None:
-            return await self.store.outcome(self.run.no)
-        outcome = await self._outcome(self._started)
-        if outcome is None:
-            return None, None
-        return outcome.result_json, msgspec.json.encode(outcome.error)
-
     async def pause(self, seq: int) -> Waiting | None:
         """The content of the `step_paused_for_tool_calls` with this seq."""
         if self._started is None:
             if (owed := await self.store.owed(self.run.no, seq)) is None:
                 return None
             return await offload(partial(msgspec.json.decode, owed, type=Waiting), size_bytes=len(owed))
-        outcome = await self._outcome(self._started)
-        if outcome is None or outcome.pause is None or outcome.pause.tool_loop is None:
+        try:
+            outcome = await self._started.outcome()
+        except RunReleased:
+            # Another process took over the run: then the content is that of the log.
+            return None
+        if outcome.pause is None or outcome.pause.tool_loop is None:
             return None
         tool_loop = outcome.pause.tool_loop
         return Waiting(
@@ -125,13 +120,6 @@ class StepContent:
             tool_calls=tool_loop.calls,
             accumulated_outputs=dict(outcome.outputs),
         )
-
-    async def _outcome(self, started: StartedRun) -> RunOutcome | None:
-        """None if another process took over the run: then the content is that of the log."""
-        try:
-            return await started.outcome()
-        except RunReleased:
-            return None
 
 
 class StepPage(Page):
@@ -191,13 +179,13 @@ class StepFrames:
                 self._end(event)
                 return await self._completed(event, seq, data)
             case FlowCompleted():
-                result, _ = await self._content.outcome()
+                result, _ = await self._content.store.outcome(self._content.run.no)
                 if result is not None:
                     return [(seq, encode_event(replace(event, result=encoded(result))))]
             case StepPausedForToolCalls() if (waiting := await self._content.pause(seq)) is not None:
                 return [(seq, encode_event(replace(event, **asdict(waiting))))]
             case FlowFailed():
-                _, whole = await self._content.outcome()
+                _, whole = await self._content.store.outcome(self._content.run.no)
                 end = event if whole is None else replace(event, error=encoded(whole))
                 last = (seq, encode_event(end))
                 # A `step_error` may have reported this end, and not one that the run survived.

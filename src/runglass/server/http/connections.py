@@ -18,7 +18,7 @@ import httptools
 
 from runglass.config.settings import Settings
 from runglass.errors import APIError
-from runglass.server.http.error_responses import answer_of, invalid, large_head, late, too_large
+from runglass.server.http.error_responses import answer_of, invalid, late, too_large
 from runglass.server.http.exchange import CONNECTION, JoiningTransport
 
 MOST_HEADERS, SMALL_BYTES, PART_BYTES = 100, 4096, 64 << 10
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         if part != "body" and len(whole) > SMALL_BYTES:
             end = whole.find(b"\r\n\r\n")
             if len(whole) > limit and not 0 <= end <= limit:
-                raise large_head(limit)
+                raise too_large(f"URL and headers of the request are larger than head_limit_bytes={limit:,}")
             if whole.count(b"\n", 0, end) > MOST_HEADERS:
                 raise too_large(f"the request has more than {MOST_HEADERS} headers")
         self._has_got_on = False

@@ -59,11 +59,6 @@ def error_headers(error: APIError) -> dict[str, str]:
     return {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
 
 
-def answer_fault(request: ApiRequest, fault: Exception) -> Response:
-    """The response for an exception of a handler."""
-    return error_response(as_api_error(request, fault))
-
-
 def error_response(error: APIError) -> Response:
     """The response with this error, which is counted."""
     measured.error_response(error.code)
@@ -153,11 +148,6 @@ def late(message: str) -> APIError:
 def too_large(message: str) -> APIError:
     """The error for a request whose head is too large, or a part of it."""
     return RequestError(message, code="REQUEST_TOO_LARGE", status=431)
-
-
-def large_head(limit: int) -> APIError:
-    """The error for a head that is too large as a whole."""
-    return too_large(f"URL and headers of the request are larger than head_limit_bytes={limit:,}")
 
 
 def busy_server(limit: int) -> APIError:

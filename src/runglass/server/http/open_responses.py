@@ -7,14 +7,21 @@ shutdown or outlive its key, so each registers a function that ends it.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
-from runglass.errors import StoreError
+from runglass.errors import APIError, StoreError, api_error
+from runglass.server.api_request import ApiRequest
+from runglass.server.http.exchange import CallerLeft, exchange_of
 from runglass.store.catalog import Catalog
 from runglass.support.logs import FailureLog
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
+
+GOES_ON = "the run itself continues"
 
 ENDED_AT_ONCE = 25
 """The most responses that end in one turn of the event loop, which all other tasks wait for."""
@@ -105,3 +112,60 @@ class OpenResponses:
             failures.worked()
             for key_id in revoked:
                 await self.end_key(key_id)
+
+
+async def while_allowed(
+    request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], *, otherwise: str = GOES_ON
+) -> T:
+    """The result of `work`, which is cancelled when the server is stopped or the key is revoked.
+
+    Raises UNAVAILABLE, and UNAUTHENTICATED, whose message ends with `otherwise`, the fate of the run.
+    """
+    return await _unless_ended(request, run_id, work, otherwise, lambda end: nullcontext())
+
+
+async def while_awaited(
+    request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], *, otherwise: str = GOES_ON
+) -> T:
+    """As `while_allowed`, for a result that is of use to the caller alone. Raises CallerLeft as well."""
+    return await _unless_ended(request, run_id, work, otherwise, exchange_of(request.scope).on_loss)
+
+
+async def _unless_ended(
+    request: ApiRequest,
+    run_id: str | None,
+    work: Coroutine[Any, Any, T],
+    otherwise: str,
+    on_loss: Callable[[Callable[[], object]], AbstractContextManager[None]],
+) -> T:
+    open_responses, key_id = request.services.open_responses, request.auth.id
+    # Running the work in a task of its own would cost every waiting call some 20 µs more.
+    wait = asyncio.timeout(None)
+
+    def end() -> None:
+        if not wait.expired():
+            wait.reschedule(0)
+
+    try:
+        if not (open_responses.is_stopping or open_responses.is_revoked(key_id)):
+            async with wait:
+                with open_responses.ended_by(end, key_id=key_id), on_loss(end):
+                    return await work
+    except TimeoutError:
+        if not wait.expired():
+            raise
+    finally:
+        # A coroutine that has not started warns unless it is closed.
+        work.close()
+    if open_responses.is_revoked(key_id):
+        raise key_revoked(f"; {otherwise}", execution_id=run_id)
+    if not open_responses.is_stopping:
+        raise CallerLeft
+    then = otherwise if run_id is None else "the run resumes after its next start"
+    raise api_error("UNAVAILABLE", f"the server is being stopped; {then}", execution_id=run_id)
+
+
+def key_revoked(then: str, *, execution_id: str | None = None) -> APIError:
+    """The error for an answer whose key was revoked while it was made."""
+    message = f"the API key was revoked while its call was answered{then}"
+    return api_error("UNAUTHENTICATED", message, execution_id=execution_id)

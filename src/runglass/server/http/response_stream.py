@@ -7,7 +7,7 @@ more. What is sent comes from the store, byte for byte; the frames around events
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from functools import partial
 from typing import Protocol
@@ -17,9 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runglass.errors import APIError, RunPurged, RunUnreadable, StoreError
 from runglass.limits.pace import LARGE_MOVE_BYTES
+from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.exchange import Exchange, exchange_of
-from runglass.server.http.open_responses import OpenResponses
+from runglass.server.http.open_responses import key_revoked
 from runglass.support.safe_text import printable
 from runglass.wire.sse import PING, RETRY
 
@@ -28,10 +29,8 @@ log = logging.getLogger(__name__)
 PART_BYTES = 256 * 1024
 """About how much is read and sent at a time, and so the memory that an answer costs."""
 
-Headers = Sequence[tuple[bytes, bytes]]
 EndedBy = Callable[[Callable[[], object]], AbstractContextManager[None]]
 Pages = AsyncGenerator[list[bytes], None]
-Lasting = Callable[[AsyncGenerator[bytes, None]], AsyncGenerator[bytes, None]]
 
 
 class StreamedResponse:
@@ -45,20 +44,19 @@ class StreamedResponse:
         self,
         parts: AsyncGenerator[bytes, None],
         *,
-        headers: Headers,
+        headers: Mapping[str, str],
         status: int = 200,
         ended_by: EndedBy | None = None,
         at_end: Callable[[], None] | None = None,
     ) -> None:
         self._parts = parts
-        self._headers = headers
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._status = status
         self._ended_by = ended_by or (lambda _: nullcontext())
         self._at_end = at_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = list(self._headers)
-        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         write_task = asyncio.create_task(self._write(scope, send))
         leave_task = asyncio.create_task(_caller_left(receive))
         with self._ended_by(write_task.cancel):
@@ -101,23 +99,43 @@ async def _caller_left(receive: Receive) -> None:
         pass
 
 
-async def joined(opening: bytes, pages: Pages, closing: bytes, *, lasting: Lasting) -> ASGIApp:
+async def joined(request: ApiRequest, opening: bytes, pages: Pages, closing: bytes) -> ASGIApp:
     """The pages' members as one JSON array between `opening` and `closing`.
 
-    Most answers are small, and those are one read and one write with a Content-Length. The parts of others go
-    through `lasting`, which may break them off. So does a read that fails once the answer has begun: a body
-    that ended in good order would pass for the whole.
+    Most answers are small, and those are one read and one write with a Content-Length.
     """
     first: list[bytes] = await anext(pages, [])
     second = await anext(pages, None)
     if second is None:
         return Response(b"%b[%b]%b" % (opening, b",".join(first), closing), media_type=JSON)
-    return json_stream(lasting(_parts(opening, first, second, pages, closing)))
+    return json_stream(request, _parts(opening, first, second, pages, closing))
 
 
-def json_stream(parts: AsyncGenerator[bytes, None]) -> StreamedResponse:
-    """The answer that sends the parts of a JSON text."""
-    return StreamedResponse(parts, headers=[(b"content-type", JSON.encode())])
+def json_stream(
+    request: ApiRequest,
+    parts: AsyncGenerator[bytes, None],
+    *,
+    headers: Mapping[str, str] = {},  # never changed
+    status: int = 200,
+) -> StreamedResponse:
+    """The answer that sends the parts of a JSON text, or of a file, as long as its key is good."""
+    headers = {"content-type": JSON, **headers}
+    return StreamedResponse(_while_allowed(request, parts), headers=headers, status=status)
+
+
+async def _while_allowed(
+    request: ApiRequest, parts: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """The parts. Raises UNAUTHENTICATED, which breaks the answer off, once its key is revoked."""
+    open_responses, key_id = request.services.open_responses, request.auth.id
+    async with aclosing(parts):
+        # Registering makes the server look for the revocation of this key. There is nothing to call at the
+        # end, as the loop below checks the key before each part.
+        with open_responses.ended_by(lambda: None, key_id=key_id):
+            async for part in parts:
+                if open_responses.is_revoked(key_id):
+                    raise key_revoked("")
+                yield part
 
 
 async def _parts(
@@ -130,11 +148,11 @@ async def _parts(
     yield b"]%b" % closing
 
 
-HEADERS = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-]
+HEADERS = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",
+}
 
 
 class Framed(Protocol):
@@ -145,11 +163,10 @@ class Framed(Protocol):
 
 
 def event_stream(
+    request: ApiRequest,
     pages: AsyncGenerator[Framed, None],
     *,
-    open_responses: OpenResponses,
-    key_id: int | None = None,
-    headers: Headers = (),
+    headers: Mapping[str, str] = {},  # never changed
     at_end: Callable[[], None] | None = None,
 ) -> StreamedResponse:
     """The answer that sends `pages`, each in one write, and a ping for each that is empty.
@@ -158,8 +175,8 @@ def event_stream(
     """
     return StreamedResponse(
         _frames(pages),
-        headers=[*HEADERS, *headers],
-        ended_by=partial(open_responses.ended_by, key_id=key_id),
+        headers={**HEADERS, **headers},
+        ended_by=partial(request.services.open_responses.ended_by, key_id=request.auth.id),
         at_end=at_end,
     )
 

@@ -11,8 +11,7 @@ from backports import zstd
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from runglass.errors import APIError, RequestError, api_error
-from runglass.limits.offload import offload_in_turn
+from runglass.errors import RequestError, api_error
 from runglass.runtime.runtime import PROMPT_S
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
@@ -21,7 +20,6 @@ from runglass.server.http.error_responses import invalid, late
 BODY = "body"
 """The name of the body in the state of a request."""
 LENGTH_DIGITS = 19
-LONG_LIST = 500
 PIECE_BYTES = 256 * 1024
 """About how much is handed on at a time."""
 MOST_PARTS = 10
@@ -47,26 +45,15 @@ async def body_of(request: ApiRequest, *, limit_bytes: int | None = None) -> byt
     store = request.services.runtime.store
     began_s = store.clock.monotonic_s()
     limit = limit_bytes or request.services.runtime.settings.body_limit_bytes
-    length = request.headers.get("content-length", "0")
-    # More digits than any body has bytes: the number itself could not be read.
-    size = int(length) if length.isdecimal() and len(length) <= LENGTH_DIGITS else limit + 1
     # The request holds the body, so that `forget_body` can drop it. The framework would hold it as long as
     # the request, which may last as long as its run.
-    parts: list[bytes] = []
-    try:
-        if size <= limit:
-            size = 0
-            with request.services.limits.memory.receiving(request.auth.project_id) as received:
-                async for part in request.stream():
-                    parts.append(part)
-                    size += len(part)
-                    if size > limit:
-                        break
-                    received(size)
-    except ClientDisconnect as error:
-        raise api_error("INVALID_REQUEST", "the connection ended before the body did") from error
-    if size > limit:
-        raise api_error("REQUEST_TOO_LARGE", f"the request body is larger than {limit:,} bytes")
+    parts, size = list[bytes](), 0
+    too_large = f"the request body is larger than {limit:,} bytes"
+    with request.services.limits.memory.receiving(request.auth.project_id) as received:
+        async for part in _received(request, limit, too_large):
+            parts.append(part)
+            size += len(part)
+            received(size)
     body = held[BODY] = b"".join(parts)
     is_slow = store.clock.monotonic_s() - began_s > PROMPT_S
     if is_slow and not await store.live_keys([request.auth.id]):
@@ -88,22 +75,33 @@ async def body_parts(
     `silence_s`. A compressed body is refused: what it becomes may be a thousand times as large.
     """
     _require_plain(request)
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or len(length) > LENGTH_DIGITS or int(length) > limit_bytes:
-        raise _too_large(limit_bytes)
-    size, held = 0, list[bytes]()
-    pending = 0
-    async with aclosing(request.stream()) as stream:
-        while (part := await _next(stream, silence_s)) is not None:
-            size += len(part)
-            if size > limit_bytes:
-                raise _too_large(limit_bytes)
+    too_large = f"the file is larger than {limit_bytes:,} bytes (setting import_limit_bytes)"
+    held, pending = list[bytes](), 0
+    async with aclosing(_received(request, limit_bytes, too_large, silence_s)) as parts:
+        async for part in parts:
             held.append(part)
             pending += len(part)
             if pending >= PIECE_BYTES:
                 yield b"".join(held)
                 held, pending = [], 0
     yield b"".join(held)
+
+
+async def _received(
+    request: ApiRequest, limit_bytes: int, too_large: str, silence_s: float | None = None
+) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, up to its limit and in time. Raises as `body_parts` does."""
+    length = request.headers.get("content-length", "0")
+    # More digits than any body has bytes: the number itself could not be read.
+    if not length.isdecimal() or len(length) > LENGTH_DIGITS or int(length) > limit_bytes:
+        raise api_error("REQUEST_TOO_LARGE", too_large)
+    size = 0
+    async with aclosing(request.stream()) as stream:
+        while (part := await _next(stream, silence_s)) is not None:
+            size += len(part)
+            if size > limit_bytes:
+                raise api_error("REQUEST_TOO_LARGE", too_large)
+            yield part
 
 
 CODINGS: dict[str, Callable[[bytes], Any]] = {
@@ -156,7 +154,7 @@ def decompressed(body: bytes, coding: str, *, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-async def _next(stream: AsyncGenerator[bytes, None], silence_s: float) -> bytes | None:
+async def _next(stream: AsyncGenerator[bytes, None], silence_s: float | None) -> bytes | None:
     """The next part; None at the end. Raises INVALID_REQUEST where it does not come."""
     try:
         async with asyncio.timeout(silence_s):
@@ -168,25 +166,11 @@ async def _next(stream: AsyncGenerator[bytes, None], silence_s: float) -> bytes 
         raise late(f"nothing of the body came for body_time_limit_s={silence_s:g} s") from error
 
 
-def _too_large(limit_bytes: int) -> APIError:
-    return api_error(
-        "REQUEST_TOO_LARGE", f"the file is larger than {limit_bytes:,} bytes (setting import_limit_bytes)"
-    )
-
-
 def _require_plain(request: ApiRequest) -> None:
     """Raises INVALID_REQUEST for a compressed body."""
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise api_error("INVALID_REQUEST", f"the body is encoded as {coding!r:.40}; send it as it is")
-
-
-async def list_answer(make: Callable[[], object], length: int) -> Response:
-    """The value that `make` makes of a list, as JSON; in a thread where the list is long."""
-    if length <= LONG_LIST:
-        return answer(make())
-    body = await offload_in_turn(lambda: msgspec.json.encode(make()))
-    return Response(body, media_type=JSON)
 
 
 def answer(value: object, *, status: int = 200) -> Response:

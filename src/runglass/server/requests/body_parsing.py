@@ -6,14 +6,12 @@ another call. Null stands for "not given", as clients in several languages send 
 """
 
 import re
-from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 
 from runglass.errors import api_error
-from runglass.limits.offload import offload, yield_to_others
+from runglass.limits.offload import yield_to_others
 from runglass.server.requests.attachments import spell_attachments
 from runglass.server.requests.did_you_mean import camel, refuse_slips
 from runglass.support.json_weight import MOST_VALUES, too_heavy
@@ -21,7 +19,6 @@ from runglass.support.safe_text import HALF_ESCAPE
 from runglass.wire.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
-Result = TypeVar("Result")
 
 MAX_DEPTH = 100
 """The most levels of nesting in a body. Recursive code behind this would fail at about ten times that."""
@@ -44,7 +41,6 @@ WITHOUT_EFFECT = frozenset({"pausedAtStep", "iterationsUsed", "accumulatedOutput
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _EXCERPT_BYTES = 16
 """Bytes shown on each side of a mistake; an escape of a surrogate pair has twelve."""
-_PATH = re.compile(r" - at `\$\.?(.*)`$")
 
 
 def read_request(body: bytes, shape: type[Shape], *, most_values: int = MOST_VALUES) -> Shape:
@@ -78,11 +74,6 @@ def read_body(body: bytes, shape: type[Shape]) -> Shape:
     return _converted(members, shape)
 
 
-async def parse_off_loop(read: Callable[[bytes], Result], body: bytes) -> Result:
-    """`read(body)`, in a thread if the body is so large that it would block the event loop."""
-    return await offload(partial(read, body), size_bytes=len(body))
-
-
 def _check_names(members: dict[str, Any], shape: type[msgspec.Struct]) -> None:
     known = shape.__struct_encode_fields__
     unknown = {name: camel(name) for name in members if name not in known}
@@ -99,7 +90,7 @@ def _converted(members: dict[str, Any], shape: type[Shape]) -> Shape:
     try:
         return msgspec.convert(members, shape)
     except msgspec.ValidationError as error:
-        raise api_error("INVALID_REQUEST", _located(str(error))) from error
+        raise api_error("INVALID_REQUEST", located(error)) from error
 
 
 def members_of(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
@@ -157,9 +148,11 @@ def _too_deep() -> Exception:
     return api_error("INVALID_REQUEST", f"the body is nested more than {MAX_DEPTH} levels deep")
 
 
-def _located(message: str) -> str:
-    path = _PATH.search(message)
-    return f"`{path[1]}`: {message[: path.start()]}" if path else message
+def located(error: msgspec.ValidationError, at: str = "") -> str:
+    """What the error says, with the path of the value, below `at`, in front."""
+    message, _, inside = str(error).partition(" - at `$")
+    path = f"{at}{inside}".rstrip("`").removeprefix(".")
+    return f"`{path}`: {message}" if path else message
 
 
 def _kind(value: Any) -> str:

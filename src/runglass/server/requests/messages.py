@@ -15,6 +15,7 @@ from runglass.server.requests.attachments import (
     read_content,
     spell_attachments,
 )
+from runglass.server.requests.body_parsing import located
 from runglass.server.requests.tools import result_text
 from runglass.wire.run_api import Attachment, RunRequest, accept_both_spellings
 
@@ -110,8 +111,7 @@ def _turn(item: Any, path: str) -> _Turn:
     try:
         turn = msgspec.convert(_normalized(item, path), _Turn)
     except msgspec.ValidationError as error:
-        message, _, inside = str(error).partition(" - at `$")
-        raise api_error("INVALID_REQUEST", f"`{path}{inside.rstrip('`')}`: {message}") from error
+        raise api_error("INVALID_REQUEST", located(error, path)) from error
     if turn.role == "tool":
         if not turn.tool_call_id:
             raise api_error("INVALID_REQUEST", f"`{path}.toolCallId`: a tool's turn needs the id of its call")

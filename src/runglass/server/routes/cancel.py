@@ -11,9 +11,9 @@ from runglass.errors import APIError, StoreError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.responses import idle_run
 from runglass.server.endpoint import Parameter
+from runglass.server.http.open_responses import while_awaited
 from runglass.server.requests.body import answer
 from runglass.server.security.authentication import actor_of, no_run, require_executed
-from runglass.server.security.revocation import while_awaited
 from runglass.store.keys import LOCAL_KEY
 from runglass.store.records import RunRecord
 

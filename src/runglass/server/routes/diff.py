@@ -10,10 +10,9 @@ from runglass.diff.run_diff import AttemptsDiff, RunDiff
 from runglass.limits.offload import offload_in_turn
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
+from runglass.server.http.open_responses import while_awaited
 from runglass.server.routes import payload
 from runglass.server.routes import runs as reading
-from runglass.server.security.authentication import ComparedRuns
-from runglass.server.security.revocation import while_awaited
 from runglass.server.services.run_diff import diff_attempts, diff_runs
 from runglass.server.services.step_attempts import chosen_attempts
 from runglass.store.records import RunRecord
@@ -32,14 +31,14 @@ WITH_LOOP_INDEX = reading.LOOP_INDEX._replace(
 WITH_POSITION = reading.POSITION._replace(name="with_position", description="`position` of the other one")
 
 
-async def diff(request: ApiRequest, runs: ComparedRuns, with_same: bool) -> Response:
+async def diff(request: ApiRequest, runs: tuple[RunRecord, RunRecord], with_same: bool) -> Response:
     """Every attempt in which the runs differ, in the order of the flow, and the first difference in words.
 
     Attempts are paired by step, iteration and number. Durations are told, and are no difference by
     themselves. Where there is too much to compare or to tell, the answer says that it is `cut`.
     """
     return await _diff_response(
-        request, partial(diff_runs, request.services.runtime.store, runs.a, runs.b, with_same=with_same)
+        request, partial(diff_runs, request.services.runtime.store, *runs, with_same=with_same)
     )
 
 

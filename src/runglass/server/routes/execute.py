@@ -1,7 +1,7 @@
 """Running a flow, the health of the server, and the schema of flow files."""
 
 import logging
-from functools import cache
+from functools import cache, partial
 
 import msgspec
 from starlette.responses import Response
@@ -36,20 +36,14 @@ async def execute(
 
     The run goes on if the caller hangs up.
     """
-    call, _, flow = await find_call(request, org, project, slug, version, version_query)
-    submitted = None
+    call = await find_call(request, org, project, slug, version, version_query)
     async with admitted(call, ExecuteRequest, session_id) as body:
         call.resumes = body.execution_id is not None
         call.may_pause = call.resumes or bool(body.tools)
-        async with made_once(call) as is_first:
-            if is_first:
-                submitted = await (
-                    resume(call, body)
-                    if call.resumes
-                    else start(call, body, flow, version=call.number, trigger_type="api")
-                )
+        starting = partial(start, call, body, version=call.number, trigger_type="api")
+        submitted = await made_once(call, partial(resume, call, body) if call.resumes else starting)
         # The response may take as long as the run.
-        del body
+        del body, starting
     if submitted is None:
         return await replay(call)
     async with failure_kept(call):

@@ -5,10 +5,10 @@ from starlette.responses import Response
 from runglass.run_files.header import MEDIA_TYPES, file_name
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.response_stream import StreamedResponse
+from runglass.server.http.open_responses import while_allowed
+from runglass.server.http.response_stream import StreamedResponse, json_stream
 from runglass.server.requests.body import body_parts
 from runglass.server.security.authentication import actor_of
-from runglass.server.security.revocation import parts_while_allowed, while_allowed
 from runglass.server.services import run_export
 from runglass.store.base import summary_of
 from runglass.store.records import RunRecord
@@ -31,11 +31,11 @@ async def export(request: ApiRequest, run: RunRecord, format: ExportFormat) -> S
     slug = summary_of(run).flow_slug
     store = request.services.runtime.store
     parts = await run_export.parts(store, request.services.outlines, run, format)
-    headers = [
-        (b"content-type", MEDIA_TYPES[format].encode()),
-        (b"content-disposition", b'attachment; filename="%b"' % file_name(format, run.id, slug).encode()),
-    ]
-    return StreamedResponse(parts_while_allowed(request, parts), headers=headers)
+    headers = {
+        "content-type": MEDIA_TYPES[format],
+        "content-disposition": f'attachment; filename="{file_name(format, run.id, slug)}"',
+    }
+    return json_stream(request, parts, headers=headers)
 
 
 async def import_run(request: ApiRequest) -> Response:

@@ -12,7 +12,7 @@ from runglass.flows.parser import CheckedFlow
 from runglass.runtime.runtime import Runtime, push_flow
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
-from runglass.server.requests.body import answer, body_of, list_answer
+from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.requests.pagination import (
     cursor_of_number,
@@ -61,13 +61,9 @@ async def flow(
     found = await request.services.runtime.store.versions(record.id, after=after, limit=limit + 1)
     page = found[:limit]
     following = cursor_of_number(page[-1].version) if len(found) > limit else None
-    return await list_answer(
-        lambda: FlowHistory(
-            **msgspec.structs.asdict(_info(record)),
-            versions=msgspec.convert(page, list[VersionInfo], from_attributes=True),
-            next_cursor=following,
-        ),
-        len(page),
+    versions = msgspec.convert(page, list[VersionInfo], from_attributes=True)
+    return answer(
+        FlowHistory(**msgspec.structs.asdict(_info(record)), versions=versions, next_cursor=following)
     )
 
 
@@ -160,15 +156,8 @@ async def _list(request: ApiRequest, project: Project, limit: int, cursor: str |
     found = await request.services.runtime.store.flows(project.id, after=after, limit=limit + 1)
     page = found[:limit]
     following = cursor_of_slug(page[-1].slug) if len(found) > limit else None
-    return await list_answer(
-        lambda: FlowList(
-            org=project.org,
-            project=project.name,
-            flows=[_info(record) for record in page],
-            next_cursor=following,
-        ),
-        len(page),
-    )
+    listed = msgspec.convert(page, list[FlowInfo], from_attributes=True)
+    return answer(FlowList(org=project.org, project=project.name, flows=listed, next_cursor=following))
 
 
 def _info(record: FlowRecord) -> FlowInfo:

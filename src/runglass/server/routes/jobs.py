@@ -63,28 +63,20 @@ async def queue_job(
     version_query: str | None,
 ) -> Response:
     """Queues a run of the production version, or of the draft where none is published."""
-    call, _, _ = await find_call(request, org, project, slug, version, version_query)
-    submitted = None
+    call = await find_call(request, org, project, slug, version, version_query)
     async with admitted(call, JobRequest, session_id) as body:
         body, history = await offload(partial(normalize_messages, body), size_bytes=call.size_bytes)
         if body.tools or body.tool_choice is not None:
             raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
-        async with made_once(call) as is_first:
-            if is_first:
-                submitted = await submit(
-                    call, body, version=call.number, trigger_type=TRIGGER, history=history
-                )
+        queueing = partial(submit, call, body, version=call.number, trigger_type=TRIGGER, history=history)
+        submitted = await made_once(call, queueing)
     if submitted is None:
         return await replay(call)
     return accepted(call, submitted.run.id, submitted.flow_id, submitted.block_count).sent()
 
 
 async def job(
-    request: ApiRequest,
-    org: str,
-    project: str,
-    slug: str,
-    execution_id: str,
+    request: ApiRequest, org: str, project: str, slug: str, execution_id: str, version: str | None = None
 ) -> Response:
     """The state of a job, from the moment that it is queued, and its result or error once it has ended.
 
@@ -92,20 +84,10 @@ async def job(
     completed one is kept for `answer_ttl_s`, then the answer is ANSWER_EXPIRED. Unless the capture mode is
     `full`, only the key that queued the job gets it; other keys get FORBIDDEN.
     """
-    return await _state(request, await _job_run(request, org, project, slug, execution_id))
-
-
-async def version_job(
-    request: ApiRequest,
-    org: str,
-    project: str,
-    slug: str,
-    version: str,
-    execution_id: str,
-) -> Response:
-    """The state of a job, below the path that it was queued at. A job of another version is not found."""
-    run = await _job_run(request, org, project, slug, execution_id)
-    if run.version != version_number(version):
+    run = await run_of_flow(request, org, project, slug, execution_id)
+    if run.trigger_type != TRIGGER:
+        raise no_run(execution_id)
+    if version is not None and run.version != version_number(version):
         raise no_run(execution_id)
     return await _state(request, run)
 
@@ -129,13 +111,6 @@ async def jobs(
     )
     following = cursor_of_position(found.position)
     return answer(JobPage(jobs=[_summary(run) for run in found.runs], next_cursor=following))
-
-
-async def _job_run(request: ApiRequest, org: str, project: str, slug: str, execution_id: str) -> RunRecord:
-    run = await run_of_flow(request, org, project, slug, execution_id)
-    if run.trigger_type != TRIGGER:
-        raise no_run(execution_id)
-    return run
 
 
 def _summary(run: RunListing) -> JobSummary:

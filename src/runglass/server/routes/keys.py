@@ -6,7 +6,7 @@ from starlette.responses import Response
 from runglass.errors import KeyLimitReached, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
-from runglass.server.requests.body import answer, body_of, list_answer
+from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.requests.pagination import cursor_of_number, number_before, time_of
 from runglass.server.security.authentication import actor_of
@@ -28,9 +28,8 @@ async def keys(request: ApiRequest, limit: int, cursor: str | None) -> Response:
     found = await request.services.runtime.store.keys(request.auth.project_id, after=after, limit=limit + 1)
     page = found[:limit]
     following = cursor_of_number(page[-1].id) if len(found) > limit else None
-    return await list_answer(
-        lambda: KeyList(keys=[_info(key) for key in page], next_cursor=following), len(page)
-    )
+    listed = msgspec.convert(page, list[KeyInfo], from_attributes=True)
+    return answer(KeyList(keys=listed, next_cursor=following))
 
 
 async def create_key(request: ApiRequest) -> Response:

@@ -18,8 +18,8 @@ from runglass.outlines.outline import ROW_BYTES
 from runglass.outlines.timeline import timeline as timeline_of
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.response_stream import StreamedResponse
-from runglass.server.security.revocation import parts_while_allowed, while_awaited
+from runglass.server.http.open_responses import while_awaited
+from runglass.server.http.response_stream import json_stream
 from runglass.store.records import RunRecord
 
 AT_ONCE_ROWS = 500
@@ -103,10 +103,8 @@ async def outline(
     if min(limit, found.row_count) <= AT_ONCE_ROWS:
         async with paced("loop", run.project_id):
             return _answer(b"".join(parts), gzip)
-    headers_of_stream = [(b"content-type", JSON.encode()), (b"vary", b"Accept-Encoding")]
-    if gzip is not None:
-        headers_of_stream.append((b"content-encoding", b"gzip"))
-    return StreamedResponse(parts_while_allowed(request, _sent(parts, gzip)), headers=headers_of_stream)
+    headers = {"vary": "Accept-Encoding"} | ({} if gzip is None else {"content-encoding": "gzip"})
+    return json_stream(request, _sent(parts, gzip), headers=headers)
 
 
 async def timeline(

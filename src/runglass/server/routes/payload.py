@@ -20,8 +20,7 @@ from runglass.log.trace import StepTrace
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.error_responses import error_response
-from runglass.server.http.response_stream import PART_BYTES, StreamedResponse
-from runglass.server.security.revocation import parts_while_allowed
+from runglass.server.http.response_stream import PART_BYTES, json_stream
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts
 from runglass.store.base import decoding
 from runglass.store.records import RunRecord
@@ -96,12 +95,8 @@ async def payload(
         body = body[found.first : found.stop]
     if len(body) <= PART_BYTES:
         return Response(body, status_code=status, headers=headers, media_type=JSON)
-    headers |= {"Content-Type": JSON, "Content-Length": str(len(body))}
-    return StreamedResponse(
-        parts_while_allowed(request, _parts_of(body)),
-        status=status,
-        headers=[(name.lower().encode(), value.encode()) for name, value in headers.items()],
-    )
+    headers["Content-Length"] = str(len(body))
+    return json_stream(request, _parts_of(body), headers=headers, status=status)
 
 
 class ByteRange(NamedTuple):

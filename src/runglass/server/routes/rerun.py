@@ -6,6 +6,7 @@ import msgspec
 from starlette.responses import Response
 
 from runglass.errors import APIError, api_error
+from runglass.limits.offload import offload
 from runglass.redact import MARK
 from runglass.runtime.runtime import Submitted
 from runglass.server.api_request import ApiRequest
@@ -14,7 +15,7 @@ from runglass.server.calls.idempotency import made_once
 from runglass.server.calls.responses import accepted, replay
 from runglass.server.calls.segments import submit
 from runglass.server.requests.attachments import check_attachments
-from runglass.server.requests.body_parsing import parse_off_loop, read_request
+from runglass.server.requests.body_parsing import read_request
 from runglass.server.requests.messages import kept_history
 from runglass.server.security.authentication import require_executed
 from runglass.server.services.run_content import input_of, with_content
@@ -37,14 +38,9 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
         raise gone
     call = Call(request=request, project=own, slug=flow.slug)
     if flow.deleted:
-        call.refuse_unless_repeated(gone)
-    submitted = None
-    async with (
-        admitted(call, RerunRequest, session_id, empty=b"{}") as body,
-        made_once(call) as is_first,
-    ):
-        if is_first:
-            submitted = await _submit(call, run, body)
+        await call.refuse_unless_repeated(gone)
+    async with admitted(call, RerunRequest, session_id, empty=b"{}") as body:
+        submitted = await made_once(call, partial(_submit, call, run, body))
     if submitted is None:
         return await replay(call)
     return accepted(call, submitted.run.id, submitted.flow_id, submitted.block_count, rerun_of=run.id).sent()
@@ -62,9 +58,10 @@ async def _submit(call: Call, run: RunRecord, body: RerunRequest) -> Submitted:
         raise _not_kept(run, "parts of it were redacted; only capture mode full keeps inputs as they are")
     # Checked like the body of any call: the input of an imported run may be anything.
     most_values = call.runtime.settings.body_values_limit
-    kept = await parse_off_loop(partial(read_request, shape=RunRequest, most_values=most_values), data)
-    check_attachments(kept.attachments)
     call.size_bytes = len(data)
+    reading = partial(read_request, data, RunRequest, most_values=most_values)
+    kept = await offload(reading, size_bytes=call.size_bytes)
+    check_attachments(kept.attachments)
     named = body.version
     return await submit(
         call,

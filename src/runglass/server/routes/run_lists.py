@@ -19,10 +19,10 @@ from runglass.limits.pace import paced_read
 from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
+from runglass.server.http.open_responses import while_awaited
 from runglass.server.http.response_stream import StreamedResponse, event_stream
 from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import SINCE, UNTIL, cursor_of_position, position_of, since_epoch_ms
-from runglass.server.security.revocation import while_awaited
 from runglass.server.services.run_content import summary_of
 from runglass.store.records import ChangedRun, RunListing
 from runglass.support.clock import iso_ms
@@ -153,9 +153,7 @@ async def stream(
         poll_s=runtime.settings.tail_poll_s,
         in_turn=partial(paced_read, project_id),
     )
-    return event_stream(
-        _framed(pages, after=seen), open_responses=request.services.open_responses, key_id=request.auth.id
-    )
+    return event_stream(request, _framed(pages, after=seen))
 
 
 async def _while_awaited(request: ApiRequest, read: Callable[[], Awaitable[Result]]) -> Result:

@@ -25,7 +25,6 @@ from runglass.server.http.response_stream import (
     joined,
     sent_now,
 )
-from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.run_content import checked_objects, step_pages, whole_summary, with_content
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts, without_large_parts
 from runglass.store.base import decoding, summary_of
@@ -89,7 +88,7 @@ async def trace(request: ApiRequest, opened: OpenedTrace) -> ASGIApp:
     """
     opening = b'{"flowRun":%b,"steps":' % whole_summary(opened)
     steps = _steps_from(request.services.runtime.store, opened)
-    return await joined(opening, steps, b"}", lasting=partial(parts_while_allowed, request))
+    return await joined(request, opening, steps, b"}")
 
 
 async def step_trace(
@@ -115,8 +114,7 @@ async def step_trace(
     )
     if attempt.strip() == "all":
         opening = b'{"stepId":%b,"attempts":' % msgspec.json.encode(step_id)
-        pages = attempt_pages(store, run, chosen)
-        return await joined(opening, pages, b"}", lasting=partial(parts_while_allowed, request))
+        return await joined(request, opening, attempt_pages(store, run, chosen), b"}")
     ((data,),) = [page async for page in attempt_pages(store, run, chosen)]
     if part_bytes is not None:
         with decoding(run.id):
@@ -154,7 +152,7 @@ async def stream(
         idle_s=runtime.settings.ping_s,
         take=partial(sent_now, exchange_of(request.scope)),
     )
-    return event_stream(pages, open_responses=request.services.open_responses, key_id=request.auth.id)
+    return event_stream(request, pages)
 
 
 async def _steps_from(store: RunLog, opened: OpenedTrace) -> Pages:

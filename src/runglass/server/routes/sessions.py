@@ -20,7 +20,6 @@ from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.response_stream import json_stream
 from runglass.server.requests.pagination import cursor_of_position, position_of
 from runglass.server.requests.parameters import checked_uuid
-from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.session_runs import SessionFlows, session_run
 from runglass.store.records import ListPosition, RunRecord
 from runglass.store.run_logs import RunLog
@@ -65,8 +64,7 @@ async def session(request: ApiRequest, session_id: str, limit: int | None, curso
                     return _page(parts_before, last)
                 more = await anext(runs, None)
                 pieces = session_run(store, run, *await flows.of(run))
-                pieces = parts_while_allowed(request, pieces)
-                return json_stream(_streamed(parts_before, pieces, _closing(run.id if more else "")))
+                return json_stream(request, _streamed(parts_before, pieces, _closing(run.id if more else "")))
             parts_before += [b","] * bool(count) + parts
             size += sum(map(len, parts))
             last, count = run.id, count + 1

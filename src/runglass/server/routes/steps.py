@@ -4,11 +4,15 @@ The log keeps the content that the capture mode allows; a caller that steps thro
 errors in the stream all the same, since they are the answer to its call.
 """
 
+from collections.abc import Mapping
+from functools import partial
+
 from starlette.types import ASGIApp
 
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import api_error
+from runglass.runtime.runtime import Submitted
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.call import REPLAYED, Call, StoredResponse, admitted, find_call
 from runglass.server.calls.idempotency import earlier_answer, failure_kept, made_once
@@ -17,7 +21,7 @@ from runglass.server.calls.run_failure import require_outcome
 from runglass.server.calls.segments import resume, start
 from runglass.server.calls.step_frames import StepContent, StepFrames
 from runglass.server.http.error_responses import once_started
-from runglass.server.http.response_stream import Headers, event_stream
+from runglass.server.http.response_stream import event_stream
 from runglass.server.security.authentication import no_run
 from runglass.wire.run_api import StepRequest
 
@@ -36,14 +40,13 @@ async def step(
 
     Of a flow that was never published it walks the draft, as that is at the first call.
     """
-    call, current, flow = await find_call(request, org, project, slug, version, version_query)
+    call = await find_call(request, org, project, slug, version, version_query)
     if call.number == 0:
         message = (
             f"the draft of flow {slug!r} is walked through on the path without a version, as long as nothing "
             f"of it is published; a published version is v1, v2, …"
         )
         raise api_error("INVALID_VERSION", message)
-    submitted = None
     async with admitted(call, StepRequest, session_id) as body:
         if body.step_index is not None and body.step_index < 0:
             message = f"`stepIndex` must be 0 or more, not {body.step_index}"
@@ -51,16 +54,7 @@ async def step(
         call.resumes = body.execution_id is not None
         # What a call under a key is owed is stored, for its repeats.
         outputs = LiveOutputs() if call.key is None else None
-        async with made_once(call) as is_first:
-            if is_first and call.resumes:
-                submitted = await resume(call, body, outputs=outputs)
-            elif is_first:
-                if body.step_index not in (None, 0):
-                    message = "the first call, without `executionId`, begins at `stepIndex` 0"
-                    raise api_error("INVALID_FIRST_CALL", message)
-                submitted = await start(
-                    call, body, flow, version=current, trigger_type="step", outputs=outputs
-                )
+        submitted = await made_once(call, partial(_begin, call, body, outputs))
         # The stream may last as long as the run.
         del body
     if submitted is not None:
@@ -75,8 +69,16 @@ async def step(
     if isinstance(earlier, StoredResponse):
         return earlier.replayed()
     await require_outcome(call.runtime.store, earlier)
-    headers = [(REPLAYED.lower().encode(), b"true")]
-    return await _stream(call, earlier.id, before.head, headers=headers)
+    return await _stream(call, earlier.id, before.head, headers={REPLAYED: "true"})
+
+
+async def _begin(call: Call, body: StepRequest, outputs: LiveOutputs | None) -> Submitted:
+    if call.resumes:
+        return await resume(call, body, outputs=outputs)
+    if body.step_index not in (None, 0):
+        message = "the first call, without `executionId`, begins at `stepIndex` 0"
+        raise api_error("INVALID_FIRST_CALL", message)
+    return await start(call, body, version=call.version, trigger_type="step", outputs=outputs)
 
 
 async def _stream(
@@ -86,7 +88,7 @@ async def _stream(
     started: StartedRun | None = None,
     outputs: LiveOutputs | None = None,
     *,
-    headers: Headers = (),
+    headers: Mapping[str, str] = {},  # never changed
 ) -> ASGIApp:
     runtime = call.runtime
     with once_started(run_id):
@@ -98,10 +100,5 @@ async def _stream(
         started = outputs = None
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
     content = StepContent(runtime.store, run, started, outputs)
-    return event_stream(
-        StepFrames(content).of(pages),
-        open_responses=call.request.services.open_responses,
-        key_id=call.request.auth.id,
-        headers=headers,
-        at_end=None if outputs is None else outputs.close,
-    )
+    at_end = None if outputs is None else outputs.close
+    return event_stream(call.request, StepFrames(content).of(pages), headers=headers, at_end=at_end)

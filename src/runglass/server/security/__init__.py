@@ -1,1 +1,1 @@
-"""Keys, what a key may see, rate limits and revocation. Knows no endpoint."""
+"""Keys, the sessions of browsers, and what a key may see. Knows no endpoint."""

@@ -11,7 +11,6 @@ matter.
 
 import base64
 from functools import partial
-from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -109,16 +108,9 @@ async def _run_id(request: ApiRequest, execution_id: str) -> str:
     return run_id
 
 
-class ComparedRuns(NamedTuple):
-    """Two runs that are to be compared."""
-
-    a: RunRecord
-    b: RunRecord
-
-
-async def runs_by_id(request: ApiRequest, execution_id: str, other_id: str) -> ComparedRuns:
+async def runs_by_id(request: ApiRequest, execution_id: str, other_id: str) -> tuple[RunRecord, RunRecord]:
     """Two runs of the caller's project, each as `run_by_id` finds it. Raises RUN_NOT_FOUND."""
-    return ComparedRuns(await run_by_id(request, execution_id), await run_by_id(request, other_id))
+    return await run_by_id(request, execution_id), await run_by_id(request, other_id)
 
 
 async def trace_by_id(request: ApiRequest, execution_id: str, *, flow_id: str | None = None) -> OpenedTrace:

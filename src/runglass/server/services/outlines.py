@@ -4,6 +4,8 @@ A caller reads a long outline in pages, and each page needs all of it: it is mad
 goes on is made again once something has happened, unless the caller asks for more of the one it began with.
 That of a large run that has ended is kept in the store. Who cannot wait for that of a long run gets one of
 its beginning and its end first.
+
+More than 300 lines: what makes an outline, holds it and keeps it.
 """
 
 import asyncio
@@ -17,21 +19,28 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from runglass.errors import StoreError
+from runglass.errors import RunPurged, RunUnreadable, StoreError
 from runglass.flows.flow import ConditionStep, Flow, LoopStep, ParallelStep, Step
 from runglass.limits.memory import SHARE
 from runglass.limits.offload import offload, offload_in_turn
-from runglass.limits.pace import paced_read, paced_write
+from runglass.limits.pace import current_project, paced_read, paced_write
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.kept_outline import is_of_version_before, pack, unpack
-from runglass.outlines.outline import SLICE_ROWS, Outline
+from runglass.outlines.outline import SLICE_ROWS, Kind, Outline
 from runglass.outlines.span_builder import SpanOutlineBuilder
-from runglass.runtime.runtime import Runtime, decode_stored_flow
-from runglass.store.base import decoding, summary_of
+from runglass.runtime.runtime import Runtime
+from runglass.server.services.run_content import read_flow
+from runglass.store.base import Store, decoding, summary_of
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
+from runglass.support.clock import Clock
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 
+INTERVAL_S = 1.0
+"""So often it is looked whether an outline is due; after one that took longer, as long as that took."""
+CLAIM_S = 30.0
+"""So long other servers on the store leave it to this one, from each time that it looks."""
 PAGE_BYTES = 1 << 20
 """About how much is read at a time of a run that has ended."""
 MOMENT_BYTES = 32 << 20
@@ -204,12 +213,7 @@ class Outlines:
 
     async def _nodes_of(self, run: RunRecord) -> Sequence[Node]:
         """The nodes of the flow that the run is of: of a draft as it is now. A recorded run has none."""
-        if run.is_recorded:
-            return ()
-        source = await self._runtime.store.flow_source(run.flow_id, run.version)
-        if source is None:
-            return ()
-        return await offload(lambda: flow_nodes(decode_stored_flow(source)), size_bytes=len(source))
+        return () if run.is_recorded else await read_flow(self._runtime.store, run, flow_nodes) or ()
 
     def _hold(self, run_no: int, made: _Held) -> None:
         before = self._held.pop(run_no, None)
@@ -220,6 +224,40 @@ class Outlines:
         while self._held_bytes > self._limit_bytes:
             _, oldest = self._held.popitem(last=False)
             self._held_bytes -= oldest.outline.size_bytes
+
+
+async def keep_outlines(store: Store, outlines: Outlines, clock: Clock) -> None:
+    """Keeps outlines of large runs that have ended, one after the other, until it is cancelled.
+
+    So whoever opens such a run does not wait. Each is made at the pace of its project. A store that fails is
+    tried again.
+    """
+    failures = FailureLog(log, "keeping the outlines of runs that have ended failed")
+    while True:
+        since_s = clock.monotonic_s()
+        try:
+            if await store.claim_maintenance("outlines", for_s=CLAIM_S):
+                await _keep_next(store, outlines)
+            failures.worked()
+        except StoreError as error:
+            failures.failed(error)
+        # Others have half of the time at least, also those of the same project.
+        await clock.sleep(max(INTERVAL_S, clock.monotonic_s() - since_s))
+
+
+async def _keep_next(store: Store, outlines: Outlines) -> None:
+    """Keeps the outline that is due first, if one is. Raises StoreError."""
+    run = await store.due_outline()
+    if run is None:
+        return
+    current_project.set(run.project_id)
+    try:
+        await outlines.keep(run)
+    except RunPurged:
+        log.debug("run %r was deleted while its outline was made", run.id)
+    except RunUnreadable as error:
+        log.warning("no outline is kept: %s", error)
+        await store.pass_over_outline(run.no)
 
 
 def _digest(nodes: Sequence[Node]) -> str:
@@ -253,19 +291,18 @@ def flow_nodes(flow: Flow) -> list[Node]:
 def _add(nodes: list[Node], steps: list[Step], parent: int) -> None:
     for step in steps:
         number = len(nodes)
+        kind: Kind = "step"
         branches: dict[str, list[Step]] = {}
         match step:
             case LoopStep():
-                nodes.append(Node(step.id, step.id, "loop", parent))
-                _add(nodes, step.steps, number)
+                kind = "loop"
             case ConditionStep():
-                nodes.append(Node(step.id, step.id, "condition", parent))
-                branches = {"then": step.then, "else": step.else_}
+                kind, branches = "condition", {"then": step.then, "else": step.else_}
             case ParallelStep():
-                nodes.append(Node(step.id, step.id, "parallel", parent))
-                branches = step.branches
-            case _:
-                nodes.append(Node(step.id, step.id, "step", parent))
+                kind, branches = "parallel", step.branches
+        nodes.append(Node(step.id, step.id, kind, parent))
+        if isinstance(step, LoopStep):
+            _add(nodes, step.steps, number)
         for name, inside in branches.items():
             if inside:
                 nodes.append(Node(None, name, "branch", number))

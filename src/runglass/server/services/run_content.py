@@ -1,23 +1,33 @@
-"""The summary of a run: with input and result, which its log has, or as a list has it."""
+"""What is read of a run: its summary, with input and result or as a list has it, its steps, its flow."""
 
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from runglass.errors import RunUnreadable
+from runglass.flows.flow import Flow
+from runglass.limits.offload import offload
 from runglass.limits.pace import paced_read
 from runglass.log.events import RunInput, decode_event, event_type_of
 from runglass.log.fold import DAMAGE, content_of_run
 from runglass.log.trace import RunSummary, StepTrace
+from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.http.response_stream import PART_BYTES, Pages
 from runglass.store.base import decoding
+from runglass.store.catalog import Catalog
 from runglass.store.records import OpenedTrace, RunListing, RunRecord
 from runglass.store.run_logs import RunLog
 from runglass.support.lazy_json import json_bytes
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+INLINE_BYTES = 64 * 1024
+"""Up to this size rows are read on the event loop: that takes less than a millisecond."""
 
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 _summary = msgspec.json.Decoder(RunSummary)
@@ -88,11 +98,21 @@ async def step_pages(store: RunLog, run: RunRecord, *, after: int = 0) -> Pages:
     size = PART_BYTES
     while size >= PART_BYTES:
         page = partial(store.trace_page, run.no, after=after, limit_bytes=PART_BYTES)
-        if not (rows := await paced_read(run.project_id, page)):
+        if not (rows := await paced_read(run.project_id, page, size_bytes=run.log_bytes)):
             return
         after, found = rows[-1][0], [data for _, data in rows]
         size = sum(map(len, found))
         yield checked_objects(run, found)
+
+
+async def read_flow(store: Catalog, run: RunRecord, read: Callable[[Flow], Result]) -> Result | None:
+    """What `read` makes of the flow that the run is of, of a draft as it is now; None where it is gone."""
+    source = await store.flow_source(run.flow_id, run.version)
+    if source is None:
+        return None
+    return await offload(
+        lambda: read(decode_stored_flow(source)), size_bytes=len(source), quick_bytes=INLINE_BYTES
+    )
 
 
 def summary_of(run: RunListing) -> RunSummary:

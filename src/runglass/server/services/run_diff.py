@@ -22,15 +22,15 @@ from runglass.diff.trace_diff import (
     read_digest,
     step_locations,
 )
+from runglass.flows.flow import Flow
 from runglass.limits.offload import offload, offload_in_turn, yield_to_others
 from runglass.limits.pace import paced_read
 from runglass.outlines.builder import AttemptRow
-from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.services.outlines import flow_nodes
+from runglass.server.services.run_content import INLINE_BYTES, read_flow
 from runglass.server.services.step_attempts import attempt_pages
 from runglass.store.base import Store, decoding, summary_of
-from runglass.store.catalog import Catalog
 from runglass.store.records import AttemptKey, RunRecord
 from runglass.store.run_logs import RunLog
 
@@ -40,9 +40,6 @@ MOST_VISITS = 3_000_000
 """Values of content that are looked at in all, about a second of the processor."""
 MOST_TOLD_BYTES = 4_000_000
 """Bytes of differences of content that are told in all."""
-
-INLINE_BYTES = 64 * 1024
-"""Up to this size rows are read on the event loop: that takes less than a millisecond."""
 PAIRS_AT_ONCE = 32
 """Attempts of each run whose content is read again in one go."""
 PIECE_BYTES = 64 * 1024
@@ -73,7 +70,7 @@ async def diff_runs(
     if all(read.is_recorded for _, read in older_first):
         pairs = await offload_in_turn(partial(_span_pairs, read_a, read_b, is_a_first=older_first[0][0] is a))
     else:
-        flows = [await _places(store, run) for run, _ in older_first]
+        flows = [await read_flow(store, run, _locations) or [] for run, _ in older_first]
         order = FlowOrder(*flows, *(_started(read) for _, read in older_first))
         pairs = await offload_in_turn(
             partial(
@@ -117,16 +114,8 @@ def _started(read: _Read) -> list[StepLocation]:
     return [StepLocation(step_id) for step_id in dict.fromkeys(each.step_id for each in read.digests)]
 
 
-async def _places(store: Catalog, run: RunRecord) -> list[StepLocation]:
-    """The steps of the flow that the run is of, of a draft as it is now; none where it is gone."""
-    source = await store.flow_source(run.flow_id, run.version)
-    if source is None:
-        return []
-    return await offload(
-        lambda: step_locations(flow_nodes(decode_stored_flow(source))),
-        size_bytes=len(source),
-        quick_bytes=INLINE_BYTES,
-    )
+def _locations(flow: Flow) -> list[StepLocation]:
+    return step_locations(flow_nodes(flow))
 
 
 async def _read(store: RunLog, run: RunRecord, most: int) -> _Read:

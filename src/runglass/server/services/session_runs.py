@@ -12,13 +12,12 @@ import msgspec
 
 from runglass.errors import RunUnreadable
 from runglass.flows.flow import Flow, LeafStep, step_count, within
-from runglass.limits.offload import offload, offload_in_turn
+from runglass.limits.offload import offload
 from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.log.fold import milliseconds_between
 from runglass.log.trace import RunSummary, StepTrace
-from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.calls.run_failure import end_of, failure_at
-from runglass.server.http.response_stream import PART_BYTES
+from runglass.server.services.run_content import INLINE_BYTES, read_flow, step_pages
 from runglass.store.base import decoding, summary_of
 from runglass.store.catalog import Catalog
 from runglass.store.records import RunRecord
@@ -27,9 +26,6 @@ from runglass.support.lazy_json import Json, encoded, json_bytes
 from runglass.wire.session import SessionStep
 
 log = logging.getLogger(__name__)
-
-INLINE_BYTES = 64 * 1024
-"""Rows up to this size are decoded on the event loop, in less than a millisecond."""
 
 _TRIGGERS = {"step": "step", "job": "job", "recorded": "recorded"}
 _SNAPSHOTS = ("input_snapshot", "output_snapshot", "error_snapshot")
@@ -61,15 +57,7 @@ class SessionFlows:
         if key not in self._flows:
             record = await self._store.flow(run.flow_id)
             self._slugs[run.flow_id] = "" if record is None else record.slug
-            source = await self._store.flow_source(*key)
-            if source is None:
-                self._flows[key] = None
-            else:
-                self._flows[key] = await offload(
-                    lambda: FlowShape(decode_stored_flow(source)),
-                    size_bytes=len(source),
-                    quick_bytes=INLINE_BYTES,
-                )
+            self._flows[key] = await read_flow(self._store, run, FlowShape)
         return self._slugs[run.flow_id], self._flows[key]
 
 
@@ -101,26 +89,18 @@ async def session_run(
     # A draft may have changed since the run; its shape serves as long as it has the run's steps.
     is_same = shape is not None and shape.step_count == summary.step_count
     steps = SessionSteps(run, end, shape if is_same else None)
-    position, separator, size = 0, b"", PART_BYTES
-    while is_readable and size >= PART_BYTES:
-        rows = await store.trace_page(run.no, after=position, limit_bytes=PART_BYTES)
-        if not rows:
-            break
-        position, data = rows[-1][0], [data for _, data in rows]
-        size = sum(map(len, data))
+    separator = b""
+    if is_readable:
         try:
-            with decoding(run.id):
-                read = (
-                    steps.read(data)
-                    if size <= INLINE_BYTES
-                    else await offload_in_turn(partial(steps.read, data))
-                )
+            async for rows in step_pages(store, run):
+                read, size = partial(steps.read, rows), sum(map(len, rows))
+                with decoding(run.id):
+                    shown = await offload(read, size_bytes=size, quick_bytes=INLINE_BYTES)
+                yield separator + shown
+                separator = b","
         except RunUnreadable as error:
             log.error("%s", error)  # noqa: TRY400
             is_readable = False
-            break
-        yield separator + read
-        separator = b","
     last = steps.last() if is_readable else None
     if last is not None:
         yield separator + steps.encode(last)
