@@ -7,16 +7,16 @@ run. Ctrl-C once stops watching and leaves the run alone, twice cancels it.
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from runglass.cli.terminal.output import complain, note
-from runglass.client.core import requests, run_requests
+from runglass.client.core import requests
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import PASSING, Deadline, backoff_s
 from runglass.errors import PASSED_ON, APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
 from runglass.log.events import FlowFailed, StreamEvent
-from runglass.wire.run_api import CompletedResult, JobState, Version
+from runglass.wire.run_api import CompletedResult, JobAccepted, JobState
 
 if TYPE_CHECKING:
     from runglass.client import Client
@@ -28,7 +28,7 @@ GRACE_S = 2.0
 
 
 class WatchedRun:
-    """A run of `flow` that has not begun yet. `run_id` is None until the server has named it.
+    """The run that `call` queues. `run_id` is None until the server has named it.
 
     A server that is lost is asked again after `longest_wait_s` at most. After `timeout_s` all waiting ends.
     """
@@ -36,13 +36,8 @@ class WatchedRun:
     def __init__(
         self,
         client: "Client",
-        flow: str,
+        call: RequestSpec[JobAccepted],
         *,
-        message: str | None,
-        parameters: Mapping[str, Any] | None = None,
-        block_overrides: Mapping[str, Mapping[str, Any]] | None = None,
-        version: Version = "production",
-        trace: bool = False,
         timeout_s: float = math.inf,
         longest_wait_s: float = 2.0,
     ) -> None:
@@ -50,15 +45,7 @@ class WatchedRun:
         self._client = client
         self._deadline = Deadline(timeout_s)
         self._longest_wait_s = longest_wait_s
-        # One request for all attempts to queue the run, so that they are one call under one key.
-        self._call = run_requests.job(
-            client.flow(flow)._address,
-            message=message,
-            parameters=parameters,
-            block_overrides=block_overrides,
-            version=version,
-            trace=trace,
-        )
+        self._call = call
 
     def result(
         self,

@@ -93,18 +93,18 @@ def run(
             raise UsageError(f"the file of parameters has to be one JSON object: {error}") from error
     # Imported here: the module brings the client along, and mistakes on the command line come before that.
     from runglass.cli.backends.run_watcher import WatchedRun, leave_or_cancel
+    from runglass.client.core import run_requests
 
     with server.connect(flow.project, executes=True) as client:
         name, slug = flow_address(client, flow)
-        watched = WatchedRun(
-            client,
-            f"{name}/{slug}",
+        call = run_requests.job(
+            client.flow(f"{name}/{slug}")._address,
             message=message,
             parameters=given | dict(parameters),
             version=version,
             trace=trace,
-            timeout_s=math.inf if timeout is None else timeout,
         )
+        watched = WatchedRun(client, call, timeout_s=math.inf if timeout is None else timeout)
         shown = following(stderr()) if is_watched(stderr()) else nullcontext(lambda event: None)
         try:
             with shown as show:

@@ -20,6 +20,7 @@ from runglass.cli.terminal.run_view import overview_lines
 from runglass.cli.terminal.table import print_runs
 from runglass.client import Client
 from runglass.client.api.admin import Management
+from runglass.client.core import run_requests
 from runglass.config.settings import Settings
 from runglass.errors import APIError
 from runglass.flows.flow import Flow, LlmStep, leaves
@@ -69,8 +70,9 @@ def show_run(settings: Settings, flow: Flow, text: str, *, model: str) -> DemoRu
             for step in leaves(flow.steps)
             if isinstance(step, LlmStep) and step.model != model
         }
-        slug, result = f"{PROJECT}/{flow.slug}", None
-        watched = WatchedRun(client, slug, message=text, block_overrides=overrides, trace=True)
+        address, result = client.flow(f"{PROJECT}/{flow.slug}")._address, None
+        call = run_requests.job(address, message=text, block_overrides=overrides, trace=True)
+        watched = WatchedRun(client, call)
         heading("Live, as it happens")
         try:
             with following(stdout()) as show:
