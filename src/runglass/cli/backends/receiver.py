@@ -26,6 +26,7 @@ from runglass.cli.backends.local_store import (
 from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.output import warn
+from runglass.client import Client
 from runglass.client.core.connection import API_PATH
 from runglass.client.core.requests import RequestSpec
 from runglass.config.settings import Settings
@@ -38,8 +39,6 @@ from runglass.wire.admin_api import KeyRequest, NewKeyInfo
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
-
-    from runglass.client import Client
 
 FIRST_PROJECT = ProjectName("local", "default")
 """The project of a data folder that has none."""
@@ -59,7 +58,7 @@ class Receiver(NamedTuple):
     to find the runs. One that `is_own` is gone with this process.
     """
 
-    client: "Client"
+    client: Client
     address: str
     record_key: str
     link: Callable[[str], str]
@@ -105,7 +104,7 @@ def receiver(server: Server) -> Iterator[Receiver]:
         yield found._replace(options="" if is_given else options, end=end or found.end)
 
 
-def role_of(client: "Client") -> str:
+def role_of(client: Client) -> str:
     """The role of the client's key. Raises as clients do."""
     asked = RequestSpec(method="GET", path="/viewer/me", answer=dict)
     try:
@@ -116,7 +115,7 @@ def role_of(client: "Client") -> str:
 
 
 @contextmanager
-def _of_client(client: "Client") -> Iterator[Receiver]:
+def _of_client(client: Client) -> Iterator[Receiver]:
     """The server of a client, and a key that can only send where the client's may make one, else that one."""
     transport, role = client._transport, role_of(client)
     if role in ("read", "record"):
@@ -236,7 +235,6 @@ async def _serving(
     *,
     port: int = 0,
 ) -> AsyncIterator[Receiver]:
-    from runglass.client import Client
     from runglass.recording.settling import Settling
     from runglass.runtime.composition import open_runtime
     from runglass.server import LoginTickets, serving

@@ -8,18 +8,16 @@ run. Ctrl-C once stops watching and leaves the run alone, twice cancels it.
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from runglass.cli.terminal.output import complain, note
+from runglass.client import Client
 from runglass.client.core import requests
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import PASSING, Deadline, backoff_s
 from runglass.errors import PASSED_ON, APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
 from runglass.log.events import FlowFailed, StreamEvent
 from runglass.wire.run_api import CompletedResult, JobAccepted, JobState
-
-if TYPE_CHECKING:
-    from runglass.client import Client
 
 T = TypeVar("T")
 
@@ -35,7 +33,7 @@ class WatchedRun:
 
     def __init__(
         self,
-        client: "Client",
+        client: Client,
         call: RequestSpec[JobAccepted],
         *,
         timeout_s: float = math.inf,
@@ -143,7 +141,7 @@ def _failure(state: JobState, last: StreamEvent | None) -> APIError:
     )
 
 
-def leave_or_cancel(client: "Client", run_id: str | None, *, options: str) -> None:
+def leave_or_cancel(client: Client, run_id: str | None, *, options: str) -> None:
     """After Ctrl-C: says how to go on with the run, and cancels it if Ctrl-C is pressed once more."""
     if run_id is None:
         note("stopped before the server had named a run; if one has begun, `runglass runs list` shows it")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import click
 
@@ -13,12 +13,9 @@ from runglass.cli.backends.server import flow_id as named_flow_id
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
+from runglass.client import Client, Run
 from runglass.errors import APIError, FlowNotFoundError, RequestError, RunglassError
 from runglass.log.trace import TERMINAL, RunStatus, RunSummary
-
-if TYPE_CHECKING:
-    from runglass.client import Client, Run
-
 
 CAN_END = "kind:executed status:pending,running,paused"
 """The runs that can be cancelled."""
@@ -121,7 +118,7 @@ def cancel(runs: str, yes: bool, server: Server) -> None:
 
 
 def found_by(
-    client: "Client",
+    client: Client,
     query: str | None,
     and_also: str = "",
     *,
@@ -163,7 +160,7 @@ def for_each(runs: Sequence[str], act: Callable[[str], object], done: str) -> tu
     return changed, passed
 
 
-def _dated(run: "Run") -> DatedRun:
+def _dated(run: Run) -> DatedRun:
     """The run, with its time if it has begun and its rows can be read. Raises FlowNotFoundError."""
     try:
         summary = run.summary()
