@@ -10,8 +10,16 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from runglass.diff.digest import (
+    AttemptContent,
+    AttemptDigest,
+    AttemptPair,
+    calls_differ,
+    differ_if_known,
+    requests_json,
+    responses_json,
+)
 from runglass.diff.json_diff import compare, excerpts, path_text
-from runglass.diff.model_calls import calls_differ, requests_json, responses_json
 from runglass.diff.run_diff import (
     DiffField,
     Divergence,
@@ -21,7 +29,6 @@ from runglass.diff.run_diff import (
     ValueChange,
     divergence_of,
 )
-from runglass.diff.trace_diff import AttemptContent, AttemptDigest, AttemptPair, differ_if_known
 from runglass.log.trace import RunSummary
 from runglass.support.json_weight import weighs_more
 

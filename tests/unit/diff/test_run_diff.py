@@ -8,17 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runglass.diff.alignment import FlowOrder, StepLocation, align, step_locations
 from runglass.diff.attempt_diff import ContentPair, DiffAllowance, compose, row_of
+from runglass.diff.digest import AttemptContent, read_content, read_digest
 from runglass.diff.run_diff import RunDiff
-from runglass.diff.trace_diff import (
-    AttemptContent,
-    FlowOrder,
-    StepLocation,
-    align,
-    read_content,
-    read_digest,
-    step_locations,
-)
 from runglass.flows.parser import parse_flow
 from runglass.log.trace import RunSummary
 from runglass.server.services.outlines import flow_nodes

@@ -8,20 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from runglass.diff.alignment import FlowOrder, StepLocation, align, align_spans, step_locations
 from runglass.diff.attempt_diff import MOST_ROWS, ContentPair, DiffAllowance, changes_between, compose, row_of
+from runglass.diff.digest import AttemptContent, AttemptDigest, AttemptPair, read_content, read_digest
 from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
-from runglass.diff.span_diff import align_spans
-from runglass.diff.trace_diff import (
-    AttemptContent,
-    AttemptDigest,
-    AttemptPair,
-    FlowOrder,
-    StepLocation,
-    align,
-    read_content,
-    read_digest,
-    step_locations,
-)
 from runglass.limits.offload import offload, offload_in_turn, yield_to_others
 from runglass.limits.pace import paced_read
 from runglass.outlines.builder import AttemptRow

@@ -1,19 +1,92 @@
-"""Two traces, aligned attempt by attempt: which attempts are in both, and which of them differ.
+"""What is compared of an attempt of a stored run, and whether two attempts differ.
 
 An attempt is read without its content, of which a hash is kept: two long traces fit into memory so, and
 content is read again only where it differs. Content that one run kept and the other did not is no difference.
-What differs in an attempt is for `attempt_diff.py`. No I/O.
+Of model calls it is what models were asked, and what they answered; tokens, cost and the model that answered
+are compared as the attempt has them; times and ids always differ. What differs in an attempt is for
+`attempt_diff.py`. No I/O.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.diff.model_calls import NOT_KEPT, CallsDigest, StoredCall, calls_differ, digests_of
 from runglass.log.trace import TokenBreakdown
-from runglass.outlines.builder import Node
+
+NOT_KEPT = (b"", b"null")
+
+
+class StoredCall(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
+    """What is compared of a model call in a StepTrace."""
+
+    model: str
+    provider: str | None = None
+    finish_reason: str | None = None
+    error_code: str | None = None
+    request: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
+
+
+class CallsDigest(NamedTuple):
+    """What models were asked, or what they answered, as hashes: in short, and all of it, None if not kept."""
+
+    about: int
+    content: int | None
+
+
+def digests_of(calls: Sequence[StoredCall]) -> tuple[CallsDigest | None, CallsDigest | None]:
+    """Of the requests and of the responses; None without calls, as of logs from before calls were told."""
+    if not calls:
+        return None, None
+    requests = tuple(bytes(call.request) for call in calls)
+    responses = tuple(bytes(call.response) for call in calls)
+    is_kept = not any(request in NOT_KEPT for request in requests)
+    asked = hash(tuple((call.model, call.provider) for call in calls))
+    ended = hash(tuple((call.finish_reason, call.error_code) for call in calls))
+    return (
+        CallsDigest(asked, hash(requests) if is_kept else None),
+        CallsDigest(ended, hash(responses) if is_kept else None),
+    )
+
+
+def calls_differ(a: CallsDigest | None, b: CallsDigest | None) -> bool:
+    """Whether models were asked, or have answered, otherwise, as far as both are known."""
+    if a is None or b is None:
+        return False
+    return a.about != b.about or (None not in (a.content, b.content) and a.content != b.content)
+
+
+def requests_json(calls: Sequence[StoredCall], *, with_content: bool) -> bytes:
+    """What models were asked, as a list."""
+    return msgspec.json.encode(
+        [
+            _known(model=call.model, provider=call.provider, request=call.request if with_content else None)
+            for call in calls
+        ]
+    )
+
+
+def responses_json(calls: Sequence[StoredCall], *, with_content: bool) -> bytes:
+    """What models answered, as a list."""
+    return msgspec.json.encode(
+        [
+            _known(
+                finishReason=call.finish_reason,
+                errorCode=call.error_code,
+                response=call.response if with_content else None,
+            )
+            for call in calls
+        ]
+    )
+
+
+def _known(**members: Any) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in members.items()
+        if value is not None and (not isinstance(value, msgspec.Raw) or bytes(value) not in NOT_KEPT)
+    }
 
 
 class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
@@ -183,86 +256,3 @@ class AttemptPair(NamedTuple):
 def differ_if_known(a: int | None, b: int | None) -> bool:
     """Whether both are known, and not equal."""
     return a is not None and b is not None and a != b
-
-
-class StepLocation(NamedTuple):
-    """A step, and the ids of the loops around it, outermost first."""
-
-    step_id: str
-    loops: tuple[str, ...] = ()
-
-
-def step_locations(nodes: Sequence[Node]) -> list[StepLocation]:
-    """The steps among the nodes of a tree, each of which stands behind its parent."""
-    found: list[StepLocation] = []
-    inside: list[tuple[str, ...]] = []
-    for node in nodes:
-        loops = inside[node.parent] if node.parent >= 0 else ()
-        is_loop = node.kind == "loop"
-        inside.append((*loops, node.id or node.name) if is_loop else loops)
-        if is_loop or node.id is not None:
-            found.append(StepLocation(node.id or node.name, loops))
-    return found
-
-
-class FlowOrder:
-    """Where the attempts of runs stand, by the locations of steps in the flows that they are of.
-
-    Steps that only a later flow has stand behind the one that is before them there.
-    """
-
-    def __init__(self, *flows: Sequence[StepLocation]) -> None:
-        order: list[str] = []
-        for flow in flows:
-            known, anchor = set(order), None
-            following: dict[str | None, list[str]] = {}
-            for step_id in dict.fromkeys(location.step_id for location in flow):
-                if step_id in known:
-                    anchor = step_id
-                else:
-                    following.setdefault(anchor, []).append(step_id)
-            before, order = order, following.get(None, []).copy()
-            for step_id in before:
-                order += [step_id, *following.get(step_id, ())]
-        self._numbers = {step_id: number for number, step_id in enumerate(order)}
-        self._loops: dict[str, list[tuple[str, ...]]] = {}
-        for location in chain.from_iterable(flows):
-            self._loops.setdefault(location.step_id, []).append(location.loops)
-
-    def key(self, step_id: str, loop_path: Sequence[int]) -> tuple[int, ...]:
-        """What to sort a step of an iteration by. Steps that no flow has come last."""
-        number = self._numbers.get(step_id, len(self._numbers))
-        for loops in self._loops.get(step_id, ()):
-            if len(loops) == len(loop_path):
-                numbers = [self._numbers[loop] for loop in loops]
-                return (*chain.from_iterable(zip(numbers, loop_path, strict=True)), number)
-        return (number, *loop_path)
-
-
-def align(
-    a: Iterable[AttemptDigest],
-    b: Iterable[AttemptDigest],
-    *,
-    order: FlowOrder,
-    a_is_whole: bool = True,
-    b_is_whole: bool = True,
-) -> list[AttemptPair]:
-    """The attempts of two runs, paired by step, iteration and number, in the order of the flow.
-
-    Of a run that is not here as a whole nobody knows what it does not have: where `a_is_whole` is false, an
-    attempt of `b` alone is left out, and the other way round.
-    """
-    left = {_address(attempt): attempt for attempt in a}
-    pairs = []
-    for attempt in b:
-        other = left.pop(_address(attempt), None)
-        if other is not None or a_is_whole:
-            pairs.append(AttemptPair(other, attempt))
-    if b_is_whole:
-        pairs += [AttemptPair(attempt, None) for attempt in left.values()]
-    pairs.sort(key=lambda pair: (order.key(pair.one.step_id, pair.one.loop_path), pair.one.attempt))
-    return pairs
-
-
-def _address(attempt: AttemptDigest) -> tuple[str, tuple[int, ...], int]:
-    return attempt.step_id, attempt.loop_path, attempt.attempt

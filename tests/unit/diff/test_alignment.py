@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.diff.span_diff import align_spans
-from runglass.diff.trace_diff import AttemptDigest, read_digest
+from runglass.diff.alignment import align_spans
+from runglass.diff.digest import AttemptDigest, read_digest
 from tests.unit.test_span_outline import Span, stored
 
 
