@@ -67,27 +67,11 @@ class FlowOrder:
         return (number, *loop_path)
 
 
-def align(
-    a: Iterable[AttemptDigest],
-    b: Iterable[AttemptDigest],
-    *,
-    order: FlowOrder,
-    a_is_whole: bool = True,
-    b_is_whole: bool = True,
-) -> list[AttemptPair]:
-    """The attempts of two runs, paired by step, iteration and number, in the order of the flow.
-
-    Of a run that is not here as a whole nobody knows what it does not have: where `a_is_whole` is false, an
-    attempt of `b` alone is left out, and the other way round.
-    """
+def align(a: Iterable[AttemptDigest], b: Iterable[AttemptDigest], *, order: FlowOrder) -> list[AttemptPair]:
+    """The attempts of two runs, paired by step, iteration and number, in the order of the flow."""
     left = {_address(attempt): attempt for attempt in a}
-    pairs = []
-    for attempt in b:
-        other = left.pop(_address(attempt), None)
-        if other is not None or a_is_whole:
-            pairs.append(AttemptPair(other, attempt))
-    if b_is_whole:
-        pairs += [AttemptPair(attempt, None) for attempt in left.values()]
+    pairs = [AttemptPair(left.pop(_address(attempt), None), attempt) for attempt in b]
+    pairs += [AttemptPair(attempt, None) for attempt in left.values()]
     pairs.sort(key=lambda pair: (order.key(pair.one.step_id, pair.one.loop_path), pair.one.attempt))
     return pairs
 
@@ -96,32 +80,31 @@ def _address(attempt: AttemptDigest) -> tuple[str, tuple[int, ...], int]:
     return attempt.step_id, attempt.loop_path, attempt.attempt
 
 
+def without_unread(pairs: Iterable[AttemptPair], *, a_is_whole: bool, b_is_whole: bool) -> list[AttemptPair]:
+    """The pairs without an attempt of one run alone where the other was not read as a whole.
+
+    Nobody knows what that one does not have.
+    """
+    return [pair for pair in pairs if (pair.a or a_is_whole) and (pair.b or b_is_whole)]
+
+
 _Children = dict[str | None, list[AttemptDigest]]
 """By the id of their parent, None at the top; siblings in the order of their start."""
 MOST_ALIGNED = 100
 """Of more siblings those of one name and kind are paired by their order alone, which takes less time."""
 
 
-def align_spans(
-    a: Iterable[AttemptDigest],
-    b: Iterable[AttemptDigest],
-    *,
-    a_is_whole: bool = True,
-    b_is_whole: bool = True,
-) -> list[AttemptPair]:
+def align_spans(a: Iterable[AttemptDigest], b: Iterable[AttemptDigest]) -> list[AttemptPair]:
     """The spans of two runs, paired by the path of names from the top, in the order of the trees.
 
     What a step is called follows from the order of arrival, which says nothing of another run.
-    Of a run that is not here as a whole nobody knows what it does not have: where `a_is_whole` is false, a
-    span of `b` alone is left out, and the other way round.
     """
     children_a, children_b = _children(a), _children(b)
     pairs: list[AttemptPair] = []
     following = list(reversed(_siblings(children_a.get(None, ()), children_b.get(None, ()))))
     while following:
         pair = following.pop()
-        if (pair.a or a_is_whole) and (pair.b or b_is_whole):
-            pairs.append(pair)
+        pairs.append(pair)
         inside_a = children_a.get(_place(pair.a).id, ()) if pair.a else ()
         inside_b = children_b.get(_place(pair.b).id, ()) if pair.b else ()
         following += reversed(_siblings(inside_a, inside_b))
