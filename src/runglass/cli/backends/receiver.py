@@ -16,6 +16,7 @@ from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.local_server import open_portal, with_keys
 from runglass.cli.backends.local_store import (
     DataFolder,
+    create_key,
     in_store,
     local_key,
     named_project,
@@ -148,18 +149,16 @@ def _of_client(client: Client) -> Iterator[Receiver]:
 @contextmanager
 def _admin_key(settings: Settings, name: ProjectName | None) -> Iterator[str]:
     """A key of the data folder's project until the block ends, for its server."""
-    made, by = make_key(), terminal_user()
 
-    async def add(store: Store) -> ApiKey:
+    async def add(store: Store) -> tuple[str, ApiKey]:
         project = await named_project(store, name)
-        most = settings.max_keys_per_project
-        return await store.add_key(project.id, "admin", made.digest, made.hint, most=most, by=by)
+        return await create_key(store, project, "admin", most=settings.max_keys_per_project)
 
-    key = in_store(settings, add)
+    secret, key = in_store(settings, add)
     try:
-        yield made.key
+        yield secret
     finally:
-        in_store(settings, lambda store: store.revoke_key(key.project_id, key.id, by=by))
+        in_store(settings, lambda store: store.revoke_key(key.project_id, key.id, by=terminal_user()))
 
 
 @contextmanager
@@ -240,13 +239,12 @@ async def _serving(
     from runglass.server import LoginTickets, serving
 
     async with open_runtime(settings) as runtime:
-        store, by, most = runtime.store, terminal_user(), settings.max_keys_per_project
+        store = runtime.store
         name = name or (None if await store.projects() else FIRST_PROJECT)
         project = await named_project(store, name, create=True)
         if (viewing := await viewing_key(store, project)) is None:
             # A browser's session is that of a key in the store. Nobody knows this one.
-            unknown = make_key()
-            viewing = await store.add_key(project.id, "admin", unknown.digest, unknown.hint, most=most, by=by)
+            _, viewing = await create_key(store, project, "admin", most=settings.max_keys_per_project)
         reads = local_key(store, project)
         sends = msgspec.structs.replace(reads, role="record")
         read_key, record_key = make_key(), make_key()

@@ -27,8 +27,6 @@ from runglass.flows.flow import Flow, LlmStep, leaves
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepStarted
 from runglass.log.trace import Trace
-from runglass.store.base import Store
-from runglass.store.records import Project
 from runglass.wire.run_api import CompletedResult
 
 PROJECT = ProjectName("demo", "stories")
@@ -56,11 +54,8 @@ class DemoRun(NamedTuple):
 
 def show_run(settings: Settings, flow: Flow, text: str, *, model: str) -> DemoRun:
     """Runs the flow over the text, shows events and trace. Raises APIError where no run was started."""
-
-    async def make_key(store: Store, project: Project) -> str:
-        return await local_store.create_key(store, project, "admin", most=settings.max_keys_per_project)
-
-    key = local_store.in_project(settings, PROJECT, make_key, create=True)
+    make = partial(local_store.create_key, role="admin", most=settings.max_keys_per_project)
+    key, _ = local_store.in_project(settings, PROJECT, make, create=True)
     with in_process(settings, PROJECT, executes=True) as client:
         for each in (flow, *example_flows()):
             Management(client).push(*PROJECT, each.slug, each.encode())
