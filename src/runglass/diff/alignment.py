@@ -72,12 +72,12 @@ def align(a: Iterable[AttemptDigest], b: Iterable[AttemptDigest], *, order: Flow
     left = {_address(attempt): attempt for attempt in a}
     pairs = [AttemptPair(left.pop(_address(attempt), None), attempt) for attempt in b]
     pairs += [AttemptPair(attempt, None) for attempt in left.values()]
-    pairs.sort(key=lambda pair: (order.key(pair.one.step_id, pair.one.loop_path), pair.one.attempt))
+    pairs.sort(key=lambda pair: (order.key(pair.one.step_id, pair.one.loop_path or ()), pair.one.attempt))
     return pairs
 
 
 def _address(attempt: AttemptDigest) -> tuple[str, tuple[int, ...], int]:
-    return attempt.step_id, attempt.loop_path, attempt.attempt
+    return attempt.step_id, attempt.loop_path or (), attempt.attempt
 
 
 def without_unread(pairs: Iterable[AttemptPair], *, a_is_whole: bool, b_is_whole: bool) -> list[AttemptPair]:

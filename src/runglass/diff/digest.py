@@ -89,7 +89,7 @@ def _known(**members: Any) -> dict[str, Any]:
     }
 
 
-class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
+class _Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
     step_id: str
     attempt: int = 1
     loop_path: tuple[int, ...] | None = None
@@ -101,6 +101,11 @@ class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename
     cost_usd: str | None = None
     input_size_bytes: int | None = None
     output_size_bytes: int | None = None
+
+
+class StoredAttempt(_Attempt, frozen=True, kw_only=True, gc=False, rename="camel"):
+    """What is compared of a StepTrace, with its content."""
+
     input_context: msgspec.Raw = msgspec.Raw()
     output_context: msgspec.Raw = msgspec.Raw()
     error_context: msgspec.Raw = msgspec.Raw()
@@ -112,7 +117,7 @@ class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename
     start_time_unix_nano: str | None = None
 
 
-_stored = msgspec.json.Decoder(_StoredAttempt)
+_stored = msgspec.json.Decoder(StoredAttempt)
 
 
 class SpanPlace(NamedTuple):
@@ -125,24 +130,13 @@ class SpanPlace(NamedTuple):
     start_time_unix_nano: str | None
 
 
-class AttemptDigest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class AttemptDigest(_Attempt, frozen=True, kw_only=True, gc=False):
     """An attempt as it is compared: its content as hashes, None where none was kept.
 
     `position` is that of its step in the store. `span` is there for one of a recorded run.
     """
 
     position: int
-    step_id: str
-    loop_path: tuple[int, ...]
-    attempt: int
-    status: str
-    model_used: str | None
-    finish_reason: str | None
-    tokens: TokenBreakdown | None
-    cost_usd: str | None
-    duration_ms: int | None
-    input_size_bytes: int | None
-    output_size_bytes: int | None
     input: int | None
     output: int | None
     error: int | None
@@ -151,39 +145,24 @@ class AttemptDigest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     span: SpanPlace | None = None
 
 
-class AttemptContent(NamedTuple):
-    """Input, output and error of an attempt as JSON, None where none was kept, and its model calls."""
-
-    input: bytes | None
-    output: bytes | None
-    error: bytes | None
-    calls: tuple[StoredCall, ...] = ()
-
-
 def read_digest(position: int, data: bytes, texts: dict[str, str]) -> AttemptDigest:
     """The digest of a StepTrace in JSON. Raises msgspec.DecodeError.
 
     `texts` are those of other attempts, so that equal ones are in memory once.
     """
-    step = _stored.decode(data)
-    content = _content(step)
-    requests, responses = digests_of(content.calls)
+    step = read_attempt(data)
+    told = {name: getattr(step, name) for name in _Attempt.__struct_fields__}
+    told["loop_path"] = step.loop_path or None
+    for name in ("step_id", "status", "model_used", "finish_reason"):
+        if (text := told[name]) is not None:
+            told[name] = texts.setdefault(text, text)
+    requests, responses = digests_of(step.model_calls)
     return AttemptDigest(
+        **told,
         position=position,
-        step_id=texts.setdefault(step.step_id, step.step_id),
-        loop_path=step.loop_path or (),
-        attempt=step.attempt,
-        status=texts.setdefault(step.status, step.status),
-        model_used=step.model_used and texts.setdefault(step.model_used, step.model_used),
-        finish_reason=step.finish_reason and texts.setdefault(step.finish_reason, step.finish_reason),
-        tokens=step.tokens,
-        cost_usd=step.cost_usd,
-        duration_ms=step.duration_ms,
-        input_size_bytes=step.input_size_bytes,
-        output_size_bytes=step.output_size_bytes,
-        input=None if content.input is None else hash(content.input),
-        output=None if content.output is None else hash(content.output),
-        error=None if content.error is None else hash(content.error),
+        input=_hash(step.input_context),
+        output=_hash(step.output_context),
+        error=_hash(step.error_context),
         requests=requests,
         responses=responses,
         span=None
@@ -192,15 +171,14 @@ def read_digest(position: int, data: bytes, texts: dict[str, str]) -> AttemptDig
     )
 
 
-def read_content(data: bytes) -> AttemptContent:
-    """The content in a StepTrace in JSON. Raises msgspec.DecodeError."""
-    return _content(_stored.decode(data))
+def _hash(snapshot: msgspec.Raw) -> int | None:
+    data = bytes(snapshot)
+    return None if data in NOT_KEPT else hash(data)
 
 
-def _content(step: _StoredAttempt) -> AttemptContent:
-    parts = (bytes(step.input_context), bytes(step.output_context), bytes(step.error_context))
-    kept = (None if part in NOT_KEPT else part for part in parts)
-    return AttemptContent._make((*kept, step.model_calls))
+def read_attempt(data: bytes) -> StoredAttempt:
+    """What is compared of a StepTrace in JSON. Raises msgspec.DecodeError."""
+    return _stored.decode(data)
 
 
 class AttemptPair(NamedTuple):

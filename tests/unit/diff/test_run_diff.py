@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runglass.diff.alignment import FlowOrder, StepLocation, align, step_locations, without_unread
 from runglass.diff.attempt_diff import ContentPair, DiffAllowance, compose, row_of
-from runglass.diff.digest import AttemptContent, read_content, read_digest
+from runglass.diff.digest import StoredAttempt, read_attempt, read_digest
 from runglass.diff.run_diff import RunDiff
 from runglass.flows.parser import parse_flow
 from runglass.log.trace import RunSummary
@@ -99,8 +99,8 @@ def diff(
         row_of(
             pair,
             ContentPair(
-                AttemptContent(None, None, None) if pair.a is None else read_content(rows_a[pair.a.position]),
-                AttemptContent(None, None, None) if pair.b is None else read_content(rows_b[pair.b.position]),
+                StoredAttempt(step_id="") if pair.a is None else read_attempt(rows_a[pair.a.position]),
+                StoredAttempt(step_id="") if pair.b is None else read_attempt(rows_b[pair.b.position]),
             ),
             allowance=allowance,
         )

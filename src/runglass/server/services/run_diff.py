@@ -17,7 +17,7 @@ from runglass.diff.alignment import (
     without_unread,
 )
 from runglass.diff.attempt_diff import MOST_ROWS, ContentPair, DiffAllowance, changes_between, compose, row_of
-from runglass.diff.digest import AttemptContent, AttemptDigest, AttemptPair, read_content, read_digest
+from runglass.diff.digest import AttemptDigest, AttemptPair, StoredAttempt, read_attempt, read_digest
 from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
 from runglass.limits.offload import offload, offload_in_turn, yield_to_others
 from runglass.limits.pace import paced_read
@@ -209,15 +209,15 @@ def _rows_of(
     return rows
 
 
-def _content(run: RunRecord, data: bytes) -> AttemptContent:
+def _content(run: RunRecord, data: bytes) -> StoredAttempt:
     with decoding(run.id):
-        return read_content(data)
+        return read_attempt(data)
 
 
 def _diff(run: RunRecord, positions: Sequence[int], data: Sequence[bytes]) -> AttemptsDiff:
     with decoding(run.id):
         a, b = (read_digest(*each, {}) for each in zip(positions, data, strict=True))
-        content = ContentPair(*map(read_content, data)) if AttemptPair(a, b).content_differs else None
+        content = ContentPair(*map(read_attempt, data)) if AttemptPair(a, b).content_differs else None
     allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
     changes = changes_between(a, b, content, allowance=allowance)
     return AttemptsDiff(
@@ -230,4 +230,4 @@ def _diff(run: RunRecord, positions: Sequence[int], data: Sequence[bytes]) -> At
 
 
 def _side(attempt: AttemptDigest) -> AttemptsSide:
-    return AttemptsSide(loop_path=attempt.loop_path or None, attempt=attempt.attempt, status=attempt.status)
+    return AttemptsSide(loop_path=attempt.loop_path, attempt=attempt.attempt, status=attempt.status)
