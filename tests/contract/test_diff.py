@@ -1,5 +1,6 @@
 """What differs between two runs, told by the server: rows, paths, the first difference, and its bounds."""
 
+import json
 from typing import Any
 
 import httpx2
@@ -142,10 +143,12 @@ def diff_within(server: RunningServer, *runs: str, **limits: int) -> RunDiff:
 def test_beyond_the_limit_of_attempts_the_rest_is_left_out_and_none_is_said_to_be_missing(
     server: RunningServer, http: httpx2.Client
 ) -> None:
-    server.push("slug: many\nsteps: [{id: l, type: loop, over: over, steps: [{id: in, type: passthrough}]}]")
+    inside, behind = ({"id": name, "type": "passthrough"} for name in ("in", "behind"))
+    loop = {"id": "l", "type": "loop", "over": "over", "steps": [inside]}
+    server.push(json.dumps({"slug": "many", "steps": [loop, behind]}))
     runs = [execute(http, "many", parameters={"over": list(range(count))}) for count in (30, 20)]
     found = diff_within(server, *runs)
-    assert (found.different_rows, found.cut, found.same) == (10, False, False)
+    assert (found.different_rows, found.cut, found.same) == (11, False, False)
     found = diff_within(server, *runs, most_attempts=25)
     assert (found.different_rows, found.cut, found.same) == (5, True, False)
     found = diff_within(server, *runs, most_attempts=10)

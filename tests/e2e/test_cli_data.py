@@ -10,7 +10,7 @@ import pytest
 from runglass.cli.exit_codes import MEANINGS, Exit, exit_of
 from runglass.config.settings import SettingsError
 from runglass.errors import APIConnectionError, APITimeoutError, FlowFileError, StoreError, api_error
-from tests.e2e.command import START, WAIT_S, environment
+from tests.e2e.command import WAIT_S, environment, in_shell, runglass
 from tests.e2e.conftest import Printed
 
 FLOW = """\
@@ -184,10 +184,5 @@ def test_without_the_servers_libraries_one_sentence_says_what_to_install() -> No
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_a_command_does_its_work_without_its_streams(closed: str) -> None:
-    done = subprocess.run(
-        ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *START, "keys", "create", "--create", "acme/shop"],
-        env=environment(),
-        capture_output=True,
-        check=False,
-    )
-    assert (done.returncode, b"Traceback" in done.stderr) == (Exit.OK, False)
+    done = runglass("keys", "create", "--create", "acme/shop", inside=in_shell("", after=closed))
+    assert (done.returncode, "Traceback" in done.stderr) == (Exit.OK, False)

@@ -28,7 +28,7 @@ condition creation credentials held index prepared search signals statements
 ai area bundle columns compare config cookie document gen header imported link login metrics nats new origin
 attributes grpc otlp overview parts perfetto progress ranking same show splitter styles support tree vendor
 forest redact rules sums synonyms wire
-doctor instrumentation program receiver
+doctor instrumentation program receiver alignment digest
 aio native sockets
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""

@@ -10,8 +10,17 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from runglass.diff.digest import (
+    NOT_KEPT,
+    AttemptDigest,
+    AttemptPair,
+    StoredAttempt,
+    calls_differ,
+    differ_if_known,
+    requests_json,
+    responses_json,
+)
 from runglass.diff.json_diff import compare, excerpts, path_text
-from runglass.diff.model_calls import calls_differ, requests_json, responses_json
 from runglass.diff.run_diff import (
     DiffField,
     Divergence,
@@ -21,7 +30,6 @@ from runglass.diff.run_diff import (
     ValueChange,
     divergence_of,
 )
-from runglass.diff.trace_diff import AttemptContent, AttemptDigest, AttemptPair, differ_if_known
 from runglass.log.trace import RunSummary
 from runglass.support.json_weight import weighs_more
 
@@ -51,8 +59,8 @@ class DiffAllowance:
 class ContentPair(NamedTuple):
     """The content of the attempts of a pair."""
 
-    a: AttemptContent
-    b: AttemptContent
+    a: StoredAttempt
+    b: StoredAttempt
 
 
 def row_of(pair: AttemptPair, content: ContentPair | None, *, allowance: DiffAllowance) -> RowDiff | None:
@@ -85,18 +93,21 @@ def changes_between(
     kept = all(each is not None and each.content is not None for each in (a.requests, b.requests))
     content_change = partial(_content, content, allowance)
     return _known(
-        (differ_if_known(a.input, b.input) and content_change("input", lambda of: of.input or b"{}"))
+        (differ_if_known(a.input, b.input) and content_change("input", lambda of: bytes(of.input_context)))
         or _size("inputSizeBytes", a.input_size_bytes, b.input_size_bytes),
         _scalar("modelUsed", a.model_used, b.model_used),
-        content_change("modelRequests", lambda of: requests_json(of.calls, with_content=kept))
+        content_change("modelRequests", lambda of: requests_json(of.model_calls, with_content=kept))
         if calls_differ(a.requests, b.requests)
         else None,
         _scalar("status", a.status, b.status),
         # An attempt without an error differs in each field that the error of the other has.
-        None if a.error == b.error else content_change("error", lambda of: of.error or b"{}"),
-        (differ_if_known(a.output, b.output) and content_change("output", lambda of: of.output or b"{}"))
+        None if a.error == b.error else content_change("error", lambda of: bytes(of.error_context)),
+        (
+            differ_if_known(a.output, b.output)
+            and content_change("output", lambda of: bytes(of.output_context))
+        )
         or _size("outputSizeBytes", a.output_size_bytes, b.output_size_bytes),
-        content_change("modelResponses", lambda of: responses_json(of.calls, with_content=kept))
+        content_change("modelResponses", lambda of: responses_json(of.model_calls, with_content=kept))
         if calls_differ(a.responses, b.responses)
         else None,
         _scalar("finishReason", a.finish_reason, b.finish_reason),
@@ -112,9 +123,9 @@ def row_with(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
     is_renamed = b is not None and (b.step_id, b.loop_path) != (one.step_id, one.loop_path)
     return RowDiff(
         step_id=one.step_id,
-        loop_path=one.loop_path or None,
+        loop_path=one.loop_path,
         step_id_b=b.step_id if b is not None and is_renamed else None,
-        loop_path_b=b.loop_path or None if b is not None and is_renamed else None,
+        loop_path_b=b.loop_path if b is not None and is_renamed else None,
         attempt=one.attempt,
         in_a=pair.a is not None,
         in_b=pair.b is not None,
@@ -141,11 +152,11 @@ def _content(
     content: ContentPair | None,
     allowance: DiffAllowance,
     field: DiffField,
-    snapshot_of: Callable[[AttemptContent], bytes],
+    snapshot_of: Callable[[StoredAttempt], bytes],
 ) -> FieldChange | None:
     if content is None or allowance.is_spent:
         return FieldChange(field=field, cut=True)
-    a, b = map(snapshot_of, content)
+    a, b = (b"{}" if each in NOT_KEPT else each for each in map(snapshot_of, content))
     allowance.visits -= (len(a) + len(b)) // BYTES_PER_VISIT
     if weighs_more(a, MOST_WEIGHT) or weighs_more(b, MOST_WEIGHT):
         return FieldChange(field=field, cut=True)

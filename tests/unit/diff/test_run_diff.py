@@ -8,17 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runglass.diff.alignment import FlowOrder, StepLocation, align, step_locations, without_unread
 from runglass.diff.attempt_diff import ContentPair, DiffAllowance, compose, row_of
+from runglass.diff.digest import StoredAttempt, read_attempt, read_digest
 from runglass.diff.run_diff import RunDiff
-from runglass.diff.trace_diff import (
-    AttemptContent,
-    FlowOrder,
-    StepLocation,
-    align,
-    read_content,
-    read_digest,
-    step_locations,
-)
 from runglass.flows.parser import parse_flow
 from runglass.log.trace import RunSummary
 from runglass.server.services.outlines import flow_nodes
@@ -89,6 +82,7 @@ def diff(
     runs: tuple[RunSummary, RunSummary] = (summary("a"), summary("b")),
     with_same: bool = False,
     a_is_whole: bool = True,
+    b_is_whole: bool = True,
     allowance: DiffAllowance | None = None,
     most_rows: int = 1000,
 ) -> RunDiff:
@@ -98,22 +92,22 @@ def diff(
         [read_digest(at, data, texts) for at, data in enumerate(rows_a)],
         [read_digest(at, data, texts) for at, data in enumerate(rows_b)],
         order=ORDER,
-        a_is_whole=a_is_whole,
     )
+    pairs = without_unread(pairs, a_is_whole=a_is_whole, b_is_whole=b_is_whole)
     allowance = allowance or DiffAllowance(visits=10**6, told_bytes=10**6)
     rows = [
         row_of(
             pair,
             ContentPair(
-                AttemptContent(None, None, None) if pair.a is None else read_content(rows_a[pair.a.position]),
-                AttemptContent(None, None, None) if pair.b is None else read_content(rows_b[pair.b.position]),
+                StoredAttempt(step_id="") if pair.a is None else read_attempt(rows_a[pair.a.position]),
+                StoredAttempt(step_id="") if pair.b is None else read_attempt(rows_b[pair.b.position]),
             ),
             allowance=allowance,
         )
         for pair in pairs
         if pair.differs
     ]
-    return compose(*runs, pairs, rows[:most_rows], with_same=with_same, is_whole=a_is_whole)
+    return compose(*runs, pairs, rows[:most_rows], with_same=with_same, is_whole=a_is_whole and b_is_whole)
 
 
 def expected_fields(a: JsonObject, b: JsonObject) -> set[str]:
@@ -222,8 +216,8 @@ def test_content_that_one_run_alone_has_kept_is_no_difference_and_the_answer_say
 
 
 def test_of_a_run_that_is_not_there_as_a_whole_nothing_is_said_to_be_missing() -> None:
-    found = diff({}, {B3: OK}, a_is_whole=False)
-    assert (found.rows, found.cut, found.same) == ([], True, False)
+    for found in (diff({}, {B3: OK}, a_is_whole=False), diff({B3: OK}, {}, b_is_whole=False)):
+        assert (found.rows, found.cut, found.same) == ([], True, False)
 
 
 def test_content_beyond_the_allowance_is_not_compared_and_the_row_says_so() -> None:

@@ -9,16 +9,16 @@ from runglass.cli.argument_parsers import FlowName, project_name
 from runglass.cli.exit_codes import UsageError
 from runglass.config.settings import Settings
 from runglass.errors import FlowFileError, Problem, RunglassError, StoreError
+from runglass.flows.flow import Flow
 
 if TYPE_CHECKING:
-    from runglass.flows.flow import Flow
     from runglass.runtime.runtime import Runtime
 
 
 class ReadFlow(NamedTuple):
     """A flow, warnings for its author, and the text of its file."""
 
-    flow: "Flow"
+    flow: Flow
     warnings: list[Problem]
     text: bytes
 

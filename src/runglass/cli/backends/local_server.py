@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.local_store import find_store, local_key, named_project
+from runglass.client import Client
 from runglass.client.core.connection import API_PATH, ServerConnection
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, Answer, ConnectionLost, error_of, finish, timed_out
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
     from starlette.types import ASGIApp, Message
 
-    from runglass.client import Client
     from runglass.client.transport import Cursor
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ MOST_WAITING = 16
 @contextmanager
 def in_process(
     settings: Settings, name: ProjectName | None, *, executes: bool = False, create: bool | None = None
-) -> Iterator["Client"]:
+) -> Iterator[Client]:
     """A client of a server on the store, until the block ends, with a key of the project.
 
     One that `executes` has the store to itself and goes on with its runs; any other one looks and manages,
@@ -53,7 +53,6 @@ def in_process(
     find_store(settings, create=create)
     # Imported here: no other command is to wait for the server.
     with loading():
-        from runglass.client import Client
         from runglass.runtime.composition import open_runtime
         from runglass.server import create_app
 

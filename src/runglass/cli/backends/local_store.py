@@ -132,14 +132,14 @@ def local_key(store: Store, project: Project) -> ApiKey:
     return ApiKey(id=LOCAL_KEY, project_id=project.id, role="admin", hint=hint, created_at=now)
 
 
-async def create_key(store: Catalog, project: Project, role: Role, *, most: int) -> str:
-    """A new key. The store keeps only a hash, so the key must be shown now.
+async def create_key(store: Catalog, project: Project, role: Role, *, most: int) -> tuple[str, ApiKey]:
+    """A new key, and what the store keeps of it: only a hash, so the key must be shown now.
 
     Raises KeyLimitReached where the project has `most` already.
     """
     made = make_key()
-    await store.add_key(project.id, role, made.digest, made.hint, most=most, by=terminal_user())
-    return made.key
+    by = terminal_user()
+    return made.key, await store.add_key(project.id, role, made.digest, made.hint, most=most, by=by)
 
 
 async def viewing_key(store: Catalog, project: Project) -> ApiKey | None:

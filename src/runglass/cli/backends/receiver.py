@@ -16,6 +16,7 @@ from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.local_server import open_portal, with_keys
 from runglass.cli.backends.local_store import (
     DataFolder,
+    create_key,
     in_store,
     local_key,
     named_project,
@@ -26,6 +27,7 @@ from runglass.cli.backends.local_store import (
 from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.output import warn
+from runglass.client import Client
 from runglass.client.core.connection import API_PATH
 from runglass.client.core.requests import RequestSpec
 from runglass.config.settings import Settings
@@ -38,8 +40,6 @@ from runglass.wire.admin_api import KeyRequest, NewKeyInfo
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
-
-    from runglass.client import Client
 
 FIRST_PROJECT = ProjectName("local", "default")
 """The project of a data folder that has none."""
@@ -59,7 +59,7 @@ class Receiver(NamedTuple):
     to find the runs. One that `is_own` is gone with this process.
     """
 
-    client: "Client"
+    client: Client
     address: str
     record_key: str
     link: Callable[[str], str]
@@ -105,7 +105,7 @@ def receiver(server: Server) -> Iterator[Receiver]:
         yield found._replace(options="" if is_given else options, end=end or found.end)
 
 
-def role_of(client: "Client") -> str:
+def role_of(client: Client) -> str:
     """The role of the client's key. Raises as clients do."""
     asked = RequestSpec(method="GET", path="/viewer/me", answer=dict)
     try:
@@ -116,7 +116,7 @@ def role_of(client: "Client") -> str:
 
 
 @contextmanager
-def _of_client(client: "Client") -> Iterator[Receiver]:
+def _of_client(client: Client) -> Iterator[Receiver]:
     """The server of a client, and a key that can only send where the client's may make one, else that one."""
     transport, role = client._transport, role_of(client)
     if role in ("read", "record"):
@@ -149,18 +149,16 @@ def _of_client(client: "Client") -> Iterator[Receiver]:
 @contextmanager
 def _admin_key(settings: Settings, name: ProjectName | None) -> Iterator[str]:
     """A key of the data folder's project until the block ends, for its server."""
-    made, by = make_key(), terminal_user()
 
-    async def add(store: Store) -> ApiKey:
+    async def add(store: Store) -> tuple[str, ApiKey]:
         project = await named_project(store, name)
-        most = settings.max_keys_per_project
-        return await store.add_key(project.id, "admin", made.digest, made.hint, most=most, by=by)
+        return await create_key(store, project, "admin", most=settings.max_keys_per_project)
 
-    key = in_store(settings, add)
+    secret, key = in_store(settings, add)
     try:
-        yield made.key
+        yield secret
     finally:
-        in_store(settings, lambda store: store.revoke_key(key.project_id, key.id, by=by))
+        in_store(settings, lambda store: store.revoke_key(key.project_id, key.id, by=terminal_user()))
 
 
 @contextmanager
@@ -236,19 +234,17 @@ async def _serving(
     *,
     port: int = 0,
 ) -> AsyncIterator[Receiver]:
-    from runglass.client import Client
     from runglass.recording.settling import Settling
     from runglass.runtime.composition import open_runtime
     from runglass.server import LoginTickets, serving
 
     async with open_runtime(settings) as runtime:
-        store, by, most = runtime.store, terminal_user(), settings.max_keys_per_project
+        store = runtime.store
         name = name or (None if await store.projects() else FIRST_PROJECT)
         project = await named_project(store, name, create=True)
         if (viewing := await viewing_key(store, project)) is None:
             # A browser's session is that of a key in the store. Nobody knows this one.
-            unknown = make_key()
-            viewing = await store.add_key(project.id, "admin", unknown.digest, unknown.hint, most=most, by=by)
+            _, viewing = await create_key(store, project, "admin", most=settings.max_keys_per_project)
         reads = local_key(store, project)
         sends = msgspec.structs.replace(reads, role="record")
         read_key, record_key = make_key(), make_key()

@@ -7,19 +7,17 @@ run. Ctrl-C once stops watching and leaves the run alone, twice cancels it.
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from runglass.cli.terminal.output import complain, note
-from runglass.client.core import requests, run_requests
+from runglass.client import Client
+from runglass.client.core import requests
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import PASSING, Deadline, backoff_s
 from runglass.errors import PASSED_ON, APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
 from runglass.log.events import FlowFailed, StreamEvent
-from runglass.wire.run_api import CompletedResult, JobState, Version
-
-if TYPE_CHECKING:
-    from runglass.client import Client
+from runglass.wire.run_api import CompletedResult, JobAccepted, JobState
 
 T = TypeVar("T")
 
@@ -28,21 +26,16 @@ GRACE_S = 2.0
 
 
 class WatchedRun:
-    """A run of `flow` that has not begun yet. `run_id` is None until the server has named it.
+    """The run that `call` queues. `run_id` is None until the server has named it.
 
     A server that is lost is asked again after `longest_wait_s` at most. After `timeout_s` all waiting ends.
     """
 
     def __init__(
         self,
-        client: "Client",
-        flow: str,
+        client: Client,
+        call: RequestSpec[JobAccepted],
         *,
-        message: str | None,
-        parameters: Mapping[str, Any] | None = None,
-        block_overrides: Mapping[str, Mapping[str, Any]] | None = None,
-        version: Version = "production",
-        trace: bool = False,
         timeout_s: float = math.inf,
         longest_wait_s: float = 2.0,
     ) -> None:
@@ -50,15 +43,7 @@ class WatchedRun:
         self._client = client
         self._deadline = Deadline(timeout_s)
         self._longest_wait_s = longest_wait_s
-        # One request for all attempts to queue the run, so that they are one call under one key.
-        self._call = run_requests.job(
-            client.flow(flow)._address,
-            message=message,
-            parameters=parameters,
-            block_overrides=block_overrides,
-            version=version,
-            trace=trace,
-        )
+        self._call = call
 
     def result(
         self,
@@ -156,7 +141,7 @@ def _failure(state: JobState, last: StreamEvent | None) -> APIError:
     )
 
 
-def leave_or_cancel(client: "Client", run_id: str | None, *, options: str) -> None:
+def leave_or_cancel(client: Client, run_id: str | None, *, options: str) -> None:
     """After Ctrl-C: says how to go on with the run, and cancels it if Ctrl-C is pressed once more."""
     if run_id is None:
         note("stopped before the server had named a run; if one has begun, `runglass runs list` shows it")

@@ -13,20 +13,20 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from runglass.cli import argument_parsers
 from runglass.cli.argument_parsers import FlowName, ProjectName
+from runglass.cli.backends.local_server import in_process
 from runglass.cli.backends.local_store import DataFolder, speaks_to
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
+from runglass.client import Client, Run
+from runglass.client.api.admin import Management
 from runglass.client.core import requests
 from runglass.errors import api_error
 from runglass.log.trace import RunStatus, StepTrace
 from runglass.wire.run_api import RunPage
-
-if TYPE_CHECKING:
-    from runglass.client import Client, Run
 
 MOST_PER_PAGE = 100
 NEWEST = 200
@@ -81,17 +81,12 @@ class Server(NamedTuple):
     @contextmanager
     def connect(
         self, project: ProjectName | None = None, *, executes: bool = False, create: bool | None = None
-    ) -> Iterator["Client"]:
+    ) -> Iterator[Client]:
         """A client for the server; of a data folder as `in_process` has it, for `project` or its own one.
 
         Raises UsageError, AuthenticationError, and as `in_process` does.
         """
-        # Imported when called: commands without a server are not to wait for it.
-        from runglass.client import Client
-
         if self.is_folder:
-            from runglass.cli.backends.local_server import in_process
-
             settings, name = self.folder.settings(), project or self.project
             with in_process(settings, name, executes=executes, create=create) as client:
                 yield client
@@ -121,7 +116,7 @@ def names_run(name: str) -> bool:
     return _WORD.fullmatch(name) is not None
 
 
-def named_run(client: "Client", name: str) -> "Run":
+def named_run(client: Client, name: str) -> Run:
     """The run that an id, the beginning or the end of one, or `last` names. Raises NotFound, UsageError."""
     if _UUID.fullmatch(name):
         return client.run(name.lower())
@@ -154,18 +149,16 @@ def named_run(client: "Client", name: str) -> "Run":
     return client.run(found[0])
 
 
-def flow_address(client: "Client", flow: FlowName) -> tuple[ProjectName, str]:
+def flow_address(client: Client, flow: FlowName) -> tuple[ProjectName, str]:
     """The project and slug of a flow; one that is named by its slug alone is of the key's project."""
     name, slug = flow
     if name is None:
-        from runglass.client.api.admin import Management
-
         own = Management(client).own_flows()
         name = ProjectName(own.org, own.project)
     return name, slug
 
 
-def flow_id(client: "Client", flow: str) -> str:
+def flow_id(client: Client, flow: str) -> str:
     """The id of the flow that is named by id, SLUG or ORG/PROJECT/SLUG. Raises FlowNotFoundError."""
     if _UUID.fullmatch(flow):
         return flow
@@ -175,7 +168,7 @@ def flow_id(client: "Client", flow: str) -> str:
 
 
 def newest_runs(
-    client: "Client",
+    client: Client,
     *,
     query: str | None = None,
     flow: str | None = None,
@@ -196,7 +189,7 @@ def newest_runs(
     return RunPage(runs=runs, next_cursor=page.next_cursor, last_change=first.last_change)
 
 
-def read_outline(run: "Run", *, page_rows: int = 100_000, most_rows: int = 1_000_000) -> OutlineRows:
+def read_outline(run: Run, *, page_rows: int = 100_000, most_rows: int = 1_000_000) -> OutlineRows:
     """The rows of the run, all of one moment where the server still has it. Raises as `Run.outline` does.
 
     What a run has beyond `most_rows` is not read.
@@ -217,7 +210,7 @@ def read_outline(run: "Run", *, page_rows: int = 100_000, most_rows: int = 1_000
     return rows
 
 
-def read_attempt(run: "Run", address: StepAddress) -> StepTrace:
+def read_attempt(run: Run, address: StepAddress) -> StepTrace:
     """The attempt. Raises as `Run.step_trace` does."""
     step_id, loop_path, attempt = address
     return run.step_trace(step_id, attempt=attempt, loop_index=loop_path or None)

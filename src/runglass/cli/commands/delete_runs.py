@@ -1,9 +1,9 @@
 """`runglass runs delete` and `runs cancel`: of a query they tell first which runs, and act with `--yes`."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from operator import itemgetter
 
 import click
 
@@ -13,22 +13,12 @@ from runglass.cli.backends.server import flow_id as named_flow_id
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
+from runglass.client import Client, Run
 from runglass.errors import APIError, FlowNotFoundError, RequestError, RunglassError
 from runglass.log.trace import TERMINAL, RunStatus, RunSummary
 
-if TYPE_CHECKING:
-    from runglass.client import Client, Run
-
-
 CAN_END = "kind:executed status:pending,running,paused"
 """The runs that can be cancelled."""
-
-
-class DatedRun(NamedTuple):
-    """A run, and when it ended, or else began."""
-
-    id: str
-    at: str | None
 
 
 @click.command()
@@ -73,24 +63,21 @@ def delete(
     with server.connect() as client:
         if by_name:
             named = [named_run(client, run_id) for run_id in dict.fromkeys(runs)]
-            found = [DatedRun(run.execution_id, None) if yes else _dated(run) for run in named]
+            found = {run.execution_id: None if yes else _time_of_named(run) for run in named}
         else:
-            found = []
+            found = {}
             names_status = status is not None or re.search(r"(?<!\S)status:", query or "") is not None
             flow_id = None if flow is None else named_flow_id(client, flow)
             for each in found_by(client, query, flow_id=flow_id, status=status):
-                at = each.completed_at or each.started_at
-                then = formatting.moment(at)
+                then = formatting.moment(_time_of(each))
                 is_due = limit is None or (then is not None and then < limit)
                 # Without a status only those that have ended.
                 if is_due and (names_status or each.status in TERMINAL):
-                    found.append(DatedRun(each.id, at))
+                    found[each.id] = _time_of(each)
         if not yes:
             _print_preview(found, as_json=as_json)
             return
-        deleted, missing = for_each(
-            [run_id for run_id, _ in found], lambda run_id: client.run(run_id).delete(), "deleted"
-        )
+        deleted, missing = for_each(list(found), lambda run_id: client.run(run_id).delete(), "deleted")
     if as_json:
         write_json({"deleted": deleted, "missing": missing})
     else:
@@ -121,7 +108,7 @@ def cancel(runs: str, yes: bool, server: Server) -> None:
 
 
 def found_by(
-    client: "Client",
+    client: Client,
     query: str | None,
     and_also: str = "",
     *,
@@ -163,26 +150,32 @@ def for_each(runs: Sequence[str], act: Callable[[str], object], done: str) -> tu
     return changed, passed
 
 
-def _dated(run: "Run") -> DatedRun:
-    """The run, with its time if it has begun and its rows can be read. Raises FlowNotFoundError."""
+def _time_of(run: RunSummary) -> str | None:
+    """When the run ended, or else began."""
+    return run.completed_at or run.started_at
+
+
+def _time_of_named(run: Run) -> str | None:
+    """The same, if its rows can be read. Raises FlowNotFoundError."""
     try:
-        summary = run.summary()
+        return _time_of(run.summary())
     except APIError as error:
         # A run that cannot be read is there to be deleted all the same.
         if error.code != "INTERNAL_ERROR":
             raise
-        return DatedRun(run.execution_id, None)
-    return DatedRun(run.execution_id, summary.completed_at or summary.started_at)
+        return None
 
 
-def _print_preview(found: Sequence[DatedRun], *, as_json: bool) -> None:
-    timed = sorted((each for each in found if each.at), key=lambda each: each.at or "")
+def _print_preview(found: Mapping[str, str | None], *, as_json: bool) -> None:
+    timed = sorted(((at, run_id) for run_id, at in found.items() if at), key=itemgetter(0))
     ends = {"oldest": timed[:1], "newest": timed[-1:]}
     if as_json:
-        shown = {name: each[0]._asdict() if each else None for name, each in ends.items()}
+        shown = {name: {"id": each[0][1], "at": each[0][0]} if each else None for name, each in ends.items()}
         write_json({"count": len(found), **shown})
         return
     lines = [
-        f"\n{name}  {run.id}  {formatting.local_time(run.at)}" for name, each in ends.items() for run in each
+        f"\n{name}  {run_id}  {formatting.local_time(at)}"
+        for name, each in ends.items()
+        for at, run_id in each
     ]
     tell_what_would_be(len(found), "deleted", "".join(lines))

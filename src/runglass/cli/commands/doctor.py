@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import NoneType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -27,13 +27,12 @@ from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import Exit
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import clean, log_to_stderr, note, stdout, write_line
+from runglass.client import Client
+from runglass.client.api.admin import Management
 from runglass.client.core.connection import API_PATH, ServerConnection
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import Answer, Outcome, error_of
 from runglass.errors import RunglassError
-
-if TYPE_CHECKING:
-    from runglass.client import Client
 
 TRACES = "/v1/traces"
 FLOW = "runglass-doctor"
@@ -153,7 +152,7 @@ def way_of(environ: Mapping[str, str]) -> Way | None:
     return way
 
 
-def _examine(way: Way, reader: "Client") -> None:
+def _examine(way: Way, reader: Client) -> None:
     """Sends the probe and reads it back. Raises Problem, and as clients do."""
     _say("·", "dim", f"to {way.url}, by {way.told_by}")
     if proxies := [name for name in PROXIES if os.environ.get(name)]:
@@ -190,8 +189,6 @@ def _examine(way: Way, reader: "Client") -> None:
     steps = formatting.counted(run.step_count or 0, "step")
     _say("✓", "green", f"it was read back as a run of {run.flow_slug}: {steps}{used}")
     if is_deleted:
-        from runglass.client.api.admin import Management
-
         reader.run(run.id).delete()
         if run.flow_slug == FLOW:
             own = (manager := Management(reader)).own_flows()

@@ -1,6 +1,7 @@
 """`runglass projects` and `runglass keys`: the projects of a data folder, what each may do, and API keys."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, get_args
 
 import click
@@ -219,10 +220,9 @@ def create_key(project: ProjectName, role: str, create: bool, folder: DataFolder
     """Create a key and print it on stdout."""
     settings = folder.settings()
 
-    async def make(store: Catalog, found: Project) -> str:
-        return await local_store.create_key(store, found, role, most=settings.max_keys_per_project)
-
-    write_line(stdout(), local_store.in_project(settings, project, make, create=create))
+    make = partial(local_store.create_key, role=role, most=settings.max_keys_per_project)
+    key, _ = local_store.in_project(settings, project, make, create=create)
+    write_line(stdout(), key)
 
 
 @keys_group.command("list")

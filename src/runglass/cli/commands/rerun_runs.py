@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import reduce
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
@@ -16,12 +16,10 @@ from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.formatting import counted, money
 from runglass.cli.terminal.output import complain, note, one_line, write_json, write_lines
+from runglass.client import Client
 from runglass.errors import FlowNotFoundError, RequestError, RunglassError
 from runglass.log.money import ZERO, add_usd, format_usd, parse_usd
 from runglass.log.trace import TERMINAL, RunSummary
-
-if TYPE_CHECKING:
-    from runglass.client import Client
 
 Version = int | Literal["same", "production"]
 _SPACE = uuid.UUID("6f2d6a0e-6d0b-4b53-8f0e-3a1f6b8f2a11")
@@ -116,7 +114,7 @@ def rerun(
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _execute_here(client: "Client", run_ids: Sequence[str], server: Server) -> None:
+def _execute_here(client: Client, run_ids: Sequence[str], server: Server) -> None:
     """Waits until the runs have ended, where this process executes them. Raises Exit unless all complete."""
     if not server.is_folder:
         return
@@ -168,7 +166,7 @@ def _print_preview(due: Sequence[RunSummary], told: dict[str, object] | None, al
 
 
 def _start_all(
-    client: "Client",
+    client: Client,
     due: Sequence[RunSummary],
     version: Version,
     session: uuid.UUID,

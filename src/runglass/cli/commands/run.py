@@ -9,6 +9,7 @@ import msgspec
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import FlowName
+from runglass.cli.backends.run_watcher import WatchedRun, leave_or_cancel
 from runglass.cli.backends.server import Server, flow_address, named_run
 from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.terminal.event_lines import EventLines
@@ -23,6 +24,7 @@ from runglass.cli.terminal.output import (
     write_line,
 )
 from runglass.cli.terminal.run_progress import following
+from runglass.client.core import run_requests
 from runglass.errors import APIError
 from runglass.log.events import FlowCompleted, StreamEvent, UnknownEvent, is_terminal
 from runglass.wire.run_api import Version
@@ -91,20 +93,16 @@ def run(
             given = msgspec.json.decode(text, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise UsageError(f"the file of parameters has to be one JSON object: {error}") from error
-    # Imported here: the module brings the client along, and mistakes on the command line come before that.
-    from runglass.cli.backends.run_watcher import WatchedRun, leave_or_cancel
-
     with server.connect(flow.project, executes=True) as client:
         name, slug = flow_address(client, flow)
-        watched = WatchedRun(
-            client,
-            f"{name}/{slug}",
+        call = run_requests.job(
+            client.flow(f"{name}/{slug}")._address,
             message=message,
             parameters=given | dict(parameters),
             version=version,
             trace=trace,
-            timeout_s=math.inf if timeout is None else timeout,
         )
+        watched = WatchedRun(client, call, timeout_s=math.inf if timeout is None else timeout)
         shown = following(stderr()) if is_watched(stderr()) else nullcontext(lambda event: None)
         try:
             with shown as show:

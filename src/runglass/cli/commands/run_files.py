@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, get_args
+from typing import IO, get_args
 
 import click
 import msgspec
@@ -23,13 +23,11 @@ from runglass.cli.commands.delete_runs import for_each, found_by, tell_what_woul
 from runglass.cli.exit_codes import Exit, NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_bytes, write_line
+from runglass.client import Run
 from runglass.run_files.header import file_name
 from runglass.store.records import RawRow
 from runglass.store.run_logs import RunLog
 from runglass.wire.run_api import ExportFormat
-
-if TYPE_CHECKING:
-    from runglass.client import Run
 
 HEAD_BYTES = 10_000
 """Of a run as spans: what comes before the first of them, and its id."""
@@ -81,13 +79,13 @@ def export(runs: str, format: ExportFormat, output: Path | None, yes: bool, serv
         note(f"{formatting.counted(len(gone), 'run')} cannot be exported, or not any more: {', '.join(gone)}")
 
 
-def _written(run: "Run", format: ExportFormat, file: Path) -> int:
+def _written(run: Run, format: ExportFormat, file: Path) -> int:
     """The size of the new file that the run was written to. Raises UsageError for one that is there."""
     with new_file(file) as written:
         return _write(run, format, written.write)
 
 
-def _write(run: "Run", format: ExportFormat, write: Callable[[bytes], object]) -> int:
+def _write(run: Run, format: ExportFormat, write: Callable[[bytes], object]) -> int:
     """Writes the run, and returns the size of that. Says so where it has no span of OpenTelemetry yet."""
     size, head = 0, b""
     with closing(run.export(format)) as parts:

@@ -20,6 +20,7 @@ from runglass.cli.backends.flow_backend import FlowFolder
 from runglass.cli.backends.local_store import viewing_key
 from runglass.cli.backends.server import Server, named_run
 from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
+from runglass.client.api.admin import Management
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
 from runglass.store.data_folder import Announced, announce
@@ -202,9 +203,6 @@ def open_viewer(run_id: str | None, only_print: bool, server: Server) -> None:
         parts = urlsplit(client._transport.endpoint.base_url)
         link = f"{parts.scheme}://{parts.netloc}{page}"
         if is_this_machine(parts.hostname or "") and not server.is_folder:
-            # Imported here: the other commands have no use for it.
-            from runglass.client.api.admin import Management
-
             link = f"{parts.scheme}://{parts.netloc}{Management(client).ticket(page).path}"
     if server.is_folder:
         settings = msgspec.structs.replace(server.folder.settings(), host="127.0.0.1", port=0)

@@ -20,14 +20,13 @@ from runglass.cli.terminal.run_view import overview_lines
 from runglass.cli.terminal.table import print_runs
 from runglass.client import Client
 from runglass.client.api.admin import Management
+from runglass.client.core import run_requests
 from runglass.config.settings import Settings
 from runglass.errors import APIError
 from runglass.flows.flow import Flow, LlmStep, leaves
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepStarted
 from runglass.log.trace import Trace
-from runglass.store.base import Store
-from runglass.store.records import Project
 from runglass.wire.run_api import CompletedResult
 
 PROJECT = ProjectName("demo", "stories")
@@ -55,11 +54,8 @@ class DemoRun(NamedTuple):
 
 def show_run(settings: Settings, flow: Flow, text: str, *, model: str) -> DemoRun:
     """Runs the flow over the text, shows events and trace. Raises APIError where no run was started."""
-
-    async def make_key(store: Store, project: Project) -> str:
-        return await local_store.create_key(store, project, "admin", most=settings.max_keys_per_project)
-
-    key = local_store.in_project(settings, PROJECT, make_key, create=True)
+    make = partial(local_store.create_key, role="admin", most=settings.max_keys_per_project)
+    key, _ = local_store.in_project(settings, PROJECT, make, create=True)
     with in_process(settings, PROJECT, executes=True) as client:
         for each in (flow, *example_flows()):
             Management(client).push(*PROJECT, each.slug, each.encode())
@@ -69,8 +65,9 @@ def show_run(settings: Settings, flow: Flow, text: str, *, model: str) -> DemoRu
             for step in leaves(flow.steps)
             if isinstance(step, LlmStep) and step.model != model
         }
-        slug, result = f"{PROJECT}/{flow.slug}", None
-        watched = WatchedRun(client, slug, message=text, block_overrides=overrides, trace=True)
+        address, result = client.flow(f"{PROJECT}/{flow.slug}")._address, None
+        call = run_requests.job(address, message=text, block_overrides=overrides, trace=True)
+        watched = WatchedRun(client, call)
         heading("Live, as it happens")
         try:
             with following(stdout()) as show:

@@ -8,20 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from runglass.diff.attempt_diff import MOST_ROWS, ContentPair, DiffAllowance, changes_between, compose, row_of
-from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
-from runglass.diff.span_diff import align_spans
-from runglass.diff.trace_diff import (
-    AttemptContent,
-    AttemptDigest,
-    AttemptPair,
+from runglass.diff.alignment import (
     FlowOrder,
     StepLocation,
     align,
-    read_content,
-    read_digest,
+    align_spans,
     step_locations,
+    without_unread,
 )
+from runglass.diff.attempt_diff import MOST_ROWS, ContentPair, DiffAllowance, changes_between, compose, row_of
+from runglass.diff.digest import AttemptDigest, AttemptPair, StoredAttempt, read_attempt, read_digest
+from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
 from runglass.flows.flow import Flow
 from runglass.limits.offload import offload, offload_in_turn, yield_to_others
 from runglass.limits.pace import paced_read
@@ -68,20 +65,14 @@ async def diff_runs(
     # The older run stands first whichever is `a`, so that the order is the same both ways.
     older_first = sorted([(a, read_a), (b, read_b)], key=lambda each: each[0].id)
     if all(read.is_recorded for _, read in older_first):
-        pairs = await offload_in_turn(partial(_span_pairs, read_a, read_b, is_a_first=older_first[0][0] is a))
+        aligned = partial(_span_pairs, read_a.digests, read_b.digests, is_a_first=older_first[0][0] is a)
     else:
         flows = [await read_flow(store, run, _locations) or [] for run, _ in older_first]
         order = FlowOrder(*flows, *(_started(read) for _, read in older_first))
-        pairs = await offload_in_turn(
-            partial(
-                align,
-                read_a.digests,
-                read_b.digests,
-                order=order,
-                a_is_whole=read_a.is_whole,
-                b_is_whole=read_b.is_whole,
-            )
-        )
+        aligned = partial(align, read_a.digests, read_b.digests, order=order)
+    pairs = await offload_in_turn(
+        lambda: without_unread(aligned(), a_is_whole=read_a.is_whole, b_is_whole=read_b.is_whole)
+    )
     differing = await offload_in_turn(lambda: [pair for pair in pairs if pair.differs])
     rows = await _rows(store, a, b, differing[:MOST_ROWS])
     return await offload_in_turn(
@@ -97,10 +88,8 @@ async def diff_runs(
     )
 
 
-def _span_pairs(a: _Read, b: _Read, *, is_a_first: bool) -> list[AttemptPair]:
-    first, second = (a, b) if is_a_first else (b, a)
-    pairs = align_spans(first.digests, second.digests, a_is_whole=first.is_whole, b_is_whole=second.is_whole)
-    return pairs if is_a_first else [AttemptPair(pair.b, pair.a) for pair in pairs]
+def _span_pairs(a: list[AttemptDigest], b: list[AttemptDigest], *, is_a_first: bool) -> list[AttemptPair]:
+    return align_spans(a, b) if is_a_first else [AttemptPair(*pair[::-1]) for pair in align_spans(b, a)]
 
 
 async def diff_attempts(store: RunLog, run: RunRecord, a: AttemptKey, b: AttemptKey) -> AttemptsDiff:
@@ -209,15 +198,15 @@ def _rows_of(
     return rows
 
 
-def _content(run: RunRecord, data: bytes) -> AttemptContent:
+def _content(run: RunRecord, data: bytes) -> StoredAttempt:
     with decoding(run.id):
-        return read_content(data)
+        return read_attempt(data)
 
 
 def _diff(run: RunRecord, positions: Sequence[int], data: Sequence[bytes]) -> AttemptsDiff:
     with decoding(run.id):
         a, b = (read_digest(*each, {}) for each in zip(positions, data, strict=True))
-        content = ContentPair(*map(read_content, data)) if AttemptPair(a, b).content_differs else None
+        content = ContentPair(*map(read_attempt, data)) if AttemptPair(a, b).content_differs else None
     allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
     changes = changes_between(a, b, content, allowance=allowance)
     return AttemptsDiff(
@@ -230,4 +219,4 @@ def _diff(run: RunRecord, positions: Sequence[int], data: Sequence[bytes]) -> At
 
 
 def _side(attempt: AttemptDigest) -> AttemptsSide:
-    return AttemptsSide(loop_path=attempt.loop_path or None, attempt=attempt.attempt, status=attempt.status)
+    return AttemptsSide(loop_path=attempt.loop_path, attempt=attempt.attempt, status=attempt.status)

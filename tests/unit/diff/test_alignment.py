@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.diff.span_diff import align_spans
-from runglass.diff.trace_diff import AttemptDigest, read_digest
+from runglass.diff.alignment import align_spans
+from runglass.diff.digest import AttemptDigest, read_digest
 from tests.unit.test_span_outline import Span, stored
 
 
@@ -15,9 +15,9 @@ def digests(*spans: Span) -> list[AttemptDigest]:
     return [read_digest(row[0], row[-1], texts) for row in stored(spans)]
 
 
-def paired(a: Sequence[Span], b: Sequence[Span], *, a_is_whole: bool = True) -> list[tuple[int | None, ...]]:
+def paired(a: Sequence[Span], b: Sequence[Span]) -> list[tuple[int | None, ...]]:
     """The ids of the pairs."""
-    found = align_spans(digests(*a), digests(*b), a_is_whole=a_is_whole)
+    found = align_spans(digests(*a), digests(*b))
     return [
         tuple(None if each is None or each.span is None else int(each.span.id, 16) for each in pair)
         for pair in found
@@ -44,7 +44,6 @@ def test_a_run_with_one_call_more_pairs_all_others_whatever_the_order_of_arrival
     ]
     assert paired(RUN, more) == [(1, 11), (2, 12), (3, 13), (4, 14), (None, 16), (5, 15)]
     assert paired(more, RUN) == [(11, 1), (12, 2), (13, 3), (14, 4), (16, None), (15, 5)]
-    assert paired(RUN, more, a_is_whole=False) == [(1, 11), (2, 12), (3, 13), (4, 14), (5, 15)]
 
 
 def test_a_call_more_at_the_beginning_moves_no_other_out_of_its_pair() -> None:
