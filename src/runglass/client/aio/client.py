@@ -238,9 +238,7 @@ class AsyncClient(Connected):
         async for run in self.runs(query=f"session:{replay.session_id}", limit=100):
             if run.trigger_type in METHODS:
                 file = bytearray()
-                async for part in self._transport.download(
-                    requests.export(requests.run_path(run.id), "jsonl")
-                ):
+                async for part in self.run(run.id).export("jsonl"):
                     file += part
                 replay.add(bytes(file))
         replay.require_runs()

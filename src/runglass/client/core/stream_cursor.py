@@ -26,9 +26,10 @@ from runglass.wire.sse import Decoder, Frame, FrameTooLarge
 SILENCE_S = 45.0
 """A server pings every 15 s; a stream that has missed three pings is lost."""
 
+EVENT_STREAM = "text/event-stream"
 # A proxy that compresses may hold back events until its window is full.
 STREAM_HEADERS = {
-    "Accept": "text/event-stream",
+    "Accept": EVENT_STREAM,
     "Accept-Encoding": "identity",
     "Cache-Control": "no-store",
 }
@@ -52,6 +53,7 @@ class ResumingCursor(ABC, Generic[News]):
     opened at once.
     """
 
+    media_type = EVENT_STREAM
     about: ClassVar[str]
     """What the stream is called in messages."""
     begins_at: ClassVar[int] = 0

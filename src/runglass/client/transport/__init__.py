@@ -30,8 +30,10 @@ News_co = TypeVar("News_co", covariant=True)
 
 
 class Cursor(Protocol[News_co]):
-    """The interface through which a transport follows a stream."""
+    """The interface through which a transport follows a stream, or an answer part by part."""
 
+    media_type: str
+    """That of a good answer; empty for any."""
     ended: bool
     gap: ConnectionLost | None
 
@@ -72,10 +74,10 @@ def closed(what: object) -> RuntimeError:
     return RuntimeError(f"{what} cannot be had: the client has been closed; make a new one")
 
 
-def is_event_stream(response: httpx2.Response) -> bool:
-    """Whether the response is an event stream; any other is a refusal."""
+def is_begun(response: httpx2.Response, cursor: Cursor[object]) -> bool:
+    """Whether the response is what the cursor reads; any other is a refusal."""
     kind: str = response.headers.get("content-type", "")
-    return response.status_code == 200 and kind.lower().startswith("text/event-stream")
+    return response.status_code == 200 and kind.lower().startswith(cursor.media_type)
 
 
 def silent(silence_s: float, error: Exception) -> ConnectionLost:
