@@ -4,8 +4,10 @@ import asyncio
 import random
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+
+from anyio.from_thread import start_blocking_portal
 
 MEAN_BYTES = 1_500
 """How much of a stream comes through, on average."""
@@ -30,16 +32,18 @@ class CuttingProxy:
             assert self._cuts.acquire(timeout=LONGEST_S), "no stream was asked for that could be cut off"
         self._is_healed = True
 
-    async def listen(self) -> asyncio.Server:
-        """Begins to take connections, on a free port."""
-        return await asyncio.start_server(self._connected, "127.0.0.1", 0)
-
-    async def end(self) -> None:
-        """Ends all connections, and waits until they are."""
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for writer in self._open:
-            writer.transport.abort()
-        await asyncio.gather(*others)
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        """Takes connections on a port of its own until the block ends, and has ended them all then."""
+        before = asyncio.all_tasks()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for writer in self._open:
+                writer.transport.abort()
+            await asyncio.gather(*(asyncio.all_tasks() - before))
 
     async def _connected(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         # A browser leaves when it likes, and so may the server that is stopped.
@@ -74,17 +78,5 @@ class CuttingProxy:
 def cutting_proxy(server: str, *, seed: int) -> Iterator[tuple[str, CuttingProxy]]:
     """The address of a proxy before the server at `server`, and the proxy, in a thread of its own."""
     proxy = CuttingProxy(server, seed=seed)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="cutting-proxy")
-    thread.start()
-    try:
-        listening = asyncio.run_coroutine_threadsafe(proxy.listen(), loop).result()
-        try:
-            yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", proxy
-        finally:
-            listening.close()
-            asyncio.run_coroutine_threadsafe(proxy.end(), loop).result()
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(proxy.listening()) as port:
+        yield f"http://127.0.0.1:{port}", proxy
