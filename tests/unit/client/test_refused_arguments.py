@@ -46,6 +46,7 @@ REFUSED: dict[str, tuple[Ask, str]] = {
     "half a run": (lambda client: client.run(HALF).trace(), WITH_HALF),
     "half a step": (lambda client: client.run("r").step_trace(HALF), WITH_HALF),
     "half a cursor": (lambda client: client.runs(cursor=HALF), WITH_HALF),
+    "no change": (lambda client: client.live_runs(after=-1), "after must be the number of a change"),
     "half a flow": (lambda client: client.runs(flow_id=HALF), WITH_HALF),
     "file name": (lambda client: client.import_run("run.jsonl"), "open for bytes"),
     "file of text": (lambda client: client.import_run(io.StringIO("{}")), "open for bytes"),

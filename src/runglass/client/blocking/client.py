@@ -17,7 +17,7 @@ from runglass.client.core import requests
 from runglass.client.core.connection import endpoint
 from runglass.client.core.requests import Time
 from runglass.client.core.sessions import Session
-from runglass.client.core.stream_cursor import ListCursor, live_runs
+from runglass.client.core.stream_cursor import ListCursor
 from runglass.errors import ReplayError
 from runglass.log.trace import RunStatus, RunSummary
 from runglass.wire.run_api import RunChange
@@ -161,11 +161,9 @@ class Client(Connected):
         Raises ValueError at once; FlowNotFoundError, RequestError for a query that cannot be read, and
         their like from the first change on, and APIConnectionError when the stream cannot be had back.
         """
-        call = live_runs(
-            query=query, flow_id=flow_id, flow=flow, status=status, since=since, until=until, after=after
-        )
+        page = requests.runs(query=query, flow_id=flow_id, flow=flow, status=status, since=since, until=until)
         attempts = self._endpoint.max_retries + 1
-        return self._transport.follow(ListCursor(call, after=after, first_attempts=attempts))
+        return self._transport.follow(ListCursor(page, after=after, first_attempts=attempts))
 
     def import_run(self, file: IO[bytes]) -> RunSummary:
         """Makes the run of a file that `run.export()` has written, json or jsonl: same id, same trace.
