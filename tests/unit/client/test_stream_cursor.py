@@ -76,6 +76,15 @@ def test_an_unreadable_event_is_an_error_that_names_it_after_those_before_it(dat
     assert caught.value.__cause__ is not None
 
 
+def test_an_id_of_any_length_is_no_number() -> None:
+    long = b"id: %b\n" % (b"9" * 5000)
+    with pytest.raises(APIConnectionError, match="has no number"):
+        fed(opened(), [long + b'data: {"eventType":"a","executionId":"r1"}\n\n'])
+    cursor = ListCursor(PAGE, after=3, first_attempts=1)
+    cursor.opened()
+    assert (changes(cursor, long + b"\n"), cursor.last) == ([], 3)
+
+
 def test_a_frame_over_the_limit_is_an_error() -> None:
     cursor = opened()
     megabyte = b"x" * (1024 * 1024)

@@ -47,7 +47,7 @@ class Answer(msgspec.Struct, frozen=True):
             return float(given)
         try:
             until = parsedate_to_datetime(given)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if until.tzinfo is None:  # the zone `-0000`
             until = until.replace(tzinfo=UTC)

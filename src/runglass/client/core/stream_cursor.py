@@ -32,6 +32,7 @@ STREAM_HEADERS = {
     "Cache-Control": "no-store",
 }
 
+_MOST_DIGITS = 18
 _PING_S = 15.0
 _DEFAULT_RETRY_S = 1.0
 _MOST_S = 8.0
@@ -199,7 +200,12 @@ def read_frame(frame: Frame, what: object) -> tuple[StreamEvent, int]:
         ) from error
     if event.seq > 0:
         return event, event.seq
-    return event, int(frame.id) if frame.id.isdecimal() else 0
+    return event, _number(frame.id) or 0
+
+
+def _number(frame_id: str) -> int | None:
+    # Python refuses to read thousands of digits.
+    return int(frame_id) if frame_id.isdecimal() and len(frame_id) <= _MOST_DIGITS else None
 
 
 def no_stream(what: str, answer: Answer) -> APIConnectionError:
@@ -240,9 +246,8 @@ class ListCursor(ResumingCursor[RunChange]):
         """The changes that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
         yield from super().feed(chunk)
         # A block without data says where the stream is, though there is nothing to tell.
-        position = self._decoder.last_event_id
-        if position.isdecimal():
-            self.last = max(self.last, int(position))
+        if (position := _number(self._decoder.last_event_id)) is not None:
+            self.last = max(self.last, position)
 
     def _news(self, frames: Sequence[Frame]) -> Iterator[RunChange]:
         for frame in frames:
