@@ -41,6 +41,8 @@ REFUSED: dict[str, tuple[Ask, str]] = {
     "steps of a draft": (lambda client: client.flow("a/p/s").steps(version="draft"), "only published"),
     "events of a draft": (lambda client: client.flow("a/p/s").events(version=0), "only published"),
     "no handler": (lambda client: client.flow("a/p/s").steps(tools=TOOLS), "tools need a tool_handler"),
+    "key of two lines": (lambda client: client.run("r").rerun(idempotency_key="a\nb"), "idempotency_key"),
+    "key beyond ASCII": (lambda client: client.run("r").rerun(idempotency_key="é"), "idempotency_key"),
     "half a slug": (lambda client: client.flow(f"a/p/{HALF}"), WITH_HALF),
     "half an org": (lambda client: client.flow(slug="s", org=HALF, project="p"), WITH_HALF),
     "half a run": (lambda client: client.run(HALF).trace(), WITH_HALF),
