@@ -217,7 +217,6 @@ class Retries:
 class Download:
     """Reads the body of the answer to `call` part by part; asked for again where none of it has come."""
 
-    media_type = ""
     ended = False
     gap: ConnectionLost | None = None
 

@@ -14,13 +14,7 @@ from msgspec.structs import replace
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, Retries, finish
 from runglass.client.core.run_requests import StepThrough
-from runglass.client.core.stream_cursor import (
-    EVENT_STREAM,
-    STREAM_HEADERS,
-    no_stream,
-    read_frame,
-    read_frames,
-)
+from runglass.client.core.stream_cursor import STREAM_HEADERS, no_stream, read_frame, read_frames
 from runglass.errors import APIConnectionError, APIError, run_failed
 from runglass.log.events import (
     FlowCancelled,
@@ -236,8 +230,6 @@ def required_calls(pause: StepPausedForToolCalls, **run: Any) -> ToolCallsRequir
 
 class StepStream:
     """Follows the answer to `call` over any number of attempts; each event comes once."""
-
-    media_type = EVENT_STREAM
 
     def __init__(self, call: RequestSpec[None], max_retries: int) -> None:
         self.ended = False

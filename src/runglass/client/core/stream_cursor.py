@@ -24,10 +24,9 @@ from runglass.wire.sse import Decoder, Frame, FrameTooLarge
 SILENCE_S = 45.0
 """A server pings every 15 s; a stream that has missed three pings is lost."""
 
-EVENT_STREAM = "text/event-stream"
 # A proxy that compresses may hold back events until its window is full.
 STREAM_HEADERS = {
-    "Accept": EVENT_STREAM,
+    "Accept": "text/event-stream",
     "Accept-Encoding": "identity",
     "Cache-Control": "no-store",
 }
@@ -52,7 +51,6 @@ class ResumingCursor(ABC, Generic[News]):
     opened at once.
     """
 
-    media_type = EVENT_STREAM
     about: ClassVar[str]
     """What the stream is called in messages."""
     begins_at: ClassVar[int] = 0

@@ -32,8 +32,6 @@ News_co = TypeVar("News_co", covariant=True)
 class Cursor(Protocol[News_co]):
     """The interface through which a transport follows a stream, or an answer part by part."""
 
-    media_type: str
-    """That of a good answer; empty for any."""
     ended: bool
     gap: ConnectionLost | None
 
@@ -74,10 +72,10 @@ def closed(what: object) -> RuntimeError:
     return RuntimeError(f"{what} cannot be had: the client has been closed; make a new one")
 
 
-def is_begun(response: httpx2.Response, cursor: Cursor[object]) -> bool:
-    """Whether the response is what the cursor reads; any other is a refusal."""
+def is_wanted(response: httpx2.Response, call: RequestSpec[None]) -> bool:
+    """Whether the response is good and of the type that the call asks for; any other is a refusal."""
     kind: str = response.headers.get("content-type", "")
-    return response.status_code == 200 and kind.lower().startswith(cursor.media_type)
+    return response.status_code == 200 and kind.lower().startswith(call.headers.get("Accept", ""))
 
 
 def silent(silence_s: float, error: Exception) -> ConnectionLost:

@@ -14,7 +14,7 @@ from runglass.client.transport import (
     REFUSAL_BYTES,
     Cursor,
     answer,
-    is_begun,
+    is_wanted,
     lost,
     not_ended,
     silent,
@@ -124,13 +124,13 @@ class SyncTransport(Sockets):
 
     def _parts(self, cursor: Cursor[object], deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
         """The bytes of one connection, and last its outcome."""
-        silence = Deadline(self.silence_s, within=deadline)
+        call, silence = cursor.call(), Deadline(self.silence_s, within=deadline)
         try:
             with self._bounded(cursor, silence):
-                opened = self._http.send(self._request(cursor.call(), silence), stream=True)
+                opened = self._http.send(self._request(call, silence), stream=True)
             with closing(opened) as response:
                 chunks = response.iter_bytes()
-                if not is_begun(response, cursor):
+                if not is_wanted(response, call):
                     body = bytearray()
                     with self._bounded(cursor, silence):
                         for chunk in chunks:

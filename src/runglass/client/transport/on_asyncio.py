@@ -13,7 +13,7 @@ from runglass.client.transport import (
     REFUSAL_BYTES,
     Cursor,
     answer,
-    is_begun,
+    is_wanted,
     lost,
     not_ended,
     silent,
@@ -127,13 +127,13 @@ class AsyncTransport(AsyncSockets):
         self, cursor: Cursor[object], deadline: Deadline
     ) -> AsyncGenerator[bytes | Outcome, None]:
         """The bytes of one connection, and last its outcome."""
-        silence = Deadline(self.silence_s, within=deadline)
+        call, silence = cursor.call(), Deadline(self.silence_s, within=deadline)
         try:
             async with self._bounded(cursor, silence):
-                opened = await self._http.send(self._request(cursor.call(), silence), stream=True)
+                opened = await self._http.send(self._request(call, silence), stream=True)
             async with aclosing(opened) as response:
                 chunks = response.aiter_bytes()
-                if not is_begun(response, cursor):
+                if not is_wanted(response, call):
                     body = bytearray()
                     async with self._bounded(cursor, silence):
                         async for chunk in chunks:
