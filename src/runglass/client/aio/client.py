@@ -20,10 +20,10 @@ from runglass.client.core.stream_cursor import ListCursor
 from runglass.errors import ReplayError
 from runglass.log.trace import RunStatus, RunSummary
 from runglass.wire.run_api import RunChange
+from runglass.wire.session import SessionExecution
 
 if TYPE_CHECKING:
     from runglass.client.core.replay import Match, Replay
-    from runglass.wire.session import SessionExecution
 
 
 class AsyncClient(Connected):
@@ -181,7 +181,7 @@ class AsyncClient(Connected):
     @overload
     def session(
         self, session_id: str | uuid.UUID, *, limit: int | None = None
-    ) -> AsyncGenerator["SessionExecution", None]: ...
+    ) -> AsyncGenerator[SessionExecution, None]: ...
 
     def session(
         self,
@@ -189,7 +189,7 @@ class AsyncClient(Connected):
         *,
         id: str | uuid.UUID | None = None,
         limit: int | None = None,
-    ) -> AsyncGenerator["SessionExecution", None] | Session:
+    ) -> AsyncGenerator[SessionExecution, None] | Session:
         """A session to make calls in, or with `session_id`, every run of that one.
 
         `with client.session() as session:` tags each run that is started inside, by whichever client, with
@@ -252,7 +252,7 @@ class AsyncClient(Connected):
 
     async def _executions(
         self, session_id: str | uuid.UUID, limit: int | None
-    ) -> AsyncGenerator["SessionExecution", None]:
+    ) -> AsyncGenerator[SessionExecution, None]:
         cursor: str | None = None
         while True:
             call = requests.session(session_id, limit=limit, cursor=cursor)

@@ -21,10 +21,10 @@ from runglass.client.core.stream_cursor import ListCursor
 from runglass.errors import ReplayError
 from runglass.log.trace import RunStatus, RunSummary
 from runglass.wire.run_api import RunChange
+from runglass.wire.session import SessionExecution
 
 if TYPE_CHECKING:
     from runglass.client.core.replay import Match, Replay
-    from runglass.wire.session import SessionExecution
 
 
 class Client(Connected):
@@ -182,7 +182,7 @@ class Client(Connected):
     @overload
     def session(
         self, session_id: str | uuid.UUID, *, limit: int | None = None
-    ) -> Generator["SessionExecution", None, None]: ...
+    ) -> Generator[SessionExecution, None, None]: ...
 
     def session(
         self,
@@ -190,7 +190,7 @@ class Client(Connected):
         *,
         id: str | uuid.UUID | None = None,
         limit: int | None = None,
-    ) -> Generator["SessionExecution", None, None] | Session:
+    ) -> Generator[SessionExecution, None, None] | Session:
         """A session to make calls in, or with `session_id`, every run of that one.
 
         `with client.session() as session:` tags each run that is started inside, by whichever client, with
@@ -253,7 +253,7 @@ class Client(Connected):
 
     def _executions(
         self, session_id: str | uuid.UUID, limit: int | None
-    ) -> Generator["SessionExecution", None, None]:
+    ) -> Generator[SessionExecution, None, None]:
         cursor: str | None = None
         while True:
             call = requests.session(session_id, limit=limit, cursor=cursor)
