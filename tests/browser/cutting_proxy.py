@@ -7,6 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
+from anyio.from_thread import start_blocking_portal
+
+from tests.prove.clustering.network import Between
+
 MEAN_BYTES = 1_500
 """How much of a stream comes through, on average."""
 LONGEST_S = 60.0
@@ -14,13 +18,13 @@ LONGEST_S = 60.0
 _STREAM = re.compile(rb"GET [^ ?]*/stream[ ?]")
 
 
-class CuttingProxy:
+class CuttingProxy(Between):
     """Passes requests on, and cuts each event stream off until it is healed."""
 
     def __init__(self, server: str, *, seed: int) -> None:
+        super().__init__()
         self._cuts = threading.Semaphore(0)
         self._is_healed = False
-        self._open: set[asyncio.StreamWriter] = set()
         self._host, self._port = server.removeprefix("http://").split(":")
         self._chance = random.Random(seed)
 
@@ -30,24 +34,14 @@ class CuttingProxy:
             assert self._cuts.acquire(timeout=LONGEST_S), "no stream was asked for that could be cut off"
         self._is_healed = True
 
-    async def listen(self) -> asyncio.Server:
-        """Begins to take connections, on a free port."""
-        return await asyncio.start_server(self._connected, "127.0.0.1", 0)
-
-    async def end(self) -> None:
-        """Ends all connections, and waits until they are."""
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for writer in self._open:
-            writer.transport.abort()
-        await asyncio.gather(*others)
-
-    async def _connected(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        # A browser leaves when it likes, and so may the server that is stopped.
-        with self._keeping(to_client), suppress(ConnectionError, asyncio.IncompleteReadError):
+    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        # A browser leaves when it likes.
+        with closing(to_client), suppress(asyncio.IncompleteReadError):
             head = await client.readuntil(b"\r\n\r\n")
             head = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", head)
             reader, writer = await asyncio.open_connection(self._host, int(self._port))
-            with self._keeping(writer):
+            self._open.add(writer)
+            with closing(writer):
                 writer.write(head)
                 length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
                 if length:
@@ -62,29 +56,10 @@ class CuttingProxy:
                     self._cuts.release()
                     to_client.transport.abort()
 
-    @contextmanager
-    def _keeping(self, writer: asyncio.StreamWriter) -> Iterator[None]:
-        self._open.add(writer)
-        with closing(writer):
-            yield
-        self._open.discard(writer)
-
 
 @contextmanager
 def cutting_proxy(server: str, *, seed: int) -> Iterator[tuple[str, CuttingProxy]]:
     """The address of a proxy before the server at `server`, and the proxy, in a thread of its own."""
     proxy = CuttingProxy(server, seed=seed)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="cutting-proxy")
-    thread.start()
-    try:
-        listening = asyncio.run_coroutine_threadsafe(proxy.listen(), loop).result()
-        try:
-            yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", proxy
-        finally:
-            listening.close()
-            asyncio.run_coroutine_threadsafe(proxy.end(), loop).result()
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(proxy.serving()):
+        yield f"http://127.0.0.1:{proxy.port}", proxy

@@ -1,8 +1,6 @@
 """A PostgreSQL that goes away under a real server: 503 meanwhile, and all is well when it is back."""
 
-import asyncio
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from typing import NamedTuple
 import asyncpg
 import httpx2
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, LONGEST_S, events_of, execute, refusal, start, trace_of
@@ -35,27 +34,13 @@ Call = Callable[[Callable[[], None]], object]
 @contextmanager
 def proxy_in_a_thread(address: str) -> Iterator[tuple[CuttingProxy, str, Call]]:
     """A proxy, the address by way of it, and what calls its methods on its own event loop."""
-    is_up = threading.Event()
-    found: list[tuple[CuttingProxy, str, asyncio.AbstractEventLoop, asyncio.Event]] = []
-
-    async def serve(folder: Path) -> None:
-        async with cutting_proxy(address, folder) as (proxy, by_way_of_it):
-            stop = asyncio.Event()
-            found.append((proxy, by_way_of_it, asyncio.get_running_loop(), stop))
-            is_up.set()
-            await stop.wait()
-
-    # Sockets have short names.
-    with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
-        thread = threading.Thread(target=lambda: asyncio.run(serve(Path(folder))))
-        thread.start()
-        assert is_up.wait(LONGEST_S)
-        proxy, by_way_of_it, loop, stop = found[0]
-        try:
-            yield proxy, by_way_of_it, loop.call_soon_threadsafe
-        finally:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join(LONGEST_S)
+    with (
+        # Sockets have short names.
+        tempfile.TemporaryDirectory(prefix="runglass-") as folder,
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(cutting_proxy(address, Path(folder))) as (proxy, by_way_of_it),
+    ):
+        yield proxy, by_way_of_it, portal.call
 
 
 class Database(NamedTuple):

@@ -25,6 +25,9 @@ TRIGGERS = ("api", "job", "step", "schedule", "replay", "recorded", "plain")
 KINDS = ("executed", "recorded", "plain")
 
 _FIELD = re.compile(r"([A-Za-z_][A-Za-z_0-9-]*):")
+_QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_LISTED, _WORD = re.compile(r"[^\s,]*"), re.compile(r"\S*")
 _NUMBER = r"(\d{1,15}(?:\.\d{1,15})?)([a-z]*)"
 _COMPARED = re.compile(rf"(>=|<=|>|<|)\s*{_NUMBER}")
 _BETWEEN = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")
@@ -36,11 +39,6 @@ _COUNTS = {"": 1.0, "k": 1000.0, "m": 1_000_000.0}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class _Value(NamedTuple):
-    text: str
-    quoted: bool
-
-
 class _Token(NamedTuple):
     """A term as it was typed. `name` is None for a word without a field."""
 
@@ -48,7 +46,7 @@ class _Token(NamedTuple):
     source: str
     negated: bool
     name: str | None
-    values: tuple[_Value, ...]
+    values: tuple[str, ...]
 
 
 def parse_run_query(text: str, *, now: datetime) -> RunQuery:
@@ -94,43 +92,28 @@ def _tokens(text: str) -> Iterator[_Token]:
             text, start, at if named is None else named.end(), has_list=name not in (None, "text")
         )
         token = _Token(start, text[start:at], negated, name, tuple(values))
-        if any(not value.text for value in values):
+        if "" in values:
             _refuse(token, "a value is missing" if name else "there is nothing to search for")
         if len(values) > MOST_VALUES:
             _refuse(token, f"a term has at most {MOST_VALUES} values")
         yield token
 
 
-def _values(text: str, start: int, at: int, *, has_list: bool) -> tuple[list[_Value], int]:
+def _values(text: str, start: int, at: int, *, has_list: bool) -> tuple[list[str], int]:
     """The values from `at` on, which commas separate in a list, and where they end."""
-    values: list[_Value] = []
+    values: list[str] = []
     while True:
-        if text[at : at + 1] == '"':
-            value, at = _quoted(text, start, at)
-        else:
-            end = at
-            while end < len(text) and not text[end].isspace() and not (has_list and text[end] == ","):
-                end += 1
-            value, at = _Value(text[at:end], quoted=False), end
-        values.append(value)
+        is_quoted = text.startswith('"', at)
+        found = (_QUOTED if is_quoted else _LISTED if has_list else _WORD).match(text, at)
+        if found is None:
+            raise query_error(start, text[start:], 'a quote is not closed; end it with "')
+        values.append(_ESCAPED.sub(r"\1", found[1]) if is_quoted else found[0])
+        at = found.end()
         if at == len(text) or text[at].isspace():
             return values, at
         if not has_list or text[at] != ",":
             raise query_error(start, text[start : at + 1], "after a quoted value comes a space or a comma")
         at += 1
-
-
-def _quoted(text: str, start: int, at: int) -> tuple[_Value, int]:
-    """The value in the quotes that open at `at`; a backslash takes the character behind it as it is."""
-    chars: list[str] = []
-    at += 1
-    while at < len(text):
-        if text[at] == '"':
-            return _Value("".join(chars), quoted=True), at + 1
-        at += text[at] == "\\" and at + 1 < len(text)
-        chars.append(text[at])
-        at += 1
-    raise query_error(start, text[start:], 'a quote is not closed; end it with "')
 
 
 def _term(token: _Token, now: datetime) -> Term:
@@ -141,7 +124,7 @@ def _term(token: _Token, now: datetime) -> Term:
                 "there is no `or`: a run must match all terms; write several values of a field as flow:a,b,"
                 ' or put "or" in quotes to search for the word',
             )
-        return _with(token, "text", words=(token.values[0].text,))
+        return _with(token, "text", words=token.values)
     read = _FIELDS.get(token.name.lower())
     if read is None:
         known = ", ".join(_FIELDS)
@@ -159,7 +142,7 @@ def _with(
 
 def _one_of(field: Field, known: tuple[str, ...]) -> Callable[[_Token, datetime], Term]:
     def read(token: _Token, now: datetime) -> Term:
-        words = tuple(value.text.lower() for value in token.values)
+        words = tuple(value.lower() for value in token.values)
         for word in words:
             if word not in known:
                 hint = suggestion(word, known)
@@ -169,12 +152,8 @@ def _one_of(field: Field, known: tuple[str, ...]) -> Callable[[_Token, datetime]
     return read
 
 
-def _any_word(field: Field) -> Callable[[_Token, datetime], Term]:
-    return lambda token, now: _with(token, field, words=tuple(value.text for value in token.values))
-
-
-def _session(token: _Token, now: datetime) -> Term:
-    return _with(token, "session", words=tuple(session_id_of(value.text) for value in token.values))
+def _any_word(field: Field, read: Callable[[str], str] = str) -> Callable[[_Token, datetime], Term]:
+    return lambda token, now: _with(token, field, words=tuple(map(read, token.values)))
 
 
 def _numbers(
@@ -210,7 +189,7 @@ def _numbers(
         return Range(bound, bound)
 
     def read(token: _Token, now: datetime) -> Term:
-        return _with(token, field, ranges=tuple(one(token, plain(value.text)) for value in token.values))
+        return _with(token, field, ranges=tuple(one(token, plain(value)) for value in token.values))
 
     return read
 
@@ -218,7 +197,7 @@ def _numbers(
 def _time(token: _Token, now: datetime, *, since: bool) -> Term:
     if len(token.values) > 1:
         _refuse(token, "one time is all that it takes")
-    at_ms = float(_moment_ms(token, token.values[0].text, now))
+    at_ms = float(_moment_ms(token, token.values[0], now))
     # Who does not want what is since a time wants what was before it.
     is_low = since is not token.negated
     bound = Range(low=at_ms) if is_low else Range(high=at_ms, high_open=True)
@@ -252,7 +231,7 @@ _FIELDS: dict[str, Callable[[_Token, datetime], Term]] = {
     ),
     "trigger": _one_of("trigger", TRIGGERS),
     "kind": _one_of("kind", KINDS),
-    "session": _session,
+    "session": _any_word("session", session_id_of),
     "service": _any_word("service"),
     "release": _any_word("release"),
     "environment": _any_word("environment"),
@@ -271,5 +250,5 @@ _FIELDS: dict[str, Callable[[_Token, datetime], Term]] = {
     "step": _any_word("step"),
     "model": _any_word("model"),
     "error": _any_word("error"),
-    "text": lambda token, now: _with(token, "text", words=(token.values[0].text,)),
+    "text": _any_word("text"),
 }

@@ -9,17 +9,17 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import msgspec
+from anyio.from_thread import start_blocking_portal
 
 from runglass import StreamEvent
 from runglass.wire.sse import RETRY, frame
 from tests.unit.client.sides import RUN
-
-T = TypeVar("T")
 
 Scene = Callable[["Exchange"], Awaitable[None]]
 
@@ -85,42 +85,35 @@ class ScriptedServer:
         self.requests: list[Exchange] = []
         self._scenes: list[Scene] = []
         self._connections: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._entered = ExitStack()
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self._server = self._run(self._start())
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._portal = self._entered.enter_context(start_blocking_portal())
+        self.port = self._entered.enter_context(self._portal.wrap_async_context_manager(self._listening()))
         self.url = f"http://127.0.0.1:{self.port}/api/v1"
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._run(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._entered.close()
 
     def plays(self, *scenes: Scene) -> None:
         self._scenes = list(scenes)
 
     def until_left(self) -> None:
         """Returns when clients have closed all of their connections."""
-        self._run(self._all_left())
+        self._portal.start_task_soon(self._all_left).result(timeout=60)
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)
-
-    async def _start(self) -> asyncio.Server:
-        return await asyncio.start_server(self._connected, "127.0.0.1", 0)
-
-    async def _stop(self) -> None:
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[int]:
+        before = asyncio.all_tasks()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        yield server.sockets[0].getsockname()[1]
         # Connections that are being accepted as it closes would be left open.
-        while accepting := asyncio.all_tasks() - self._connections - {asyncio.current_task()}:
+        while accepting := asyncio.all_tasks() - self._connections - before:
             await asyncio.wait(accepting)
-        self._server.close()
+        server.close()
         open_ones = list(self._connections)
         for connection in open_ones:
             connection.cancel()
@@ -131,7 +124,7 @@ class ScriptedServer:
             await asyncio.wait(self._connections)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = self._loop.create_task(self._play(reader, writer))
+        task = asyncio.ensure_future(self._play(reader, writer))
         self._connections.add(task)
         # Not in the task, which may be cancelled before it begins.
         task.add_done_callback(lambda _: writer.close())

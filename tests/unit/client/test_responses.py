@@ -121,7 +121,11 @@ def test_a_good_status_with_an_unreadable_body_is_no_usable_answer(body: bytes) 
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("3", 3.0), (" 0 ", 0.0), ("", None), ("soon", None), ("-1", None), ("1.5", None)]
+    ("header", "seconds"),
+    [
+        *(("3", 3.0), (" 0 ", 0.0), ("", None), ("soon", None), ("-1", None), ("1.5", None)),
+        ("Mon, 01 Jan 9999999999 00:00:00 GMT", None),
+    ],
 )
 def test_retry_after_in_seconds(header: str, seconds: float | None) -> None:
     given = answer(429, {"detail": {"code": "RATE_LIMITED", "message": "m"}}, retry_after=header)

@@ -1,21 +1,20 @@
 """Laws of the tail cursor: any cut, any chunk border, any repeat; every event once, in order."""
 
 from collections.abc import Iterable
-from types import NoneType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass import APIConnectionError, StreamEvent
-from runglass.client.core.requests import RequestSpec
+from runglass.client.core import requests
 from runglass.client.core.responses import Answer, ConnectionLost
 from runglass.client.core.stream_cursor import ListCursor, TailCursor
 from runglass.wire.sse import PING, RETRY, frame
 from tests.unit.client.scripted import FRAMES, SEQS, seqs, stream
 
 PATH = "/flow-runs/r1/trace/stream"
-ASKED_LIST = RequestSpec(method="GET", path="/flow-runs/stream", answer=NoneType)
+PAGE = requests.runs(flow_id=None, status=None)
 REFUSED = ConnectionLost("refused", sent=False, cause=OSError("refused"))
 
 
@@ -77,6 +76,15 @@ def test_an_unreadable_event_is_an_error_that_names_it_after_those_before_it(dat
     assert caught.value.__cause__ is not None
 
 
+def test_an_id_of_any_length_is_no_number() -> None:
+    long = b"id: %b\n" % (b"9" * 5000)
+    with pytest.raises(APIConnectionError, match="has no number"):
+        fed(opened(), [long + b'data: {"eventType":"a","executionId":"r1"}\n\n'])
+    cursor = ListCursor(PAGE, after=3, first_attempts=1)
+    cursor.opened()
+    assert (changes(cursor, long + b"\n"), cursor.last) == ([], 3)
+
+
 def test_a_frame_over_the_limit_is_an_error() -> None:
     cursor = opened()
     megabyte = b"x" * (1024 * 1024)
@@ -111,7 +119,7 @@ def out_of_list(number: int, run_id: str) -> bytes:
 
 
 def test_a_run_that_never_met_the_query_is_not_told() -> None:
-    cursor = ListCursor(ASKED_LIST, after=None, first_attempts=1)
+    cursor = ListCursor(PAGE, after=None, first_attempts=1)
     cursor.opened()
     told = changes(
         cursor, out_of_list(1, "other"), in_list(2, "mine"), out_of_list(3, "mine"), out_of_list(4, "mine")
@@ -121,7 +129,7 @@ def test_a_run_that_never_met_the_query_is_not_told() -> None:
 
 
 def test_a_reader_with_a_page_is_told_of_each_run_that_may_have_been_on_it() -> None:
-    cursor = ListCursor(ASKED_LIST, after=3, first_attempts=1)
+    cursor = ListCursor(PAGE, after=3, first_attempts=1)
     cursor.opened()
     assert changes(cursor, out_of_list(4, "other")) == [("other", False)]
 

@@ -146,14 +146,6 @@ class InProcessTransport:
                     return
         cursor.lost(ENDED_EARLY)
 
-    def download(self, call: RequestSpec[None]) -> Generator[bytes, None, None]:
-        """The body of the answer, part by part. Raises as `call` does."""
-        with closing(self._parts(call, [b""])) as parts:
-            head = next(parts)
-            if head.status != 200:
-                finish(call, replace(head, body=b"".join(parts)), attempts=1)
-            yield from parts
-
     def upload(self, call: RequestSpec[T], file: IO[bytes]) -> T:
         """The answer to `call` with the rest of the file as its body. Raises as `call` does."""
         with closing(self._parts(call, iter(lambda: file.read(PIECE_BYTES), b""))) as parts:

@@ -16,14 +16,14 @@ from runglass.client.core import requests
 from runglass.client.core.connection import endpoint
 from runglass.client.core.requests import Time
 from runglass.client.core.sessions import Session
-from runglass.client.core.stream_cursor import ListCursor, live_runs
+from runglass.client.core.stream_cursor import ListCursor
 from runglass.errors import ReplayError
 from runglass.log.trace import RunStatus, RunSummary
 from runglass.wire.run_api import RunChange
+from runglass.wire.session import SessionExecution
 
 if TYPE_CHECKING:
     from runglass.client.core.replay import Match, Replay
-    from runglass.wire.session import SessionExecution
 
 
 class AsyncClient(Connected):
@@ -160,11 +160,9 @@ class AsyncClient(Connected):
         Raises ValueError at once; FlowNotFoundError, RequestError for a query that cannot be read, and
         their like from the first change on, and APIConnectionError when the stream cannot be had back.
         """
-        call = live_runs(
-            query=query, flow_id=flow_id, flow=flow, status=status, since=since, until=until, after=after
-        )
+        page = requests.runs(query=query, flow_id=flow_id, flow=flow, status=status, since=since, until=until)
         attempts = self._endpoint.max_retries + 1
-        return self._transport.follow(ListCursor(call, after=after, first_attempts=attempts))
+        return self._transport.follow(ListCursor(page, after=after, first_attempts=attempts))
 
     async def import_run(self, file: IO[bytes]) -> RunSummary:
         """Makes the run of a file that `run.export()` has written, json or jsonl: same id, same trace.
@@ -183,7 +181,7 @@ class AsyncClient(Connected):
     @overload
     def session(
         self, session_id: str | uuid.UUID, *, limit: int | None = None
-    ) -> AsyncGenerator["SessionExecution", None]: ...
+    ) -> AsyncGenerator[SessionExecution, None]: ...
 
     def session(
         self,
@@ -191,7 +189,7 @@ class AsyncClient(Connected):
         *,
         id: str | uuid.UUID | None = None,
         limit: int | None = None,
-    ) -> AsyncGenerator["SessionExecution", None] | Session:
+    ) -> AsyncGenerator[SessionExecution, None] | Session:
         """A session to make calls in, or with `session_id`, every run of that one.
 
         `with client.session() as session:` tags each run that is started inside, by whichever client, with
@@ -238,9 +236,7 @@ class AsyncClient(Connected):
         async for run in self.runs(query=f"session:{replay.session_id}", limit=100):
             if run.trigger_type in METHODS:
                 file = bytearray()
-                async for part in self._transport.download(
-                    requests.export(requests.run_path(run.id), "jsonl")
-                ):
+                async for part in self.run(run.id).export("jsonl"):
                     file += part
                 replay.add(bytes(file))
         replay.require_runs()
@@ -256,7 +252,7 @@ class AsyncClient(Connected):
 
     async def _executions(
         self, session_id: str | uuid.UUID, limit: int | None
-    ) -> AsyncGenerator["SessionExecution", None]:
+    ) -> AsyncGenerator[SessionExecution, None]:
         cursor: str | None = None
         while True:
             call = requests.session(session_id, limit=limit, cursor=cursor)

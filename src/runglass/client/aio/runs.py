@@ -12,7 +12,7 @@ from runglass.client.aio.native import text_of
 from runglass.client.core import requests, run_requests
 from runglass.client.core.connection import bound_s, seconds_of
 from runglass.client.core.requests import Attempt, FlowAddress
-from runglass.client.core.responses import Deadline
+from runglass.client.core.responses import Deadline, Download
 from runglass.client.core.sessions import session_of_call
 from runglass.client.core.stream_cursor import TailCursor
 from runglass.errors import APITimeoutError, api_error
@@ -155,7 +155,8 @@ class AsyncRun:
         Raises ValueError for another format, FlowNotFoundError, and APIConnectionError where the answer
         breaks off: what came of it before is not the whole run.
         """
-        return self._transport.download(requests.export(self._path, format))
+        call = requests.export(self._path, format)
+        return self._transport.follow(Download(call, self._transport.endpoint.max_retries))
 
     async def wait(self, timeout: float | None = None) -> RunSummary:
         """The summary of the run once it has ended; waits on the event stream, without polling.

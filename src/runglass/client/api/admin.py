@@ -5,7 +5,7 @@ Apart from the client because few programs need it: most only run flows. Changes
 """
 
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from runglass.wire.admin_api import (
 if TYPE_CHECKING:
     from runglass.client import Client
 
+Page = TypeVar("Page", FlowList, FlowHistory)
+
 
 class Management:
     """The flows that the key of a client may manage."""
@@ -36,20 +38,18 @@ class Management:
 
         They are fetched page by page, and `timeout` is for each.
         """
-        return self._all_flows("/flows", timeout)
+        call = RequestSpec(method="GET", path="/flows", answer=FlowList)
+        return self._all_pages(call, "flows", timeout)
 
     def flows(self, org: str, project: str, *, timeout: float | None = None) -> FlowList:
         """A project's flows, all of them, by slug. `timeout` is for each page."""
-        return self._all_flows(_path(org, project), timeout)
+        call = RequestSpec(method="GET", path=_path(org, project), answer=FlowList)
+        return self._all_pages(call, "flows", timeout)
 
     def flow(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> FlowHistory:
         """A flow and all its versions, the draft, which is version 0, first. `timeout` is for each page."""
         call = RequestSpec(method="GET", path=_path(org, project, slug), answer=FlowHistory)
-        page = found = self._transport.call(call, timeout=timeout)
-        while page.next_cursor is not None:
-            page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
-            found.versions.extend(page.versions)
-        return msgspec.structs.replace(found, next_cursor=None)
+        return self._all_pages(call, "versions", timeout)
 
     def flow_version(
         self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
@@ -115,12 +115,12 @@ class Management:
         )
         return self._transport.call(call, timeout=timeout)
 
-    def _all_flows(self, path: str, timeout: float | None) -> FlowList:
-        call = RequestSpec(method="GET", path=path, answer=FlowList)
+    def _all_pages(self, call: RequestSpec[Page], items: str, timeout: float | None) -> Page:
+        """The pages as one; `items` names the list that each has a part of."""
         page = found = self._transport.call(call, timeout=timeout)
         while page.next_cursor is not None:
             page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
-            found.flows.extend(page.flows)
+            getattr(found, items).extend(getattr(page, items))
         return msgspec.structs.replace(found, next_cursor=None)
 
 

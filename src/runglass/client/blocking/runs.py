@@ -13,7 +13,7 @@ from runglass.client.blocking.native import text_of
 from runglass.client.core import requests, run_requests
 from runglass.client.core.connection import bound_s, seconds_of
 from runglass.client.core.requests import Attempt, FlowAddress
-from runglass.client.core.responses import Deadline
+from runglass.client.core.responses import Deadline, Download
 from runglass.client.core.sessions import session_of_call
 from runglass.client.core.stream_cursor import TailCursor
 from runglass.errors import APITimeoutError, api_error
@@ -156,7 +156,8 @@ class Run:
         Raises ValueError for another format, FlowNotFoundError, and APIConnectionError where the answer
         breaks off: what came of it before is not the whole run.
         """
-        return self._transport.download(requests.export(self._path, format))
+        call = requests.export(self._path, format)
+        return self._transport.follow(Download(call, self._transport.endpoint.max_retries))
 
     def wait(self, timeout: float | None = None) -> RunSummary:
         """The summary of the run once it has ended; waits on the event stream, without polling.

@@ -16,11 +16,11 @@ import msgspec
 from runglass.log.trace import RunStatus, RunSummary, StepAttempts, StepTrace, Trace
 from runglass.support.safe_text import is_whole
 from runglass.wire.run_api import ExportFormat, JobState, RunPage
+from runglass.wire.session import SessionPage
 
 if TYPE_CHECKING:
     from runglass.diff.run_diff import RunDiff
     from runglass.outlines.outline import OutlinePage
-    from runglass.wire.session import SessionPage
 
 T = TypeVar("T")
 
@@ -215,8 +215,8 @@ def runs(
     *,
     flow_id: str | uuid.UUID | None,
     status: RunStatus | None,
-    limit: int,
-    cursor: str | None,
+    limit: int | None = None,
+    cursor: str | None = None,
     query: str | None = None,
     flow: str | None = None,
     since: Time | None = None,
@@ -241,11 +241,8 @@ def runs(
 
 def session(
     session_id: str | uuid.UUID, *, limit: int | None, cursor: str | None
-) -> RequestSpec["SessionPage"]:
+) -> RequestSpec[SessionPage]:
     """A page of the runs of a session, oldest first."""
-    # The types of sessions are loaded here, as few programs need them.
-    from runglass.wire.session import SessionPage
-
     wanted = {"limit": limit, "cursor": cursor}
     query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)
     path = f"/seq/sessions/{path_part('session_id', str(session_id))}"

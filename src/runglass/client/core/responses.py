@@ -12,7 +12,7 @@ tried again only where the server cannot have done it: no connection was made, o
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -47,7 +47,7 @@ class Answer(msgspec.Struct, frozen=True):
             return float(given)
         try:
             until = parsedate_to_datetime(given)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if until.tzinfo is None:  # the zone `-0000`
             until = until.replace(tzinfo=UTC)
@@ -212,6 +212,45 @@ class Retries:
             return None
         self.attempts += 1
         return wait_s
+
+
+class Download:
+    """Reads the body of the answer to `call` part by part; asked for again where none of it has come."""
+
+    ended = False
+    gap: ConnectionLost | None = None
+
+    def __init__(self, call: RequestSpec[None], max_retries: int) -> None:
+        self._call = call
+        self._retries = Retries(call, max_retries)
+        self._has_begun = False
+
+    def call(self) -> RequestSpec[None]:
+        """The request for the body."""
+        return self._call
+
+    def opened(self) -> None:
+        """Does nothing: of a body that has begun nothing is asked for again."""
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The part as it is."""
+        self._has_begun = True
+        yield chunk
+
+    def lost(self, outcome: Outcome) -> float | None:
+        """Seconds to wait before the call is made again, None where its answer is complete.
+
+        Raises as `finish` does where it has failed for good, and APIConnectionError where it breaks off.
+        """
+        if outcome is ENDED_EARLY:
+            return None
+        wait_s = None if self._has_begun else self._retries.wait_s(outcome, left_s=math.inf)
+        if wait_s is None:
+            finish(self._call, outcome, attempts=self._retries.attempts)
+        return wait_s
+
+    def __str__(self) -> str:
+        return str(self._call)
 
 
 _WAKES_EARLY_S = 0.005

@@ -165,8 +165,14 @@ def rerun(
     if version not in ("same", "production") and not is_count(version, 0):
         raise ValueError(f"version must be 'same', 'production' or a number from 0 on, not {version!r}")
     request = RerunRequest(version=version, block_overrides=_overrides(block_overrides))
-    key = {} if idempotency_key is None else {IDEMPOTENCY_KEY: idempotency_key}
-    return _post(f"{run}/rerun", request, {**session_header(session_id), **key}, answer=JobAccepted)
+    headers = session_header(session_id)
+    if (key := idempotency_key) is not None:
+        if not (key.isascii() and key.isprintable() and key == key.strip()):
+            raise ValueError(
+                f"idempotency_key must be printable ASCII without outer spaces, not {key!r:.100}"
+            )
+        headers[IDEMPOTENCY_KEY] = key
+    return _post(f"{run}/rerun", request, headers, answer=JobAccepted)
 
 
 def _post(

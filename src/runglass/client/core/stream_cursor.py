@@ -6,7 +6,6 @@ connections each thing comes out once, in order: of a live trace every event, wi
 
 import random
 import time
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import NoneType
@@ -14,13 +13,12 @@ from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 
-from runglass.client.core import requests
-from runglass.client.core.requests import RequestSpec, Time, is_count
+from runglass.client.core.requests import RequestSpec, is_count
 from runglass.client.core.responses import PASSING, Answer, ConnectionLost, Outcome, backoff_s, error_of
 from runglass.errors import APIConnectionError
 from runglass.log.events import StreamEvent, decode_event, is_terminal
-from runglass.log.trace import TERMINAL, RunStatus, RunSummary
-from runglass.wire.run_api import RunChange
+from runglass.log.trace import TERMINAL, RunSummary
+from runglass.wire.run_api import RunChange, RunPage
 from runglass.wire.sse import Decoder, Frame, FrameTooLarge
 
 SILENCE_S = 45.0
@@ -33,6 +31,7 @@ STREAM_HEADERS = {
     "Cache-Control": "no-store",
 }
 
+_MOST_DIGITS = 18
 _PING_S = 15.0
 _DEFAULT_RETRY_S = 1.0
 _MOST_S = 8.0
@@ -199,7 +198,12 @@ def read_frame(frame: Frame, what: object) -> tuple[StreamEvent, int]:
         ) from error
     if event.seq > 0:
         return event, event.seq
-    return event, int(frame.id) if frame.id.isdecimal() else 0
+    return event, _number(frame.id) or 0
+
+
+def _number(frame_id: str) -> int | None:
+    # Python refuses to read thousands of digits.
+    return int(frame_id) if frame_id.isdecimal() and len(frame_id) <= _MOST_DIGITS else None
 
 
 def no_stream(what: str, answer: Answer) -> APIConnectionError:
@@ -211,42 +215,27 @@ def no_stream(what: str, answer: Answer) -> APIConnectionError:
     )
 
 
-def live_runs(
-    *,
-    flow_id: str | uuid.UUID | None,
-    status: RunStatus | None,
-    query: str | None,
-    flow: str | None,
-    since: Time | None,
-    until: Time | None,
-    after: int | None,
-) -> RequestSpec[None]:
-    """The live list of runs; `after` is only checked here. Raises ValueError for invalid arguments."""
-    if after is not None and not is_count(after, 0):
-        raise ValueError(f"after must be the number of a change or a page's last_change, not {after!r:.100}")
-    page = requests.runs(
-        flow_id=flow_id, status=status, query=query, flow=flow, since=since, until=until, limit=1, cursor=None
-    )
-    asked = tuple(pair for pair in page.query if pair[0] != "limit")
-    return RequestSpec(method="GET", path="/flow-runs/stream", answer=NoneType, query=asked)
-
-
 class _Gone(msgspec.Struct):
     id: str
 
 
 class ListCursor(ResumingCursor[RunChange]):
-    """Follows the runs of a query, which never ends by itself.
+    """Follows the list that `page` asks for, without an end.
 
     `after` is the number of a change, behind which it begins; None for now. A run that does not meet the
     query is told only to a reader who may list it: from this stream, or from the page before `after`.
+    Raises ValueError for an `after` that is no number.
     """
 
     about = "live list"
     begins_at = -1
 
-    def __init__(self, request: RequestSpec[None], *, after: int | None, first_attempts: int) -> None:
-        super().__init__(request.path, query=request.query, first_attempts=first_attempts)
+    def __init__(self, page: RequestSpec[RunPage], *, after: int | None, first_attempts: int) -> None:
+        if after is not None and not is_count(after, 0):
+            raise ValueError(
+                f"after must be the number of a change or a page's last_change, not {after!r:.100}"
+            )
+        super().__init__(f"{page.path}/stream", query=page.query, first_attempts=first_attempts)
         self.last = self.begins_at if after is None else after
         self._has_page = after is not None
         self._listed: set[str] = set()
@@ -255,9 +244,8 @@ class ListCursor(ResumingCursor[RunChange]):
         """The changes that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
         yield from super().feed(chunk)
         # A block without data says where the stream is, though there is nothing to tell.
-        position = self._decoder.last_event_id
-        if position.isdecimal():
-            self.last = max(self.last, int(position))
+        if (position := _number(self._decoder.last_event_id)) is not None:
+            self.last = max(self.last, position)
 
     def _news(self, frames: Sequence[Frame]) -> Iterator[RunChange]:
         for frame in frames:

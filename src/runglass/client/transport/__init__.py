@@ -30,7 +30,7 @@ News_co = TypeVar("News_co", covariant=True)
 
 
 class Cursor(Protocol[News_co]):
-    """The interface through which a transport follows a stream."""
+    """The interface through which a transport follows a stream, or an answer part by part."""
 
     ended: bool
     gap: ConnectionLost | None
@@ -72,10 +72,10 @@ def closed(what: object) -> RuntimeError:
     return RuntimeError(f"{what} cannot be had: the client has been closed; make a new one")
 
 
-def is_event_stream(response: httpx2.Response) -> bool:
-    """Whether the response is an event stream; any other is a refusal."""
+def is_wanted(response: httpx2.Response, call: RequestSpec[None]) -> bool:
+    """Whether the response is good and of the type that the call asks for; any other is a refusal."""
     kind: str = response.headers.get("content-type", "")
-    return response.status_code == 200 and kind.lower().startswith("text/event-stream")
+    return response.status_code == 200 and kind.lower().startswith(call.headers.get("Accept", ""))
 
 
 def silent(silence_s: float, error: Exception) -> ConnectionLost:

@@ -14,7 +14,7 @@ from runglass.client.transport import (
     REFUSAL_BYTES,
     Cursor,
     answer,
-    is_event_stream,
+    is_wanted,
     lost,
     not_ended,
     silent,
@@ -74,30 +74,6 @@ class SyncTransport(Sockets):
                 return
             self.sleep(max(0.0, min(wait_s, deadline.left_s())))
 
-    def download(self, call: RequestSpec[None]) -> Generator[bytes, None, None]:
-        """The body of the answer, part by part; asked for again where none of it has come.
-
-        Raises as `call` does, and APIConnectionError where the body breaks off.
-        """
-        retries = Retries(call, self.endpoint.max_retries)
-        while True:
-            outcome: Outcome | None = None
-            has_begun = False
-            with closing(self._body(call)) as parts:
-                for part in parts:
-                    if isinstance(part, bytes):
-                        has_begun = True
-                        yield part
-                    else:
-                        outcome = part
-            if outcome is None:
-                return
-            wait_s = None if has_begun else retries.wait_s(outcome, left_s=math.inf)
-            if wait_s is None:
-                finish(call, outcome, attempts=retries.attempts)
-                return
-            self.sleep(wait_s)
-
     def upload(self, call: RequestSpec[T], file: IO[bytes]) -> T:
         """The answer to `call` with the rest of the file as its body, which is read as it goes out, once.
 
@@ -148,13 +124,13 @@ class SyncTransport(Sockets):
 
     def _parts(self, cursor: Cursor[object], deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
         """The bytes of one connection, and last its outcome."""
-        silence = Deadline(self.silence_s, within=deadline)
+        call, silence = cursor.call(), Deadline(self.silence_s, within=deadline)
         try:
             with self._bounded(cursor, silence):
-                opened = self._http.send(self._request(cursor.call(), silence), stream=True)
+                opened = self._http.send(self._request(call, silence), stream=True)
             with closing(opened) as response:
                 chunks = response.iter_bytes()
-                if not is_event_stream(response):
+                if not is_wanted(response, call):
                     body = bytearray()
                     with self._bounded(cursor, silence):
                         for chunk in chunks:
@@ -174,26 +150,6 @@ class SyncTransport(Sockets):
             yield lost(error, self._base)
         else:
             yield ENDED_EARLY
-
-    def _body(self, call: RequestSpec[None]) -> Generator[bytes | Outcome, None, None]:
-        """The parts of a good answer, or how the call came to another end, also within its body."""
-        silence = Deadline(self.silence_s)
-        try:
-            with self._bounded(call, silence):
-                opened = self._http.send(self._request(call, silence), stream=True)
-            with closing(opened) as response:
-                if response.status_code != 200:
-                    with self._bounded(call, silence):
-                        body = bytearray(response.read())
-                    yield answer(response, body)
-                    return
-                chunks = response.iter_bytes()
-                while (part := self._next(chunks, call, silence)) is not None:
-                    yield part
-        except TimeoutError as error:
-            yield silent(self.silence_s, error)
-        except httpx2.RequestError as error:
-            yield lost(error, self._base)
 
     def _next(self, chunks: Iterator[bytes], what: object, silence: Deadline) -> bytes | None:
         silence.renew()

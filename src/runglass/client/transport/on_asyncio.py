@@ -13,7 +13,7 @@ from runglass.client.transport import (
     REFUSAL_BYTES,
     Cursor,
     answer,
-    is_event_stream,
+    is_wanted,
     lost,
     not_ended,
     silent,
@@ -75,30 +75,6 @@ class AsyncTransport(AsyncSockets):
                 return
             await self.sleep(max(0.0, min(wait_s, deadline.left_s())))
 
-    async def download(self, call: RequestSpec[None]) -> AsyncGenerator[bytes, None]:
-        """The body of the answer, part by part; asked for again where none of it has come.
-
-        Raises as `call` does, and APIConnectionError where the body breaks off.
-        """
-        retries = Retries(call, self.endpoint.max_retries)
-        while True:
-            outcome: Outcome | None = None
-            has_begun = False
-            async with aclosing(self._body(call)) as parts:
-                async for part in parts:
-                    if isinstance(part, bytes):
-                        has_begun = True
-                        yield part
-                    else:
-                        outcome = part
-            if outcome is None:
-                return
-            wait_s = None if has_begun else retries.wait_s(outcome, left_s=math.inf)
-            if wait_s is None:
-                finish(call, outcome, attempts=retries.attempts)
-                return
-            await self.sleep(wait_s)
-
     async def upload(self, call: RequestSpec[T], file: IO[bytes]) -> T:
         """The answer to `call` with the rest of the file as its body, which is read as it goes out, once.
 
@@ -151,13 +127,13 @@ class AsyncTransport(AsyncSockets):
         self, cursor: Cursor[object], deadline: Deadline
     ) -> AsyncGenerator[bytes | Outcome, None]:
         """The bytes of one connection, and last its outcome."""
-        silence = Deadline(self.silence_s, within=deadline)
+        call, silence = cursor.call(), Deadline(self.silence_s, within=deadline)
         try:
             async with self._bounded(cursor, silence):
-                opened = await self._http.send(self._request(cursor.call(), silence), stream=True)
+                opened = await self._http.send(self._request(call, silence), stream=True)
             async with aclosing(opened) as response:
                 chunks = response.aiter_bytes()
-                if not is_event_stream(response):
+                if not is_wanted(response, call):
                     body = bytearray()
                     async with self._bounded(cursor, silence):
                         async for chunk in chunks:
@@ -177,26 +153,6 @@ class AsyncTransport(AsyncSockets):
             yield lost(error, self._base)
         else:
             yield ENDED_EARLY
-
-    async def _body(self, call: RequestSpec[None]) -> AsyncGenerator[bytes | Outcome, None]:
-        """The parts of a good answer, or how the call came to another end, also within its body."""
-        silence = Deadline(self.silence_s)
-        try:
-            async with self._bounded(call, silence):
-                opened = await self._http.send(self._request(call, silence), stream=True)
-            async with aclosing(opened) as response:
-                if response.status_code != 200:
-                    async with self._bounded(call, silence):
-                        body = bytearray(await response.aread())
-                    yield answer(response, body)
-                    return
-                chunks = response.aiter_bytes()
-                while (part := await self._next(chunks, call, silence)) is not None:
-                    yield part
-        except TimeoutError as error:
-            yield silent(self.silence_s, error)
-        except httpx2.RequestError as error:
-            yield lost(error, self._base)
 
     async def _next(self, chunks: AsyncIterator[bytes], what: object, silence: Deadline) -> bytes | None:
         silence.renew()
