@@ -188,7 +188,9 @@ class Engine:
             # Where the store fails now, the run is let go with the next renewal of the lease.
             self.active.orphaned.setdefault(run_id, StopRequest())
             try:
-                state = await paused_state(self._store, paused, segment_spec)
+                state = await paused_state(
+                    self._store, paused.run, segment_spec, paused.pause, paused.outputs, paused.output_bytes
+                )
                 not_before = await time_of(self._store, run, run.head)
             except StoreError as error:
                 message = (

@@ -68,28 +68,21 @@ class CheckpointSet:
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
-    def pause(self) -> Pause | None:
-        """In what the run waits, or waited last. Raises msgspec.DecodeError."""
-        return None if self._pause is None else msgspec.json.decode(self._pause, type=Pause)
-
-    @property
-    def segment_spec(self) -> SegmentSpec | None:
-        """The segment that goes on, where it is not the run's first. Raises msgspec.DecodeError."""
-        return (
-            None if self._segment_spec is None else msgspec.json.decode(self._segment_spec, type=SegmentSpec)
-        )
-
-    def outputs(self) -> dict[str, Any]:
-        """The outputs by step id, those inside of loops left out."""
-        decoded = {
+    def decoded(self) -> tuple[SegmentSpec | None, Pause | None, dict[str, Any]]:
+        """The segment that goes on, where it is not the run's first; in what the run waits, or waited last;
+        and the outputs by step id, those inside of loops left out. Raises msgspec.DecodeError.
+        """
+        spec, pause = self._segment_spec, self._pause
+        ended = {
             step_id: msgspec.json.decode(data)
             for (step_id, path), data in self._rows.items()
             if not path and not step_id.endswith("?")
         }
-        return {
-            step_id: output for step_id, output in decoded.items() if output is None or type(output) is dict
-        }
+        return (
+            None if spec is None else msgspec.json.decode(spec, type=SegmentSpec),
+            None if pause is None else msgspec.json.decode(pause, type=Pause),
+            {step_id: output for step_id, output in ended.items() if output is None or type(output) is dict},
+        )
 
     def take_decision(self, step: Step, position: StepPosition) -> bytes | None:
         """JSON of the decision of the container there; None where it has none. Each can be taken once."""

@@ -1,6 +1,6 @@
 """Where a segment begins: at the start of a run, after a pause, or where a process that died left off."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from runglass.limits.offload import offload
 from runglass.log.fold import Address, RunFold, StepChange
 from runglass.log.trace import StepTrace
 from runglass.store.base import decoding, summary_of
-from runglass.store.records import Checkpoint, RunRecord, StepRow
+from runglass.store.records import RunRecord, StepRow
 from runglass.store.run_logs import RunLog
 
 WORKER_LOST = "WORKER_LOST"
@@ -75,24 +75,29 @@ def new_state(run: RunRecord, segment_spec: SegmentSpec, *, request_bytes: int =
     return ResumeState(segment_spec, RunFold(summary_of(run)), request_bytes=request_bytes)
 
 
-async def paused_state(store: RunLog, paused: PausedRun, segment_spec: SegmentSpec) -> ResumeState:
+async def paused_state(
+    store: RunLog,
+    run: RunRecord,
+    segment_spec: SegmentSpec,
+    pause: Pause,
+    outputs: dict[str, Any],
+    output_bytes: int,
+) -> ResumeState:
     """Of a run that goes on after its pause. Raises StoreError, RunUnreadable."""
-    run, segment = paused.run, segment_spec.segment
-    reached = paused.pause.reached
-    earlier = await store.steps(run.no) if segment.first < reached else []
-    waits_here = segment.first == paused.pause.cursor
+    first = segment_spec.segment.first
+    earlier = await store.steps(run.no) if first < pause.reached else []
     with decoding(run.id):
         changes = list(map(step_change, earlier))
     return ResumeState(
         segment_spec,
         await stored_fold(store, run),
-        tool_loop=paused.pause.tool_loop if waits_here else None,
-        abandoned_loop=None if waits_here else paused.pause.tool_loop,
-        outputs=paused.outputs,
-        reached=reached,
+        tool_loop=pause.tool_loop if first == pause.cursor else None,
+        abandoned_loop=None if first == pause.cursor else pause.tool_loop,
+        outputs=outputs,
+        reached=pause.reached,
         earlier={_address(change): change for change in changes},
-        iterations=paused.pause.iterations,
-        output_bytes=paused.output_bytes,
+        iterations=pause.iterations,
+        output_bytes=output_bytes,
     )
 
 
@@ -107,22 +112,18 @@ async def left_state(store: RunLog, run: RunRecord) -> ResumeState | None:
         return None if segment_spec is None else new_state(run, segment_spec)
     with decoding(run.id):
         rows = await store.checkpoints(run.no)
-        checkpoints, segment_spec, pause, outputs = await offload(
-            partial(_read_back, rows), size_bytes=size_of(rows)
-        )
+        checkpoints = CheckpointSet(rows)
+        await offload(checkpoints.check, size_bytes=size_of(rows))
+        segment_spec, pause, outputs = await offload(checkpoints.decoded, size_bytes=size_of(rows))
         segment_spec = segment_spec or await first_segment(store, run)
-        if segment_spec is None:
+        if segment_spec is None or (run.status == "paused" and pause is None):
             return None
+        pause = pause or Pause(cursor=0)
+        state = await paused_state(store, run, segment_spec, pause, outputs, size_of(rows))
         if run.status == "paused":
-            if pause is None:
-                return None
-            paused = PausedRun(
-                run, segment_spec.spec, pause, outputs, segment_spec.segment.step_inputs, size_of(rows)
-            )
-            return await paused_state(store, paused, segment_spec)
-        state = await stored_fold(store, run)
+            return state
         interrupted = {}
-        for change in state.open_steps:
+        for change in state.fold.open_steps:
             step = change.step
             if not checkpoints.holds(step.step_id, step.loop_path):
                 attempts = [step]
@@ -130,20 +131,8 @@ async def left_state(store: RunLog, run: RunRecord) -> ResumeState | None:
                     rows_of_step = await store.attempts_at(run.no, change.position)
                     attempts = [step_change(row).step for row in rows_of_step]
                 interrupted[_address(change)] = _interrupted(change, attempts)
-        first, reached = segment_spec.segment.first, pause.reached if pause else 0
-        earlier = await store.steps(run.no) if first < reached else []
-        return ResumeState(
-            segment_spec,
-            state,
-            tool_loop=pause.tool_loop if pause and first == pause.cursor else None,
-            outputs=outputs,
-            checkpoints=checkpoints,
-            reached=reached,
-            earlier={_address(change): change for change in map(step_change, earlier)},
-            interrupted=interrupted,
-            iterations=pause.iterations if pause else 0,
-            output_bytes=size_of(rows),
-        )
+        # The attempt of an abandoned loop is one of the interrupted ones, if it has not been ended.
+        return state._replace(abandoned_loop=None, checkpoints=checkpoints, interrupted=interrupted)
 
 
 async def first_segment(store: RunLog, run: RunRecord) -> SegmentSpec | None:
@@ -153,14 +142,6 @@ async def first_segment(store: RunLog, run: RunRecord) -> SegmentSpec | None:
         return None
     with decoding(run.id):
         return await offload(partial(msgspec.json.decode, request, type=SegmentSpec), size_bytes=len(request))
-
-
-def _read_back(
-    rows: Sequence[Checkpoint],
-) -> tuple[CheckpointSet, SegmentSpec | None, Pause | None, dict[str, Any]]:
-    checkpoints = CheckpointSet(rows)
-    checkpoints.check()
-    return checkpoints, checkpoints.segment_spec, checkpoints.pause, checkpoints.outputs()
 
 
 async def stored_fold(store: RunLog, run: RunRecord) -> RunFold:

@@ -9,16 +9,12 @@ a claim reads it with the run.
 
 import logging
 import secrets
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any
 from uuid import UUID
 
 from runglass.bus.base import WORK, Bus, requests_to, runs_of
 from runglass.engine.journal.checkpoints import CheckpointSet, size_of
 from runglass.engine.journal.resume import PausedRun, first_segment
-from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.terminate import end_run
 from runglass.engine.steps.run_context import EngineContext
@@ -34,7 +30,7 @@ from runglass.limits.offload import offload
 from runglass.limits.pace import paced_write
 from runglass.limits.slots import QueueAdmission
 from runglass.store.base import Store, decoding
-from runglass.store.records import Checkpoint, NewRun, RunRecord
+from runglass.store.records import NewRun, RunRecord
 from runglass.support.clock import Clock
 from runglass.support.logs import FailureLog
 
@@ -109,7 +105,7 @@ class IdleRuns:
         rows = await self._store.checkpoints(run.no)
         segment_spec = await first_segment(self._store, run)
         with decoding(run.id):
-            later, pause, outputs = await offload(partial(_rest_of, rows), size_bytes=size_of(rows))
+            later, pause, outputs = await offload(CheckpointSet(rows).decoded, size_bytes=size_of(rows))
         waits = run.status == "paused" and not run.is_resuming and not self._active.is_active(run.id)
         if not waits or segment_spec is None or pause is None:
             raise api_error(
@@ -142,11 +138,6 @@ class IdleRuns:
             return False
         active.set_aside.discard(run.id)
         return True
-
-
-def _rest_of(rows: Sequence[Checkpoint]) -> tuple[SegmentSpec | None, Pause | None, dict[str, Any]]:
-    checkpoints = CheckpointSet(rows)
-    return checkpoints.segment_spec, checkpoints.pause, checkpoints.outputs()
 
 
 class CancelRequests:
