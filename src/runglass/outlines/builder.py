@@ -131,8 +131,8 @@ class OutlineBuilder:
         Raises ValueError, LookupError, TypeError, ArithmeticError, msgspec.MsgspecError for one that is none.
         """
         columns, status_of, started_at, leaves = self._columns, self._status, self._started_at, self._leaves
-        last_rank, cost = columns.last_rank, columns.cost
-        parents, sorts, numbers, tried, positions, statuses, starts, ends, used = columns.new
+        cost = columns.cost
+        parents, ranks, sorts, numbers, tried, positions, statuses, starts, ends, used = columns.new
         for position, step_id, loop_path, attempt, status, data in attempts:
             facts = _facts_of(data)
             start, end = NONE, NONE
@@ -173,13 +173,9 @@ class OutlineBuilder:
             self._step = self._attempt = len(cost)
             if facts.finish_reason == CUT:
                 self._cut.append(self._step)
-            if number < last_rank[parent + 1]:
-                columns.unsorted.add(parent)
-            else:
-                last_rank[parent + 1] = number
-            last_rank.append(-MAX_ROWS)
             # As in `Columns.add`: a call for each attempt would take as long as all of this.
             parents.append(parent)
+            ranks.append(number)
             sorts.append(number * _SORTS)
             numbers.append(attempt)
             tried.append(1)
@@ -208,9 +204,10 @@ class OutlineBuilder:
         for stop in range(len(columns), 0, -SLICE_ROWS):
             columns.add_up(range(stop - 1, max(stop - SLICE_ROWS, 0) - 1, -1), sizes)
             yield None
-        numbers = yield from number_rows(columns.parent, sizes, unsorted=columns.unsorted, rank=self._rank)
-        about = columns, self._sorts, list(self._names)
-        yield BuiltOutline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers, cut=self._cut)
+        order, key = range(len(columns)), columns.rank.__getitem__
+        numbers = yield from number_rows(columns.parent, sizes, order=order, key=key)
+        about = columns, self._sorts, list(self._names), numbers
+        yield BuiltOutline(*about, seq=self._seq, latest_ms=self._latest_ms, cut=self._cut)
 
     def _location_of(self, step_id: str, loop_path: str) -> tuple[int, int, int]:
         """The node of a step, the row inside of which it is in these iterations, and how many these are."""
@@ -246,6 +243,7 @@ class OutlineBuilder:
 
     def _add_row_of_attempt(self, step: int, sort: int, attempt: int, own: RowValues) -> int:
         columns = self._columns
+        # Before what is inside of the step.
         row = columns.add(step, attempt - MAX_ROWS, sort, attempt)
         columns.settle()
         columns.position[row] = self._position
@@ -274,13 +272,6 @@ class OutlineBuilder:
             row = self._columns.add(parent, number, number * _SORTS, 0)
         rows[loop_path] = row
         return row
-
-    def _rank(self, row: int) -> int:
-        """Where a row stands among its siblings: its own attempts first, then what is inside of it."""
-        number, kind = divmod(self._columns.sort[row], _SORTS)
-        if kind == _ATTEMPT:
-            return self._columns.number[row] - MAX_ROWS
-        return self._columns.number[row] if kind == _ITERATION else number
 
     def _add_node(self, node: Node) -> int:
         number, name = len(self._parents), self._names.setdefault(node.name, len(self._names))

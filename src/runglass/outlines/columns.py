@@ -4,9 +4,11 @@ They are made in any order in which parents come before what is inside of them, 
 they were made in that, as they are where one thing is done after the other, nothing has to move.
 """
 
+import heapq
 from array import array
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from decimal import Decimal
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from runglass.log.money import add_usd, format_usd
@@ -32,23 +34,28 @@ NO_VALUES: RowValues = (NONE, NONE, NONE, 0, None)
 
 
 class Numbers(NamedTuple):
-    """Numbers of rows by the order of making, with one entry more for -1, and the other way round."""
+    """Numbers of rows by the order of making, with one entry more for -1, and the other way round.
+
+    `in_order` says that both orders are the same.
+    """
 
     row_of: "array[int]"
     made_of: "array[int]"
+    in_order: bool
 
 
 class Columns:
     """The columns of rows in the order in which they are made; `add_up` makes sums of what rows have.
 
     New rows are in lists until `settle` puts them into the arrays, which are slower to append to. `sort` is a
-    number among the sorts, `number` that of an iteration or attempt, 0 where a row is neither.
-    Inside of `unsorted` rows, others were made in another order than that of their ranks.
+    number among the sorts, `number` that of an iteration or attempt, 0 where a row is neither, and `rank` is
+    the position of a row among its siblings.
     """
 
     def __init__(self) -> None:
         self.new: tuple[list[int], ...] = tuple([] for _ in _ARRAYS)
         self.parent = array("i")
+        self.rank = array("i")
         self.sort = array("i")
         self.number = array("i")
         self.attempts = array("i")
@@ -58,25 +65,15 @@ class Columns:
         self.end = array("q")
         self.tokens = array("q")
         self.cost: list[str | Decimal | None] = []
-        self.unsorted: set[int] = set()
-        # Of what is inside of each row the rank of the last one; the first entry is for the top.
-        self.last_rank = array("i", [-MAX_ROWS])
 
     def __len__(self) -> int:
         return len(self.cost)
 
     def add(self, parent: int, rank: int, sort: int, number: int) -> int:
-        """A further row with nothing of its own; its number in the order of making.
-
-        `rank` is its position among its siblings.
-        """
-        if rank < self.last_rank[parent + 1]:
-            self.unsorted.add(parent)
-        else:
-            self.last_rank[parent + 1] = rank
-        self.last_rank.append(-MAX_ROWS)
-        parents, sorts, numbers, attempts, positions, statuses, starts, ends, tokens = self.new
+        """A further row with nothing of its own; its number in the order of making."""
+        parents, ranks, sorts, numbers, attempts, positions, statuses, starts, ends, tokens = self.new
         parents.append(parent)
+        ranks.append(rank)
         sorts.append(sort)
         numbers.append(number)
         attempts.append(0)
@@ -131,100 +128,84 @@ class Columns:
                 cost[row] = format_usd(spent)
 
 
-_ARRAYS = ("parent", "sort", "number", "attempts", "position", "status", "start", "end", "tokens")
+_ARRAYS = ("parent", "rank", "sort", "number", "attempts", "position", "status", "start", "end", "tokens")
 
 
 def number_rows(
     parents: "array[int]",
     sizes: "array[int]",
     *,
-    unsorted: Collection[int],
-    rank: Callable[[int], int],
-) -> Generator[None, None, Numbers | None]:
-    """Returns the numbers, None where the rows were made in pre-order, and yields between two slices.
+    order: Sequence[int],
+    key: Callable[[int], Any],
+) -> Generator[None, None, Numbers]:
+    """Numbers the rows in pre-order, siblings by their `key`; yields between two slices.
 
-    `sizes` are the rows in and below each. Siblings were made in the order of their `rank`, but for what is
-    inside of `unsorted` rows.
+    `order` has each row behind its parent, and `sizes` the rows in and below each. Siblings with the same key
+    stand as in `order`.
     """
     row_of, made_of = array("i", bytes(4 * len(parents))), array("i", bytes(4 * len(parents)))
-    before = yield from _rows_before(parents, sizes, unsorted, rank)
-    # Where the next row inside of each goes; the last entry is for those at the top, whose parent is -1.
-    following = array("i", bytes(4 * (len(parents) + 1)))
-    in_order = True
-    for first in range(0, len(parents), SLICE_ROWS):
-        for made in range(first, min(first + SLICE_ROWS, len(parents))):
-            parent = parents[made]
-            if parent in unsorted:
-                row = following[parent] + before[made]
-            else:
-                row = following[parent]
-                following[parent] = row + sizes[made]
-            if row != made:
-                in_order = False
-            row_of[made] = row
-            made_of[row] = made
-            following[made] = row + 1
-        yield
-    if in_order:
-        return None
-    # The last entry is for the parent of the rows at the top.
+    # The last entries are for the rows at the top, whose parent is -1.
     row_of.append(NONE)
-    return Numbers(row_of, made_of)
-
-
-def _rows_before(
-    parents: "array[int]", sizes: "array[int]", unsorted: Collection[int], rank: Callable[[int], int]
-) -> Generator[None, None, dict[int, int]]:
-    """How many rows come before each inside of its parent, where these were made in another order."""
-    before: dict[int, int] = {}
-    if not unsorted:
-        return before
-    siblings: dict[int, list[int]] = {parent: [] for parent in unsorted}
-    for first in range(0, len(parents), SLICE_ROWS):
-        for made in range(first, min(first + SLICE_ROWS, len(parents))):
-            if parents[made] in siblings:
-                siblings[parents[made]].append(made)
-        yield
-    worked = 0
-    for rows in siblings.values():
-        rows.sort(key=rank)
-        count = 0
-        for made in rows:
-            before[made] = count
-            count += sizes[made]
-        worked += len(rows)
-        if worked >= SLICE_ROWS:
-            worked = 0
+    first_of = array("i", [NONE]) * (len(parents) + 1)
+    next_of = array("i", [NONE]) * len(parents)
+    for at, row in enumerate(reversed(order), 1):
+        parent = parents[row]
+        next_of[row] = first_of[parent]
+        first_of[parent] = row
+        if not at % SLICE_ROWS:
             yield
-    return before
+    worked, in_order = 0, True
+    for at, parent in enumerate(chain((NONE,), order), 1):
+        if not at % SLICE_ROWS:
+            yield
+        if (child := first_of[parent]) == NONE:
+            continue
+        siblings = [child]
+        while (child := next_of[child]) != NONE:
+            siblings.append(child)
+        ranked: Iterable[int] = siblings
+        if len(siblings) <= SLICE_ROWS:
+            siblings.sort(key=key)
+        else:
+            runs = []
+            for first in range(0, len(siblings), SLICE_ROWS):
+                runs.append(sorted(siblings[first : first + SLICE_ROWS], key=key))
+                yield
+            ranked = heapq.merge(*runs, key=key)
+        row = row_of[parent] + 1
+        for child in ranked:
+            if row != child:
+                in_order = False
+            row_of[child], made_of[row] = row, child
+            row += sizes[child]
+            worked += 1
+            if not worked % SLICE_ROWS:
+                yield
+    return Numbers(row_of, made_of, in_order)
 
 
 class BuiltOutline(Outline):
-    """An outline as it was made. `numbers` is None where its rows were made in pre-order.
-
-    `cut` are rows by the order of making.
-    """
+    """An outline as it was made. `cut` are rows by the order of making."""
 
     def __init__(
         self,
         columns: Columns,
         sorts: Sequence[RowKind],
         names: Sequence[str],
+        numbers: Numbers,
         *,
         seq: int,
-        latest_ms: int = 0,
-        numbers: Numbers | None = None,
-        cut: Sequence[int] = (),
+        latest_ms: int,
+        cut: Sequence[int],
         recorded: SpanMarks | None = None,
     ) -> None:
-        rows = cut if numbers is None else sorted(map(numbers.row_of.__getitem__, cut))
+        rows = sorted(map(numbers.row_of.__getitem__, cut))
         count = len(columns)
         super().__init__(names, seq=seq, latest_ms=latest_ms, row_count=count, cut=rows, recorded=recorded)
         self._columns = columns
         self._kinds = [sort.kind for sort in sorts]
         self._name_numbers = [sort.name for sort in sorts]
-        self._row_of = None if numbers is None else numbers.row_of
-        self._made_of = None if numbers is None else numbers.made_of
+        self._numbers = None if numbers.in_order else numbers
 
     @property
     def size_bytes(self) -> int:
@@ -247,8 +228,8 @@ class BuiltOutline(Outline):
                 if column == "index":
                     return [number if kind == ITERATION else NONE for kind, number in numbers]
                 return [0 if kind == ITERATION else number for kind, number in numbers]
-            case "parent" if self._row_of is not None:
-                return [self._row_of[made] for made in self._made("parent", first, count)]
+            case "parent" if self._numbers is not None:
+                return [self._numbers.row_of[made] for made in self._made("parent", first, count)]
             case "depth":
                 depths, above = {NONE: NONE}, [first] if first < self.row_count else []
                 while above and (parent := self.values("parent", above[-1], 1)[0]) != NONE:
@@ -263,6 +244,6 @@ class BuiltOutline(Outline):
     def _made(self, column: str, first: int, count: int) -> Iterable[Any]:
         values: Any = getattr(self._columns, column)
         rows = slice(first, min(first + count, self.row_count))
-        if self._made_of is None:
+        if self._numbers is None:
             return list(values[rows])
-        return map(values.__getitem__, self._made_of[rows])
+        return map(values.__getitem__, self._numbers.made_of[rows])

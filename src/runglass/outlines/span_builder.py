@@ -15,7 +15,7 @@ import msgspec
 
 from runglass.log.money import add_usd, format_usd
 from runglass.outlines.builder import AttemptRow
-from runglass.outlines.columns import BuiltOutline, Columns, Numbers, RowKind
+from runglass.outlines.columns import BuiltOutline, Columns, RowKind, number_rows
 from runglass.outlines.outline import (
     CUT,
     KINDS,
@@ -26,7 +26,7 @@ from runglass.outlines.outline import (
     Outline,
     SpanMarks,
 )
-from runglass.outlines.span_order import NEVER, arrange, number_spans
+from runglass.outlines.span_order import NEVER, arrange, find_repeated
 
 NOT_RECEIVED = "not received"
 """The name of what is known by its id alone."""
@@ -100,7 +100,7 @@ class SpanOutlineBuilder:
         """
         columns, ids, parent_ids, sort_of = self._columns, self._ids, self._parent_ids, self._sort_of
         cost = columns.cost
-        parents, sorts, numbers, tried, positions, statuses, starts, ends, used = columns.new
+        parents, ranks, sorts, numbers, tried, positions, statuses, starts, ends, used = columns.new
         for position, step_id, loop_path, _, status, data in attempts:
             span = _span_of(data)
             ids.append(int(span.span_id, 16))
@@ -121,6 +121,7 @@ class SpanOutlineBuilder:
             if span.notes:
                 self._noted.append(len(cost))
             parents.append(NONE)
+            ranks.append(0)
             numbers.append(int(loop_path))
             tried.append(1)
             positions.append(position)
@@ -148,27 +149,26 @@ class SpanOutlineBuilder:
         sizes = array("i", [1]) * len(columns)
         yield from self._add_up(order, shown, sizes)
         columns.parent = shown
-        row_of, made_of = array("i", bytes(4 * len(columns))), array("i", bytes(4 * len(columns)))
-        # The last entry is for the parent of the rows at the top.
-        row_of.append(NONE)
-        numbers = Numbers(row_of, made_of)
+        numbers = yield from number_rows(shown, sizes, order=order, key=self._by_start)
         names = [name for name, _, _ in self._name_of]
         first: dict[tuple[int, str], int] = {}
         alike = [first.setdefault((kind, names[name]), sort) for sort, (kind, name) in enumerate(self._sorts)]
-        retry_of = yield from number_spans(
-            columns, self._ids, order=order, sizes=sizes, alike=alike, numbers=numbers
-        )
+        retry_of = yield from find_repeated(columns, numbers, order=order, sizes=sizes, alike=alike)
         yield from self._finish_values()
         yield BuiltOutline(
             columns,
             self._sorts,
             names,
+            numbers,
             seq=self._seq,
             latest_ms=max(chain((0,), columns.start, columns.end)),
-            numbers=numbers,
             cut=self._cut,
-            recorded=self._marks(row_of, cycles, retry_of),
+            recorded=self._marks(numbers.row_of, cycles, retry_of),
         )
+
+    def _by_start(self, row: int) -> tuple[int, int]:
+        start = self._columns.start[row]
+        return (start if start != NONE else NEVER), self._ids[row]
 
     def _add_sort(self, kind: str, name: str | None, step_id: str, model: str | None) -> int:
         about = (NOT_RECEIVED if name is None else name), step_id, model

@@ -59,85 +59,38 @@ def arrange(
     return cycles
 
 
-def number_spans(
-    columns: Columns,
-    ids: "array[int]",
-    *,
-    order: "array[int]",
-    sizes: "array[int]",
-    alike: Sequence[int],
-    numbers: Numbers,
+def find_repeated(
+    columns: Columns, numbers: Numbers, *, order: "array[int]", sizes: "array[int]", alike: Sequence[int]
 ) -> Generator[None, None, list[tuple[int, int]]]:
-    """Numbers the rows in pre-order, siblings by their start, then their id. Yields between two slices.
+    """Rows that probably repeat a sibling, each with that one, whose status is `retried` from then on.
 
-    `alike` has for each sort of row the first one of the same kind and name.
-    Returns those that probably repeat another, each with that one, whose status is `retried` from then on.
+    That one is of the same kind and name, failed, and was over when the row began. `alike` has for each sort
+    of row the first one of the same kind and name. Yields between two slices.
     """
-    row_of, made_of = numbers
-    retry_of = []
-    shown, status, start = columns.parent, columns.status, columns.start
-    # The last entry is for the rows at the top, whose parent is -1.
-    first_of = array("i", [NONE]) * (len(order) + 1)
-    next_of = array("i", [NONE]) * len(order)
-    for at in range(len(order) - 1, -1, -1):
-        row = order[at]
-        next_of[row] = first_of[shown[row]]
-        first_of[shown[row]] = row
-        if not at % SLICE_ROWS:
-            yield
-
-    def by_start(row: int) -> tuple[int, int]:
-        return (start[row] if start[row] != NONE else NEVER), ids[row]
-
+    row_of, made_of, _ = numbers
+    status, start, end = columns.status, columns.start, columns.end
+    retry_of: list[tuple[int, int]] = []
     worked = 0
-    for parent in chain((NONE,), order):
-        worked += 1
-        if not worked % SLICE_ROWS:
-            yield
-        child = first_of[parent]
-        siblings: list[list[int]] = []
-        while child != NONE:
-            siblings.append([])
-            while child != NONE and len(siblings[-1]) < SLICE_ROWS:
-                siblings[-1].append(child)
-                child = next_of[child]
-            siblings[-1].sort(key=by_start)
-            if len(siblings) > 1:
-                yield
-        if not siblings:
-            continue
-        row, failures = row_of[parent] + 1, _Failures(columns, alike)
-        for child in siblings[0] if len(siblings) == 1 else heapq.merge(*siblings, key=by_start):
-            row_of[child], made_of[row] = row, child
+    for parent in chain((NONE,), order) if _FAILED in status else ():
+        row = row_of[parent] + 1
+        stop = len(order) if parent == NONE else row_of[parent] + sizes[parent]
+        # By kind and name, siblings that failed and that none repeats so far: those that had not ended yet,
+        # the first to end at the top, and those that had.
+        failed: dict[int, tuple[list[tuple[int, int]], list[int]]] = {}
+        while row < stop:
+            child = made_of[row]
             row += sizes[child]
-            earlier = failures.repeated_by(child)
-            if earlier is not None:
-                status[earlier] = _RETRIED
-                retry_of.append((child, earlier))
+            sort = alike[columns.sort[child]]
+            if sort in failed:
+                failing, ended = failed[sort]
+                while failing and failing[0][0] <= start[child]:
+                    ended.append(heapq.heappop(failing)[1])
+                if ended:
+                    status[ended[-1]] = _RETRIED
+                    retry_of.append((child, ended.pop()))
+            if status[child] == _FAILED and end[child] != NONE:
+                heapq.heappush(failed.setdefault(sort, ([], []))[0], (end[child], child))
             worked += 1
             if not worked % SLICE_ROWS:
                 yield
     return retry_of
-
-
-class _Failures:
-    """Of siblings, taken by their start, those that failed and that none has repeated so far."""
-
-    def __init__(self, columns: Columns, alike: Sequence[int]) -> None:
-        self._columns = columns
-        self._alike = alike
-        # By kind and name, those that had not ended yet, the first to end at the top, and those that had.
-        self._failed: dict[int, tuple[list[tuple[int, int]], list[int]]] = {}
-
-    def repeated_by(self, row: int) -> int | None:
-        """The failed row that this one repeats: of the same name and kind, and over when this one began."""
-        columns, earlier = self._columns, None
-        sort, end = self._alike[columns.sort[row]], columns.end[row]
-        if sort in self._failed:
-            failing, ended = self._failed[sort]
-            while failing and failing[0][0] <= columns.start[row]:
-                ended.append(heapq.heappop(failing)[1])
-            earlier = ended.pop() if ended else None
-        if columns.status[row] == _FAILED and end != NONE:
-            heapq.heappush(self._failed.setdefault(sort, ([], []))[0], (end, row))
-        return earlier
