@@ -1,7 +1,6 @@
 """The table: for a terminal, for a page of the documentation, and as JSON for machines."""
 
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +44,16 @@ def write_page(
     _, has_end, after = rest.partition(end)
     if not has_begin or not has_end:
         raise ValueError(f"{path.name!r} has no {begin} and {end}: add them where the table belongs")
+    notes = list(dict.fromkeys(row.note for row in results if isinstance(row, Row) and row.note))
     lines = [
         f"`{command}` on " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
         "Peers: " + (", ".join(f"{name} {value}" for name, value in peers.items()) or "none installed") + ".",
         "",
-        _line(HEAD),
-        _line(["---"] + ["---:"] * 5 + ["---", "---"]),
-        *(_line(_cells(result)) for result in results),
+        _line([*HEAD, "note"]),
+        _line(["---"] + ["---:"] * 5 + ["---"] * 3),
+        *(_line([*_cells(result), _number_of_note(result, notes)]) for result in results),
         "",
-        *_notes(results),
+        *(f"{number}. {note[0].upper()}{note[1:]}." for number, note in enumerate(notes, 1)),
     ]
     made = "\n".join(lines).rstrip()
     path.write_text(f"{before}{begin}\n{made}\n{end}{after}", encoding="utf-8")
@@ -121,18 +121,5 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _notes(results: Sequence[Row | Failed]) -> list[str]:
-    """Each note once, with all figures that it is about."""
-    figures: dict[str, list[str]] = {}
-    for result in results:
-        if isinstance(result, Row) and result.note:
-            figures.setdefault(result.note, []).append(result.figure)
-    return [f"- {_together(about)}: {note}." for note, about in figures.items()]
-
-
-def _together(figures: Sequence[str]) -> str:
-    """The figures in one line; what all begin with stands there once."""
-    words = [figure.split(" ") for figure in figures]
-    alike = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
-    same = len(list(alike)) if len(figures) > 1 else 0
-    return " ".join((*words[0][:same], "; ".join(" ".join(each[same:]) for each in words)))
+def _number_of_note(result: Row | Failed, notes: Sequence[str]) -> str:
+    return str(notes.index(result.note) + 1) if isinstance(result, Row) and result.note else ""

@@ -65,7 +65,7 @@ def rows(stage: Stage) -> Iterator[Row]:
     for steps in stage.sizes.viewer_steps:
         with stage.new_folder() as folder:
             run = finished_run(folder, steps)
-            name = f"{steps:,} steps in the viewer"
+            name = f"{steps:,} steps"
             goals = LONG_GOALS if steps >= LONG_STEPS else GOALS
             with chromium() as browser:
                 found = [_round(stage, browser, run) for _ in range(stage.sizes.rounds)]

@@ -6,7 +6,9 @@ from pathlib import Path
 import runglass
 
 SOURCE = Path(runglass.__file__).parent
-GLOSSARY = Path(__file__).parents[2] / "docs" / "concepts.md"
+DOCS = Path(__file__).parents[2] / "docs"
+GLOSSARIES = {"concepts.md": "## Glossary", "architecture.md": "## Words of the code"}
+"""For users, and for those who read the code."""
 
 COMMON = """
 access address admin answer api app append argument async asyncio attachments authentication backend backends
@@ -29,6 +31,8 @@ ai area bundle columns compare config cookie document gen header imported link l
 attributes grpc otlp overview parts perfetto progress ranking same show splitter styles support tree vendor
 forest redact rules sums synonyms wire
 doctor instrumentation program receiver alignment digest
+assets collector diagnostics gateway listener maintenance measurements outcomes payload revocation sandbox
+supervision
 aio native sockets
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
@@ -38,9 +42,12 @@ GIVEN = frozenset({"did", "you", "mean", "name", "named", "known", "look", "look
 
 
 def explained() -> set[str]:
-    """The words of the glossary."""
-    glossary = GLOSSARY.read_text("utf-8").partition("## Glossary")[2].partition("\n## ")[0]
-    entries = re.findall(r"^\| ([^|]+) \|", glossary, re.MULTILINE)
+    """The words of the glossaries."""
+    glossaries = "".join(
+        (DOCS / page).read_text("utf-8").partition(title)[2].partition("\n## ")[0]
+        for page, title in GLOSSARIES.items()
+    )
+    entries = re.findall(r"^\| ([^|]+) \|", glossaries, re.MULTILINE)
     return {word for entry in entries for word in re.findall(r"[a-z]+", entry.lower())}
 
 
@@ -63,4 +70,4 @@ def singular(word: str) -> str:
 def test_every_word_of_a_module_s_name_is_in_the_glossary_or_common() -> None:
     known = {singular(word) for word in explained() | set(COMMON.split()) | GIVEN}
     unknown = {word: path for word, path in words().items() if singular(word) not in known}
-    assert not unknown, f"explain them in the glossary of docs/concepts.md, or take better words: {unknown}"
+    assert not unknown, f"explain them in a glossary, {GLOSSARIES}, or take better words: {unknown}"
