@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.config.settings import Price, Settings
-from runglass.engine.models.echo import word_count, words_with_space
+from runglass.engine.models.echo import WORDS_AT_ONCE, pieces_of, word_count
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.errors import StepFailure
 from runglass.log.trace import TokenBreakdown
@@ -43,13 +43,13 @@ def user(text: str) -> dict[str, Any]:
     ("price", "cost_usd"),
     [(None, None), (Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(10)), Decimal("0.000037"))],
 )
-async def test_echo_says_the_last_user_text_word_by_word_and_counts_words_as_tokens(
+async def test_echo_says_the_last_user_text_and_counts_words_as_tokens(
     price: Price | None, cost_usd: Decimal | None
 ) -> None:
     said = [user("one"), {"role": "assistant", "content": "two"}, user("Say  this\nnow ")]
     answer, pieces = await ask(*said, system="be kind", price=price)
     assert answer.output == {"text": "Say  this\nnow "}
-    assert pieces == ["Say  ", "this\n", "now "]
+    assert pieces == ["Say  this\nnow "]
     response = answer.response
     assert response.tokens == TokenBreakdown(prompt=7, completion=3, total=10)
     assert (response.model_used, response.cost_usd) == ("echo", cost_usd)
@@ -91,11 +91,12 @@ async def test_content_that_is_no_text_is_refused() -> None:
     assert caught.value.code == "INVALID_INPUT"
 
 
-@given(st.text())
-def test_the_pieces_join_to_exactly_the_text(text: str) -> None:
-    pieces = list(words_with_space(text))
-    assert "".join(pieces) == text
-    assert all(len(piece.split()) == 1 for piece in pieces) or not text.strip()
+@given(st.lists(st.text(min_size=1), max_size=300).map(" ".join))
+def test_a_long_text_is_said_in_pieces_of_so_many_words_that_join_to_exactly_the_text(text: str) -> None:
+    *before, last = list(pieces_of(text)) or [""]
+    assert "".join([*before, last]) == text
+    assert {len(piece.split()) for piece in before} <= {WORDS_AT_ONCE}
+    assert len(last.split()) <= WORDS_AT_ONCE
 
 
 @given(st.text(alphabet=" \t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x00a1\x7f\xa0é", max_size=40))

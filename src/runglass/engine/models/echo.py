@@ -10,8 +10,8 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -36,15 +36,15 @@ NAME = "echo"
 
 _MARKS = bytes(ord(" ") if chr(code).isspace() else ord("x") for code in range(256))
 STREAMED = 16 * 1024
-"""So many characters are said word by word."""
-_PIECES_PER_TURN = 64
-"""So many pieces are said at once. After them other tasks have a turn: a book must not stop the server."""
+"""So many characters are said a piece at a time."""
+WORDS_AT_ONCE = 64
+"""So many words are a piece. After it other tasks have a turn: a book must not stop the server."""
 
 
 async def echo(
     request: ModelRequest, on_text: Callable[[str], None], checks: Checks, price: Price | None = None
 ) -> ModelAnswer:
-    """Answer `request`, handing the text to `on_text` word by word, the text beyond STREAMED at once.
+    """Answer `request`, handing the text to `on_text` in pieces, the text beyond STREAMED at once.
 
     Raises StepFailure INVALID_OUTPUT where no object for the `output_schema` can be made.
     """
@@ -59,16 +59,12 @@ async def echo(
         output = {"text": text}
 
     project_id = current_project.get()
-    pieces = words_with_space(text[:STREAMED])
-    for piece in islice(pieces, _PIECES_PER_TURN):
-        on_text(piece)
-    while batch := list(islice(pieces, _PIECES_PER_TURN)):
-        async with paced("loop", project_id):
-            for piece in batch:
-                on_text(piece)
+    for index, piece in enumerate(pieces_of(text[:STREAMED])):
+        async with paced("loop", project_id) if index else nullcontext():
+            on_text(piece)
         await asyncio.sleep(0)
     if len(text) > STREAMED:
-        # Five million words one by one would keep the event loop busy for seconds, and no reader follows.
+        # Five million words in pieces would keep the event loop busy for seconds, and no reader follows.
         on_text(text[STREAMED:])
 
     counting = partial(_tokens, request, text, calls)
@@ -86,9 +82,9 @@ async def echo(
     return ModelAnswer(output=output, response=response)
 
 
-def words_with_space(text: str) -> Iterator[str]:
-    """`text` cut after each word's trailing space; the pieces join to exactly `text`."""
-    return (word.group() for word in re.finditer(r"\s*\S+\s*|\s+", text))
+def pieces_of(text: str) -> Iterator[str]:
+    """`text` cut after the space behind each WORDS_AT_ONCE words; the pieces join to exactly `text`."""
+    return (piece.group() for piece in re.finditer(rf"\s*(?:\S+\s*){{1,{WORDS_AT_ONCE}}}|\s+", text))
 
 
 async def _due_calls(request: ModelRequest, checks: Checks) -> list[dict[str, Any]]:
