@@ -8,6 +8,7 @@ import ssl
 from typing import NamedTuple
 from urllib.parse import parse_qs, parse_qsl, unquote
 
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _POSTGRES = re.compile(r"postgres(?:ql)?://", re.IGNORECASE)
 _POSTGRES_HOST = r"(?:[\w.%-]*|\[[\da-fA-F:.%]+\])(?::\d*)?"
 _WHOLE_POSTGRES = re.compile(
@@ -61,7 +62,11 @@ def shown_address(address: str) -> str:
     """The address without user, password and options, for messages."""
     if parts := _WHOLE_POSTGRES.fullmatch(address):
         return f"postgresql://{parts['location']}"
-    return f"{address.partition('://')[0]}://…" if has_password(address) else address
+    if not has_password(address):
+        return address
+    # Where the scheme was forgotten, a user and password come first.
+    scheme = _SCHEME.match(address)
+    return f"{scheme[0] if scheme else ''}…"
 
 
 _NATS_HOST = r"(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?"
