@@ -44,8 +44,8 @@ def test_a_folder_given_as_a_flag_wins_over_a_store_from_elsewhere(tmp_path: Pat
     [
         ({"RUNGLASS_PORT": "many"}, "RUNGLASS_PORT.*int"),
         ({"RUNGLASS_CAPTURE": "some"}, "RUNGLASS_CAPTURE.*some.*'full', 'metadata_only', 'off', 'redacted'$"),
-        ({"RUNGLASS_CAPTURE": "\udcff"}, "RUNGLASS_CAPTURE is not UTF-8 text"),
-        ({"RUNGLASS_PRICES": '{"\udcff": 1}'}, "RUNGLASS_PRICES is not UTF-8 text"),
+        ({"RUNGLASS_CAPTURE": "\udcff"}, "RUNGLASS_CAPTURE is not UTF-8 text$"),
+        ({"RUNGLASS_PROVIDER_KEYS": '{"openai": "sk\udcff"}'}, "RUNGLASS_PROVIDER_KEYS is not UTF-8 text$"),
         ({"RUNGLASS_REDACT_KEYS": "[1"}, "RUNGLASS_REDACT_KEYS.*JSON"),
     ],
 )
