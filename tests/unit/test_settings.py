@@ -47,6 +47,11 @@ def test_a_folder_given_as_a_flag_wins_over_a_store_from_elsewhere(tmp_path: Pat
         ({"RUNGLASS_CAPTURE": "\udcff"}, "RUNGLASS_CAPTURE is not UTF-8 text$"),
         ({"RUNGLASS_PROVIDER_KEYS": '{"openai": "sk\udcff"}'}, "RUNGLASS_PROVIDER_KEYS is not UTF-8 text$"),
         ({"RUNGLASS_REDACT_KEYS": "[1"}, "RUNGLASS_REDACT_KEYS.*JSON"),
+        ({"RUNGLASS_LEASE_S": "inf"}, r"RUNGLASS_LEASE_S.* <= 10000000000\.0"),
+        ({"RUNGLASS_PAUSE_LIMIT_H": "1e7"}, r"RUNGLASS_PAUSE_LIMIT_H.* <= 1000000\.0"),
+        ({"RUNGLASS_ANSWER_TTL_S": "inf"}, r"RUNGLASS_ANSWER_TTL_S.* <= 10000000000\.0"),
+        ({"RUNGLASS_RECORDING_SETTLE_S": "inf"}, r"RUNGLASS_RECORDING_SETTLE_S.* <= 10000000000\.0"),
+        ({"RUNGLASS_RECORDING_IDLE_S": "1e12"}, r"RUNGLASS_RECORDING_IDLE_S.* <= 10000000000\.0"),
     ],
 )
 def test_a_wrong_variable_is_named(environment: dict[str, str], message: str) -> None:
