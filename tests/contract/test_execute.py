@@ -22,6 +22,7 @@ inputs:
     tone: {$ref: "#/$defs/tone"}
     page: {type: object, properties: {size: {type: string, default: A4}, lines: {type: integer}}}
     copies: {type: integer, default: 1, minimum: 1}
+    never: {enum: []}
   required: [message, tone]
   $defs: {tone: {enum: [warm, cool], default: warm}}
 steps:
@@ -215,7 +216,8 @@ def test_given_inputs_stand_nested_objects_get_their_defaults_and_all_are_checke
     answer = http.post("/seq/acme/demo/letter/execute", json=given)
     page = {"lines": 3, "size": "A4"}
     assert answer.json()["result"]["all"] == {"message": "Hi", "tone": "cool", "copies": 1, "page": page}
-    unfit = http.post("/seq/acme/demo/letter/execute", json={"parameters": {"copies": 0}})
-    assert refusal(unfit) == (422, "INVALID_REQUEST")
+    for unfit_one in ({"copies": 0}, {"never": 1}):
+        unfit = http.post("/seq/acme/demo/letter/execute", json={"parameters": unfit_one})
+        assert refusal(unfit, f"parameters.{next(iter(unfit_one))}") == (422, "INVALID_REQUEST")
     unfit = http.post("/seq/acme/demo/unfit/execute", json={})
     assert refusal(unfit, "parameters.copies") == (422, "INVALID_REQUEST")

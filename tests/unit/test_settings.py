@@ -44,9 +44,14 @@ def test_a_folder_given_as_a_flag_wins_over_a_store_from_elsewhere(tmp_path: Pat
     [
         ({"RUNGLASS_PORT": "many"}, "RUNGLASS_PORT.*int"),
         ({"RUNGLASS_CAPTURE": "some"}, "RUNGLASS_CAPTURE.*some.*'full', 'metadata_only', 'off', 'redacted'$"),
-        ({"RUNGLASS_CAPTURE": "\udcff"}, "RUNGLASS_CAPTURE is not UTF-8 text"),
-        ({"RUNGLASS_PRICES": '{"\udcff": 1}'}, "RUNGLASS_PRICES is not UTF-8 text"),
+        ({"RUNGLASS_CAPTURE": "\udcff"}, "RUNGLASS_CAPTURE is not UTF-8 text$"),
+        ({"RUNGLASS_PROVIDER_KEYS": '{"openai": "sk\udcff"}'}, "RUNGLASS_PROVIDER_KEYS is not UTF-8 text$"),
         ({"RUNGLASS_REDACT_KEYS": "[1"}, "RUNGLASS_REDACT_KEYS.*JSON"),
+        ({"RUNGLASS_LEASE_S": "inf"}, r"RUNGLASS_LEASE_S.* <= 10000000000\.0"),
+        ({"RUNGLASS_PAUSE_LIMIT_H": "1e7"}, r"RUNGLASS_PAUSE_LIMIT_H.* <= 1000000\.0"),
+        ({"RUNGLASS_ANSWER_TTL_S": "inf"}, r"RUNGLASS_ANSWER_TTL_S.* <= 10000000000\.0"),
+        ({"RUNGLASS_RECORDING_SETTLE_S": "inf"}, r"RUNGLASS_RECORDING_SETTLE_S.* <= 10000000000\.0"),
+        ({"RUNGLASS_RECORDING_IDLE_S": "1e12"}, r"RUNGLASS_RECORDING_IDLE_S.* <= 10000000000\.0"),
     ],
 )
 def test_a_wrong_variable_is_named(environment: dict[str, str], message: str) -> None:
@@ -172,7 +177,8 @@ def test_an_address_whose_password_cannot_be_told_from_the_rest_is_refused(addre
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("mysql://me:top5ecret@host/shop", "mysql"),
+        ("mysql://me:top5ecret@host/shop", "store 'mysql://…' is not supported here"),
+        ("me:top5ecret@host/shop", "store '…' is not supported here"),
         ("sqlite:///:memory:", "store 'sqlite:///:memory:' is not supported here"),
     ],
 )

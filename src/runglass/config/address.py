@@ -8,6 +8,11 @@ import ssl
 from typing import NamedTuple
 from urllib.parse import parse_qs, parse_qsl, unquote
 
+NOT_SHOWN = (
+    "(it is not shown here, as it may hold a password); in user and password write / as %2F, @ as %40, : as"
+    " %3A, ? as %3F, # as %23 and % as %25"
+)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _POSTGRES = re.compile(r"postgres(?:ql)?://", re.IGNORECASE)
 _POSTGRES_HOST = r"(?:[\w.%-]*|\[[\da-fA-F:.%]+\])(?::\d*)?"
 _WHOLE_POSTGRES = re.compile(
@@ -61,7 +66,11 @@ def shown_address(address: str) -> str:
     """The address without user, password and options, for messages."""
     if parts := _WHOLE_POSTGRES.fullmatch(address):
         return f"postgresql://{parts['location']}"
-    return f"{address.partition('://')[0]}://…" if has_password(address) else address
+    if not has_password(address):
+        return address
+    # Where the scheme was forgotten, a user and password come first.
+    scheme = _SCHEME.match(address)
+    return f"{scheme[0] if scheme else ''}…"
 
 
 _NATS_HOST = r"(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?"
@@ -107,11 +116,7 @@ def parse_nats_address(address: str) -> NatsAddress:
     """The parts of the address. Raises ValueError, which does not show it: it may hold a password."""
     parts = _WHOLE_NATS.fullmatch(address)
     if parts is None:
-        raise ValueError(
-            "it is no address as nats://user:password@host:4222 (it is not shown here, as it may hold a"
-            " password); in user and password write / as %2F, @ as %40, : as %3A, ? as %3F, # as %23 and"
-            " % as %25"
-        )
+        raise ValueError(f"it is no address as nats://user:password@host:4222 {NOT_SHOWN}")
     options = parse_qs(parts["options"] or "", keep_blank_values=True)
     if unknown := sorted(options.keys() - set(_NATS_FILES)):
         raise ValueError(f"it has an unknown option {unknown[0]!r}; it may have {', '.join(_NATS_FILES)}")

@@ -68,7 +68,8 @@ def read_settings(
                 warn(warning)
             continue
         if name not in _FILE_NAMES and not is_whole(text):
-            raise SettingsError(f"environment variable {variable} is not UTF-8 text: {text!r}")
+            # It is not shown: it may hold a key.
+            raise SettingsError(f"environment variable {variable} is not UTF-8 text")
         # Lists and tables have no plain spelling in a variable: they are given as JSON.
         if text[:1] in "[{" and text:
             try:

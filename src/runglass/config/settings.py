@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from runglass.config.address import is_nats, is_postgres, is_well_formed, shown_address
+from runglass.config.address import NOT_SHOWN, is_nats, is_postgres, is_well_formed, shown_address
 from runglass.errors import RunglassError
 
 
@@ -31,6 +31,8 @@ class Price(msgspec.Struct, frozen=True):
     cached_input_per_mtok: Decimal | None = None
 
 
+LONGEST_S, LONGEST_H = 1e10, 1e6
+"""Of durations that are added to a time of day: with three centuries more there still is such a time."""
 HEARD_S = 2.0
 """The least time for which a result waits in the store for a caller whose run has waited for its slot."""
 FOLLOWED_S = 10.0
@@ -51,8 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     data: Annotated[Path, Meta(description="folder of the database")] = Path("runglass-data")
     flows: Annotated[
-        Path | None,
-        Meta(description="folder of flow files `ORG/PROJECT/*.yaml`, published when they change"),
+        Path | None, Meta(description="folder of flow files `ORG/PROJECT/*.yaml`, published when they change")
     ] = None
     store: Annotated[
         str | None,
@@ -148,13 +149,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="price per model string, overriding the built-in list: US dollars per million tokens"
         ),
     ] = {}
-    pause_limit_h: Annotated[float, Meta(gt=0, description="hours after which a paused run is cancelled")] = (
-        24.0
-    )
+    pause_limit_h: Annotated[
+        float, Meta(gt=0, le=LONGEST_H, description="hours after which a paused run is cancelled")
+    ] = 24.0
     answer_ttl_s: Annotated[
         float,
         Meta(
             ge=0,
+            le=LONGEST_S,
             description="seconds for which a run's result is kept for its caller after the run's end; at"
             " least 2, on PostgreSQL 10",
         ),
@@ -165,13 +167,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stop_grace_s: Annotated[
         float,
         Meta(
-            ge=0,
-            description="seconds that active steps have when the server stops; their runs resume later",
+            ge=0, description="seconds that active steps have when the server stops; their runs resume later"
         ),
     ] = 10.0
     lease_s: Annotated[
         float,
-        Meta(gt=0, description="seconds after which other processes resume the runs of a dead one"),
+        Meta(
+            gt=0,
+            le=LONGEST_S,
+            description="seconds after which other processes resume the runs of a dead one",
+        ),
     ] = 10.0
     executes_runs: Annotated[
         bool,
@@ -223,8 +228,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=1024, description="largest response of a provider; a larger one fails its step")
     ] = 16 << 20
     answer_idle_limit_s: Annotated[
-        float,
-        Meta(gt=0, description="seconds for which a provider's response may pause"),
+        float, Meta(gt=0, description="seconds for which a provider's response may pause")
     ] = 120.0
     allowed_models: Annotated[
         list[str] | None,
@@ -278,17 +282,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 256 * 1024
     body_values_limit: Annotated[
         int,
-        Meta(
-            ge=1000,
-            description="JSON values that a body may have; rows and exponents count as several",
-        ),
+        Meta(ge=1000, description="JSON values that a body may have; rows and exponents count as several"),
     ] = 2_000_000
     check_time_limit_ms: Annotated[
-        int,
-        Meta(
-            ge=1,
-            description="CPU time limit of checking a request or a model's answer",
-        ),
+        int, Meta(ge=1, description="CPU time limit of checking a request or a model's answer")
     ] = 1000
     flow_check_time_limit_ms: Annotated[
         int, Meta(ge=1, description="CPU time limit of checking a pushed flow file")
@@ -315,8 +312,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=0, description="approximate memory for compiled schemas, decoded flows and the like")
     ] = 64 << 20
     stall_log_ms: Annotated[
-        int,
-        Meta(ge=1, description="shortest stall of the event loop that is logged with its cause"),
+        int, Meta(ge=1, description="shortest stall of the event loop that is logged with its cause")
     ] = 100
     max_concurrent_runs_per_project: Annotated[
         Annotated[int, Meta(ge=1)] | None,
@@ -327,8 +323,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="active runs per flow, as in `acme/demo/greet`, in all processes on the store"),
     ] = {}
     max_queued_runs_per_project: Annotated[
-        Annotated[int, Meta(ge=0)] | None,
-        Meta(description="waiting runs of a project; by default unlimited"),
+        Annotated[int, Meta(ge=0)] | None, Meta(description="waiting runs of a project; by default unlimited")
     ] = None
     max_concurrent_steps_per_project: Annotated[
         Annotated[int, Meta(ge=1)] | None,
@@ -343,10 +338,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     max_streams_per_project: Annotated[
         int,
-        Meta(
-            ge=1,
-            description="open event streams and blocking calls of a project; further ones get 429",
-        ),
+        Meta(ge=1, description="open event streams and blocking calls of a project; further ones get 429"),
     ] = 10_000
     project_weights: Annotated[
         dict[str, Annotated[float, Meta(gt=0)]],
@@ -384,6 +376,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float,
         Meta(
             ge=0,
+            le=LONGEST_S,
             description="seconds without a new span after which a recorded run ends if all its spans have"
             " ended",
         ),
@@ -392,13 +385,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float,
         Meta(
             ge=0,
+            le=LONGEST_S,
             description="seconds without a new span after which a recorded run ends in any case; a"
             " span still open fails with WRITER_LOST",
         ),
     ] = 900.0
     max_recorded_flows_per_project: Annotated[
-        int,
-        Meta(ge=1, description="flows of a project's recorded runs; runs of further ones go to `otel`"),
+        int, Meta(ge=1, description="flows of a project's recorded runs; runs of further ones go to `otel`")
     ] = 1000
     plain_retention_days: Annotated[
         float,
@@ -439,11 +432,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.store is None or not is_postgres(self.store):
             return None
         if not is_well_formed(self.store):
-            raise SettingsError(
-                "store is no address as postgresql://user:password@host:5432/database (it is not shown here,"
-                " as it may hold a password); in user and password write / as %2F, @ as %40, : as %3A,"
-                " ? as %3F, # as %23 and % as %25"
-            )
+            message = f"store is no address as postgresql://user:password@host:5432/database {NOT_SHOWN}"
+            raise SettingsError(message)
         return self.store
 
     @property

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from runglass.limits.pace import (
@@ -66,20 +67,14 @@ def yield_to_others() -> None:
 
     Nor where another task waits for the thread: then the work had better come to its end.
     """
-    part = _going.part
+    part = _part.get()
     if part is not None and not part.pace.is_wanted and others_are_active(part.project_id):
         time.sleep(rest_s(time.thread_time() - part.since_s))
         part.since_s = time.thread_time()
 
 
-class _Going(threading.local):
-    """The work of the thread for large work."""
-
-    part: "_Part | None" = None
-
-
 class _Part:
-    """Its project, its pace, and the thread's time of the processor when it last rested."""
+    """Large work: its project, its pace, and its thread's time of the processor when it last rested."""
 
     def __init__(self, project_id: int, pace: Pacer) -> None:
         self.project_id = project_id
@@ -87,11 +82,12 @@ class _Part:
         self.since_s = 0.0
 
 
-_going = _Going()
+_part: ContextVar[_Part | None] = ContextVar("part", default=None)
+"""What the thread for large work is at; None in every other thread."""
 
 
 def _undisturbed(work: Callable[[], Result], piece: WorkPiece, part: _Part) -> Result:
-    _going.part = part
+    _part.set(part)
     part.since_s = time.thread_time()
     switch_often("large work", True)
     try:
@@ -99,7 +95,7 @@ def _undisturbed(work: Callable[[], Result], piece: WorkPiece, part: _Part) -> R
             return work()
     finally:
         switch_often("large work", False)
-        _going.part = None
+        _part.set(None)
         piece.worked_s = time.thread_time() - part.since_s
 
 

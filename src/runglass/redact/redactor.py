@@ -41,11 +41,10 @@ _HIDDEN: Any = object()
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """The rules of a redactor's user, and the mark."""
+    """The rules of a redactor's user."""
 
     extra_keys: tuple[str, ...] = ()
     extra_patterns: tuple[str, ...] = ()
-    mark: str = MARK
 
 
 class Redactor:
@@ -56,11 +55,8 @@ class Redactor:
     linear in the value.
     """
 
-    def __init__(
-        self, *, extra_keys: Iterable[str] = (), extra_patterns: Iterable[str] = (), mark: str = MARK
-    ) -> None:
-        self.rules = Rules(tuple(extra_keys), tuple(extra_patterns), mark)
-        self._mark = mark
+    def __init__(self, *, extra_keys: Iterable[str] = (), extra_patterns: Iterable[str] = ()) -> None:
+        self.rules = Rules(tuple(extra_keys), tuple(extra_patterns))
         self._names = Names(self.rules.extra_keys)
         self.own = OwnPatterns(self.rules.extra_patterns)
         self._quick = QuickLook(self._names)
@@ -74,7 +70,7 @@ class Redactor:
         holder = [value]
         texts: dict[str, str] = {}
         names: dict[str, tuple[str, str | None]] = {}
-        mark, kind_of, has_own = self._mark, self._names.kind, bool(self.own)
+        kind_of, has_own = self._names.kind, bool(self.own)
         # No recursion: values are nested as deeply as their makers like.
         pending: list[tuple[Any, Any, Any]] = [(holder, 0, value)]
         while pending:
@@ -97,7 +93,7 @@ class Redactor:
                     if shown in copy:
                         shown = f"{shown} {len(copy) + 1}"
                     if (tells is not None and hides(tells, inner)) or name == named:
-                        copy[shown] = mark
+                        copy[shown] = MARK
                     elif type(inner) is str:
                         copy[shown] = texts.get(inner) or self._text_once(inner, texts)
                     else:
@@ -108,7 +104,7 @@ class Redactor:
                 after_option = False
                 for index, inner in enumerate(value):
                     if type(inner) is str:
-                        items[index] = mark if after_option else self._text_once(inner, texts)
+                        items[index] = MARK if after_option else self._text_once(inner, texts)
                         after_option = inner[:1] == "-" and self._names.kind(inner[-100:]) is not None
                         continue
                     after_option = False
@@ -118,9 +114,9 @@ class Redactor:
             elif kind is str:
                 target[key] = self._text_once(value, texts)
             elif kind is int:
-                target[key] = mark if is_card(value) else value
+                target[key] = MARK if is_card(value) else value
             else:
-                target[key] = mark if value is _HIDDEN else value
+                target[key] = MARK if value is _HIDDEN else value
         return holder[0]
 
     def _text_once(self, text: str, texts: dict[str, str]) -> str:
@@ -137,7 +133,7 @@ class Redactor:
         spans = [] if _is_harmless(text) else list(self._spans(text, 0))
         if self.own:
             spans += self.own.find(text)
-        return replaced(text, spans, self._mark) if spans else text
+        return replaced(text, spans, MARK) if spans else text
 
     def secrets_in(self, value: Any) -> set[str]:
         """The texts and numbers of a JSON value that stand under a telling key, but for very short ones."""
@@ -174,8 +170,8 @@ class Redactor:
         # No form of a secret is shorter than it is: a document under a telling key need not be looked for.
         known = {secret for secret in secrets if len(secret) <= longest}
         if len(known) > _MOST_STRUCK:
-            return with_texts(value, lambda text: self._mark if len(text) >= _SHORTEST else text)
-        return strike_known(value, known, self._mark) if known else value
+            return with_texts(value, lambda text: MARK if len(text) >= _SHORTEST else text)
+        return strike_known(value, known, MARK) if known else value
 
     def _spans(self, text: str, depth: int) -> Iterator[Span]:
         if PATTERNS["plain"].fullmatch(text):

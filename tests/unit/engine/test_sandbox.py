@@ -322,7 +322,7 @@ async def test_no_process_runs_code_of_two_projects_and_what_takes_long_yields()
                 used.setdefault(session.worker_pid, set()).add(project_id)
                 assert os.getpriority(os.PRIO_PROCESS, session.worker_pid) == WORKER_NICE
         assert {len(projects) for projects in used.values()} == {1}
-        assert processes.projects <= PROJECTS_KEPT
+        assert len(processes.pools) <= PROJECTS_KEPT
         lasting: list[int] = []
         for _ in range(2):
             async with processes.session(1) as session:

@@ -65,16 +65,13 @@ def require_message(flow: Flow, inputs: Mapping[str, Any]) -> None:
         raise api_error("MISSING_MESSAGE", message, step_id=first.id)
 
 
-def _prove_small(overrides: Mapping[str, Any]) -> None:
+def _prove_small(overrides: Mapping[str, Mapping[str, Any]]) -> None:
     if len(overrides) > _QUICK_STEPS or len(msgspec.json.encode(overrides)) > _QUICK_BYTES:
         raise Unproved
     for fields in overrides.values():
-        # What is no object of fields is refused before anything of it is read.
-        given = fields if isinstance(fields, Mapping) else {}
-        schema = given.get("output_schema")
-        if len(str(given.get("code", ""))) > _QUICK_CODE:
+        if len(str(fields.get("code", ""))) > _QUICK_CODE:
             raise Unproved
-        if schema is not None:
+        if (schema := fields.get("output_schema")) is not None:
             if len(msgspec.json.encode(schema)) > _QUICK_SCHEMA:
                 raise Unproved
             prove_quick(schema)
@@ -97,7 +94,7 @@ class CheckRequest(msgspec.Struct, frozen=True, tag=True):
     """A flow with the overrides of a call in it, and inputs, if there are any, that fit it."""
 
     flow: Flow
-    overrides: dict[str, Any]
+    overrides: dict[str, dict[str, Any]]
     inputs: dict[str, Any] | None
     schema_limit_bytes: int
 

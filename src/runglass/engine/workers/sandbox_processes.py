@@ -37,18 +37,14 @@ class SandboxProcesses:
         self._most = slots * BEYOND
         self._limits = limits
         self.turns = FairTurns(Shares(slots, most=self._most, most_each=most_each))
-        self._pools: OrderedDict[int, _Pool] = OrderedDict()
+        self.pools: OrderedDict[int, _Pool] = OrderedDict()
+        """By project."""
         self._closing: set[asyncio.Task[None]] = set()
-
-    @property
-    def projects(self) -> int:
-        """How many projects have processes."""
-        return len(self._pools)
 
     async def close(self) -> None:
         """Ends all processes."""
-        pools = list(self._pools.values())
-        self._pools.clear()
+        pools = list(self.pools.values())
+        self.pools.clear()
         await asyncio.gather(*self._closing, *(pool.close() for pool in pools))
         if pools:
             # Their threads let go of their last Python objects a moment later. One that is caught by the end
@@ -89,15 +85,15 @@ class SandboxProcesses:
 
     def _pool(self, project_id: int) -> "_Pool":
         """The pool of the project; one too many ends that of the project that has been idle for longest."""
-        pool = self._pools.get(project_id)
+        pool = self.pools.get(project_id)
         if pool is None:
-            idle = [each for each, pool in self._pools.items() if pool.monty is not None and not pool.users]
-            if len(self._pools) >= PROJECTS_KEPT and idle:
-                closing = asyncio.create_task(self._pools.pop(idle[0]).close(), name="closing a sandbox")
+            idle = [each for each, pool in self.pools.items() if pool.monty is not None and not pool.users]
+            if len(self.pools) >= PROJECTS_KEPT and idle:
+                closing = asyncio.create_task(self.pools.pop(idle[0]).close(), name="closing a sandbox")
                 self._closing.add(closing)
                 closing.add_done_callback(self._closing.discard)
-            pool = self._pools[project_id] = _Pool(self._most)
-        self._pools.move_to_end(project_id)
+            pool = self.pools[project_id] = _Pool(self._most)
+        self.pools.move_to_end(project_id)
         return pool
 
 

@@ -36,14 +36,8 @@ def template_error(message: str) -> StepFailure:
 
 
 _decoder = msgspec.json.Decoder(RenderRequest)
+# `Environment.render_str` has a parameter `self`, and so cannot be given a name like that.
 _render_str: Any = minijinja.Environment.__mro__[1].render_str  # type: ignore[attr-defined]
-
-
-class _Environment(minijinja.Environment):
-    def render(self, template: str, names: dict[str, Any], /) -> str:
-        """As `render_str`, which has a parameter `self` and so cannot be given a name like that."""
-        text: str = _render_str(self, template, **names)
-        return text
 
 
 class Renderer:
@@ -51,7 +45,7 @@ class Renderer:
 
     def __init__(self) -> None:
         self._last: Any = None
-        self._environment = _Environment(
+        self._environment = minijinja.Environment(
             undefined_behavior="strict",
             fuel=FUEL,
             auto_escape_callback=lambda _: False,
@@ -63,7 +57,7 @@ class Renderer:
     def answer(self, ask: RenderRequest) -> bytes:
         """The text or value as JSON. Raises StepFailure TEMPLATE_ERROR, and nothing else for a template."""
         try:
-            text = self._environment.render(ask.template, ask.names)
+            text: str = _render_str(self._environment, ask.template, **ask.names)
             if len(text) > TEXT_LIMIT:
                 raise template_error(f"the template makes a text of more than {TEXT_LIMIT} characters")
             made = text if ask.want == "text" else self._last

@@ -76,12 +76,6 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
                 return FlowFileError(self.problems, warnings=self.warnings)
 
 
-def limit_cpu(seconds: float) -> None:
-    """Ends the process once it has computed so long from now on; 0 takes the limit away."""
-    # The signal has no handler, so it ends the process in the middle of its work.
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
 def _serve(channel: socket.socket, answer: Callable[[bytes], bytes]) -> None:
     """Sends the id of the process, then answers messages until they end, or the process has had its share."""
     source, sink = channel.makefile("rb"), channel.makefile("wb")
@@ -91,7 +85,8 @@ def _serve(channel: socket.socket, answer: Callable[[bytes], bytes]) -> None:
     while state in (State.DONE, State.FAILED) and (header := source.read(REQUEST.size)):
         size, limit_ms = REQUEST.unpack(header)
         try:
-            limit_cpu(limit_ms / 1000)
+            # The signal has no handler, so it ends the process in the middle of its work.
+            signal.setitimer(signal.ITIMER_PROF, limit_ms / 1000)
             reply = answer(source.read(size))
             # Linux counts in kibibytes.
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
@@ -102,7 +97,7 @@ def _serve(channel: socket.socket, answer: Callable[[bytes], bytes]) -> None:
             state, reply = State.FAILED, msgspec.json.encode(Failure.of(error))
         except (MemoryError, RecursionError):
             state, reply = State.OUT_OF_MEMORY, b""
-        limit_cpu(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         sink.write(REPLY.pack(len(reply), state))
         sink.write(reply)
         sink.flush()

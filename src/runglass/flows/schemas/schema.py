@@ -225,8 +225,8 @@ def expected(types: list[str], value: Any) -> str:
 
 
 def any_of(options: list[Any]) -> str:
-    """`a, b or c`."""
-    *most, last = (option if isinstance(option, str) else shown(option) for option in options)
+    """`a, b or c`; `nothing` where there is none, as in `enum: []`."""
+    *most, last = [option if isinstance(option, str) else shown(option) for option in options] or ["nothing"]
     return _trimmed(f"{', '.join(most)} or {last}" if most else last)
 
 
