@@ -102,6 +102,36 @@ async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
     assert told == ["WARNING", "WARNING"]
 
 
+class LateCarrier(FakeCarrier):
+    """What was to be heard comes at the moment at which sending fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[tuple[str, Hear]] = []
+
+    async def send(self, text: str) -> None:
+        if self.away:
+            for late, hear in self.held:
+                hear(late)
+        await super().send(text)
+
+
+@in_virtual_time
+async def test_what_could_not_be_sent_is_sent_though_all_before_it_came_back() -> None:
+    carrier = LateCarrier()
+    here, there = ProcessBus(carrier), ProcessBus(carrier)
+    async with running(here, there), there.listen("second") as listener:
+        await let_time_pass(1)
+        carrier.network = lambda text, hear: carrier.held.append((text, hear))
+        await here.wake("first")
+        await let_time_pass(0.1)
+        carrier.away = True
+        await here.wake("second")
+        await until(lambda: here.fault)
+        carrier.network, carrier.away = deliver, False
+        await heard(listener)
+
+
 @in_virtual_time
 async def test_a_bus_that_is_away_at_the_start_is_told_once_and_found_when_it_comes(
     carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
