@@ -110,7 +110,7 @@ class ProcessBus(Bus):
             keys, self._unsent = self._unsent, set()
             try:
                 await send(self._text_of(keys))
-            except BusAway:
+            except (BusAway, asyncio.CancelledError):
                 self._queue(*keys)
                 raise
             await asyncio.sleep(self._join_s)

@@ -184,6 +184,30 @@ async def test_the_last_wake_ups_of_a_process_are_sent_before_it_goes(carrier: F
         await heard(listener)
 
 
+class SlowCarrier(FakeCarrier):
+    """While it `is_slow`, what is to be sent waits for ever."""
+
+    is_slow = False
+
+    async def send(self, text: str) -> None:
+        if self.is_slow:
+            self.is_slow = False
+            await asyncio.Event().wait()
+        await super().send(text)
+
+
+@in_virtual_time
+async def test_a_process_that_goes_while_it_sends_sends_that_again() -> None:
+    carrier = SlowCarrier()
+    here, there = ProcessBus(carrier), ProcessBus(carrier)
+    async with running(there), there.listen("run") as listener:
+        async with running(here):
+            carrier.is_slow = True
+            await here.wake("run")
+            await until(lambda: not carrier.is_slow)
+        await heard(listener)
+
+
 @in_virtual_time
 async def test_texts_of_strangers_wake_nobody_and_break_nothing(carrier: FakeCarrier) -> None:
     bus = ProcessBus(carrier)
