@@ -19,7 +19,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from tests.conformance.stores import batch, make_run
 from tests.fakes import in_virtual_time, let_time_pass
-from tests.unit.bus.fake_carrier import FakeCarrier, connected, deliver, running
+from tests.unit.bus.fake_carrier import FakeCarrier, at_once, connected, deliver, running
 from tests.waiting import until
 
 WAIT_S = 1000.0
@@ -102,30 +102,21 @@ async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
     assert told == ["WARNING", "WARNING"]
 
 
-class LateCarrier(FakeCarrier):
-    """What was to be heard comes at the moment at which sending fails."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held: list[tuple[str, Hear]] = []
-
-    async def send(self, text: str) -> None:
-        if self.away:
-            for late, hear in self.held:
-                hear(late)
-        await super().send(text)
-
-
 @in_virtual_time
-async def test_what_could_not_be_sent_is_sent_though_all_before_it_came_back() -> None:
-    carrier = LateCarrier()
+async def test_what_could_not_be_sent_is_sent_though_all_before_it_came_back(carrier: FakeCarrier) -> None:
     here, there = ProcessBus(carrier), ProcessBus(carrier)
+    held: list[tuple[str, Hear]] = []
+
+    async def with_what_is_held() -> None:
+        for late, hear in held:
+            hear(late)
+
     async with running(here, there), there.listen("second") as listener:
         await let_time_pass(1)
-        carrier.network = lambda text, hear: carrier.held.append((text, hear))
+        carrier.network = lambda text, hear: held.append((text, hear))
         await here.wake("first")
         await let_time_pass(0.1)
-        carrier.away = True
+        carrier.ready, carrier.away = with_what_is_held, True
         await here.wake("second")
         await until(lambda: here.fault)
         carrier.network, carrier.away = deliver, False
@@ -184,27 +175,19 @@ async def test_the_last_wake_ups_of_a_process_are_sent_before_it_goes(carrier: F
         await heard(listener)
 
 
-class SlowCarrier(FakeCarrier):
-    """While it `is_slow`, what is to be sent waits for ever."""
-
-    is_slow = False
-
-    async def send(self, text: str) -> None:
-        if self.is_slow:
-            self.is_slow = False
-            await asyncio.Event().wait()
-        await super().send(text)
-
-
 @in_virtual_time
-async def test_a_process_that_goes_while_it_sends_sends_that_again() -> None:
-    carrier = SlowCarrier()
+async def test_a_process_that_goes_while_it_sends_sends_that_again(carrier: FakeCarrier) -> None:
     here, there = ProcessBus(carrier), ProcessBus(carrier)
+
+    async def never() -> None:
+        carrier.ready = at_once
+        await asyncio.Event().wait()
+
     async with running(there), there.listen("run") as listener:
         async with running(here):
-            carrier.is_slow = True
+            carrier.ready = never
             await here.wake("run")
-            await until(lambda: not carrier.is_slow)
+            await until(lambda: carrier.ready is at_once)
         await heard(listener)
 
 
