@@ -52,7 +52,6 @@ class ProcessBus(Bus):
         self._stirred = asyncio.Event()
         self._lost: str | None = None
         self._unheard_since: float | None = None
-        self._is_reported = False
         self._has_heard = False
         self.is_connected = False
 
@@ -84,11 +83,10 @@ class ProcessBus(Bus):
                 if self._unheard_since is not None:
                     # Whether others have heard the last texts is not known.
                     self._queue(ALL)
-                self.is_connected = False
-                self.fault = "wake-ups of other processes do not come, so what they do is noticed late"
-                if not self._is_reported:
+                if self.fault is None:
                     log.warning("the bus is unavailable, readers poll the store: %s", error)
-                    self._is_reported = True
+                self.fault = "wake-ups of other processes do not come, so what they do is noticed late"
+                self.is_connected = False
                 await asyncio.sleep(self._silent_pause_s if isinstance(error, NothingHeard) else pause_s)
 
     async def _carry(self, send: Send) -> None:
@@ -112,7 +110,7 @@ class ProcessBus(Bus):
             keys, self._unsent = self._unsent, set()
             try:
                 await send(self._text_of(keys))
-            except BusAway:
+            except (BusAway, asyncio.CancelledError):
                 self._queue(*keys)
                 raise
             await asyncio.sleep(self._join_s)
@@ -149,7 +147,6 @@ class ProcessBus(Bus):
                 # What was woken elsewhere meanwhile is not known.
                 self.wake_all()
                 log.info("wake-ups are carried by %s", self._carrier.name)
-                self._is_reported = False
         elif keys == ALL:
             self.wake_all()
         else:

@@ -1,7 +1,7 @@
 """A carrier in memory, between buses of one event loop, that does what networks do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from runglass.bus.carrier import BusAway, Hear, Send
@@ -16,13 +16,21 @@ def deliver(text: str, hear: Hear) -> None:
     hear(text)
 
 
+async def at_once() -> None:
+    """Sending waits for nothing."""
+
+
 class FakeCarrier:
-    """Carries texts to all who are connected to it, through `network`, while it is not `away`."""
+    """Carries texts to all who are connected to it, through `network`, while it is not `away`.
+
+    What is sent waits for `ready` first.
+    """
 
     name = "nats://fake"
 
     def __init__(self) -> None:
         self.network: Network = deliver
+        self.ready: Callable[[], Awaitable[None]] = at_once
         self.away = False
         self.sent: list[str] = []
         self.connections = 0
@@ -46,6 +54,7 @@ class FakeCarrier:
         self._connected.clear()
 
     async def send(self, text: str) -> None:
+        await self.ready()
         self._refuse()
         self.sent.append(text)
         for hear in list(self._connected):

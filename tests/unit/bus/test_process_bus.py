@@ -19,7 +19,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from tests.conformance.stores import batch, make_run
 from tests.fakes import in_virtual_time, let_time_pass
-from tests.unit.bus.fake_carrier import FakeCarrier, connected, deliver, running
+from tests.unit.bus.fake_carrier import FakeCarrier, at_once, connected, deliver, running
 from tests.waiting import until
 
 WAIT_S = 1000.0
@@ -103,6 +103,27 @@ async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
 
 
 @in_virtual_time
+async def test_what_could_not_be_sent_is_sent_though_all_before_it_came_back(carrier: FakeCarrier) -> None:
+    here, there = ProcessBus(carrier), ProcessBus(carrier)
+    held: list[tuple[str, Hear]] = []
+
+    async def with_what_is_held() -> None:
+        for late, hear in held:
+            hear(late)
+
+    async with running(here, there), there.listen("second") as listener:
+        await let_time_pass(1)
+        carrier.network = lambda text, hear: held.append((text, hear))
+        await here.wake("first")
+        await let_time_pass(0.1)
+        carrier.ready, carrier.away = with_what_is_held, True
+        await here.wake("second")
+        await until(lambda: here.fault)
+        carrier.network, carrier.away = deliver, False
+        await heard(listener)
+
+
+@in_virtual_time
 async def test_a_bus_that_is_away_at_the_start_is_told_once_and_found_when_it_comes(
     carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,6 +172,22 @@ async def test_the_last_wake_ups_of_a_process_are_sent_before_it_goes(carrier: F
     async with running(there), there.listen("run") as listener:
         async with running(here):
             await here.wake("run")
+        await heard(listener)
+
+
+@in_virtual_time
+async def test_a_process_that_goes_while_it_sends_sends_that_again(carrier: FakeCarrier) -> None:
+    here, there = ProcessBus(carrier), ProcessBus(carrier)
+
+    async def never() -> None:
+        carrier.ready = at_once
+        await asyncio.Event().wait()
+
+    async with running(there), there.listen("run") as listener:
+        async with running(here):
+            carrier.ready = never
+            await here.wake("run")
+            await until(lambda: carrier.ready is at_once)
         await heard(listener)
 
 

@@ -249,7 +249,7 @@ class StepFrames:
         source = await store.flow_source(run.flow_id, run.version)
         # A draft may have changed since the run; then the position of the step is not known.
         flow = None if source is None else decode_stored_flow(source)
-        _, last = await store.open_steps(run.no)
+        last = await store.last_position(run.no)
         if step_id is None:
             rows = await store.trace_page(run.no, after=last - 1, limit_bytes=1) if last else []
             first = flow.steps[0].id if flow else ""

@@ -27,7 +27,7 @@ WRITERS = 3
 WORTH_RUNS = 64
 """So many runs that wait are worth a statement beside the one that is on its way."""
 LONG_S = 0.02
-"""After so long an append waits no longer for the statement before it."""
+"""A statement that takes longer is waited for no more."""
 MOST_RUNS = 256
 MOST_BYTES = 4 << 20
 """One statement has no more: it bounds how long the first append in it waits."""
@@ -86,11 +86,10 @@ class AppendQueue:
         self._waiting: list[Waiting[_Sent, None]] = []
         self._busy_runs: set[int] = set()
         self._ready = 0
-        """Those that have come since, and whose run nobody writes to."""
-        self._ready_since_s = 0.0
-        self._hurry: asyncio.TimerHandle | None = None
-        self._at_work = 0
+        """Those that wait, and whose run nobody writes to; none of them where a writer is to take them."""
         self._writers: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
+        """The writers whose statement has taken long."""
 
     async def append(self, batch: Append) -> None:
         """Writes the batch. Raises WrongExpectedVersion, StoreError."""
@@ -99,62 +98,49 @@ class AppendQueue:
         waiting = Waiting(_Sent(os.urandom(16), batch), asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if batch.run_no not in self._busy_runs:
-            self._see_to(self._ready + 1)
+            self._ready += 1
+            self._write_ready()
         await waiting.answer
 
     async def aclose(self) -> None:
         """Returns when everything that waits has been written or refused."""
         while self._writers:
             await asyncio.wait(self._writers)
-        if self._hurry is not None:
-            self._hurry.cancel()
 
-    def _see_to(self, ready: int) -> None:
-        """Has so many appends that are ready written: at once, or with the statement that is next."""
-        loop = asyncio.get_running_loop()
-        if not self._ready:
-            self._ready_since_s = loop.time()
-        self._ready = ready
-        if ready and (not self._at_work or (ready >= WORTH_RUNS and self._at_work < WRITERS)):
-            self._begin()
-        elif ready and self._hurry is None:
-            self._hurry = loop.call_later(LONG_S, self._hurry_up)
-
-    def _begin(self) -> None:
-        self._at_work += 1
-        # It takes all with its first step.
-        self._ready = 0
-        writer = asyncio.create_task(self._write_waiting())
-        self._writers.add(writer)
-        writer.add_done_callback(self._writers.discard)
-
-    def _hurry_up(self) -> None:
-        self._hurry = None
-        if not self._ready:
-            return
-        loop = asyncio.get_running_loop()
-        due_s = self._ready_since_s + LONG_S
-        if due_s <= loop.time() and self._at_work < WRITERS:
-            self._begin()
-        else:
-            self._hurry = loop.call_at(max(due_s, loop.time() + LONG_S / 2), self._hurry_up)
+    def _write_ready(self) -> None:
+        """Has those that are ready written at once, unless they are to wait for a statement on its way."""
+        is_worth_one = self._writers <= self._late or self._ready >= WORTH_RUNS
+        if self._ready and is_worth_one and len(self._writers) < WRITERS:
+            # It takes all with its first step.
+            self._ready = 0
+            self._writers.add(asyncio.create_task(self._write_waiting()))
 
     async def _write_waiting(self) -> None:
         """Writes all that wait; beside other statements one, and more only where that is worth it."""
+        loop, own = asyncio.get_running_loop(), asyncio.current_task()
+        assert own is not None
         try:
             is_next = True
             while is_next and (together := self._take()):
                 runs = {each.item.batch.run_no for each in together}
                 self._busy_runs |= runs
+                timer = loop.call_later(LONG_S, self._let_others_go, own)
                 try:
                     await write_together(together, self._write)
                 finally:
+                    timer.cancel()
+                    self._late.discard(own)
                     self._busy_runs -= runs
-                is_next = self._at_work == 1 or self._count_ready() >= WORTH_RUNS
+                is_next = len(self._writers) == 1 or self._count_ready() >= WORTH_RUNS
         finally:
             # Whoever hears of the last append may come with the next one before this task counts as done.
-            self._at_work -= 1
-        self._see_to(self._count_ready())
+            self._writers.discard(own)
+        self._ready = self._count_ready()
+        self._write_ready()
+
+    def _let_others_go(self, writer: asyncio.Task[None]) -> None:
+        self._late.add(writer)
+        self._write_ready()
 
     def _count_ready(self) -> int:
         return sum(each.item.batch.run_no not in self._busy_runs for each in self._waiting)
@@ -174,8 +160,8 @@ class AppendQueue:
                 size += _size(batch)
             # Also of one that is left: what came first for a run is written first.
             runs.add(batch.run_no)
-        self._waiting, self._ready = left, 0
-        self._see_to(ready)
+        self._waiting, self._ready = left, ready
+        self._write_ready()
         return taken
 
     async def _write(self, sent: Sequence[_Sent]) -> list[Exception | None]:

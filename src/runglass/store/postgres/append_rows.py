@@ -53,21 +53,15 @@ class RunFacts(NamedTuple):
     """
 
     started_ms: float | None = None
-    cost_usd: float | None = None
-    tokens: int | None = None
+    live_cost_usd: float | None = None
+    live_tokens: int | None = None
     models: str | None = None
     error: str | None = None
 
     @property
     def columns(self) -> dict[str, Any]:
         """Those of a row of `run`, by their names."""
-        return {
-            "started_ms": self.started_ms,
-            "live_cost_usd": self.cost_usd,
-            "live_tokens": self.tokens,
-            "models": None if self.models is None else self.models.split("\n"),
-            "error": self.error,
-        }
+        return self._asdict() | {"models": None if self.models is None else self.models.split("\n")}
 
     @classmethod
     def of(cls, summary: bytes) -> "RunFacts":

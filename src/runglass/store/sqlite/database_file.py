@@ -116,14 +116,12 @@ def usage(path: Path) -> Usage:
     )
 
 
-def check(
-    path: Path, *, every_run: bool, tell: Callable[[int, int], None], limits: CheckLimits = USUAL
-) -> Checked:
+def check(path: Path, *, every_run: bool, tell: Callable[[int, int], None]) -> Checked:
     """Checks the file as of one moment; others may go on. Folds every run, or a sample. Raises StoreError."""
     with opened(path) as db:
         require_upgraded(db, path)
         db.execute("BEGIN")
-        return check_on(db, every_run=every_run, tell=tell, limits=limits)
+        return check_on(db, every_run=every_run, tell=tell)
 
 
 def check_on(

@@ -1,11 +1,17 @@
-"""The store of a single machine: one SQLite file. How its runs are created.
+"""The store of a single machine: one SQLite file. How its runs are created, and what it removes for good.
 
-Threads and transactions are in `connections.py`; how an append is written, in `append.py`; the queries that
-SQLite has for itself are in `leases.py` and `removal.py`. What both kinds of store do alike is not here.
+Threads and transactions are in `connections.py`; how an append is written, in `append.py`; other queries that
+SQLite has for itself are in `leases.py`. What both kinds of store do alike is not here.
+
+There is one writer: an append waits for one bite of a removal at most. The file is made with `secure_delete`,
+so each byte that goes is also written; that is why bites are measured in bytes. Two things it does not reach:
+the write-ahead log, which has each page as it was, and copies that a page keeps of rows which have been moved
+to another one. So the log is emptied, and small tables are written anew; such copies of events and steps stay
+until `runglass data vacuum`.
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
@@ -19,7 +25,6 @@ from runglass.store.run_tables import ADD_PART, OF_TRACE, RUN, run_of
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.leases import SqliteLeases
-from runglass.store.sqlite.removal import SqliteRemoval
 from runglass.store.sqlite.sql_helpers import NEXT_NO, SEARCH_SQL, SQLITE, page, perform
 from runglass.support.clock import SystemClock
 
@@ -28,9 +33,17 @@ _CREATE = (
     f" summary, owner, key_id, open_bytes, change_no) VALUES ({NEXT_NO}, ?1, ?2, ?3, ?4, 'pending', ?5, ?6,"
     " ?7, ?8, ?9, ?10, ?11, coalesce((SELECT run_changes + 1 FROM project WHERE id = ?2), 0))"
 )
+SPARE = 20
+"""One page in so many may be free: pages given back to the system are soon asked for again."""
+_INCREMENTAL = 2
+_KEPT = ("run_request", "checkpoint", "run_outcome", "owed", "call_answer", "run_error")
+"""The tables whose rows have content and go before their run does."""
+_REWRITTEN_ROWS = 2000
+_REWRITTEN_BYTES = 1 << 20
+"""As much is written anew in some milliseconds."""
 
 
-class SqliteStore(SqliteLeases, SqliteRemoval, Store):
+class SqliteStore(SqliteLeases, Store):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     # The file is of one process, which ends before another file is put in its place.
@@ -103,6 +116,49 @@ class SqliteStore(SqliteLeases, SqliteRemoval, Store):
         if batch.dropped or batch.status in TERMINAL:
             self._deleted = True
 
+    async def compact(self, *, limit_bytes: int) -> bool:
+        def free_pages(db: sqlite3.Connection) -> int:
+            """How many are to be given back now."""
+            (free,), (pages,), (size,), (mode,) = (
+                db.execute(f"PRAGMA {name}").fetchone()
+                for name in ("freelist_count", "page_count", "page_size", "auto_vacuum")
+            )
+            # An older file gives nothing back until `runglass data vacuum` has rebuilt it.
+            # Free pages are of no use to a log that the disk has no room for.
+            spare = 0 if self._db.reserve.is_short else pages // SPARE
+            return min(free - spare, limit_bytes // size) if mode == _INCREMENTAL else 0
+
+        def work(db: sqlite3.Connection) -> None:
+            for _ in range(pages):
+                # One page for each call: Python ends a statement whose rows have no columns at the first row.
+                db.execute("PRAGMA incremental_vacuum(1)")
+
+        pages = await self._db.read(free_pages)
+        if pages > 0:
+            await self._db.remove(work)
+            return True
+        await self._db.empty_log()
+        return False
+
+    async def scrub(self) -> bool:
+        if not self._deleted:
+            return True
+        emptied = False
+        # Now: rows deleted from here on may come too late for this.
+        self._deleted, with_errors = False, self._errors_deleted
+        self._errors_deleted = False
+        try:
+            # One after the other: other writers have a turn in between.
+            for table in _KEPT:
+                if table == "run_error" and not with_errors:
+                    continue
+                await self._db.remove(partial(_rewrite_if_small, table=table))
+            emptied = await self._db.empty_log()
+        finally:
+            self._deleted = self._deleted or not emptied
+            self._errors_deleted |= with_errors and not emptied
+        return emptied
+
     @staticmethod
     def _each_row(db: sqlite3.Connection, sql: str, key: int | str, take: Callable[[RawRow], None]) -> None:
         """Hands each row to `take`, which may wait."""
@@ -122,3 +178,19 @@ def _create(db: sqlite3.Connection, run: NewRun, *, size: int) -> RunRecord:
     counted = "data_bytes = data_bytes + ?, run_changes = run_changes + 1"
     db.execute(f"UPDATE project SET {counted} WHERE id = ?", (size, run.project_id))
     return run_of(db.execute(f"{RUN} WHERE no = ?", (no,)).fetchone())
+
+
+def _rewrite_if_small(db: sqlite3.Connection, *, table: str) -> None:
+    rows: list[Sequence[str | int | bytes | None]] = []
+    size = 0
+    found = db.execute(f"SELECT * FROM {table}")
+    for row in found:
+        rows.append(row)
+        size += sum(len(value) for value in row if isinstance(value, (bytes, str)))
+        if len(rows) > _REWRITTEN_ROWS or size > _REWRITTEN_BYTES:
+            found.close()
+            return
+    # Without a condition: this frees all pages, and overwrites each of them as a whole.
+    db.execute(f"DELETE FROM {table}")
+    if rows:
+        db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
