@@ -16,14 +16,14 @@ from runglass.store.records import IdempotencyKey
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract import wire
-from tests.contract.stores import own_server
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
+from tests.servers import server_with
 from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
 SESSION = "0190b5f0-1c2d-7000-8000-000000000001"
 
-server = own_server(*wire.FLOWS, TALK, capture="full")
+server = server_with(*wire.FLOWS, TALK, capture="full")
 
 
 def post(http: httpx2.Client, key: str, path: str = PATH, **body: Any) -> httpx2.Response:

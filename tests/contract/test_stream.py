@@ -11,10 +11,10 @@ from runglass.testing import RunningServer
 from runglass.wire.sse import Decoder
 from runglass.wire.sse import Frame as Decoded
 from tests.contract import wire
-from tests.contract.stores import own_server
+from tests.servers import server_with
 from tests.waiting import eventually
 
-server = own_server(*wire.FLOWS, capture="full", ping_s=0.1)
+server = server_with(*wire.FLOWS, capture="full", ping_s=0.1)
 FORMS = ["/flow-runs/{}", "/seq/acme/demo/words/runs/{}"]
 
 
