@@ -98,10 +98,6 @@ class BrowserSessions:
                 log.warning("the use of a browser's session was not noted: %s", error)
         return session
 
-    async def end(self, session: ViewerSession) -> None:
-        """Ends the session. Raises StoreError."""
-        await self._store.end_viewer_session(session.digest)
-
 
 def cookie_with(scope: Scope, cookie: str) -> str:
     """The `Set-Cookie` that signs a browser in. No script reads it, and no other site makes it be sent."""
