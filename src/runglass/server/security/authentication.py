@@ -66,6 +66,14 @@ async def require_project(request: ApiRequest, org: str, project: str, slug: str
     return own
 
 
+async def project_of_key(request: ApiRequest) -> Project:
+    """The project of the caller's key. Raises FLOW_NOT_FOUND where it is gone."""
+    own = await request.services.runtime.store.project(request.auth.project_id)
+    if own is None:
+        raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
+    return own
+
+
 async def require_flow(request: ApiRequest, org: str, project: str, slug: str) -> FlowRecord:
     """A flow of the caller's project. Raises FLOW_NOT_FOUND."""
     own = await require_project(request, org, project, slug)
