@@ -7,7 +7,7 @@ import pytest
 
 from runglass.testing import RunningServer
 from tests.contract.wire import FLOWS, http_for
-from tests.faulty_store import FaultyStore
+from tests.faulty_store import FaultyStore, Held
 from tests.servers import STORES, WORKERS, server_with
 
 ON_STORES = "managing reading run_input run_queries sessions span_export stream unreadable"
@@ -33,6 +33,13 @@ def faults(server: RunningServer) -> Iterator[FaultyStore]:
     """The store of the server, which fails as the test says, until its end."""
     with FaultyStore(server.runtime.store) as faults:
         yield faults
+
+
+@pytest.fixture
+def checking(server: RunningServer) -> Iterator[Held]:
+    """The first check of a request lasts until it is let go, as behind others."""
+    with FaultyStore(server.runtime.checks) as checks:
+        yield checks.hold("request", times=1)
 
 
 @pytest.fixture(scope="module")

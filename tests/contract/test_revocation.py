@@ -12,7 +12,7 @@ from runglass.runtime.runtime import PROMPT_S
 from runglass.testing import RunningServer, running_server
 from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.faulty_store import FaultyStore, Held
+from tests.faulty_store import Held
 from tests.servers import server_with
 from tests.waiting import eventually
 
@@ -185,13 +185,6 @@ def test_a_body_that_ends_after_its_key_was_revoked_does_nothing(
     assert status == 401
     assert b"UNAUTHENTICATED" in told
     assert keys_and_runs(http) == before
-
-
-@pytest.fixture
-def checking(server: RunningServer) -> Iterator[Held]:
-    """The first check takes until it is let go, as it does where others are before it."""
-    with FaultyStore(server.runtime.checks) as checks:
-        yield checks.hold("request", times=1)
 
 
 @pytest.mark.parametrize("way", ["execute", "jobs", "step"])

@@ -4,7 +4,6 @@ import asyncio
 import re
 import socket
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -32,13 +31,6 @@ MANY = 4
 
 
 server = server_with(FLOW, wire.ENDLESS, memory_limit_bytes=MEMORY_BYTES)
-
-
-@pytest.fixture
-def checking(server: RunningServer) -> Iterator[Held]:
-    """The first check of a request lasts until it is let go."""
-    with FaultyStore(server.runtime.checks) as checks:
-        yield checks.hold("request", times=1)
 
 
 @pytest.mark.parametrize("way", ["execute", "jobs", "step"])
