@@ -33,6 +33,13 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     side.close()
 
 
+@pytest.fixture(scope="module")
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """The kind of store that the server of the module has."""
+    kind: str = getattr(request, "param", "sqlite")
+    return kind
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_server_is_left() -> Iterator[None]:
     """PostgreSQL and the pooler before it, where tests have started them, end with the last test."""

@@ -1,25 +1,44 @@
-"""The server of a test module, as a fixture."""
+"""The server of a test module, as a fixture, and the kinds of stores that servers run on."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import pytest
 
 from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer, running_server
+from tests.postgres_server import postgres_database
 
 Scope = Literal["module", "function"]
+
+STORES = ("sqlite", "postgres")
+WORKERS = "postgres and a worker"
+"""The server executes nothing itself, and another process on its PostgreSQL does."""
+
+
+@contextmanager
+def server_on(store_kind: str, limits: FixedLimits | None = None, **settings: Any) -> Iterator[RunningServer]:
+    """A server with these settings on a new store of this kind, until the block ends."""
+    with ExitStack() as opened:
+        if store_kind != "sqlite":
+            settings["store"] = opened.enter_context(postgres_database())
+        if store_kind == WORKERS:
+            opened.enter_context(running_server(limits, **settings))
+            settings["executes_runs"] = False
+        yield opened.enter_context(running_server(limits, **settings))
 
 
 def server_with(*flows: str, limits: FixedLimits | None = None, scope: Scope = "module", **how: Any) -> Any:
     """A fixture: a server with these flows, published, and the settings `how`.
 
-    A module names it: `server = server_with(FLOW, capture="full")`.
+    A module names it: `server = server_with(FLOW, capture="full")`. It runs on the kind of store that the
+    tests of the module are given, or else on SQLite.
     """
 
     @pytest.fixture(scope=scope)
-    def server() -> Iterator[RunningServer]:
-        with running_server(limits, **how) as running:
+    def server(store_kind: str) -> Iterator[RunningServer]:
+        with server_on(store_kind, limits, **how) as running:
             for flow in flows:
                 running.push(flow)
             yield running

@@ -6,13 +6,13 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.stores import STORES, WORKERS, own_server
 from tests.contract.wire import FLOWS, http_for
-from tests.faulty_store import FaultyStore
+from tests.faulty_store import FaultyStore, Held
+from tests.servers import STORES, WORKERS, server_with
 
 ON_STORES = "managing reading run_input run_queries sessions span_export stream unreadable"
 """The modules whose server runs on each kind of store in turn; that of all others is on SQLite."""
-ON_WORKERS = "cancel execute idempotency jobs kept_content stepping tool_calls"
+ON_WORKERS = "execute idempotency jobs kept_content stepping tool_calls"
 """Those that also have a server that executes nothing, and a worker beside it."""
 KINDS = dict.fromkeys(ON_STORES.split(), STORES) | dict.fromkeys(ON_WORKERS.split(), (*STORES, WORKERS))
 
@@ -25,14 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("store_kind", params, indirect=True, scope="module")
 
 
-@pytest.fixture(scope="module")
-def store_kind(request: pytest.FixtureRequest) -> str:
-    """The kind of store that the server of the module has."""
-    kind: str = getattr(request, "param", STORES[0])
-    return kind
-
-
-server = own_server(*FLOWS, capture="full")
+server = server_with(*FLOWS, capture="full")
 
 
 @pytest.fixture
@@ -40,6 +33,13 @@ def faults(server: RunningServer) -> Iterator[FaultyStore]:
     """The store of the server, which fails as the test says, until its end."""
     with FaultyStore(server.runtime.store) as faults:
         yield faults
+
+
+@pytest.fixture
+def checking(server: RunningServer) -> Iterator[Held]:
+    """The first check of a request lasts until it is let go, as behind others."""
+    with FaultyStore(server.runtime.checks) as checks:
+        yield checks.hold("request", times=1)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -14,7 +13,7 @@ from runglass.engine.run.claims import RunClaims
 from runglass.errors import StoreError
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, LONGEST_S, detail, execute, log_of, refusal, start
+from tests.contract.wire import ANYTHING, LONGEST_S, detail, execute, log_of, refusal, start, until_health
 from tests.e2e.command import failing_disk, runglass, started
 from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
@@ -118,18 +117,6 @@ def test_a_run_in_the_middle_ends_once_the_disk_is_back(
     assert "running" not in [step["status"] for step in trace["steps"]]
     assert status == "completed" or last.data["error"]["code"]
     execute(http, "anything")
-
-
-def until_health(address: str, status: str) -> dict[str, Any]:
-    """What `/health` says once its status is this; a write is tried once a second."""
-
-    def said() -> dict[str, Any] | None:
-        answer = httpx2.get(f"{address}/health", timeout=LONGEST_S)
-        told: dict[str, Any] = answer.json()
-        assert (answer.status_code == 503) is (told["status"] == "unavailable")
-        return told if told["status"] == status else None
-
-    return eventually(said)
 
 
 def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:

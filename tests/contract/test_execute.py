@@ -8,8 +8,8 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.stores import own_server
 from tests.contract.wire import FLOWS, UUID, detail, refusal
+from tests.servers import server_with
 
 PATH = "/seq/acme/demo/words/execute"
 LETTER = """
@@ -35,7 +35,7 @@ inputs: {type: object, properties: {copies: {type: integer, default: many}}}
 steps: [{id: keep, type: passthrough}]
 """
 
-server = own_server(*FLOWS, LETTER, UNFIT, capture="full")
+server = server_with(*FLOWS, LETTER, UNFIT, capture="full")
 
 
 def test_a_completed_run_answers_with_result_flow_count_and_id(http: httpx2.Client) -> None:

@@ -20,19 +20,7 @@ import pytest
 from runglass.limits.pace import LARGE_READ_BYTES, current_project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import (
-    ANYTHING,
-    ENDLESS,
-    LONGEST_S,
-    detail,
-    head_of,
-    http_for,
-    raw_connection,
-    read_answer,
-    refusal,
-    requests_in,
-    start,
-)
+from tests.contract import wire
 from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
@@ -49,16 +37,16 @@ def server() -> Iterator[RunningServer]:
     with running_server(
         **limits, max_streams_per_project=PLACES, capture="full", log_level="error"
     ) as running:
-        for flow in (ANYTHING, ENDLESS, RUNAWAY, KEEP):
+        for flow in (wire.ANYTHING, wire.ENDLESS, RUNAWAY, KEEP):
             running.push(flow)
-        for flow in (ANYTHING, CODE, KEEP):
+        for flow in (wire.ANYTHING, CODE, KEEP):
             running.push(flow, org="guests", project="one")
         yield running
 
 
 @pytest.fixture(scope="module")
 def guest(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.make_key("guests", "one")) as client:
+    with wire.http_for(server, server.make_key("guests", "one")) as client:
         yield client
 
 
@@ -67,15 +55,15 @@ def call(server: RunningServer, *headers: str) -> bytes:
     # No body is that of a call that has failed: its first repeat would be answered with the same failure.
     body = json.dumps({"parameters": {"n": next(numbers)}}).encode()
     more = [*headers, f"Content-Length: {len(body)}"]
-    return head_of(server, "POST", "/api/v1/seq/acme/demo/endless/execute", *more) + body
+    return wire.head_of(server, "POST", "/api/v1/seq/acme/demo/endless/execute", *more) + body
 
 
 def is_full(http: httpx2.Client) -> bool:
     answer = http.post("/seq/acme/demo/anything/execute", json={})
     if answer.status_code == 200:
         return False
-    assert refusal(answer, "nothing was started") == (429, "RATE_LIMITED")
-    assert detail(answer)["limit"] == "max_streams_per_project"
+    assert wire.refusal(answer, "nothing was started") == (429, "RATE_LIMITED")
+    assert wire.detail(answer)["limit"] == "max_streams_per_project"
     assert int(answer.headers["retry-after"]) >= 1
     return True
 
@@ -93,7 +81,7 @@ def clear(http: httpx2.Client) -> None:
 
 def watch(server: RunningServer) -> bytes:
     """A stream of a run that goes on until it is cancelled."""
-    return head_of(server, "GET", f"/api/v1/flow-runs/{start(server, 'endless')}/trace/stream")
+    return wire.head_of(server, "GET", f"/api/v1/flow-runs/{wire.start(server, 'endless')}/trace/stream")
 
 
 @pytest.mark.parametrize(("request_of", "reset"), [(call, False), (call, True), (watch, False)])
@@ -105,10 +93,10 @@ def test_a_project_has_so_many_calls_and_streams_and_one_whose_caller_left_is_no
     reset: bool,
 ) -> None:
     with ExitStack() as opened:
-        connections = [opened.enter_context(raw_connection(server)) for _ in range(PLACES)]
+        connections = [opened.enter_context(wire.raw_connection(server)) for _ in range(PLACES)]
         for connection in connections:
             connection.sendall(request_of(server))
-        eventually(lambda: len(running(http)) == requests_in(server) == PLACES)
+        eventually(lambda: len(running(http)) == wire.requests_in(server) == PLACES)
         assert is_full(http)
         before = running(http)
         assert guest.post("/seq/guests/one/anything/execute", json={}).status_code == 200
@@ -125,21 +113,21 @@ def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     asked = call(server, "Idempotency-Key: once")
-    with raw_connection(server) as first:
+    with wire.raw_connection(server) as first:
         first.sendall(asked)
         eventually(lambda: len(running(http)) == 1)
-        with raw_connection(server) as repeat:
+        with wire.raw_connection(server) as repeat:
             repeat.sendall(asked)
-            eventually(lambda: requests_in(server) == PLACES)
+            eventually(lambda: wire.requests_in(server) == PLACES)
             assert is_full(http)
         eventually(lambda: not is_full(http))
-        eventually(lambda: requests_in(server) == 1)
+        eventually(lambda: wire.requests_in(server) == 1)
         assert len(running(http)) == 1
         clear(http)
         assert first.recv(65_536).startswith(b"HTTP/1.1 500 ")
-    with raw_connection(server) as again:
+    with wire.raw_connection(server) as again:
         again.sendall(asked)
-        status, headers, _ = read_answer(again)
+        status, headers, _ = wire.read_answer(again)
     assert (status, headers["idempotent-replayed"]) == (500, "true")
 
 
@@ -148,17 +136,17 @@ def test_for_a_caller_who_left_nothing_is_searched(
 ) -> None:
     """Four ask; while the search of the first goes on, all but the last leave, which waits until its end."""
     searched, goes_on = faults.calls("runs"), threading.Event()
-    faults.before("runs", lambda *_, **__: asyncio.to_thread(goes_on.wait, LONGEST_S))
+    faults.before("runs", lambda *_, **__: asyncio.to_thread(goes_on.wait, wire.LONGEST_S))
     with ThreadPoolExecutor(1) as stays:
         with ExitStack() as opened:
             for limit in (1, 2, 3):
-                connection = opened.enter_context(raw_connection(server))
-                connection.sendall(head_of(server, "GET", f"/api/v1/flow-runs?limit={limit}"))
+                connection = opened.enter_context(wire.raw_connection(server))
+                connection.sendall(wire.head_of(server, "GET", f"/api/v1/flow-runs?limit={limit}"))
                 eventually(lambda: bool(searched))
-            eventually(lambda: requests_in(server) == 3)
-        eventually(lambda: requests_in(server) <= 1)
+            eventually(lambda: wire.requests_in(server) == 3)
+        eventually(lambda: wire.requests_in(server) <= 1)
         last = stays.submit(http.get, "/flow-runs?limit=4")
-        eventually(lambda: requests_in(server) == 2 or len(searched) > 1)
+        eventually(lambda: wire.requests_in(server) == 2 or len(searched) > 1)
         assert len(searched) == 1
         goes_on.set()
         assert last.result().status_code == 200
@@ -215,7 +203,7 @@ def test_of_each_project_one_search_or_page_is_read_at_a_time(
             for client in (http, guest)
             for run_id in ids[client]
         ]
-        eventually(lambda: len(set(going)) == 2 and requests_in(server) == 3)
+        eventually(lambda: len(set(going)) == 2 and wire.requests_in(server) == 3)
         all_are_there.set()
         assert {call.result().status_code for call in asked} == {200}
     assert most == {"one": 1, "both": 2}
@@ -232,7 +220,7 @@ def test_endless_code_and_a_full_queue_of_one_project_do_not_stop_another(
 ) -> None:
     jobs = [http.post("/seq/acme/demo/runaway/jobs", json={}) for _ in range(24)]
     assert [job.status_code for job in jobs] == [202] * 23 + [503]
-    refused = detail(jobs[-1])
+    refused = wire.detail(jobs[-1])
     assert (refused["limit"], refused["value"]) == ("max_queued_runs", 20)
     assert int(jobs[-1].headers["retry-after"]) >= 1
     for _ in range(3):

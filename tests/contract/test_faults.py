@@ -16,21 +16,8 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.testing import RunningServer
+from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.contract.wire import (
-    FLOWS,
-    detail,
-    execute,
-    frames,
-    head_of,
-    http_for,
-    raw_connection,
-    read_answer,
-    refusal,
-    requests_in,
-    start,
-    until_event,
-)
 from tests.faulty_store import FaultyStore
 from tests.servers import server_with
 from tests.waiting import eventually
@@ -46,7 +33,7 @@ steps:
 """
 
 # What could not be recorded is tried again when the lease is renewed.
-server = server_with(*FLOWS, TALK, FALLS, capture="full", lease_s=10.0, body_limit_bytes=100_000)
+server = server_with(*wire.FLOWS, TALK, FALLS, capture="full", lease_s=10.0, body_limit_bytes=100_000)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +51,7 @@ server = server_with(*FLOWS, TALK, FALLS, capture="full", lease_s=10.0, body_lim
     ],
 )
 def test_a_path_that_does_not_exist(http: httpx2.Client, path: str) -> None:
-    assert refusal(http.get(path)) == (404, "NOT_FOUND")
+    assert wire.refusal(http.get(path)) == (404, "NOT_FOUND")
 
 
 @pytest.mark.parametrize(
@@ -81,11 +68,11 @@ def test_a_path_tells_the_methods_that_it_has(http: httpx2.Client, path: str) ->
     assert set(told.headers["allow"].split(", ")) == {*methods, "OPTIONS"} - refused
     for method in refused:
         assert answers[method].headers["allow"] == told.headers["allow"]
-        assert method == "HEAD" or detail(answers[method])["code"] == "METHOD_NOT_ALLOWED"
+        assert method == "HEAD" or wire.detail(answers[method])["code"] == "METHOD_NOT_ALLOWED"
 
 
 def test_head_answers_like_get_without_the_body(http: httpx2.Client) -> None:
-    run = execute(http, "anything")
+    run = wire.execute(http, "anything")
     for path in ("/flow-runs", f"/flow-runs/{run}/trace"):
         head, get = http.head(path), http.get(path)
         assert head.status_code == get.status_code
@@ -95,36 +82,36 @@ def test_head_answers_like_get_without_the_body(http: httpx2.Client) -> None:
 
 def test_a_whole_50_mb_body_gets_its_413(http: httpx2.Client) -> None:
     answer = http.post(CALL, content=b"x" * 50_000_000)
-    assert refusal(answer) == (413, "REQUEST_TOO_LARGE")
+    assert wire.refusal(answer) == (413, "REQUEST_TOO_LARGE")
     assert http.get("/flow-runs").status_code == 200
 
 
 def test_a_chunked_body_is_taken_or_refused_where_it_crosses_the_limit(server: RunningServer) -> None:
-    with raw_connection(server) as connection:
-        connection.sendall(head_of(server, "POST", EXECUTE, "Transfer-Encoding: chunked"))
+    with wire.raw_connection(server) as connection:
+        connection.sendall(wire.head_of(server, "POST", EXECUTE, "Transfer-Encoding: chunked"))
         chunk = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
         for _ in range(11):
             connection.sendall(chunk)
         # No end of the body has been sent, and none is waited for.
-        status, _, body = read_answer(connection)
+        status, _, body = wire.read_answer(connection)
         assert status == 413
         assert b"100,000 bytes" in body
         connection.sendall(chunk + b"0\r\n\r\n")
         # Behind it comes another body in parts, which is within the limit.
-        connection.sendall(head_of(server, "POST", EXECUTE, "Transfer-Encoding: chunked"))
+        connection.sendall(wire.head_of(server, "POST", EXECUTE, "Transfer-Encoding: chunked"))
         connection.sendall(b'f\r\n{"parameters":{\r\n8\r\n"n":  1}\r\n1\r\n}\r\n0\r\n\r\n')
-        status, _, body = read_answer(connection)
+        status, _, body = wire.read_answer(connection)
         assert (status, b'"result":{"n":1}' in body) == (200, True)
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault(
     server: RunningServer, http: httpx2.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with raw_connection(server) as connection:
-        connection.sendall(head_of(server, "POST", EXECUTE, "Content-Length: 100") + b'{"para')
-        eventually(lambda: requests_in(server) == 1)
+    with wire.raw_connection(server) as connection:
+        connection.sendall(wire.head_of(server, "POST", EXECUTE, "Content-Length: 100") + b'{"para')
+        eventually(lambda: wire.requests_in(server) == 1)
         connection.shutdown(socket.SHUT_RDWR)
-    eventually(lambda: requests_in(server) == 0)
+    eventually(lambda: wire.requests_in(server) == 0)
     assert http.get("/flow-runs").status_code == 200
     assert caplog.records == []
 
@@ -157,7 +144,7 @@ def test_a_fault_is_500_with_nothing_of_the_inside_and_a_log_entry_to_find(
 ) -> None:
     faults.fail("runs", ZeroDivisionError("a secret of the inside"))
     answer = http.get("/flow-runs")
-    error = detail(answer)
+    error = wire.detail(answer)
     assert (answer.status_code, error["code"]) == (500, "INTERNAL_ERROR")
     assert "secret" not in answer.text
     request_id = answer.headers["x-request-id"]
@@ -171,7 +158,7 @@ def test_a_stream_whose_store_goes_away_ends_without_a_last_event(
     http: httpx2.Client, faults: FaultyStore
 ) -> None:
     # Not what a test before has failed with: that would be answered as a repeat of it.
-    run = execute(http, "anything", message="a stream that breaks off")
+    run = wire.execute(http, "anything", message="a stream that breaks off")
     faults.fail("events", StoreError("the store cannot be used: disk I/O error"))
     answer = http.get(f"/flow-runs/{run}/trace/stream")
     assert (answer.status_code, answer.text) == (200, "retry: 1000\n\n")
@@ -199,7 +186,7 @@ def test_an_answer_that_cannot_be_kept_is_given_all_the_same_until_its_run_is_re
         resumed = http.post(path, json=resumption(first.json(), results_of(first.json())))
     assert resumed.json()["status"] == "completed"
     gone = http.post(path, json=body, headers=headers)
-    assert refusal(gone) == (410, "ANSWER_EXPIRED"), "the end is the answer to another call"
+    assert wire.refusal(gone) == (410, "ANSWER_EXPIRED"), "the end is the answer to another call"
 
 
 def test_a_step_whose_run_cannot_be_read_back_is_not_unavailable(
@@ -207,8 +194,8 @@ def test_a_step_whose_run_cannot_be_read_back_is_not_unavailable(
 ) -> None:
     with broken(server, "run", after="create_run"):
         answer, again = (http.post("/seq/acme/demo/anything/v1/step", json={}) for _ in range(2))
-    assert refusal(answer) == (500, "INTERNAL_ERROR")
-    trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace").json()
+    assert wire.refusal(answer) == (500, "INTERNAL_ERROR")
+    trace = http.get(f"/flow-runs/{wire.detail(answer)['executionId']}/trace").json()
     assert trace["flowRun"]["triggerType"] == "step"
     assert again.content == answer.content, "some clients repeat it by themselves: no second run was started"
     assert again.headers["idempotent-replayed"] == "true"
@@ -219,7 +206,7 @@ def test_a_further_step_that_fails_once_it_has_begun_is_repeated_any_number_of_t
 ) -> None:
     server.push("slug: two-steps\nsteps: [{id: a, type: passthrough}, {id: b, type: passthrough}]\n")
     path = "/seq/acme/demo/two-steps/step"
-    run = frames(http.post(path, json={}).text)[0].data["executionId"]
+    run = wire.frames(http.post(path, json={}).text)[0].data["executionId"]
     with broken(server, "run", after="resume_run"):
         answers = [http.post(path, json={"executionId": run, "stepIndex": 1}) for _ in range(3)]
     assert {(answer.status_code, answer.content) for answer in answers} == {(500, answers[0].content)}
@@ -231,8 +218,8 @@ def test_a_fault_on_the_way_to_an_outcome_is_not_kept_as_the_outcome(
     headers = {"Idempotency-Key": str(uuid4())}
     with broken(server, "append", after="create_run"):
         answer = http.post(CALL, json={}, headers=headers)
-    assert refusal(answer) == (500, "INTERNAL_ERROR")
-    run = detail(answer)["executionId"]
+    assert wire.refusal(answer) == (500, "INTERNAL_ERROR")
+    run = wire.detail(answer)["executionId"]
     again = http.post(CALL, json={}, headers=headers)
     assert again.status_code == 200
     assert again.json()["executionId"] == run
@@ -254,23 +241,23 @@ def test_a_commit_that_failed_and_was_made_is_no_second_run(
 def test_a_cancellation_that_cannot_be_confirmed_is_to_be_sent_again(
     server: RunningServer, http: httpx2.Client
 ) -> None:
-    run = start(server, "endless")
-    until_event(http, run, "step_started", nth=2)
+    run = wire.start(server, "endless")
+    wire.until_event(http, run, "step_started", nth=2)
     with broken(server, "run", after="append"):
         answer = http.delete(f"/flow-runs/{run}")
-    assert refusal(answer) == (503, "UNAVAILABLE")
+    assert wire.refusal(answer) == (503, "UNAVAILABLE")
     assert "nothing was started" not in answer.text
-    assert refusal(http.delete(f"/flow-runs/{run}")) == (409, "RUN_ENDED")
-    execute(http, "anything")
+    assert wire.refusal(http.delete(f"/flow-runs/{run}")) == (409, "RUN_ENDED")
+    wire.execute(http, "anything")
 
 
 def failed(http: httpx2.Client, path: str = FAILING, **body: Any) -> tuple[str, bool]:
     """The run that the answer speaks of, and whether the answer was given before."""
     answer = http.post(path, json=body)
-    assert refusal(answer) == (500, "STEP_FAILED")
+    assert wire.refusal(answer) == (500, "STEP_FAILED")
     replayed = answer.headers.get("idempotent-replayed")
     assert replayed in (None, "true")
-    return detail(answer)["executionId"], replayed is not None
+    return wire.detail(answer)["executionId"], replayed is not None
 
 
 def runs_of(http: httpx2.Client, slug: str) -> int:
@@ -285,13 +272,13 @@ def test_the_first_repeat_gets_the_failure_again_and_the_second_one_runs(http: h
     found = [failed(http, **body) for _ in range(2)]
     run = found[0][0]
     assert found == [(run, False), (run, True)]
-    assert run != detail(first)["executionId"]
+    assert run != wire.detail(first)["executionId"]
     assert runs_of(http, "broken") == before + 2
 
 
 def test_a_call_that_differs_runs_the_flow(server: RunningServer, http: httpx2.Client) -> None:
     body = {"message": str(uuid4())}
-    with http_for(server, server.make_key("acme", "demo")) as other:
+    with wire.http_for(server, server.make_key("acme", "demo")) as other:
         found = [
             failed(http, **body),
             failed(http, **body, parameters={"x": 1}),
@@ -314,7 +301,7 @@ def test_a_fault_of_the_server_is_given_again(
     with monkeypatch.context() as patched:
         patched.setattr(server.runtime, "submit", faulty)
         first = http.post(path, json=body)
-    assert refusal(first) == (500, "INTERNAL_ERROR")
+    assert wire.refusal(first) == (500, "INTERNAL_ERROR")
     again = http.post(path, json=body)
     assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
     assert http.post(path, json=body).status_code == 202
@@ -328,5 +315,5 @@ def test_a_resume_that_failed_is_answered_with_its_outcome(http: httpx2.Client) 
     for _ in range(3):
         assert failed(http, path, **asked) == (paused["executionId"], True)
     other = {**asked, "accumulatedOutputs": {"other": {}}}
-    assert refusal(http.post(path, json=other)) == (409, "RUN_NOT_PAUSED")
+    assert wire.refusal(http.post(path, json=other)) == (409, "RUN_NOT_PAUSED")
     assert runs_of(http, "falls") == 1

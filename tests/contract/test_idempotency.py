@@ -15,25 +15,15 @@ from runglass.errors import api_error
 from runglass.store.records import IdempotencyKey
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
-from tests.contract.stores import own_server
+from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.contract.wire import (
-    BROKEN,
-    FLOWS,
-    WORDS,
-    frames,
-    head_of,
-    http_for,
-    raw_connection,
-    read_answer,
-    refusal,
-)
+from tests.servers import server_with
 from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
 SESSION = "0190b5f0-1c2d-7000-8000-000000000001"
 
-server = own_server(*FLOWS, TALK, capture="full")
+server = server_with(*wire.FLOWS, TALK, capture="full")
 
 
 def post(http: httpx2.Client, key: str, path: str = PATH, **body: Any) -> httpx2.Response:
@@ -81,7 +71,7 @@ def test_something_else_under_the_same_key_is_refused(
     key = str(uuid4())
     assert post(http, key, parameters={"x": 1}).status_code == 200
     other = http.post(path, content=body, headers={"Idempotency-Key": key, **headers})
-    assert refusal(other) == (409, "IDEMPOTENCY_MISMATCH")
+    assert wire.refusal(other) == (409, "IDEMPOTENCY_MISMATCH")
 
 
 def test_the_same_body_in_another_notation_is_the_same_call(http: httpx2.Client) -> None:
@@ -104,7 +94,7 @@ def test_answers_are_the_same_after_a_restart(tmp_path: Path) -> None:
     talk = "/seq/acme/demo/talk/execute"
 
     def answers(server: RunningServer, key: str) -> list[tuple[int, bytes]]:
-        with http_for(server, key) as http:
+        with wire.http_for(server, key) as http:
             given = [post(http, call, f"/seq/acme/demo/{call}") for call in CALLS]
             pause = post(http, "pause", talk, tools=TOOLS)
             body = resumption(pause.json(), results_of(pause.json()))
@@ -113,7 +103,7 @@ def test_answers_are_the_same_after_a_restart(tmp_path: Path) -> None:
         return [(answer.status_code, answer.content) for answer in (*given, pause, resumed)]
 
     with running_server(data=tmp_path, capture="off") as server:
-        for flow in (WORDS, BROKEN, TALK):
+        for flow in (wire.WORDS, wire.BROKEN, TALK):
             server.push(flow)
         key, first = server.key, answers(server, server.key)
     assert [status for status, _ in first] == [*CALLS.values(), 200, 200]
@@ -140,12 +130,12 @@ def test_an_answer_that_an_older_program_has_kept_is_given_again(
 
 def test_a_cancelled_run_is_told_as_before(server: RunningServer, http: httpx2.Client) -> None:
     key, path = str(uuid4()), "/seq/acme/demo/endless/execute"
-    with ThreadPoolExecutor(1) as waiting, http_for(server, server.key) as caller:
+    with ThreadPoolExecutor(1) as waiting, wire.http_for(server, server.key) as caller:
         first = waiting.submit(post, caller, key, path, message=key)
         (run,) = eventually(lambda: http.get("/flow-runs?flow=endless&status=running").json()["runs"])
         assert http.delete(f"/flow-runs/{run['id']}").status_code == 202
         again = post(http, key, path, message=key)
-        assert refusal(again) == (500, "STEP_FAILED")
+        assert wire.refusal(again) == (500, "STEP_FAILED")
         assert again.content == first.result().content
 
 
@@ -175,7 +165,7 @@ def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
 
     with monkeypatch.context() as patch:
         patch.setattr(server.runtime.engine, "resume", store_the_key_alone)
-        assert refusal(http.post(path, json=body, headers=headers)) == (503, "UNAVAILABLE")
+        assert wire.refusal(http.post(path, json=body, headers=headers)) == (503, "UNAVAILABLE")
     monkeypatch.setattr(server.runtime, "limits", server.runtime.limits._replace(noted_s=0.0))
     first, second = (http.post(path, json=body, headers=headers) for _ in range(2))
     assert first.json()["status"] == "completed"
@@ -184,18 +174,21 @@ def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
 
 def test_a_first_call_of_a_missing_flow_is_refused_before_its_body_comes(server: RunningServer) -> None:
     for headers in ([], [f"Idempotency-Key: {uuid4()}"]):
-        head = head_of(
+        head = wire.head_of(
             server, "POST", "/api/v1/seq/acme/demo/none/execute", "Content-Length: 999999999", *headers
         )
-        with raw_connection(server) as connection:
+        with wire.raw_connection(server) as connection:
             connection.sendall(head)
-            status, _, body = read_answer(connection)
+            status, _, body = wire.read_answer(connection)
         assert (status, json.loads(body)["detail"]["code"]) == (404, "FLOW_NOT_FOUND")
 
 
 def test_a_call_that_was_refused_is_not_remembered(http: httpx2.Client) -> None:
     key = str(uuid4())
-    assert refusal(http.post(PATH, json={}, headers={"Idempotency-Key": key})) == (400, "MISSING_MESSAGE")
+    assert wire.refusal(http.post(PATH, json={}, headers={"Idempotency-Key": key})) == (
+        400,
+        "MISSING_MESSAGE",
+    )
     assert post(http, key).status_code == 200
     path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
     paused = http.post(path, json={"message": "hi", "tools": TOOLS}).json()
@@ -203,7 +196,7 @@ def test_a_call_that_was_refused_is_not_remembered(http: httpx2.Client) -> None:
     wrong, right = (resumption(paused, results) for results in (unknown, results_of(paused)))
     for _ in range(2):
         refused = http.post(path, json=wrong, headers=headers)
-        assert refusal(refused) == (400, "TOOL_RESULTS_MISMATCH")
+        assert wire.refusal(refused) == (400, "TOOL_RESULTS_MISMATCH")
     assert http.post(path, json=right, headers=headers).json()["status"] == "completed", (
         "the run waited still"
     )
@@ -223,10 +216,10 @@ def test_calls_at_the_same_instant_under_one_key_are_one_call(http: httpx2.Clien
     paused = at_once(execute, {"message": "hi", "tools": TOOLS}).json()
     assert at_once(execute, resumption(paused, results_of(paused))).json()["status"] == "completed"
 
-    first = frames(at_once(step, {"message": "hi", "tools": TOOLS}).text)
+    first = wire.frames(at_once(step, {"message": "hi", "tools": TOOLS}).text)
     run = first[0].data["executionId"]
-    waiting = frames(at_once(step, {"executionId": run, "stepIndex": 1, "tools": TOOLS}).text)[-1]
+    waiting = wire.frames(at_once(step, {"executionId": run, "stepIndex": 1, "tools": TOOLS}).text)[-1]
     assert waiting.event == "step_paused_for_tool_calls"
     turns = [*waiting.data["toolCallMessages"], *results_of(waiting.data)]
     body = {"executionId": run, "stepIndex": 1, "toolCallMessages": turns, "runRemaining": True}
-    assert frames(at_once(step, body).text)[-1].event == "flow_completed"
+    assert wire.frames(at_once(step, body).text)[-1].event == "flow_completed"

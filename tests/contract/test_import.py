@@ -12,22 +12,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import (
-    BROKEN,
-    ENDLESS,
-    GRID,
-    WORDS,
-    as_listed,
-    cancel,
-    execute,
-    head_of,
-    http_for,
-    ran,
-    raw_connection,
-    refusal,
-    start,
-    until_event,
-)
+from tests.contract import wire
 from tests.servers import server_with
 from tests.waiting import eventually
 
@@ -35,12 +20,12 @@ IMPORT = "/flow-runs/import"
 READS = ("trace", "trace/stream", "trace/outline", "export?format=json", "export?format=jsonl")
 
 
-source = server_with(WORDS, GRID, BROKEN, ENDLESS, capture="full")
+source = server_with(wire.WORDS, wire.GRID, wire.BROKEN, wire.ENDLESS, capture="full")
 
 
 @pytest.fixture(scope="module")
 def there(source: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(source, source.key) as client:
+    with wire.http_for(source, source.key) as client:
         yield client
 
 
@@ -53,21 +38,21 @@ empty = server_with(import_limit_bytes=2_000_000)
 
 @pytest.fixture
 def here(target: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(target, target.key) as client:
+    with wire.http_for(target, target.key) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def runs(source: RunningServer, there: httpx2.Client) -> dict[str, str]:
     """Runs of several kinds, each by a word for it."""
-    failed = ran(there, "broken")
-    cancelled = start(source, "endless")
-    until_event(there, cancelled, "step_completed")
-    cancel(source, cancelled)
+    failed = wire.ran(there, "broken")
+    cancelled = wire.start(source, "endless")
+    wire.until_event(there, cancelled, "step_completed")
+    wire.cancel(source, cancelled)
     assert "event: flow_cancelled" in there.get(f"/flow-runs/{cancelled}/trace/stream").text
     return {
-        "completed": execute(there, "words", message="a bb ccc"),
-        "nested": execute(there, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]}),
+        "completed": wire.execute(there, "words", message="a bb ccc"),
+        "nested": wire.execute(there, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]}),
         "failed": failed,
         "cancelled": cancelled,
     }
@@ -98,7 +83,7 @@ def test_a_run_comes_back_byte_for_byte(
     file = there.get(f"/flow-runs/{run_id}/export", params={"format": format}).content
     answer = here.post(IMPORT, content=file)
     assert answer.status_code == 201, answer.text
-    assert answer.json() == as_listed(there.get(f"/flow-runs/{run_id}").json())
+    assert answer.json() == wire.as_listed(there.get(f"/flow-runs/{run_id}").json())
     for read in READS:
         assert (
             here.get(f"/flow-runs/{run_id}/{read}").content
@@ -123,13 +108,13 @@ def test_a_document_that_a_program_has_written_again_is_the_same_run(
 def test_into_another_project_it_comes_once_it_is_gone_from_the_first(
     target: RunningServer, here: httpx2.Client, file: bytes, runs: dict[str, str]
 ) -> None:
-    with http_for(target, target.make_key("acme", "other")) as other:
+    with wire.http_for(target, target.make_key("acme", "other")) as other:
         assert here.post(IMPORT, content=file).status_code == 201
-        assert refusal(other.post(IMPORT, content=file)) == (409, "RUN_EXISTS")
+        assert wire.refusal(other.post(IMPORT, content=file)) == (409, "RUN_EXISTS")
         assert other.get(f"/flow-runs/{runs['completed']}").status_code == 404
         assert here.delete(f"/flow-runs/{runs['completed']}?purge=true").status_code == 202
         # The flow stays where it is.
-        assert refusal(other.post(IMPORT, content=file)) == (409, "FLOW_CONFLICT")
+        assert wire.refusal(other.post(IMPORT, content=file)) == (409, "FLOW_CONFLICT")
         assert here.post(IMPORT, content=file).status_code == 201
         assert other.get("/flows").json()["flows"] == []
 
@@ -154,13 +139,13 @@ def test_it_is_not_run_again_with_an_input_that_no_call_may_have(
     header, started, given, *more = file.decode().splitlines()
     given = json.dumps(json.loads(given) | {member: value}, separators=(",", ":"))
     run = here.post(IMPORT, content="\n".join([header, started, given, *more, ""]).encode()).json()["id"]
-    assert refusal(here.post(f"/flow-runs/{run}/rerun")) == told
+    assert wire.refusal(here.post(f"/flow-runs/{run}/rerun")) == told
 
 
 def test_a_flow_of_the_same_slug_is_refused(target: RunningServer, here: httpx2.Client, file: bytes) -> None:
-    target.push(WORDS)
+    target.push(wire.WORDS)
     told = "import the file into another project"
-    assert refusal(here.post(IMPORT, content=file), told) == (409, "FLOW_CONFLICT")
+    assert wire.refusal(here.post(IMPORT, content=file), told) == (409, "FLOW_CONFLICT")
     assert here.get("/flow-runs").json()["runs"] == []
 
 
@@ -196,8 +181,8 @@ NO_RUNS: list[tuple[Callable[[bytes], bytes], str]] = [
 def test_a_file_that_is_no_run_is_refused_and_nothing_is_kept(
     empty: RunningServer, file: bytes, change: Callable[[bytes], bytes], told: str
 ) -> None:
-    with http_for(empty, empty.key) as here:
-        assert refusal(here.post(IMPORT, content=change(file)), told) == (422, "INVALID_REQUEST")
+    with wire.http_for(empty, empty.key) as here:
+        assert wire.refusal(here.post(IMPORT, content=change(file)), told) == (422, "INVALID_REQUEST")
         assert nothing_is_kept(empty, here)
 
 
@@ -205,23 +190,23 @@ def test_a_file_that_is_no_run_is_refused_and_nothing_is_kept(
 def test_a_file_over_the_limit_is_refused(empty: RunningServer, file: bytes, chunked: bool) -> None:
     header, _, rest = file.partition(b"\n")
     large = header + b"\n" + rest.splitlines(keepends=True)[0] + b" " * 3_000_000
-    with http_for(empty, empty.key) as here:
+    with wire.http_for(empty, empty.key) as here:
         answer = here.post(IMPORT, content=iter([large]) if chunked else large)
-        assert refusal(answer, "import_limit_bytes") == (413, "REQUEST_TOO_LARGE")
+        assert wire.refusal(answer, "import_limit_bytes") == (413, "REQUEST_TOO_LARGE")
         assert nothing_is_kept(empty, here)
 
 
 def test_a_project_without_room_takes_none(source: RunningServer, file: bytes) -> None:
-    with running_server(project_data_bytes=1024) as target, http_for(target, target.key) as here:
-        assert refusal(here.post(IMPORT, content=file), "project_data_bytes") == (503, "UNAVAILABLE")
+    with running_server(project_data_bytes=1024) as target, wire.http_for(target, target.key) as here:
+        assert wire.refusal(here.post(IMPORT, content=file), "project_data_bytes") == (503, "UNAVAILABLE")
         assert nothing_is_kept(target, here)
 
 
 @contextmanager
 def sending(target: RunningServer, file: bytes, held_back: int) -> Iterator[socket.socket]:
     """A connection on which all of the file but its end has been sent."""
-    with raw_connection(target) as connection:
-        head = head_of(target, "POST", f"/api/v1{IMPORT}", f"Content-Length: {len(file)}")
+    with wire.raw_connection(target) as connection:
+        head = wire.head_of(target, "POST", f"/api/v1{IMPORT}", f"Content-Length: {len(file)}")
         connection.sendall(head + file[: len(file) - held_back])
         yield connection
 
@@ -232,12 +217,12 @@ def test_a_second_import_of_a_project_is_told_to_wait(
     with sending(target, file, 5) as connection:
         eventually(lambda: here.post(IMPORT, content=b"").status_code == 429)
         answer = here.post(IMPORT, content=file)
-        assert refusal(answer) == (429, "RATE_LIMITED")
+        assert wire.refusal(answer) == (429, "RATE_LIMITED")
         assert answer.headers["retry-after"] == "1"
         connection.sendall(file[-5:])
         eventually(lambda: here.post(IMPORT, content=b"").status_code == 422)
     assert here.get(f"/flow-runs/{runs['completed']}").status_code == 200
-    assert refusal(here.post(IMPORT, content=file)) == (409, "RUN_EXISTS")
+    assert wire.refusal(here.post(IMPORT, content=file)) == (409, "RUN_EXISTS")
 
 
 def test_a_caller_who_leaves_in_the_middle_leaves_nothing_behind(
@@ -253,7 +238,7 @@ def test_a_caller_of_whom_nothing_comes_any_more_is_dropped(file: bytes) -> None
     # By its bytes the whole body may take hours.
     with (
         running_server(body_time_limit_s=0.3, min_body_bytes_per_s=1) as target,
-        http_for(target, target.key) as here,
+        wire.http_for(target, target.key) as here,
     ):
         with sending(target, file, 5) as connection:
             answer = connection.recv(100_000)
@@ -265,7 +250,7 @@ def test_a_caller_of_whom_nothing_comes_any_more_is_dropped(file: bytes) -> None
 def test_a_key_that_is_revoked_meanwhile_imports_nothing(
     target: RunningServer, here: httpx2.Client, file: bytes
 ) -> None:
-    with http_for(target, target.make_key("acme", "demo")) as another:
+    with wire.http_for(target, target.make_key("acme", "demo")) as another:
         with sending(target, file, 5) as connection:
             eventually(lambda: here.post(IMPORT, content=b"").status_code == 429)
             (own, _) = another.get("/keys").json()["keys"]
@@ -285,14 +270,14 @@ def test_an_imported_version_is_told_and_does_not_run(here: httpx2.Client, file:
     calls.append(here.post(f"/flow-runs/{run_id}/rerun", json={}))
     calls.append(here.put("/flows/acme/demo/words/production", json={"version": 1}))
     for answer in calls:
-        assert refusal(answer, "came with an imported run") == (404, "VERSION_NOT_FOUND"), answer.url
+        assert wire.refusal(answer, "came with an imported run") == (404, "VERSION_NOT_FOUND"), answer.url
     assert len(here.get("/flow-runs").json()["runs"]) == 1
     versions = here.get("/flows/acme/demo/words").json()["versions"]
     assert [(each["version"], each.get("imported")) for each in versions] == [(0, None), (1, True)]
     sources = [here.get(f"/flows/acme/demo/words/versions/{number}") for number in (0, 1)]
     assert [answer.headers.get("X-Version-Imported") for answer in sources] == [None, "true"]
     assert here.post("/flows/acme/demo/words/publish").json() == {"version": 2}
-    assert execute(here, "words", message="a")
+    assert wire.execute(here, "words", message="a")
 
 
 def test_lists_queries_and_sessions_know_an_imported_run(here: httpx2.Client, there: httpx2.Client) -> None:

@@ -9,9 +9,9 @@ import msgspec
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.testing import RunningServer, running_server
-from tests.contract.stores import own_server, server_on
 from tests.contract.test_retention import tidy
 from tests.contract.wire import Frame, http_for, log_of, ran
+from tests.servers import server_on, server_with
 
 FLOW = """
 slug: {slug}
@@ -34,7 +34,7 @@ steps:
 CALLS = count()
 KINDS = {"as-others": "", "not": "capture_failed: off", "sampled": "capture_sample: 1"}
 
-server = own_server(
+server = server_with(
     LARGE,
     *(FLOW.format(slug=slug, fields=fields) for slug, fields in KINDS.items()),
     capture_failed="full",

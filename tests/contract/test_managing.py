@@ -13,8 +13,8 @@ from runglass import Client
 from runglass.client.api.admin import Management
 from runglass.testing import RunningServer
 from runglass.wire.admin_api import ROLES
-from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal, trace_of
+from tests.servers import server_on
 from tests.waiting import eventually
 
 NAMED = """

@@ -18,19 +18,7 @@ from runglass.runtime.health import HealthCheck
 from runglass.runtime.metrics.listener import CONNECTIONS, MetricsListener
 from runglass.testing import RunningServer, running_server
 from runglass.wire.admin_api import ROLES
-from tests.contract.wire import (
-    ANYTHING,
-    ENDLESS,
-    LONGEST_S,
-    cancel,
-    events_of,
-    execute,
-    http_for,
-    raw_connection,
-    read_answer,
-    rest_of,
-    start,
-)
+from tests.contract import wire
 from tests.faulty_store import FaultyStore
 from tests.ports import free_port
 from tests.waiting import eventually
@@ -56,7 +44,7 @@ class Watched:
 
     def samples(self) -> dict[str, float]:
         """Each sample of Runglass, by its name with labels."""
-        answer = httpx2.get(f"{self.address}/metrics", timeout=LONGEST_S)
+        answer = httpx2.get(f"{self.address}/metrics", timeout=wire.LONGEST_S)
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/plain; version=")
         return {
@@ -70,7 +58,7 @@ class Watched:
 def watched() -> Iterator[Watched]:
     port = free_port()
     with running_server(metrics_port=port) as server:
-        server.push(ANYTHING)
+        server.push(wire.ANYTHING)
         server.push(FAILS)
         yield Watched(server, port)
 
@@ -78,7 +66,7 @@ def watched() -> Iterator[Watched]:
 @contextmanager
 def beside(watched: Watched, **limits: float) -> Iterator[Watched]:
     """Another listener of the same server, that asks the store each time, with these limits."""
-    check = HealthCheck(watched.server.runtime, wait_s=LONGEST_S, every_s=0.0)
+    check = HealthCheck(watched.server.runtime, wait_s=wire.LONGEST_S, every_s=0.0)
 
     async def opened() -> asyncio.Server:
         serve = MetricsListener(watched.server.runtime, check, overview_s=0.0, **limits).serve
@@ -96,15 +84,15 @@ def beside(watched: Watched, **limits: float) -> Iterator[Watched]:
 
 def ask(port: int, sent: bytes) -> bytes:
     """What comes back until the connection is closed."""
-    with socket.create_connection(("127.0.0.1", port), timeout=LONGEST_S) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=wire.LONGEST_S) as connection:
         connection.sendall(sent)
-        return rest_of(connection)
+        return wire.rest_of(connection)
 
 
 def test_runs_attempts_appends_and_model_calls_are_counted(watched: Watched) -> None:
     before = watched.samples()
     key = watched.server.make_key("acme", "demo", "run")
-    with http_for(watched.server, key) as http:
+    with wire.http_for(watched.server, key) as http:
         http.post("/seq/acme/demo/fails/execute", json={"parameters": {}})
     after = watched.samples()
     new = {name: value - before.get(name, 0.0) for name, value in after.items()}
@@ -121,13 +109,13 @@ def test_runs_attempts_appends_and_model_calls_are_counted(watched: Watched) -> 
 
 def test_requests_are_counted_by_endpoint_and_their_errors_by_code(watched: Watched) -> None:
     before = watched.samples()
-    with http_for(watched.server, watched.server.key) as http:
-        execute(http, "anything")
+    with wire.http_for(watched.server, watched.server.key) as http:
+        wire.execute(http, "anything")
         assert http.get("/flow-runs/01a228b0-76cd-7abc-8def-0123456789ab/trace").status_code == 404
         assert http.get("/no-such-path").status_code == 404
-    with raw_connection(watched.server) as connection:
+    with wire.raw_connection(watched.server) as connection:
         connection.sendall(b"nonsense\r\n\r\n")
-        assert read_answer(connection)[0] == 400
+        assert wire.read_answer(connection)[0] == 400
     after = watched.samples()
     new = {name: int(value - before.get(name, 0.0)) for name, value in after.items()}
     called = "('endpoint', 'POST /api/v1/seq/{org}/{project}/{slug}/execute')"
@@ -145,34 +133,34 @@ def test_what_waits_is_told_and_a_process_that_is_being_stopped_is_well_and_not_
     settings = {"max_concurrent_runs": 1, "otlp_endpoint": f"http://127.0.0.1:{free_port()}/"}
     with running_server(metrics_port=(port := free_port()), **settings) as server:
         here, queued = Watched(server, port), "runglass_queued_seconds_count"
-        for flow in (ANYTHING, ENDLESS):
+        for flow in (wire.ANYTHING, wire.ENDLESS):
             server.push(flow)
         server.call(server.runtime.store.span_cursors())
-        endless, waits = start(server, "endless"), start(server, "anything")
+        endless, waits = wire.start(server, "endless"), wire.start(server, "anything")
         before = here.samples()
         assert (before["runglass_run_places"], before["runglass_active_runs"]) == (1, 1)
-        cancel(server, endless)
+        wire.cancel(server, endless)
         eventually(lambda: here.samples()[queued] == before[queued] + 1)
-        with http_for(server, server.key) as http:
-            events_of(http, waits)
+        with wire.http_for(server, server.key) as http:
+            wire.events_of(http, waits)
             http.delete(f"/flow-runs/{waits}?purge=true").raise_for_status()
         server.call(server.runtime.store.span_cursors())
         with beside(here) as fresh:
             samples = fresh.samples()
         assert (samples["runglass_unsent_runs"], samples["runglass_unsent_deleted_runs_total"]) == (1, 1)
-        assert 0 <= samples["runglass_unsent_oldest_seconds"] < LONGEST_S
+        assert 0 <= samples["runglass_unsent_oldest_seconds"] < wire.LONGEST_S
         server.call(server.runtime.engine.stop())
         for address in (server.address, here.address):
-            assert httpx2.get(f"{address}/health", timeout=LONGEST_S).status_code == 200
-            answer = httpx2.get(f"{address}/ready", timeout=LONGEST_S)
+            assert httpx2.get(f"{address}/health", timeout=wire.LONGEST_S).status_code == 200
+            answer = httpx2.get(f"{address}/ready", timeout=wire.LONGEST_S)
             assert answer.status_code == 503
             assert answer.json()["reasons"] == ["the process is being stopped"]
 
 
 def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
     key = watched.server.make_key("acme", "demo", "run")
-    with http_for(watched.server, key) as http:
-        run = execute(http, "anything")
+    with wire.http_for(watched.server, key) as http:
+        run = wire.execute(http, "anything")
     samples = watched.samples()
     labels = {
         re.findall(r"\('(\w+)', ", name)[0]
@@ -186,7 +174,7 @@ def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
 
 def test_a_store_that_is_away_is_told_and_the_rest_goes_on(watched: Watched) -> None:
     def ready(address: str) -> tuple[int, Any, Any]:
-        answer = httpx2.get(f"{address}/ready", timeout=LONGEST_S)
+        answer = httpx2.get(f"{address}/ready", timeout=wire.LONGEST_S)
         told = answer.json()
         return answer.status_code, told["status"], told.get("reasons")
 
@@ -212,7 +200,7 @@ def test_a_store_that_is_away_is_told_and_the_rest_goes_on(watched: Watched) -> 
 
 def test_the_api_has_no_metrics_whatever_the_key(watched: Watched) -> None:
     for role in ROLES:
-        with http_for(watched.server, watched.server.make_key("acme", "demo", role)) as http:
+        with wire.http_for(watched.server, watched.server.make_key("acme", "demo", role)) as http:
             for path in (f"{watched.server.address}/metrics", "/metrics"):
                 assert http.get(path).status_code == 404
 
@@ -261,7 +249,7 @@ def test_an_address_in_use_is_told_with_the_settings(watched: Watched) -> None:
 
 def test_each_metric_of_the_dashboard_is_there(watched: Watched) -> None:
     page = msgspec.json.decode((Path(__file__).parents[2] / "deploy/grafana/runglass.json").read_bytes())
-    text = httpx2.get(f"{watched.address}/metrics", timeout=LONGEST_S).text
+    text = httpx2.get(f"{watched.address}/metrics", timeout=wire.LONGEST_S).text
     parts = {"counter": [("total",)], "histogram": [("bucket",), ("count",), ("sum",)]}
     told = {
         "_".join((family.name, *part))

@@ -14,26 +14,11 @@ import pytest
 from runglass.config.settings import SettingsError
 from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer, running_server
+from tests.contract import wire
 from tests.contract.test_owed_answers import expire
 from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools
-from tests.contract.wire import (
-    ANYTHING,
-    ENDLESS,
-    LONGEST_S,
-    WORDS,
-    cancel,
-    detail,
-    events_of,
-    frames,
-    http_for,
-    known_key,
-    refusal,
-    start,
-    trace_of,
-    until_event,
-)
 from tests.faulty_store import FaultyStore
 from tests.postgres_server import postgres_database
 from tests.waiting import eventually
@@ -61,7 +46,7 @@ steps:
   - {id: first, type: passthrough}
   - {id: ask, type: llm, model: "openai:m", prompt: x}
 """
-FLOWS = (ENDLESS, WORDS, TALK, OFF, BRISK, KEYLESS)
+FLOWS = (wire.ENDLESS, wire.WORDS, TALK, OFF, BRISK, KEYLESS)
 
 
 class Machines(NamedTuple):
@@ -92,13 +77,13 @@ def machines() -> Iterator[Machines]:
 
 @pytest.fixture(scope="module")
 def http(machines: Machines) -> Iterator[httpx2.Client]:
-    with http_for(machines.one, machines.one.key) as client:
+    with wire.http_for(machines.one, machines.one.key) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def other(machines: Machines) -> Iterator[httpx2.Client]:
-    with http_for(machines.other, machines.one.key) as client:
+    with wire.http_for(machines.other, machines.one.key) as client:
         yield client
 
 
@@ -150,9 +135,9 @@ def test_keys_are_those_of_the_process_that_executes_the_run(
     for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(variable, raising=False)
     answer = http.post("/seq/acme/demo/keyless/execute", json={})
-    assert refusal(answer) == (500, "STEP_FAILED"), "the server cannot know the keys of the worker"
-    assert detail(answer)["error"]["code"] == "PROVIDER_KEY_MISSING"
-    trace = trace_of(http, detail(answer)["executionId"])
+    assert wire.refusal(answer) == (500, "STEP_FAILED"), "the server cannot know the keys of the worker"
+    assert wire.detail(answer)["error"]["code"] == "PROVIDER_KEY_MISSING"
+    trace = wire.trace_of(http, wire.detail(answer)["executionId"])
     assert (trace["flowRun"]["status"], trace["steps"]) == ("failed", [])
 
 
@@ -182,7 +167,7 @@ def test_content_that_the_log_may_not_keep_is_in_the_database_for_its_caller_alo
     answer = http.post("/seq/acme/demo/off/step", json={"message": secret, "runRemaining": True})
     assert answer.text.count(secret) > 8
     assert places_of(machines.address, secret) == {"owed", "run_outcome"}
-    run = frames(answer.text)[0].data["executionId"]
+    run = wire.frames(answer.text)[0].data["executionId"]
     assert secret not in http.get(f"/flow-runs/{run}/trace/stream").text
     expire(machines.worker)
     assert places_of(machines.address, secret) == set()
@@ -190,20 +175,22 @@ def test_content_that_the_log_may_not_keep_is_in_the_database_for_its_caller_alo
 
 def test_a_tail_on_each_server_has_every_event_once(machines: Machines, http: httpx2.Client) -> None:
     def follow(server: RunningServer) -> list[str]:
-        with http_for(server, machines.one.key) as client:
-            return [frame.id for frame in events_of(client, run)]
+        with wire.http_for(server, machines.one.key) as client:
+            return [frame.id for frame in wire.events_of(client, run)]
 
-    run = start(machines.other, "brisk")
+    run = wire.start(machines.other, "brisk")
     with ThreadPoolExecutor(6) as pool:
         tails = list(pool.map(follow, machines[:3] * 2))
-    head = len(events_of(http, run))
+    head = len(wire.events_of(http, run))
     assert tails == [[str(seq) for seq in range(1, head + 1)]] * 6
 
 
 def test_of_two_servers_that_answer_one_pause_one_does(http: httpx2.Client, other: httpx2.Client) -> None:
     answers = at_once((http, other), *resume_of(http, "execute"))
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
-    assert {detail(answer)["code"] for answer in answers if answer.status_code == 409} == {"RUN_NOT_PAUSED"}
+    assert {wire.detail(answer)["code"] for answer in answers if answer.status_code == 409} == {
+        "RUN_NOT_PAUSED"
+    }
 
 
 @pytest.mark.parametrize("kind", ["execute", "step"])
@@ -229,7 +216,7 @@ def test_a_call_that_another_server_makes_before_a_slow_one_has_its_answer_on_bo
         resumes.until_reached()
         second = http.post(path, json=body, headers=headers)
         resumes.let_go()
-        answers = [first.result(LONGEST_S), second]
+        answers = [first.result(wire.LONGEST_S), second]
     assert {(answer.status_code, answer.text) for answer in answers} == {(200, second.text)}
 
 
@@ -238,17 +225,17 @@ def test_a_browser_that_has_signed_in_at_one_server_is_signed_in_at_each(machine
     seen = {"Host": "runs.example", "Sec-Fetch-Site": "same-origin"}
     key = {"Authorization": f"Bearer {machines.one.key}"}
     answer = httpx2.post(
-        f"{machines.one.base_url}/viewer/session", headers={**seen, **key}, timeout=LONGEST_S
+        f"{machines.one.base_url}/viewer/session", headers={**seen, **key}, timeout=wire.LONGEST_S
     )
     cookie, proof = answer.headers["set-cookie"].partition(";")[0], answer.headers["X-Viewer-Proof"]
     held = {**seen, "Cookie": cookie, "X-Viewer-Proof": proof}
 
     def me(headers: dict[str, str]) -> httpx2.Response:
-        return httpx2.get(f"{machines.other.base_url}/viewer/me", headers=headers, timeout=LONGEST_S)
+        return httpx2.get(f"{machines.other.base_url}/viewer/me", headers=headers, timeout=wire.LONGEST_S)
 
     assert me(held).json()["role"] == "admin"
     assert me({**seen, "Cookie": cookie}).status_code == 401
-    with http_for(machines.one, None) as browser:
+    with wire.http_for(machines.one, None) as browser:
         assert browser.delete("/viewer/session", headers=held).status_code == 204
     assert me(held).status_code == 401
 
@@ -257,13 +244,13 @@ def test_a_call_whose_key_is_revoked_ends_and_its_run_goes_on(
     machines: Machines, http: httpx2.Client
 ) -> None:
     key = machines.one.make_key("acme", "demo", "run")
-    found = known_key(machines.one, key)
-    with http_for(machines.one, key) as client, waiting_call(client, http) as (run, called):
+    found = wire.known_key(machines.one, key)
+    with wire.http_for(machines.one, key) as client, waiting_call(client, http) as (run, called):
         machines.other.call(machines.other.runtime.store.revoke_key(found.project_id, found.id))
-        refused = detail(called.result(LONGEST_S))
+        refused = wire.detail(called.result(wire.LONGEST_S))
     assert (refused["code"], refused["executionId"]) == ("UNAUTHENTICATED", run)
     assert http.get(f"/flow-runs/{run}").json()["status"] == "running"
-    cancel(machines.one, run)
+    wire.cancel(machines.one, run)
 
 
 @pytest.mark.parametrize(("key", "code"), [(None, "INTERNAL_ERROR"), ("key", "UNAVAILABLE")])
@@ -274,21 +261,21 @@ def test_a_server_that_stops_tells_its_callers_and_their_runs_go_on(
     with ThreadPoolExecutor(1) as pool, ExitStack() as stopping:
         server = stopping.enter_context(running_server(store=machines.address, executes_runs=False))
         with (
-            http_for(server, machines.one.key) as http,
+            wire.http_for(server, machines.one.key) as http,
             waiting_call(http, other, **headers) as (run, called),
         ):
             streamed = pool.submit(http.get, f"/flow-runs/{run}/trace/stream")
-            until_event(http, run, "step_started", nth=2)
+            wire.until_event(http, run, "step_started", nth=2)
             stopping.close()
-            refused = called.result(LONGEST_S)
-            assert (detail(refused)["code"], detail(refused)["executionId"]) == (code, run)
-            assert frames(streamed.result(LONGEST_S).text)[-1].event == "step_started"
+            refused = called.result(wire.LONGEST_S)
+            assert (wire.detail(refused)["code"], wire.detail(refused)["executionId"]) == (code, run)
+            assert wire.frames(streamed.result(wire.LONGEST_S).text)[-1].event == "step_started"
     assert other.get(f"/flow-runs/{run}").json()["status"] == "running"
     assert other.delete(f"/flow-runs/{run}").status_code == 202
     if key:
         headers["X-Session-Id"] = refused.request.headers["X-Session-Id"]
         again = other.post("/seq/acme/demo/endless/execute", json={}, headers=headers)
-        assert (again.status_code, detail(again)["executionId"]) == (500, run)
+        assert (again.status_code, wire.detail(again)["executionId"]) == (500, run)
 
 
 def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
@@ -297,7 +284,7 @@ def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
     with (
         proxy_in_a_thread(machines.address) as (proxy, by_way_of_it, call),
         running_server(store=by_way_of_it, executes_runs=False, tail_poll_s=0.1) as server,
-        http_for(server, machines.one.key) as http,
+        wire.http_for(server, machines.one.key) as http,
         waiting_call(http, other) as (run, called),
     ):
         call(proxy.go_away)
@@ -305,9 +292,9 @@ def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
         eventually(lambda: http.get(f"/flow-runs/{run}").status_code == 503)
         call(proxy.come_back)
         assert other.delete(f"/flow-runs/{run}").status_code == 202
-        answer = called.result(LONGEST_S)
-        assert refusal(answer) == (500, "STEP_FAILED")
-        assert detail(answer)["executionId"] == run
+        answer = called.result(wire.LONGEST_S)
+        assert wire.refusal(answer) == (500, "STEP_FAILED")
+        assert wire.detail(answer)["executionId"] == run
 
 
 def test_a_queue_that_is_full_is_full_at_each_server_and_for_one_project_alone() -> None:
@@ -316,14 +303,14 @@ def test_a_queue_that_is_full_is_full_at_each_server_and_for_one_project_alone()
         settings = {"store": address, "executes_runs": False, "max_queued_runs_per_project": 3}
         one, other = (opened.enter_context(running_server(**settings)) for _ in range(2))
         for project in ("demo", "shop"):
-            one.push(ANYTHING, project=project)
-        first, second = (opened.enter_context(http_for(server, one.key)) for server in (one, other))
-        neighbour = opened.enter_context(http_for(other, one.make_key("acme", "shop")))
+            one.push(wire.ANYTHING, project=project)
+        first, second = (opened.enter_context(wire.http_for(server, one.key)) for server in (one, other))
+        neighbour = opened.enter_context(wire.http_for(other, one.make_key("acme", "shop")))
         for _ in range(3):
             assert first.post("/seq/acme/demo/anything/jobs", json={}).status_code == 202
         for http in (first, second):
             refused = http.post("/seq/acme/demo/anything/jobs", json={})
-            assert refusal(refused) == (503, "UNAVAILABLE")
+            assert wire.refusal(refused) == (503, "UNAVAILABLE")
             assert refused.headers["Retry-After"] == "1"
-            assert detail(refused)["limit"] == "max_queued_runs_per_project"
+            assert wire.detail(refused)["limit"] == "max_queued_runs_per_project"
         assert neighbour.post("/seq/acme/shop/anything/jobs", json={}).status_code == 202

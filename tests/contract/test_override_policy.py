@@ -11,18 +11,8 @@ import pytest
 from runglass.config.settings import SettingsError
 from runglass.runtime.policy import PAGE_FLOWS
 from runglass.testing import RunningServer, running_server
+from tests.contract import wire
 from tests.contract.test_tool_calls import paused, results_of, resumption
-from tests.contract.wire import (
-    LONGEST_S,
-    body_is_read,
-    frames,
-    head_of,
-    http_for,
-    raw_connection,
-    read_answer,
-    refusal,
-    walked,
-)
 from tests.servers import server_with
 
 FLOWS = {
@@ -56,7 +46,7 @@ server = server_with(*FLOWS.values(), providers=LOCAL, allowed_settings={"local"
 @pytest.fixture(scope="module")
 def run(server: RunningServer) -> Iterator[httpx2.Client]:
     server.push("{slug: draft, steps: [{id: a, type: llm, model: 'local:hidden'}]}", publish=False)
-    with http_for(server, server.make_key("acme", "demo", "run")) as http:
+    with wire.http_for(server, server.make_key("acme", "demo", "run")) as http:
         yield http
 
 
@@ -91,7 +81,7 @@ def test_a_field_that_is_not_offered_is_forbidden_and_the_error_says_how_to_allo
     before = run.get("/flow-runs").json()
     for call in ("execute", "jobs", "step", "v1/execute", "execute?version=0"):
         answer = run.post(path("plain", call), json={"blockOverrides": overrides})
-        assert refusal(answer, what, how) == (403, "FORBIDDEN")
+        assert wire.refusal(answer, what, how) == (403, "FORBIDDEN")
     assert run.get("/flow-runs").json() == before, "nothing was started"
 
 
@@ -115,7 +105,7 @@ def test_a_flow_offers_the_fields_that_it_lists_and_no_others(run: httpx2.Client
     assert run.post(path("open"), json=listed).json()["result"] == {"n": 2}
     for other in ({"prompt": "Hi"}, {"settings": {"temperature": 0}}, {"settings.temperature": 0}):
         answer = run.post(path("open"), json={"blockOverrides": {"ask": other}})
-        assert refusal(answer, "`overridable`") == (403, "FORBIDDEN")
+        assert wire.refusal(answer, "`overridable`") == (403, "FORBIDDEN")
 
 
 def test_a_model_that_a_published_flow_names_may_be_set(server: RunningServer) -> None:
@@ -129,10 +119,10 @@ def test_a_model_that_a_published_flow_names_may_be_set(server: RunningServer) -
 
     server.call(add())
     server.push(FLOWS["other"].replace("slug: other", "slug: z"), project="many")
-    with http_for(server, server.make_key("acme", "many", "run")) as run:
+    with wire.http_for(server, server.make_key("acme", "many", "run")) as run:
         named = {"blockOverrides": {"ask": {"model": "local:named"}}}
         answer = run.post("/seq/acme/many/plain/execute", json=named)
-        assert refusal(answer) == (500, "STEP_FAILED"), "it was asked, and is not there"
+        assert wire.refusal(answer) == (500, "STEP_FAILED"), "it was asked, and is not there"
 
 
 def test_an_admin_may_set_every_field(http: httpx2.Client) -> None:
@@ -156,14 +146,14 @@ def test_no_role_may_send_a_setting_that_changes_model_bill_or_address(
     http: httpx2.Client, settings: dict[str, Any], said: str
 ) -> None:
     body = {"blockOverrides": {"ask": {"model": "local:m", "settings": settings}}}
-    assert refusal(http.post(path("plain"), json=body), said) == (403, "FORBIDDEN")
-    assert refusal(pushed(http, "worse", settings=settings)) == (403, "FORBIDDEN")
+    assert wire.refusal(http.post(path("plain"), json=body), said) == (403, "FORBIDDEN")
+    assert wire.refusal(pushed(http, "worse", settings=settings)) == (403, "FORBIDDEN")
 
 
 def test_a_setting_of_the_server_opens_a_field_to_flows_with_its_provider(http: httpx2.Client) -> None:
     settings = {"extra_body": {"harmless": 1}}
     assert pushed(http, "tuned", settings=settings).status_code == 200
-    assert refusal(pushed(http, "tuned", settings=settings, model="openai:m")) == (403, "FORBIDDEN")
+    assert wire.refusal(pushed(http, "tuned", settings=settings, model="openai:m")) == (403, "FORBIDDEN")
 
 
 @pytest.mark.parametrize("name", ["extra_body", "extra_body.model", "extra_headers.Host"])
@@ -180,18 +170,18 @@ def test_a_resume_may_repeat_the_overrides_of_the_start(run: httpx2.Client, http
     waiting = paused(http, path("plain"), blockOverrides=CODE)
     body = resumption(waiting, results_of(waiting))
     more = {"work": {"code": 'return {"n": 3}'}}
-    assert refusal(run.post(path("plain"), json={**body, "blockOverrides": more})) == (403, "FORBIDDEN")
+    assert wire.refusal(run.post(path("plain"), json={**body, "blockOverrides": more})) == (403, "FORBIDDEN")
     answer = run.post(path("plain"), json={**body, "blockOverrides": CODE})
     assert answer.json()["result"] == {"n": 2}
 
 
 def test_each_call_of_a_step_through_is_checked(run: httpx2.Client) -> None:
     step, prompt = path("plain", "step"), {"ask": {"prompt": "Other"}}
-    first = walked(run, step, blockOverrides=prompt)
+    first = wire.walked(run, step, blockOverrides=prompt)
     body = {"executionId": first[0].data["executionId"], "stepIndex": 1}
     answer = run.post(step, json={**body, "blockOverrides": {**prompt, **CODE}})
-    assert refusal(answer) == (403, "FORBIDDEN")
-    rest = walked(run, step, **body, blockOverrides=prompt, runRemaining=True)
+    assert wire.refusal(answer) == (403, "FORBIDDEN")
+    rest = wire.walked(run, step, **body, blockOverrides=prompt, runRemaining=True)
     assert rest[-1].event == "flow_completed"
 
 
@@ -206,17 +196,19 @@ def test_inputs_and_outputs_of_steps_may_be_set_only_where_the_flow_offers_input
     forged, given = {"accumulatedOutputs": {"a": {"n": 2}}}, {"inputOverrides": {"b": {"n": 3}}}
 
     def told(caller: httpx2.Client, **more: Any) -> Any:
-        first = walked(caller, path("held", "step"))
+        first = wire.walked(caller, path("held", "step"))
         body = {"executionId": first[0].data["executionId"], "stepIndex": 1, **more}
         answer = caller.post(path("held", "step"), json=body)
-        return frames(answer.text)[-1].data["result"] if answer.status_code == 200 else refusal(answer)
+        return (
+            wire.frames(answer.text)[-1].data["result"] if answer.status_code == 200 else wire.refusal(answer)
+        )
 
     assert told(run, **forged) == {"n": 1}
     assert told(run, **given) == (403, "FORBIDDEN")
     assert told(http, **forged) == {"n": 2}
     assert told(http, **given) == {"n": 3}
     first = run.post(path("held", "step"), json={"inputOverrides": {"n": 3}})
-    assert refusal(first, "`overridable`") == (403, "FORBIDDEN")
+    assert wire.refusal(first, "`overridable`") == (403, "FORBIDDEN")
 
 
 def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: RunningServer) -> None:
@@ -229,19 +221,19 @@ def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: Run
     place, other = "/seq/acme/listed/plain/execute", {"blockOverrides": {"ask": {"model": "local:new"}}}
     once_more = {"blockOverrides": {"ask": {"model": "local:nought"}}}
     with (
-        http_for(server, server.make_key("acme", "listed", "run")) as run,
-        http_for(server, server.make_key("acme", "listed")) as admin,
+        wire.http_for(server, server.make_key("acme", "listed", "run")) as run,
+        wire.http_for(server, server.make_key("acme", "listed")) as admin,
     ):
-        assert refusal(run.post(place, json=other)) == (403, "FORBIDDEN")
+        assert wire.refusal(run.post(place, json=other)) == (403, "FORBIDDEN")
         server.call(allow(["local:n*"]))
-        assert refusal(run.post(place, json=other)) == (500, "STEP_FAILED")
+        assert wire.refusal(run.post(place, json=other)) == (500, "STEP_FAILED")
         server.call(allow(["openai:*"]))
         named = "/seq/acme/listed/other/execute"
         for http in (run, admin):
-            assert refusal(http.post(place, json=once_more)) == (403, "FORBIDDEN")
-            assert refusal(http.post(named, json={})) == (403, "FORBIDDEN")
+            assert wire.refusal(http.post(place, json=once_more)) == (403, "FORBIDDEN")
+            assert wire.refusal(http.post(named, json={})) == (403, "FORBIDDEN")
             assert http.post(place, json={}).status_code == 200, "`echo` may always be"
-        assert refusal(pushed(admin, "new", project="listed"), "openai:*") == (403, "FORBIDDEN")
+        assert wire.refusal(pushed(admin, "new", project="listed"), "openai:*") == (403, "FORBIDDEN")
 
 
 def test_rules_set_while_a_body_comes_in_hold_for_its_run(
@@ -251,14 +243,14 @@ def test_rules_set_while_a_body_comes_in_hold_for_its_run(
     project = server.call(server.runtime.store.ensure_project("acme", "late"))
     server.push(FLOWS["other"], project="late")
     key = server.make_key("acme", "late", "run")
-    begun = body_is_read(monkeypatch)
-    with raw_connection(server) as connection:
+    begun = wire.body_is_read(monkeypatch)
+    with wire.raw_connection(server) as connection:
         path = "/api/v1/seq/acme/late/other/execute"
-        connection.sendall(head_of(server, "POST", path, "Content-Length: 2", key=key) + b"{")
-        assert begun.wait(LONGEST_S)
+        connection.sendall(wire.head_of(server, "POST", path, "Content-Length: 2", key=key) + b"{")
+        assert begun.wait(wire.LONGEST_S)
         server.call(server.runtime.store.set_allowed_models(project.id, ["openai:*"]))
         connection.sendall(b"}")
-        status, _, body = read_answer(connection)
+        status, _, body = wire.read_answer(connection)
     assert status == 403
     assert b"openai:*" in body
 
@@ -267,21 +259,21 @@ def test_no_model_is_an_address(run: httpx2.Client, http: httpx2.Client) -> None
     """There are packages that would send it the provider's key."""
     model = "huggingface:https://elsewhere.example/v1"
     override = {"blockOverrides": {"ask": {"model": model}}}
-    assert refusal(run.post(path("plain"), json=override)) == (403, "FORBIDDEN")
-    assert refusal(http.post(path("plain"), json=override)) == (400, "MODEL_NOT_SUPPORTED")
-    assert refusal(pushed(http, "away", model=model), "is an address") == (422, "INVALID_REQUEST")
+    assert wire.refusal(run.post(path("plain"), json=override)) == (403, "FORBIDDEN")
+    assert wire.refusal(http.post(path("plain"), json=override)) == (400, "MODEL_NOT_SUPPORTED")
+    assert wire.refusal(pushed(http, "away", model=model), "is an address") == (422, "INVALID_REQUEST")
 
 
 def test_the_server_lists_models_for_projects_without_a_list() -> None:
     settings = {"providers": LOCAL, "allowed_models": ["local:cheap-*"]}
     with (
         running_server(**settings) as server,
-        http_for(server, server.make_key("acme", "demo", "run")) as run,
+        wire.http_for(server, server.make_key("acme", "demo", "run")) as run,
     ):
         server.push(FLOWS["plain"])
         cheap, dear = (
             run.post(path("plain"), json={"blockOverrides": {"ask": {"model": model}}})
             for model in ("local:cheap-1", "local:dear")
         )
-    assert refusal(cheap) == (500, "STEP_FAILED")
-    assert refusal(dear, "`allowed_models`") == (403, "FORBIDDEN")
+    assert wire.refusal(cheap) == (500, "STEP_FAILED")
+    assert wire.refusal(dear, "`allowed_models`") == (403, "FORBIDDEN")

@@ -13,11 +13,19 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, LONGEST_S, events_of, execute, refusal, start, trace_of
+from tests.contract.wire import (
+    ANYTHING,
+    LONGEST_S,
+    events_of,
+    execute,
+    refusal,
+    start,
+    trace_of,
+    until_health,
+)
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
 from tests.postgres_replication import run_apart
 from tests.postgres_server import postgres_database
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -94,14 +102,6 @@ def database(around: tuple[RunningServer, Database]) -> Database:
     return around[1]
 
 
-def until_health(server: RunningServer, status: int) -> httpx2.Response:
-    def said() -> httpx2.Response | None:
-        answer = httpx2.get(f"{server.address}/health", timeout=LONGEST_S)
-        return answer if answer.status_code == status else None
-
-    return eventually(said)
-
-
 def test_while_it_is_away_nothing_is_started_and_callers_hear_so(
     server: RunningServer, http: httpx2.Client, database: Database
 ) -> None:
@@ -113,22 +113,21 @@ def test_while_it_is_away_nothing_is_started_and_callers_hear_so(
         answers = [calls.submit(http.post, way, json={}) for way in ways]
         answers.append(calls.submit(http.get, "/flow-runs"))
         assert [refusal(answer.result(LONGEST_S)) for answer in answers] == 4 * [(503, "UNAVAILABLE")]
-        health = until_health(server, 503)
-        assert "the store cannot be read" in health.json()["reasons"]
-    until_health(server, 200)
+        health = until_health(server.address, "unavailable")
+        assert "the store cannot be read" in health["reasons"]
+    until_health(server.address, "ok", "degraded")
     assert http.get("/flow-runs").json() == before
     execute(http, "anything")
 
 
 def test_probes_are_answered_while_it_is_silent(server: RunningServer, database: Database) -> None:
-    until_health(server, 200)
+    until_health(server.address, "ok", "degraded")
     with database.away(silent=True):
-        health = until_health(server, 503).json()
-        assert health["status"] == "unavailable"
+        health = until_health(server.address, "unavailable")
         assert "the store has not answered a read for 0.8 s" in health["reasons"]
         ready = httpx2.get(f"{server.address}/ready", timeout=LONGEST_S)
         assert (ready.status_code, ready.json()["status"]) == (503, "unready")
-    until_health(server, 200)
+    until_health(server.address, "ok", "degraded")
 
 
 @pytest.mark.parametrize("lease_runs_out", [False, True])
@@ -137,10 +136,10 @@ def test_a_run_in_the_middle_waits_for_it(
 ) -> None:
     run = start(server, "lasting")
     with database.away():
-        until_health(server, 503)
+        until_health(server.address, "unavailable")
         if lease_runs_out:
             database.execute("UPDATE lease SET expires_at = now() - interval '1 hour'")
-    until_health(server, 200)
+    until_health(server.address, "ok", "degraded")
     events, trace = events_of(http, run), trace_of(http, run)
     assert [int(event.id) for event in events] == list(range(1, len(events) + 1))
     assert events[-1].event == "flow_completed"

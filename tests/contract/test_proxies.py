@@ -13,17 +13,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import (
-    ANYTHING,
-    ENDLESS,
-    LONGEST_S,
-    cancel,
-    execute,
-    requests_in,
-    rest_of,
-    start,
-    trace_of,
-)
+from tests.contract import wire
 from tests.ports import free_port
 from tests.servers import server_with
 from tests.waiting import eventually
@@ -86,7 +76,7 @@ def caddy(folder: Path, port: int, server: str) -> list[str]:
 PROXIES = {"nginx": nginx, "caddy": caddy}
 
 
-server = server_with(ANYTHING, ENDLESS, capture="full")
+server = server_with(wire.ANYTHING, wire.ENDLESS, capture="full")
 
 
 @pytest.fixture(scope="module", params=PROXIES)
@@ -116,7 +106,7 @@ def port(
 
 
 def accepts(port: int) -> bool:
-    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), LONGEST_S):
+    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), wire.LONGEST_S):
         return True
     return False
 
@@ -126,20 +116,20 @@ def http(server: RunningServer, port: int) -> Iterator[httpx2.Client]:
     with httpx2.Client(
         base_url=f"http://127.0.0.1:{port}/api/v1",
         headers={"Authorization": f"Bearer {server.key}"},
-        timeout=LONGEST_S,
+        timeout=wire.LONGEST_S,
     ) as client:
         yield client
 
 
 def connected(port: int, sent: bytes) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), LONGEST_S)
+    connection = socket.create_connection(("127.0.0.1", port), wire.LONGEST_S)
     connection.sendall(sent)
     return connection
 
 
 def test_a_call_an_error_and_a_trace_are_those_of_the_server(http: httpx2.Client) -> None:
-    run = execute(http, "anything", parameters={"text": "ü" * 200_000})
-    assert trace_of(http, run)["flowRun"]["status"] == "completed"
+    run = wire.execute(http, "anything", parameters={"text": "ü" * 200_000})
+    assert wire.trace_of(http, run)["flowRun"]["status"] == "completed"
     none = http.get("/flow-runs/none", headers={"X-Request-ID": "mine"})
     assert (none.status_code, none.headers["x-request-id"]) == (404, "mine")
 
@@ -147,17 +137,17 @@ def test_a_call_an_error_and_a_trace_are_those_of_the_server(http: httpx2.Client
 def test_events_of_a_stream_leave_at_once_and_a_caller_that_has_left_is_noticed(
     http: httpx2.Client, server: RunningServer
 ) -> None:
-    run = start(server, "endless")
-    eventually(lambda: requests_in(server) == 0)
+    run = wire.start(server, "endless")
+    eventually(lambda: wire.requests_in(server) == 0)
     with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
         lines = stream.iter_lines()
         assert "event: run_started" in lines
-        assert requests_in(server) == 1
-    eventually(lambda: requests_in(server) == 0)
+        assert wire.requests_in(server) == 1
+    eventually(lambda: wire.requests_in(server) == 0)
     with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
         lines = stream.iter_lines()
         assert "event: run_started" in lines
-        cancel(server, run)
+        wire.cancel(server, run)
         assert "event: flow_cancelled" in lines
 
 
@@ -174,10 +164,10 @@ def test_a_head_that_is_too_large_or_does_not_end_never_gets_to_the_server(
 ) -> None:
     begun = b"GET /health HTTP/1.1\r\nHost: a\r\n"
     with connected(port, begun + b"X: " + b"b" * 70_000 + b"\r\n\r\n") as large:
-        assert rest_of(large).split()[1] in (b"400", b"431")
+        assert wire.rest_of(large).split()[1] in (b"400", b"431")
     with connected(port, begun) as slow:
-        rest_of(slow)
-    assert requests_in(server) == 0
+        wire.rest_of(slow)
+    assert wire.requests_in(server) == 0
 
 
 @pytest.mark.parametrize("port", ["nginx"], indirect=True)
@@ -190,5 +180,5 @@ def test_nginx_counts_connections_of_an_address_and_takes_in_slow_bodies(
         for _ in range(CONNECTIONS):
             stack.enter_context(connected(port, head))
         eventually(lambda: http.get("/flow-runs").status_code == 429)
-        eventually(lambda: requests_in(server) == 0)
+        eventually(lambda: wire.requests_in(server) == 0)
     eventually(lambda: http.get("/flow-runs").status_code == 200)

@@ -6,18 +6,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import (
-    ANYTHING,
-    ENDLESS,
-    detail,
-    events_of,
-    frames,
-    refusal,
-    start,
-    trace_of,
-    types,
-    waiting_in,
-)
+from tests.contract import wire
 from tests.servers import server_with
 from tests.waiting import eventually
 
@@ -25,16 +14,18 @@ BASE = "/seq/acme/demo"
 OFF = "slug: off\ncapture: 'off'\nsteps: [{id: keep, type: passthrough}]\n"
 
 
-server = server_with(ANYTHING, ENDLESS, OFF, capture="full", max_concurrent_runs=1, max_queued_runs=3)
+server = server_with(
+    wire.ANYTHING, wire.ENDLESS, OFF, capture="full", max_concurrent_runs=1, max_queued_runs=3
+)
 
 
 def until_waiting(server: RunningServer, count: int) -> None:
-    eventually(lambda: waiting_in(server) == count)
+    eventually(lambda: wire.waiting_in(server) == count)
 
 
 def hold(server: RunningServer) -> str:
     """Starts the run that has the only slot. The run before it may give that back after its answer."""
-    holder = start(server, "endless")
+    holder = wire.start(server, "endless")
     until_waiting(server, 0)
     return holder
 
@@ -46,22 +37,22 @@ def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http:
     assert [job.status_code for job in jobs] == [202] * 3
     ids = [job.json()["executionId"] for job in jobs]
     assert [http.get(f"{BASE}/anything/jobs/{run}").json()["status"] for run in ids] == ["pending"] * 3
-    assert trace_of(http, ids[0])["flowRun"]["status"] == "pending"
+    assert wire.trace_of(http, ids[0])["flowRun"]["status"] == "pending"
 
     full = http.post(f"{BASE}/anything/jobs", json={}, headers={"Idempotency-Key": "beyond"})
-    assert refusal(full) == (503, "UNAVAILABLE")
+    assert wire.refusal(full) == (503, "UNAVAILABLE")
     assert int(full.headers["retry-after"]) >= 1
-    assert "nothing was started" in detail(full)["message"]
+    assert "nothing was started" in wire.detail(full)["message"]
     assert len(http.get("/flow-runs").json()["runs"]) == before + 4
 
     assert http.delete(f"/flow-runs/{ids[1]}").status_code == 202
-    assert types(events_of(http, ids[1])) == ["run_started", "run_input", "flow_cancelled"]
-    assert trace_of(http, ids[1])["flowRun"]["inputPreview"] == '{"n":1}'
+    assert wire.types(wire.events_of(http, ids[1])) == ["run_started", "run_input", "flow_cancelled"]
+    assert wire.trace_of(http, ids[1])["flowRun"]["inputPreview"] == '{"n":1}'
     assert http.get(f"{BASE}/anything/jobs/{ids[1]}").json()["error"] == "cancelled"
 
     assert http.delete(f"/flow-runs/{holder}").status_code == 202
     for run in (ids[0], ids[2]):
-        events_of(http, run)
+        wire.events_of(http, run)
         assert http.get(f"{BASE}/anything/jobs/{run}").json()["status"] == "completed"
     again = http.post(f"{BASE}/anything/jobs", json={}, headers={"Idempotency-Key": "beyond"})
     assert again.status_code == 202
@@ -77,8 +68,8 @@ def test_execute_and_step_wait_in_the_queue_and_get_their_answers_or_that_their_
         until_waiting(server, 1)
         (cancelled,) = http.get("/flow-runs?status=pending").json()["runs"]
         assert http.delete(f"/flow-runs/{cancelled['id']}").status_code == 202
-        assert refusal(refused.result()) == (500, "STEP_FAILED")
-        assert detail(refused.result())["executionId"] == cancelled["id"]
+        assert wire.refusal(refused.result()) == (500, "STEP_FAILED")
+        assert wire.detail(refused.result())["executionId"] == cancelled["id"]
         until_waiting(server, 0)
         executed = threads.submit(http.post, f"{BASE}/{slug}/execute", json={"parameters": {"n": 1}})
         until_waiting(server, 1)
@@ -86,6 +77,6 @@ def test_execute_and_step_wait_in_the_queue_and_get_their_answers_or_that_their_
         until_waiting(server, 2)
         assert http.delete(f"/flow-runs/{holder}").status_code == 202
         assert executed.result().json()["result"] == {"n": 1}
-        events = frames(stepped.result().text)
+        events = wire.frames(stepped.result().text)
     assert events[-1].event == "flow_completed"
     assert [event.data["output"] for event in events if event.event == "step_completed"] == [{"n": 2}]

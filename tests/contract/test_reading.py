@@ -6,8 +6,8 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.stores import own_server
 from tests.contract.wire import FLOWS, detail, execute, known_key, refusal
+from tests.servers import server_with
 
 BIG = """
 slug: big
@@ -28,7 +28,7 @@ OPTIONAL_STEP_FIELDS = {
 
 
 # One that keeps large content whole.
-server = own_server(*FLOWS, BIG, capture="full", snapshot_limit_bytes=10_000_000)
+server = server_with(*FLOWS, BIG, capture="full", snapshot_limit_bytes=10_000_000)
 
 
 def check_step(step: dict[str, Any]) -> None:

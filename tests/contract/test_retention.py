@@ -10,7 +10,7 @@ from runglass.errors import APIError
 from runglass.server.calls.responses import idle_run
 from runglass.store.records import Retention
 from runglass.testing import RunningServer
-from tests.contract.test_cancel import paused
+from tests.contract.test_jobs import paused
 from tests.contract.wire import FLOWS, events_of, execute, frames, http_for, ran, refusal, start, trace_of
 from tests.faulty_store import FaultyStore
 from tests.records import there

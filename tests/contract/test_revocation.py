@@ -10,26 +10,9 @@ import pytest
 from runglass.limits.offload import LARGE_BYTES
 from runglass.runtime.runtime import PROMPT_S
 from runglass.testing import RunningServer, running_server
+from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.contract.wire import (
-    ANYTHING,
-    ENDLESS,
-    LONGEST_S,
-    body_is_read,
-    cancel,
-    detail,
-    events_of,
-    head_of,
-    http_for,
-    known_key,
-    raw_connection,
-    read_answer,
-    refusal,
-    requests_in,
-    start,
-    waiting_in,
-)
-from tests.faulty_store import FaultyStore, Held
+from tests.faulty_store import Held
 from tests.servers import server_with
 from tests.waiting import eventually
 
@@ -48,7 +31,7 @@ INPUT_OF_HOLD = '"stepId":"hold","attempt":1,"inputData":'
 Revoke = Callable[[int], None]
 
 
-server = server_with(ENDLESS, ANYTHING, LARGE, capture="full")
+server = server_with(wire.ENDLESS, wire.ANYTHING, LARGE, capture="full")
 
 
 @pytest.fixture(params=["over HTTP", "by another process"])
@@ -59,7 +42,7 @@ def revoke(request: pytest.FixtureRequest, server: RunningServer, http: httpx2.C
         assert http.delete(f"/keys/{key_id}").status_code == 200
 
     def behind_its_back(key_id: int) -> None:
-        project_id = known_key(server, server.key).project_id
+        project_id = wire.known_key(server, server.key).project_id
         server.call(server.runtime.store.revoke_key(project_id, key_id))
 
     return over_http if request.param == "over HTTP" else behind_its_back
@@ -73,20 +56,20 @@ def endless(http: httpx2.Client) -> list[str]:
 def made(server: RunningServer) -> tuple[str, int]:
     """A new key, and its id."""
     key = server.make_key("acme", "demo", "run")
-    return key, known_key(server, key).id
+    return key, wire.known_key(server, key).id
 
 
 def test_streams_end_without_a_further_event_and_are_not_resumed(
     server: RunningServer, http: httpx2.Client, revoke: Revoke
 ) -> None:
-    run = start(server, "endless")
+    run = wire.start(server, "endless")
     trace = f"/flow-runs/{run}/trace/stream"
     (key, key_id), (other, _) = made(server), made(server)
     with ExitStack() as opened:
 
         def stream(key: str, path: str, up_to: str) -> Iterator[str]:
             """What comes after this text."""
-            client = opened.enter_context(http_for(server, key))
+            client = opened.enter_context(wire.http_for(server, key))
             parts = opened.enter_context(client.stream("GET", path)).iter_text()
             seen = ""
             while up_to not in seen:
@@ -98,9 +81,9 @@ def test_streams_end_without_a_further_event_and_are_not_resumed(
         stays = stream(other, trace, "id: ")
         revoke(key_id)
         assert not any("event:" in "".join(parts) for parts in streams)
-        with http_for(server, key) as left:
-            assert refusal(left.get(trace, headers={"Last-Event-ID": "1"})) == (401, "UNAUTHENTICATED")
-        cancel(server, run)
+        with wire.http_for(server, key) as left:
+            assert wire.refusal(left.get(trace, headers={"Last-Event-ID": "1"})) == (401, "UNAUTHENTICATED")
+        wire.cancel(server, run)
         assert "event: flow_cancelled" in "".join(stays)
 
 
@@ -110,38 +93,38 @@ def test_calls_that_wait_are_answered_a_step_through_ends_and_their_runs_go_on(
     key, key_id = made(server)
     headers = {"Idempotency-Key": f"call of {key_id}"}
     path, body = "/seq/acme/demo/endless/execute", {"parameters": {"key": key_id}}
-    with http_for(server, key) as caller, ThreadPoolExecutor(3) as calls:
+    with wire.http_for(server, key) as caller, ThreadPoolExecutor(3) as calls:
         stepped = calls.submit(caller.post, "/seq/acme/demo/endless/step", json={"runRemaining": True})
         (walk,) = eventually(lambda: endless(http))
         first = calls.submit(caller.post, path, json=body, headers=headers)
         eventually(lambda: len(endless(http)) == 2)
         # It waits for the outcome of the first one.
         again = calls.submit(caller.post, path, json=body, headers=headers)
-        eventually(lambda: requests_in(server) == 3)
+        eventually(lambda: wire.requests_in(server) == 3)
         revoke(key_id)
-        answers = [first.result(LONGEST_S), again.result(LONGEST_S)]
-        told = stepped.result(LONGEST_S)
+        answers = [first.result(wire.LONGEST_S), again.result(wire.LONGEST_S)]
+        told = stepped.result(wire.LONGEST_S)
     (run,) = set(endless(http)) - {walk}
     for answer in answers:
-        assert refusal(answer, "the run itself continues") == (401, "UNAUTHENTICATED")
-        assert detail(answer)["executionId"] == run
+        assert wire.refusal(answer, "the run itself continues") == (401, "UNAUTHENTICATED")
+        assert wire.detail(answer)["executionId"] == run
         assert answer.headers["www-authenticate"] == "Bearer"
     assert told.status_code == 200
     assert not {"event: step_error", "event: flow_cancelled"} & set(told.text.splitlines())
     assert walk in endless(http)
-    cancel(server, walk)
-    cancel(server, run)
+    wire.cancel(server, walk)
+    wire.cancel(server, run)
     # That a key ended is nothing that the call came to: another key of the project gets what it did.
     repeated = http.post(path, json=body, headers=headers)
-    assert refusal(repeated) == (500, "STEP_FAILED")
-    assert detail(repeated)["executionId"] == run
+    assert wire.refusal(repeated) == (500, "STEP_FAILED")
+    assert wire.detail(repeated)["executionId"] == run
 
 
 def test_a_large_answer_breaks_off(server: RunningServer, http: httpx2.Client) -> None:
     key, key_id = made(server)
     run = http.post("/seq/acme/demo/large/execute", json={}).json()["executionId"]
     whole = len(http.get(f"/flow-runs/{run}/trace").content)
-    with http_for(server, key) as caller, caller.stream("GET", f"/flow-runs/{run}/trace") as answer:
+    with wire.http_for(server, key) as caller, caller.stream("GET", f"/flow-runs/{run}/trace") as answer:
         parts = answer.iter_raw(65536)
         got = [next(parts)]
         http.delete(f"/keys/{key_id}").raise_for_status()
@@ -153,23 +136,23 @@ def test_a_large_answer_breaks_off(server: RunningServer, http: httpx2.Client) -
 def test_a_resume_in_the_line_goes_on_when_its_key_is_revoked() -> None:
     with (
         running_server(capture="full", max_concurrent_runs=1) as server,
-        http_for(server, server.key) as http,
+        wire.http_for(server, server.key) as http,
     ):
         server.push(TALK)
-        server.push(ENDLESS)
+        server.push(wire.ENDLESS)
         key, key_id = made(server)
-        with http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
+        with wire.http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
             body = caller.post("/seq/acme/demo/talk/execute", json={"message": "hi", "tools": TOOLS}).json()
-            holds = start(server, "endless")
+            holds = wire.start(server, "endless")
             resume = resumption(body, results_of(body))
             waits = calls.submit(caller.post, "/seq/acme/demo/talk/execute", json=resume)
-            eventually(lambda: waiting_in(server))
+            eventually(lambda: wire.waiting_in(server))
             http.delete(f"/keys/{key_id}")
-            answer = waits.result(LONGEST_S)
-        assert refusal(answer, "the run itself continues") == (401, "UNAUTHENTICATED")
-        assert refusal(http.post("/seq/acme/demo/talk/execute", json=resume)) == (409, "RUN_NOT_PAUSED")
-        cancel(server, holds)
-        assert events_of(http, body["executionId"])[-1].event == "flow_completed"
+            answer = waits.result(wire.LONGEST_S)
+        assert wire.refusal(answer, "the run itself continues") == (401, "UNAUTHENTICATED")
+        assert wire.refusal(http.post("/seq/acme/demo/talk/execute", json=resume)) == (409, "RUN_NOT_PAUSED")
+        wire.cancel(server, holds)
+        assert wire.events_of(http, body["executionId"])[-1].event == "flow_completed"
 
 
 @pytest.mark.parametrize(
@@ -186,29 +169,22 @@ def test_a_body_that_ends_after_its_key_was_revoked_does_nothing(
 ) -> None:
     """Who sends slowly would else start a run, or make itself another key, for as long as a body may take."""
     key = server.make_key("acme", "demo", "admin")
-    begun = body_is_read(monkeypatch)
+    begun = wire.body_is_read(monkeypatch)
     clock = server.runtime.store.clock
     now_s = clock.monotonic_s
-    with raw_connection(server) as connection:
-        head = head_of(server, "POST", f"/api/v1{path}", f"Content-Length: {len(body)}", key=key)
+    with wire.raw_connection(server) as connection:
+        head = wire.head_of(server, "POST", f"/api/v1{path}", f"Content-Length: {len(body)}", key=key)
         connection.sendall(head + body[:1])
-        assert begun.wait(LONGEST_S)
+        assert begun.wait(wire.LONGEST_S)
         # That of a body that comes at once is not looked up again.
         monkeypatch.setattr(clock, "monotonic_s", lambda: now_s() + PROMPT_S)
-        assert http.delete(f"/keys/{known_key(server, key).id}").status_code == 200
+        assert http.delete(f"/keys/{wire.known_key(server, key).id}").status_code == 200
         before = keys_and_runs(http)
         connection.sendall(body[1:])
-        status, _, told = read_answer(connection)
+        status, _, told = wire.read_answer(connection)
     assert status == 401
     assert b"UNAUTHENTICATED" in told
     assert keys_and_runs(http) == before
-
-
-@pytest.fixture
-def checking(server: RunningServer) -> Iterator[Held]:
-    """The first check takes until it is let go, as it does where others are before it."""
-    with FaultyStore(server.runtime.checks) as checks:
-        yield checks.hold("request", times=1)
 
 
 @pytest.mark.parametrize("way", ["execute", "jobs", "step"])
@@ -216,7 +192,7 @@ def test_a_request_that_was_checked_until_after_its_key_was_revoked_starts_nothi
     server: RunningServer, http: httpx2.Client, checking: Held, way: str
 ) -> None:
     key, key_id = made(server)
-    with http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
+    with wire.http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
         # Of a small one that is checked at once the key is not looked up again.
         large = {"parameters": {"text": "x" * LARGE_BYTES}}
         call = calls.submit(caller.post, f"/seq/acme/demo/anything/{way}", json=large)
@@ -224,8 +200,8 @@ def test_a_request_that_was_checked_until_after_its_key_was_revoked_starts_nothi
         http.delete(f"/keys/{key_id}")
         before = keys_and_runs(http)
         checking.let_go()
-        answer = call.result(LONGEST_S)
-    assert refusal(answer, "while its request was checked; nothing was done") == (401, "UNAUTHENTICATED")
+        answer = call.result(wire.LONGEST_S)
+    assert wire.refusal(answer, "while its request was checked; nothing was done") == (401, "UNAUTHENTICATED")
     assert keys_and_runs(http) == before
 
 
@@ -234,15 +210,15 @@ def test_a_repeated_call_does_not_wait_for_the_first_one_when_its_key_is_revoked
 ) -> None:
     key, key_id = made(server)
     again = {"Idempotency-Key": "both"}
-    with http_for(server, key) as caller, ThreadPoolExecutor(2) as calls:
+    with wire.http_for(server, key) as caller, ThreadPoolExecutor(2) as calls:
         first = calls.submit(http.post, "/seq/acme/demo/anything/execute", json={}, headers=again)
         checking.until_reached()
         repeat = calls.submit(caller.post, "/seq/acme/demo/anything/execute", json={}, headers=again)
-        eventually(lambda: requests_in(server) == 2)
+        eventually(lambda: wire.requests_in(server) == 2)
         http.delete(f"/keys/{key_id}")
-        assert refusal(repeat.result(LONGEST_S)) == (401, "UNAUTHENTICATED")
+        assert wire.refusal(repeat.result(wire.LONGEST_S)) == (401, "UNAUTHENTICATED")
         checking.let_go()
-        assert first.result(LONGEST_S).json()["status"] == "completed"
+        assert first.result(wire.LONGEST_S).json()["status"] == "completed"
 
 
 def keys_and_runs(http: httpx2.Client) -> tuple[list[int], list[str]]:

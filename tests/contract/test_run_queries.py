@@ -7,12 +7,12 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.stores import own_server
 from tests.contract.wire import ANYTHING, BROKEN, detail, execute, refusal
+from tests.servers import server_with
 from tests.waiting import eventually
 
 # One of its own: the lists are compared as wholes.
-server = own_server(ANYTHING, BROKEN, capture="full")
+server = server_with(ANYTHING, BROKEN, capture="full")
 
 
 @pytest.fixture(scope="module")

@@ -11,19 +11,8 @@ import pytest
 from runglass.config.settings import Price
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.testing import RunningServer, running_server
+from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS
-from tests.contract.wire import (
-    Frame,
-    events_of,
-    frames,
-    http_for,
-    refusal,
-    set_budget,
-    trace_of,
-    types,
-    until_event,
-    walked,
-)
 from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
@@ -69,32 +58,38 @@ def flows(server: RunningServer) -> None:
         server.push(flow)
 
 
-def first(http: httpx2.Client, **more: Any) -> tuple[str, list[Frame]]:
-    found = walked(http, PATH, parameters={"n": 1}, **more)
+def first(http: httpx2.Client, **more: Any) -> tuple[str, list[wire.Frame]]:
+    found = wire.walked(http, PATH, parameters={"n": 1}, **more)
     return str(found[0].data["executionId"]), found
 
 
 def test_a_walk_is_one_run_with_one_trace(http: httpx2.Client) -> None:
     run, found = first(http)
-    assert types(found) == ["run_started", "step_started", "step_output", "step_completed", "step_paused"]
+    assert wire.types(found) == [
+        "run_started",
+        "step_started",
+        "step_output",
+        "step_completed",
+        "step_paused",
+    ]
     started = found[0].data
     assert (started["runId"], started["stepCount"], started["triggerType"]) == (run, 3, "step")
     assert found[3].data["output"] == {"n": 2}, "the caller gets its outputs whatever the log keeps"
     assert (found[4].data["stepId"], found[4].data["stepIndex"]) == ("a", 0), "the step just completed"
-    assert trace_of(http, run)["flowRun"]["status"] == "paused"
+    assert wire.trace_of(http, run)["flowRun"]["status"] == "paused"
     # Without an index it continues at the position of the run.
-    second = walked(http, PATH, executionId=run)
-    assert types(second).count("step_completed") == 2
-    assert types(second)[-2:] == ["loop_completed", "step_paused"]
+    second = wire.walked(http, PATH, executionId=run)
+    assert wire.types(second).count("step_completed") == 2
+    assert wire.types(second)[-2:] == ["loop_completed", "step_paused"]
     assert (second[-1].data["stepId"], second[-1].data["stepIndex"]) == ("l", 1)
     # Having counted completed steps, a client is ahead of the cursor: the server takes the smaller one.
-    third = walked(http, PATH, executionId=run, stepIndex=4)
-    assert types(third)[-2:] == ["step_completed", "flow_completed"]
+    third = wire.walked(http, PATH, executionId=run, stepIndex=4)
+    assert wire.types(third)[-2:] == ["step_completed", "flow_completed"]
     assert third[-1].data["result"] == {"total": 4}
-    assert refusal(http.post(PATH, json={"executionId": run, "stepIndex": 2})) == (409, "RUN_NOT_PAUSED")
-    every = events_of(http, run)
+    assert wire.refusal(http.post(PATH, json={"executionId": run, "stepIndex": 2})) == (409, "RUN_NOT_PAUSED")
+    every = wire.events_of(http, run)
     assert [frame.id for frame in every] == [str(n) for n in range(1, len(every) + 1)]
-    trace = trace_of(http, run)
+    trace = wire.trace_of(http, run)
     assert trace["flowRun"]["triggerType"] == "step"
     assert [(step["stepId"], step["status"]) for step in trace["steps"]] == [
         ("a", "completed"),
@@ -118,18 +113,18 @@ def test_an_unpublished_flow_is_stepped_through_as_it_was_at_the_first_call(
     """Whatever is pushed or published between two calls, also where the step to come is gone from it."""
     path = "/seq/acme/demo/sketch/step"
     server.push(DRAFT.format(slug="sketch", last="b", add=10), publish=False)
-    found = walked(http, path)
-    assert (types(found)[-1], found[0].data["version"]) == ("step_paused", 0)
+    found = wire.walked(http, path)
+    assert (wire.types(found)[-1], found[0].data["version"]) == ("step_paused", 0)
     run = found[0].data["executionId"]
     server.push(DRAFT.format(slug="sketch", last="c", add=20), publish=False)
-    fresh = walked(http, path, runRemaining=True)
+    fresh = wire.walked(http, path, runRemaining=True)
     assert fresh[-1].data["result"] == {"n": 21}, "a walk that begins now is one through the new draft"
     server.push(DRAFT.format(slug="sketch", last="d", add=30))
     pinned = http.post("/seq/acme/demo/sketch/v1/step", json={"executionId": run, "stepIndex": 1})
-    assert refusal(pinned) == (409, "STALE_TREE"), "the run is none of version 1"
-    ended = walked(http, path, executionId=run, stepIndex=1)
-    assert (types(ended)[-1], ended[-1].data["result"]) == ("flow_completed", {"n": 11})
-    assert walked(http, path)[0].data["version"] == 1
+    assert wire.refusal(pinned) == (409, "STALE_TREE"), "the run is none of version 1"
+    ended = wire.walked(http, path, executionId=run, stepIndex=1)
+    assert (wire.types(ended)[-1], ended[-1].data["result"]) == ("flow_completed", {"n": 11})
+    assert wire.walked(http, path)[0].data["version"] == 1
 
 
 @pytest.mark.parametrize(
@@ -146,15 +141,15 @@ def test_an_unpublished_flow_is_stepped_through_as_it_was_at_the_first_call(
 def test_an_invalid_call_is_refused(
     http: httpx2.Client, body: dict[str, Any], expected: tuple[int, str]
 ) -> None:
-    assert refusal(http.post(PATH, json=body)) == expected
+    assert wire.refusal(http.post(PATH, json=body)) == expected
 
 
 def test_a_whole_event_may_be_sent_back(http: httpx2.Client) -> None:
     run, found = first(http, pausedAtStep="a", client={"name": "other"})
-    found = walked(http, PATH, **{**found[-1].data, "stepIndex": found[-1].data["stepIndex"] + 1})
-    assert types(found)[-2:] == ["loop_completed", "step_paused"]
+    found = wire.walked(http, PATH, **{**found[-1].data, "stepIndex": found[-1].data["stepIndex"] + 1})
+    assert wire.types(found)[-2:] == ["loop_completed", "step_paused"]
     assert found[-1].data["executionId"] == run
-    assert types(walked(http, PATH, executionId=run, stepIndex=None))[-1] == "flow_completed"
+    assert wire.types(wire.walked(http, PATH, executionId=run, stepIndex=None))[-1] == "flow_completed"
 
 
 class Keyed:
@@ -169,7 +164,7 @@ class Keyed:
         key = str(uuid4())
         text = self._send(key, body)
         self._calls.append((key, body, text))
-        return [frame.data for frame in frames(text)]
+        return [frame.data for frame in wire.frames(text)]
 
     def are_streamed_again(self) -> None:
         """Sends each of them once more."""
@@ -218,7 +213,7 @@ def test_a_walk_pauses_for_tools_and_a_call_that_is_sent_again_tells_its_own_pau
         assert last["accumulatedOutputs"] == {"before": {"message": "hi"}}
         body = {name: last[name] for name in ("executionId", "stepIndex", "iterationsUsed")}
         body |= {"runRemaining": True, "tools": TOOLS, "toolCallMessages": []}
-        assert refusal(http.post(path, json=body)) == (400, "TOOL_RESULTS_MISMATCH")
+        assert wire.refusal(http.post(path, json=body)) == (400, "TOOL_RESULTS_MISMATCH")
         results = [{"toolCallId": call["id"], "output": f"r{rounds}"} for call in last["toolCalls"]]
         *_, last = calls.call(**body | {"toolCallMessages": [*last["toolCallMessages"], *results]})
     assert (rounds > 0, last["result"]) == (True, {"said": "hi"})
@@ -227,13 +222,13 @@ def test_a_walk_pauses_for_tools_and_a_call_that_is_sent_again_tells_its_own_pau
 
 def test_going_back_from_a_tool_pause_asks_anew(http: httpx2.Client) -> None:
     path = path_of("talk")
-    found = walked(http, path, message="hi", tools=TOOLS, runRemaining=True)
+    found = wire.walked(http, path, message="hi", tools=TOOLS, runRemaining=True)
     run = found[0].data["executionId"]
-    assert types(found)[-1] == "step_paused_for_tool_calls"
-    again = walked(http, path, executionId=run, stepIndex=0, runRemaining=True)
-    assert types(again)[0] == "step_retrying"
+    assert wire.types(found)[-1] == "step_paused_for_tool_calls"
+    again = wire.walked(http, path, executionId=run, stepIndex=0, runRemaining=True)
+    assert wire.types(again)[0] == "step_retrying"
     assert again[0].data["error"]["code"] == "CANCELLED"
-    assert types(again)[-1] == "flow_completed"
+    assert wire.types(again)[-1] == "flow_completed"
     attempts = http.get(f"/flow-runs/{run}/steps/ask/trace?attempt=all").json()["attempts"]
     assert [(step["attempt"], step["status"]) for step in attempts] == [(1, "failed"), (2, "completed")]
 
@@ -244,14 +239,14 @@ def test_outputs_that_are_no_objects_are_refused_and_the_run_waits_on(
 ) -> None:
     run, _ = first(http)
     answer = http.post(PATH, json={"executionId": run, "stepIndex": 1, "accumulatedOutputs": outputs})
-    assert refusal(answer, "accumulatedOutputs") == (422, "INVALID_REQUEST")
-    assert trace_of(http, run)["flowRun"]["status"] == "paused"
+    assert wire.refusal(answer, "accumulatedOutputs") == (422, "INVALID_REQUEST")
+    assert wire.trace_of(http, run)["flowRun"]["status"] == "paused"
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_caller_reads_its_outputs_from_step_output_in_every_mode(http: httpx2.Client, mode: str) -> None:
     """Whole and as they are, once before each `step_completed`; the log keeps what it keeps."""
-    found = walked(http, path_of(f"output-{mode.replace('_', '-')}"), runRemaining=True)
+    found = wire.walked(http, path_of(f"output-{mode.replace('_', '-')}"), runRemaining=True)
     whole = {"token": "sk-0123456789abcdef0123456789", "text": "x" * 2000}
     told = [frame for frame in found if frame.event == "step_output"]
     items = [{"item": 1, "index": 0}, {"item": 2, "index": 1}]
@@ -268,40 +263,40 @@ def test_a_caller_reads_its_outputs_from_step_output_in_every_mode(http: httpx2.
     assert [frame.data["seq"] > 0 for frame in told] == [in_log] * 3
     numbered = [frame.id for frame in found if frame.id]
     assert numbered == [str(n) for n in range(1, len(numbered) + 1)]
-    log = events_of(http, found[0].data["executionId"])
+    log = wire.events_of(http, found[0].data["executionId"])
     assert [frame.id for frame in log] == numbered, "the trace's stream has the log alone"
     if mode != "full":
         assert "sk-0123456789abcdef0123456789" not in "".join(str(frame.data) for frame in log)
 
 
-def place_of(frame: Frame) -> tuple[Any, ...]:
+def place_of(frame: wire.Frame) -> tuple[Any, ...]:
     return tuple(frame.data[name] for name in ("stepId", "name", "stepIndex", "attempt"))
 
 
 def test_a_cancelled_step_through_ends_with_a_step_error(http: httpx2.Client) -> None:
     """Also behind a `step_error` that the run went on after, which tells of another thing."""
     with ThreadPoolExecutor(1) as calls:
-        walk = calls.submit(walked, http, path_of("tolerant-walk"), runRemaining=True)
+        walk = calls.submit(wire.walked, http, path_of("tolerant-walk"), runRemaining=True)
         (listed,) = eventually(lambda: http.get("/flow-runs?flow=tolerant-walk").json()["runs"])
         run = listed["id"]
-        until_event(http, run, "step_started", nth=2)
+        wire.until_event(http, run, "step_started", nth=2)
         assert http.delete(f"/flow-runs/{run}").status_code == 202
         found = walk.result()
-    assert types(found).count("step_error") == 2
-    assert types(found)[-2:] == ["step_error", "flow_cancelled"]
+    assert wire.types(found).count("step_error") == 2
+    assert wire.types(found)[-2:] == ["step_error", "flow_cancelled"]
     told = found[-2]
     assert (told.id, told.data["seq"], told.data["error"]["code"]) == ("", 0, "CANCELLED")
     assert place_of(told) == ("hold", "Hold on", 1, 1)
     assert found[-1].data["reason"] in told.data["error"]["message"]
-    log = events_of(http, run)
-    assert types(log).count("step_error") == 1, "the log tells what happened and nothing else"
+    log = wire.events_of(http, run)
+    assert wire.types(log).count("step_error") == 1, "the log tells what happened and nothing else"
     assert [frame.id for frame in log] == [frame.id for frame in found if frame.id]
 
 
-def bad_end(found: list[Frame]) -> Frame:
+def bad_end(found: list[wire.Frame]) -> wire.Frame:
     """The one `step_error` of an answer, right before the event that ends the run."""
-    assert types(found)[-2:] == ["step_error", "flow_failed"]
-    assert types(found).count("step_error") == 1
+    assert wire.types(found)[-2:] == ["step_error", "flow_failed"]
+    assert wire.types(found).count("step_error") == 1
     return found[-2]
 
 
@@ -319,10 +314,10 @@ steps:
 def test_a_spent_budget_ends_the_stream_with_a_step_error() -> None:
     """Of the step that was not begun, which no event of the log has named before."""
     prices = {"echo": Price(input_per_mtok=Decimal(1000), output_per_mtok=Decimal(1000))}
-    with running_server(prices=prices) as server, http_for(server, server.key) as http:
+    with running_server(prices=prices) as server, wire.http_for(server, server.key) as http:
         server.push(COSTLY)
-        set_budget(server, "0.002")
-        told = bad_end(walked(http, path_of("costly"), runRemaining=True))
+        wire.set_budget(server, "0.002")
+        told = bad_end(wire.walked(http, path_of("costly"), runRemaining=True))
         assert place_of(told) == ("never", "Never", 1, 1)
         assert told.data["error"]["code"] == "RUN_FAILED"
         assert told.data["error"]["error"]["code"] == "CREDITS_EXHAUSTED"
@@ -339,14 +334,14 @@ def test_a_failure_of_the_engine_itself_ends_the_stream_with_a_step_error(
         raise LookupError("not of any step")
 
     path, headers = path_of("output-full"), {"Idempotency-Key": str(uuid4())} if key else {}
-    body = {"executionId": walked(http, path)[0].data["executionId"], "stepIndex": 1}
+    body = {"executionId": wire.walked(http, path)[0].data["executionId"], "stepIndex": 1}
     monkeypatch.setattr(Interpreter, "walk", breaks)
     later = http.post(path, json=body, headers=headers)
-    told = bad_end(frames(later.text))
+    told = bad_end(wire.frames(later.text))
     assert (told.id, told.data["stepId"], told.data["stepIndex"]) == ("", "a", 0)
     assert told.data["error"]["code"] == "RUN_FAILED"
     assert told.data["error"]["error"]["code"] == "INTERNAL_ERROR"
-    assert bad_end(walked(http, path)).data["stepId"] == "a"
+    assert bad_end(wire.walked(http, path)).data["stepId"] == "a"
     assert not key or http.post(path, json=body, headers=headers).text == later.text
 
 
@@ -360,7 +355,7 @@ def test_outputs_that_are_too_many_to_be_held_come_from_the_store(
     server.push(f"slug: too-much\ncapture: off\nsteps:\n{steps}\n")
     with http.stream("POST", path_of("too-much"), json={"runRemaining": True}) as answer:
         eventually(lambda: http.get("/flow-runs?flow=too-much&status=completed").json()["runs"])
-        found = frames(answer.read().decode())
+        found = wire.frames(answer.read().decode())
     told = [frame.data["outputData"]["t"] for frame in found if frame.event == "step_output"]
     assert told == [str(n) * 700_000 for n in range(5)]
     assert read_back

@@ -10,31 +10,17 @@ import pytest
 from runglass.testing import RunningServer
 from runglass.wire.sse import Decoder
 from runglass.wire.sse import Frame as Decoded
-from tests.contract.stores import own_server
-from tests.contract.wire import (
-    FLOWS,
-    LONGEST_S,
-    cancel,
-    detail,
-    events_of,
-    execute,
-    frames,
-    head_of,
-    raw_connection,
-    refusal,
-    requests_in,
-    start,
-    trace_of,
-)
+from tests.contract import wire
+from tests.servers import server_with
 from tests.waiting import eventually
 
-server = own_server(*FLOWS, capture="full", ping_s=0.1)
+server = server_with(*wire.FLOWS, capture="full", ping_s=0.1)
 FORMS = ["/flow-runs/{}", "/seq/acme/demo/words/runs/{}"]
 
 
 @pytest.fixture(scope="module")
 def words(http: httpx2.Client) -> str:
-    return execute(http, "words", message="a b")
+    return wire.execute(http, "words", message="a b")
 
 
 @pytest.fixture(params=FORMS)
@@ -51,7 +37,7 @@ def test_a_finished_run_is_replayed_from_the_first_event_to_the_last(
     assert (answer.headers["cache-control"], answer.headers["x-accel-buffering"]) == ("no-store", "no")
     assert answer.headers["x-request-id"]
     assert "content-length" not in answer.headers
-    found = frames(answer.text)
+    found = wire.frames(answer.text)
     assert [int(frame.id) for frame in found] == list(range(1, len(found) + 1))
     for frame in found:
         assert list(frame.data)[:4] == ["eventType", "executionId", "seq", "at"]
@@ -84,12 +70,12 @@ FIELDS = {
 
 
 def test_every_event_has_the_fields_of_the_contract(server: RunningServer, http: httpx2.Client) -> None:
-    broken = detail(http.post("/seq/acme/demo/broken/execute", json={}))["executionId"]
-    cancelled = start(server, "endless")
-    cancel(server, cancelled)
+    broken = wire.detail(http.post("/seq/acme/demo/broken/execute", json={}))["executionId"]
+    cancelled = wire.start(server, "endless")
+    wire.cancel(server, cancelled)
     seen = set()
-    for run in (execute(http, "words", message="a b"), broken, cancelled):
-        for frame in events_of(http, run):
+    for run in (wire.execute(http, "words", message="a b"), broken, cancelled):
+        for frame in wire.events_of(http, run):
             assert set(frame.data) >= FIELDS[frame.event], frame.event
             assert None not in frame.data.values(), frame.event
             seen.add(frame.event)
@@ -98,10 +84,10 @@ def test_every_event_has_the_fields_of_the_contract(server: RunningServer, http:
 
 def test_a_stream_resumes_after_every_seq(http: httpx2.Client, path: str) -> None:
     """The header wins over the query, and an empty one is none."""
-    whole = frames(http.get(path).text)
+    whole = wire.frames(http.get(path).text)
     for seq in range(len(whole) + 1):
         by_header = http.get(f"{path}?after=1", headers={"Last-Event-ID": str(seq)}).text
-        assert [(frame.id, frame.data) for frame in frames(by_header)] == [
+        assert [(frame.id, frame.data) for frame in wire.frames(by_header)] == [
             (frame.id, frame.data) for frame in whole[seq:]
         ]
         assert http.get(path, params={"after": seq}, headers={"Last-Event-ID": ""}).text == by_header
@@ -110,62 +96,62 @@ def test_a_stream_resumes_after_every_seq(http: httpx2.Client, path: str) -> Non
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "1 2", "9" * 19])
 def test_a_bad_resume_point_is_refused_by_name(http: httpx2.Client, path: str, value: str) -> None:
     answer = http.get(path, headers={"Last-Event-ID": value})
-    assert refusal(answer, "`Last-Event-ID`") == (422, "INVALID_REQUEST")
+    assert wire.refusal(answer, "`Last-Event-ID`") == (422, "INVALID_REQUEST")
 
 
 def test_resuming_after_a_seq_beyond_the_head_is_refused(server: RunningServer, http: httpx2.Client) -> None:
-    run = start(server, "endless")
+    run = wire.start(server, "endless")
     answer = http.get(f"/flow-runs/{run}/trace/stream", headers={"Last-Event-ID": "1000"})
-    cancel(server, run)
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    events_of(http, run)
+    wire.cancel(server, run)
+    assert wire.refusal(answer) == (422, "INVALID_REQUEST")
+    wire.events_of(http, run)
     ended = http.get(f"/flow-runs/{run}/trace/stream", headers={"Last-Event-ID": "1000"})
-    assert refusal(ended) == (422, "INVALID_REQUEST")
+    assert wire.refusal(ended) == (422, "INVALID_REQUEST")
 
 
 def test_many_tails_of_one_run_get_the_same_bytes(server: RunningServer) -> None:
     async def all_tails() -> list[str]:
-        run = start(server, "brisk")
+        run = wire.start(server, "brisk")
         headers = {"Authorization": f"Bearer {server.key}"}
         limits = httpx2.Limits(max_connections=50)
         async with httpx2.AsyncClient(
-            base_url=server.base_url, headers=headers, limits=limits, timeout=LONGEST_S
+            base_url=server.base_url, headers=headers, limits=limits, timeout=wire.LONGEST_S
         ) as client:
             path = f"/flow-runs/{run}/trace/stream"
             return [answer.text for answer in await asyncio.gather(*[client.get(path) for _ in range(50)])]
 
     tails = [tail.replace(": ping\n\n", "") for tail in asyncio.run(all_tails())]
     assert len(set(tails)) == 1
-    assert frames(tails[0])[-1].event == "flow_completed"
+    assert wire.frames(tails[0])[-1].event == "flow_completed"
 
 
 def test_silence_is_filled_with_pings(server: RunningServer, http: httpx2.Client) -> None:
-    run, received = start(server, "endless"), ""
+    run, received = wire.start(server, "endless"), ""
     with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
         parts = stream.iter_text()
         while received.rpartition('"hold"')[2].count(": ping\n\n") < 4:
             received += next(parts)
-    cancel(server, run)
+    wire.cancel(server, run)
     assert received.startswith("retry: 1000\n\n")
-    assert frames(received)[-1].data["stepId"] == "hold"
+    assert wire.frames(received)[-1].data["stepId"] == "hold"
 
 
 def test_a_client_that_leaves_is_noticed_while_the_run_goes_on(server: RunningServer) -> None:
-    run = start(server, "endless")
-    eventually(lambda: requests_in(server) == 0)
-    with raw_connection(server) as connection:
-        connection.sendall(head_of(server, "GET", f"/api/v1/flow-runs/{run}/trace/stream"))
-        eventually(lambda: requests_in(server) == 1)
-    eventually(lambda: requests_in(server) == 0)
-    cancel(server, run)
+    run = wire.start(server, "endless")
+    eventually(lambda: wire.requests_in(server) == 0)
+    with wire.raw_connection(server) as connection:
+        connection.sendall(wire.head_of(server, "GET", f"/api/v1/flow-runs/{run}/trace/stream"))
+        eventually(lambda: wire.requests_in(server) == 1)
+    eventually(lambda: wire.requests_in(server) == 0)
+    wire.cancel(server, run)
 
 
 def test_a_head_request_does_not_follow_the_run(server: RunningServer, http: httpx2.Client) -> None:
-    run = start(server, "endless")
+    run = wire.start(server, "endless")
     answer = http.head(f"/flow-runs/{run}/trace/stream")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
     assert answer.content == b""
-    cancel(server, run)
+    wire.cancel(server, run)
 
 
 def test_a_reader_that_does_not_read_does_not_delay_others(
@@ -180,10 +166,10 @@ steps:
     over: list(range(20))
     steps: [{id: copy, type: passthrough, input: {text: "{{ initial.text }}"}}]
 """)
-    run = execute(http, "large", parameters={"text": "x" * 250_000})
-    with raw_connection(server) as connection:
-        connection.sendall(head_of(server, "GET", f"/api/v1/flow-runs/{run}/trace/stream"))
-        events = events_of(http, run)
+    run = wire.execute(http, "large", parameters={"text": "x" * 250_000})
+    with wire.raw_connection(server) as connection:
+        connection.sendall(wire.head_of(server, "GET", f"/api/v1/flow-runs/{run}/trace/stream"))
+        events = wire.events_of(http, run)
         assert events[-1].event == "flow_completed"
         assert sum(len(str(event.data)) for event in events) > 8_000_000
         assert http.get(f"/flow-runs/{run}/trace").status_code == 200
@@ -191,10 +177,10 @@ steps:
 
 def test_data_is_one_line_whatever_is_in_it(http: httpx2.Client) -> None:
     odd = "one\ntwo\r\nthree\u2028four\x00\t: ping\n\nid: 9"
-    run = execute(http, "anything", parameters={"text": odd})
-    found = frames(http.get(f"/flow-runs/{run}/trace/stream").content.decode())
+    run = wire.execute(http, "anything", parameters={"text": odd})
+    found = wire.frames(http.get(f"/flow-runs/{run}/trace/stream").content.decode())
     assert [f.data["inputData"] for f in found if f.event == "step_input"] == [{"text": odd}]
-    assert trace_of(http, run)["steps"][0]["outputContext"] == {"text": odd}
+    assert wire.trace_of(http, run)["steps"][0]["outputContext"] == {"text": odd}
 
 
 STREAM = "/flow-runs/stream"
@@ -237,11 +223,11 @@ class Tail:
 
 
 def test_runs_come_as_they_begin_and_end(http: httpx2.Client) -> None:
-    before = execute(http, "anything")
+    before = wire.execute(http, "anything")
     with http.stream("GET", STREAM) as answer:
         tail = Tail(answer)
         tail.until_raw(b"retry: 1000\n\nid: ")
-        run = execute(http, "anything")
+        run = wire.execute(http, "anything")
         found = tail.until(run, "completed")
     assert {run_id for run_id, _ in found} == {run}, "what was before is not told"
     assert before != run
@@ -250,9 +236,9 @@ def test_runs_come_as_they_begin_and_end(http: httpx2.Client) -> None:
 
 def test_a_list_and_the_stream_after_it_leave_no_gap(http: httpx2.Client) -> None:
     begun = http.get("/flow-runs").json()["lastChange"]
-    runs = [execute(http, "anything") for _ in range(2)]
+    runs = [wire.execute(http, "anything") for _ in range(2)]
     page = http.get("/flow-runs").json()
-    runs.append(execute(http, "anything"))
+    runs.append(wire.execute(http, "anything"))
     with http.stream("GET", STREAM, params={"after": page["lastChange"]}) as answer:
         assert Tail(answer).until(runs[-1], "completed") == [(runs[-1], "completed")]
     with http.stream("GET", STREAM, params={"after": begun}) as answer:
@@ -266,7 +252,7 @@ def test_a_stream_that_was_cut_goes_on_where_it_was_with_runs_as_in_the_list(htt
         first = Tail(answer)
         first.until_raw(b"id: %d\n\n" % begun)
     for _ in range(3):
-        execute(http, "anything")
+        wire.execute(http, "anything")
     seen = first.decoder.last_event_id
     for listed in reversed(http.get("/flow-runs?limit=3").json()["runs"]):
         # Cut after each run: the next connection brings the one that follows, and no other.
@@ -281,10 +267,10 @@ def test_a_query_says_which_runs_come_and_which_are_gone(http: httpx2.Client) ->
     with http.stream("GET", STREAM, params={"q": "status:failed", "flow": "broken"}) as answer:
         tail = Tail(answer)
         tail.until_raw(b"id: ")
-        execute(http, "anything")
+        wire.execute(http, "anything")
         # Not the same call as any other: a failure is told once more to who repeats it.
         body = {"parameters": {"for": "this list"}}
-        failed = detail(http.post("/seq/acme/demo/broken/execute", json=body))["executionId"]
+        failed = wire.detail(http.post("/seq/acme/demo/broken/execute", json=body))["executionId"]
         found = tail.until(failed, "failed")
     assert {run_id for run_id, _ in found} == {failed}, "the other flow is none of it"
     assert {what for _, what in found[:-1]} <= {"gone"}
@@ -295,14 +281,14 @@ def test_a_query_says_which_runs_come_and_which_are_gone(http: httpx2.Client) ->
     [({"after": "999"}, "no change 999 yet; the last one is"), ({"q": "statsu:x"}, "did you mean 'status'?")],
 )
 def test_what_cannot_be_followed_is_refused(http: httpx2.Client, query: dict[str, str], words: str) -> None:
-    assert refusal(http.get(STREAM, params=query), words) == (422, "INVALID_REQUEST")
+    assert wire.refusal(http.get(STREAM, params=query), words) == (422, "INVALID_REQUEST")
 
 
 def test_what_a_query_leaves_out_moves_the_position_alone_and_then_pings_come(http: httpx2.Client) -> None:
     with http.stream("GET", STREAM, params={"q": "trigger:job"}) as answer:
         tail = Tail(answer)
         tail.until_raw(b"id: ")
-        execute(http, "anything")
+        wire.execute(http, "anything")
         tail.until_raw(b"id: %d\n\n" % http.get("/flow-runs").json()["lastChange"])
         tail.until_raw(b": ping\n\n")
     assert b"data:" not in tail.raw

@@ -4,7 +4,6 @@ import asyncio
 import re
 import socket
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,19 +16,8 @@ import pytest
 import runglass
 from runglass.limits.memory import SHARE_OF_PROJECT
 from runglass.testing import RunningServer, running_server
+from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
-from tests.contract.wire import (
-    ENDLESS,
-    LONGEST_S,
-    cancel,
-    detail,
-    head_of,
-    http_for,
-    raw_connection,
-    refusal,
-    requests_in,
-    waiting_in,
-)
 from tests.faulty_store import FaultyStore, Held
 from tests.servers import server_with
 from tests.waiting import eventually
@@ -42,14 +30,7 @@ MEDIUM = {"parameters": {"text": "x" * 500_000}}
 MANY = 4
 
 
-server = server_with(FLOW, ENDLESS, memory_limit_bytes=MEMORY_BYTES)
-
-
-@pytest.fixture
-def checking(server: RunningServer) -> Iterator[Held]:
-    """The first check of a request lasts until it is let go."""
-    with FaultyStore(server.runtime.checks) as checks:
-        yield checks.hold("request", times=1)
+server = server_with(FLOW, wire.ENDLESS, memory_limit_bytes=MEMORY_BYTES)
 
 
 @pytest.mark.parametrize("way", ["execute", "jobs", "step"])
@@ -65,7 +46,7 @@ def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
         checking.let_go()
         assert first.result().status_code in (200, 202)
     assert small.json()["status"] == "completed", "a small one waits for none"
-    assert refusal(refused, "setting memory_limit_bytes", "nothing was started") == (503, "UNAVAILABLE")
+    assert wire.refusal(refused, "setting memory_limit_bytes", "nothing was started") == (503, "UNAVAILABLE")
     if way == "jobs":
         # A job is answered before its run has ended, which holds the memory until then.
         server.call(server.runtime.engine.active.join(first.result().json()["executionId"]))
@@ -96,7 +77,7 @@ def test_of_large_requests_one_is_checked_at_a_time(
 def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops() -> None:
     with ThreadPoolExecutor(2) as calls, ExitStack() as clients:
         with running_server() as server:
-            http = clients.enter_context(http_for(server, server.key))
+            http = clients.enter_context(wire.http_for(server, server.key))
             server.push(FLOW)
             checking = FaultyStore(server.runtime.checks).hold("request")
             asked = FaultyStore(server.runtime.engine.limits.large_requests).calls("begin")
@@ -105,7 +86,10 @@ def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops() -
             waits = calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
             eventually(lambda: len(asked) == 2)
         answer = waits.result()
-        assert refusal(answer, "the server is being stopped; nothing was started") == (503, "UNAVAILABLE")
+        assert wire.refusal(answer, "the server is being stopped; nothing was started") == (
+            503,
+            "UNAVAILABLE",
+        )
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "too heavy"}], ids=["plain", "under a key"])
@@ -120,7 +104,7 @@ def test_a_body_of_too_many_values_is_refused_before_it_is_decoded(
         _, most_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert refusal(answer, "setting body_values_limit") == (422, "INVALID_REQUEST")
+    assert wire.refusal(answer, "setting body_values_limit") == (422, "INVALID_REQUEST")
     assert most_bytes < 10 * len(body)
 
 
@@ -162,16 +146,19 @@ def test_a_repeat_that_waits_for_a_run_lets_the_next_one_in(
             for _ in range(2)
         ]
         run = only_run(http, "running")
-        eventually(lambda: requests_in(server) == 2)
+        eventually(lambda: wire.requests_in(server) == 2)
         assert http.post(f"{PATH}/execute", json=MEDIUM).json()["status"] == "completed"
         assert not any(call.done() for call in both)
-        cancel(server, run)
-        assert {detail(call.result())["executionId"] for call in both} == {run}
+        wire.cancel(server, run)
+        assert {wire.detail(call.result())["executionId"] for call in both} == {run}
 
 
 def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_one_in() -> None:
-    with running_server(max_concurrent_runs_per_project=1) as server, http_for(server, server.key) as http:
-        for flow in (FLOW, ENDLESS, TALK):
+    with (
+        running_server(max_concurrent_runs_per_project=1) as server,
+        wire.http_for(server, server.key) as http,
+    ):
+        for flow in (FLOW, wire.ENDLESS, TALK):
             server.push(flow)
         waits = paused(http)
         results = [result | {"content": "y" * 500_000} for result in results_of(waits)]
@@ -179,10 +166,10 @@ def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_one_in() -> No
             http.post("/seq/acme/demo/endless/jobs", json={})
             run = only_run(http, "running")
             waiting = calls.submit(http.post, "/seq/acme/demo/talk/execute", json=resumption(waits, results))
-            eventually(lambda: waiting_in(server))
+            eventually(lambda: wire.waiting_in(server))
             assert http.post(f"{PATH}/jobs", json=MEDIUM).status_code == 202
             assert not waiting.done()
-            cancel(server, run)
+            wire.cancel(server, run)
             assert waiting.result().json()["status"] == "completed"
 
 
@@ -195,7 +182,7 @@ def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
     with ThreadPoolExecutor(6) as calls:
         sent = [calls.submit(http.post, path, json={}, headers=once) for _ in range(6)]
         creating.until_reached()
-        eventually(lambda: requests_in(server) + sum(call.done() for call in sent) == 6)
+        eventually(lambda: wire.requests_in(server) + sum(call.done() for call in sent) == 6)
         creating.let_go()
         answers = [call.result() for call in sent]
     assert {answer.status_code for answer in answers} == {202}
@@ -206,9 +193,13 @@ def test_calls_that_wait_for_a_place_hold_nothing_of_their_bodies() -> None:
     body = msgspec.json.encode({"parameters": {"text": "x" * 9_000_000}})
     many = 8
     settings = {"max_concurrent_runs_per_project": 1, "memory_limit_bytes": 256 << 20}
-    with running_server(**settings) as server, http_for(server, server.key) as http, ExitStack() as stack:
+    with (
+        running_server(**settings) as server,
+        wire.http_for(server, server.key) as http,
+        ExitStack() as stack,
+    ):
         server.push(FLOW)
-        server.push(ENDLESS)
+        server.push(wire.ENDLESS)
         http.post("/seq/acme/demo/endless/jobs", json={})
         calls = stack.enter_context(ThreadPoolExecutor(many))
         sent: list[Future[httpx2.Response]] = []
@@ -235,9 +226,11 @@ def test_a_body_that_is_cut_off_by_the_end_of_the_server_is_answered() -> None:
     with running_server() as server:
         server.push(FLOW)
         host, port = server.address.removeprefix("http://").split(":")
-        connection = socket.create_connection((host, int(port)), timeout=LONGEST_S)
-        connection.sendall(head_of(server, "POST", f"/api/v1{PATH}/execute", "Content-Length: 100") + b"{")
-        eventually(lambda: requests_in(server) == 1)
+        connection = socket.create_connection((host, int(port)), timeout=wire.LONGEST_S)
+        connection.sendall(
+            wire.head_of(server, "POST", f"/api/v1{PATH}/execute", "Content-Length: 100") + b"{"
+        )
+        eventually(lambda: wire.requests_in(server) == 1)
     with connection:
         answer = connection.makefile("rb").read().decode()
     assert answer.startswith("HTTP/1.1 503")
@@ -248,7 +241,7 @@ def test_a_body_that_is_cut_off_by_the_end_of_the_server_is_answered() -> None:
 def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningServer) -> None:
     """Each could be sent for hours, and all but its last byte would be in memory so long."""
     body = b'{"message":"' + b"x" * 4_000_000
-    head = head_of(server, "POST", f"/api/v1{PATH}/execute", f"Content-Length: {len(body) + 2}")
+    head = wire.head_of(server, "POST", f"/api/v1{PATH}/execute", f"Content-Length: {len(body) + 2}")
     least = 12 - MEMORY_BYTES // SHARE_OF_PROJECT // 4_000_000 - 1
 
     def answered(sender: socket.socket) -> bytes:
@@ -258,7 +251,7 @@ def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningSe
         return sender.recv(4096)
 
     with ThreadPoolExecutor(12) as threads, ExitStack() as opened:
-        senders = [opened.enter_context(raw_connection(server)) for _ in range(12)]
+        senders = [opened.enter_context(wire.raw_connection(server)) for _ in range(12)]
         calls = [threads.submit(answered, sender) for sender in senders]
         answers = eventually(
             lambda: done if len(done := [call for call in calls if call.done()]) >= least else []
@@ -268,14 +261,14 @@ def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningSe
     refused = [answer.result() for answer in answers]
     assert {answer.split(b"\r\n")[0].split()[1] for answer in refused} == {b"503"}
     assert b"come in or wait to be read" in refused[0]
-    with http_for(server, server.key) as http:
+    with wire.http_for(server, server.key) as http:
         # Nothing of it is held once the server has seen that they left.
         eventually(lambda: http.post(f"{PATH}/execute", json=LARGE).status_code == 200)
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "0" * 5000, "99999999999999999999"])
 def test_a_length_of_any_number_of_digits_is_answered(server: RunningServer, length: str) -> None:
-    with raw_connection(server) as sender:
-        sender.sendall(head_of(server, "POST", f"/api/v1{PATH}/execute", f"Content-Length: {length}"))
+    with wire.raw_connection(server) as sender:
+        sender.sendall(wire.head_of(server, "POST", f"/api/v1{PATH}/execute", f"Content-Length: {length}"))
         status = int(sender.recv(4096).split(b" ")[1])
     assert status in (400, 413)

@@ -18,19 +18,10 @@ from runglass.client import Client
 from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.testing import RunningServer, running_server
 from tests.collector import collecting
+from tests.contract import wire
 from tests.contract.test_span_export import send_all
 from tests.contract.test_tool_calls import paused
-from tests.contract.wire import (
-    ANYTHING,
-    ENDLESS,
-    detail,
-    events_of,
-    execute,
-    http_for,
-    refusal,
-    start,
-    until_event,
-)
+from tests.contract.wire import execute
 from tests.postgres_server import postgres_database
 from tests.unit.engine.test_unreadable import UPDATES
 from tests.waiting import eventually
@@ -85,8 +76,8 @@ def place(store_kind: str, tmp_path: Path) -> Iterator[Place]:
 
 @contextmanager
 def served(place: Place, **settings: Any) -> Iterator[tuple[RunningServer, httpx2.Client]]:
-    with running_server(**place.settings, **settings) as server, http_for(server, server.key) as http:
-        for flow in (ANYTHING, ENDLESS):
+    with running_server(**place.settings, **settings) as server, wire.http_for(server, server.key) as http:
+        for flow in (wire.ANYTHING, wire.ENDLESS):
             server.push(flow)
         yield server, http
 
@@ -112,7 +103,7 @@ def test_what_cannot_be_read_is_an_error_that_names_the_run(
 ) -> None:
     by_slug = "/seq/acme/demo/broken"
     run = http.post(f"{by_slug}/jobs", json={}).json()["executionId"]
-    events_of(http, run)
+    wire.events_of(http, run)
     store.spoil(what, run)
     paths = {
         "summary": [f"/flow-runs/{run}/trace", f"{by_slug}/runs/{run}/trace"],
@@ -121,8 +112,8 @@ def test_what_cannot_be_read_is_an_error_that_names_the_run(
     }
     for path in paths[what]:
         answer = http.get(path)
-        assert refusal(answer, run, "export-raw") == (500, "INTERNAL_ERROR")
-        assert detail(answer)["executionId"] == run
+        assert wire.refusal(answer, run, "export-raw") == (500, "INTERNAL_ERROR")
+        assert wire.detail(answer)["executionId"] == run
 
 
 def test_a_stream_ends_before_an_event_that_cannot_be_read(store: Place, http: httpx2.Client) -> None:
@@ -186,8 +177,8 @@ def test_a_run_that_cannot_be_read_keeps_no_other_from_being_sent_as_spans(
 
 def held(server: RunningServer, http: httpx2.Client) -> str:
     """A run of `endless` that is in its second step."""
-    run = start(server, "endless")
-    until_event(http, run, "step_started", nth=2)
+    run = wire.start(server, "endless")
+    wire.until_event(http, run, "step_started", nth=2)
     return run
 
 
@@ -221,7 +212,7 @@ def test_runs_that_were_set_aside_are_listed_cancelled_and_deleted(place: Place)
             assert (ended["status"], ended["flowSlug"]) == ("cancelled", "endless")
             assert ended["completedAt"]
             assert ended.get("unreadable", False) == (what in ("summary", "step"))
-            assert refusal(http.delete(f"/flow-runs/{run}")) == (409, "RUN_ENDED")
+            assert wire.refusal(http.delete(f"/flow-runs/{run}")) == (409, "RUN_ENDED")
         assert set_aside(http) == 0
         server.call(server.runtime.removal.tidy())
         for table in ("checkpoint", "run_request", "step WHERE status = 'running'"):
@@ -252,8 +243,8 @@ def test_runs_that_go_on_or_wait_and_whose_rows_were_spoilt_are_cancelled_and_de
     with served(place, max_concurrent_runs=1) as (server, http):
         goes_on = held(server, http)
         spoilt = {
-            start(server, "endless"): ["summary"],
-            start(server, "endless"): ["request"],
+            wire.start(server, "endless"): ["summary"],
+            wire.start(server, "endless"): ["request"],
             goes_on: ["summary", "request", "checkpoint", "step"],
         }
         for run, rows in spoilt.items():

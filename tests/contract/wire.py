@@ -19,6 +19,7 @@ from runglass.store.keys import digest_of
 from runglass.store.records import ApiKey
 from runglass.testing import RunningServer
 from runglass.wire.run_api import ExecuteRequest
+from tests.waiting import eventually
 
 WORDS = """
 slug: words
@@ -186,6 +187,18 @@ def requests_in(server: RunningServer) -> int:
 def waiting_in(server: RunningServer) -> int:
     """How many runs wait for a slot."""
     return server.call(server.runtime.store.queued_runs(0, most=99)).waiting
+
+
+def until_health(address: str, *statuses: str) -> dict[str, Any]:
+    """What `/health` says once its status is one of these; a write is tried once a second."""
+
+    def said() -> dict[str, Any] | None:
+        answer = httpx2.get(f"{address}/health", timeout=LONGEST_S)
+        told: dict[str, Any] = answer.json()
+        assert (answer.status_code == 503) is (told["status"] == "unavailable")
+        return told if told["status"] in statuses else None
+
+    return eventually(said)
 
 
 def body_is_read(patch: pytest.MonkeyPatch) -> threading.Event:

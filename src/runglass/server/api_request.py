@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from runglass.server.security.browser_sessions import BrowserSessions
     from runglass.server.security.login_tickets import LoginTickets
     from runglass.server.services.outlines import Outlines
-    from runglass.server.services.run_import import RunImports
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +33,6 @@ class Services:
     failures: "FailureReplay"
     health: "HealthCheck"
     outlines: "Outlines"
-    imports: "RunImports"
     sessions: "BrowserSessions"
     tickets: "LoginTickets"
 

@@ -19,7 +19,6 @@ from runglass.server.routing import Router
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.services.outlines import Outlines
-from runglass.server.services.run_import import RunImports
 
 
 def create_app(
@@ -42,7 +41,6 @@ def create_app(
         failures=FailureReplay(),
         health=HealthCheck(runtime),
         outlines=outlines or Outlines(runtime),
-        imports=RunImports(runtime),
         sessions=BrowserSessions(runtime.store, clock=runtime.store.clock),
         tickets=tickets or LoginTickets(),
     )

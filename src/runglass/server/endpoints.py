@@ -102,6 +102,7 @@ _starting = partial(
     hides=FLOW_HIDDEN,
     doing="start runs",
 )
+_listing_flows = partial(_reading, tag=FLOWS, query=PAGED)
 _managing_flows = partial(Endpoint, access="admin", tag=FLOWS, hides=FLOW_HIDDEN, doing="manage flows")
 _managing_keys = partial(Endpoint, access="admin", tag=KEYS, doing="manage keys")
 _signing_in = partial(Endpoint, access="read", tag=VIEWER, doing="sign in a browser")
@@ -129,75 +130,69 @@ JOB = Answer((JobState,), "How far the job is.")
 
 def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
     """The endpoints below a path that names a run."""
+    reading = partial(_reading, finds=run)
     return [
-        _reading(
+        reading(
             path,
             runs.summary,
             "The summary of a run",
             Answer((RunSummary,), "The run as of this moment."),
-            finds=run,
         ),
-        _reading(
+        reading(
             f"{path}/trace",
             runs.trace,
             "The whole trace",
             Answer((Trace,), "The trace as of this moment."),
             finds=trace,
         ),
-        _reading(
+        reading(
             f"{path}/trace/stream",
             runs.stream,
             "The live trace",
             Answer((str,), "Events as server-sent events.", media_type=EVENTS),
             query=(runs.AFTER,),
             headers=(runs.LAST_EVENT_ID,),
-            finds=run,
             is_lasting=True,
         ),
-        _reading(
+        reading(
             f"{path}/trace/outline",
             outline.outline,
             "The outline",
             Answer((OutlinePage,), "Rows of the tree, as columns."),
             query=(outline.AFTER_ROW, outline.ROWS, outline.OF_SEQ, outline.PARTIAL),
             headers=(outline.ACCEPT_ENCODING,),
-            finds=run,
         ),
-        _reading(
+        reading(
             f"{path}/trace/timeline",
             outline.timeline,
             "The timeline",
             Answer((Timeline,), "Lanes of buckets."),
             query=(outline.FROM_MS, outline.TO_MS, outline.BUCKETS, outline.OF_SEQ),
             headers=(outline.ACCEPT_ENCODING,),
-            finds=run,
         ),
-        _reading(
+        reading(
             f"{path}/export",
             export.export,
             "The run as a file",
             Answer((dict[str, Any],), "The run in the format that was asked for.", also=(JSONL,)),
             query=(export.FORMAT,),
-            finds=run,
         ),
-        _reading(
+        reading(
             f"{path}/steps/{{step_id}}/trace",
             runs.step_trace,
             "One step's attempts",
             Answer((StepTrace, StepAttempts), "One attempt; with `attempt=all` every one."),
             query=(runs.ATTEMPT, runs.LOOP_INDEX, runs.POSITION, runs.PART_BYTES_AT_MOST),
-            finds=run,
         ),
-        _reading(
+        reading(
             f"{path}/steps/{{step_id}}/payload",
             payload.payload,
             "What went into a step or came out of it",
             Answer((dict,), "The content as JSON.", beside=RANGES),
             query=(payload.PART, payload.ONE_ATTEMPT, runs.LOOP_INDEX, runs.POSITION),
             headers=(payload.RANGE, payload.IF_RANGE, payload.IF_NONE_MATCH),
-            finds=run,
         ),
-        _reading(
+        reading(
             f"{path}/steps/{{step_id}}/diff",
             diff.step_diff,
             "What differs between two attempts of a step",
@@ -206,7 +201,6 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
                 *(payload.ONE_ATTEMPT, runs.LOOP_INDEX, runs.POSITION),
                 *(diff.WITH_ATTEMPT, diff.WITH_LOOP_INDEX, diff.WITH_POSITION),
             ),
-            finds=run,
             is_lasting=True,
         ),
         Endpoint(
@@ -355,29 +349,23 @@ ENDPOINTS: list[Endpoint] = [
         Answer((SessionPage,), "The session, or a page of it."),
         query=(sessions.LIMIT, pagination.CURSOR),
     ),
-    _reading(
+    _listing_flows(
         f"{API}/flows",
         flows.own_flows,
         "The flows of the key's project",
         Answer((FlowList,), "The flows, by slug."),
-        tag=FLOWS,
-        query=PAGED,
     ),
-    _reading(
+    _listing_flows(
         MANAGED,
         flows.flows,
         "A project's flows",
         Answer((FlowList,), "The flows, by slug."),
-        tag=FLOWS,
-        query=PAGED,
     ),
-    _reading(
+    _listing_flows(
         f"{MANAGED}/{{slug}}",
         flows.flow,
         "A flow and its versions",
         Answer((FlowHistory,), "The flow."),
-        tag=FLOWS,
-        query=PAGED,
     ),
     _reading(
         f"{MANAGED}/{{slug}}/versions/{{number:number}}",

@@ -5,7 +5,7 @@ So keys, rates, limits and refusals are those of OTLP over HTTP: this file knows
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -92,38 +92,35 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no type
         """The handler of a call; None, which is answered with UNIMPLEMENTED, for another method."""
         path = PATHS.get(details.method)
         # As one of a stream, though there is one message: such a call begins before its message is read.
-        return None if path is None else grpc.stream_unary_rpc_method_handler(self._export(path))
+        return None if path is None else grpc.stream_unary_rpc_method_handler(partial(self._export, path))
 
-    def _export(self, path: str) -> Callable[[AsyncIterator[bytes], Any], Awaitable[bytes]]:
-        async def export(_: AsyncIterator[bytes], context: Any) -> bytes:
-            shown = [(name, value) for name, value in context.invocation_metadata() if name in HEADERS]
-            headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in shown]
-            scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
-            if self._calls >= MOST_CALLS:
-                # The library's own refusal would count as final.
-                await context.abort(
-                    grpc.StatusCode.UNAVAILABLE, f"{MOST_CALLS:,} calls are in progress; send it again"
-                )
-            self._calls += 1
-            try:
-                async with AsyncExitStack() as until_end:
-                    receive = partial(self._receive, scope, context, until_end)
-                    status, told, answer = await _response(self._app, scope, receive)
-            finally:
-                self._calls -= 1
-            if status == 200:
-                return answer
-            code = CODES.get(status, grpc.StatusCode.INTERNAL)
-            message = str(msgspec.json.decode(answer)["detail"]["message"])
-            details: tuple[tuple[str, bytes], ...] = ()
-            if (retry_after := told.get(b"retry-after")) is not None:
-                rich = Status(code=code.value[0], message=message)
-                rich.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=int(retry_after))))
-                details = (("grpc-status-details-bin", rich.SerializeToString()),)
-            await context.abort(code, message, trailing_metadata=details)
-            raise AssertionError("the call was aborted")
-
-        return export
+    async def _export(self, path: str, _: AsyncIterator[bytes], context: Any) -> bytes:
+        shown = [(name, value) for name, value in context.invocation_metadata() if name in HEADERS]
+        headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in shown]
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+        if self._calls >= MOST_CALLS:
+            # The library's own refusal would count as final.
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE, f"{MOST_CALLS:,} calls are in progress; send it again"
+            )
+        self._calls += 1
+        try:
+            async with AsyncExitStack() as until_end:
+                receive = partial(self._receive, scope, context, until_end)
+                status, told, answer = await _response(self._app, scope, receive)
+        finally:
+            self._calls -= 1
+        if status == 200:
+            return answer
+        code = CODES.get(status, grpc.StatusCode.INTERNAL)
+        message = str(msgspec.json.decode(answer)["detail"]["message"])
+        details: tuple[tuple[str, bytes], ...] = ()
+        if (retry_after := told.get(b"retry-after")) is not None:
+            rich = Status(code=code.value[0], message=message)
+            rich.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=int(retry_after))))
+            details = (("grpc-status-details-bin", rich.SerializeToString()),)
+        await context.abort(code, message, trailing_metadata=details)
+        raise AssertionError("the call was aborted")
 
     async def _receive(self, scope: Scope, context: Any, until_end: AsyncExitStack) -> Message:
         """The message, which is read once the application knows whose it is and asks for it.

@@ -34,7 +34,7 @@ from runglass.server.requests.parameters import (
     refuse_two_values,
     requested_version,
 )
-from runglass.server.security.authentication import require_project_of_flow
+from runglass.server.security.authentication import require_project
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -117,7 +117,7 @@ async def find_call(
     The flow is looked up before the body is read: for an unknown flow, mistakes in the body do not matter.
     A call without a flow can still repeat one that had it.
     """
-    own = await require_project_of_flow(request, org, project, slug)
+    own = await require_project(request, org, project, slug)
     number = requested_version(version, version_query)
     call = Call(request=request, project=own, slug=slug, number=number)
     try:

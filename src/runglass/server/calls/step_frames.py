@@ -73,55 +73,6 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     accumulated_outputs: dict[str, Any]
 
 
-class StepContent:
-    """The content of events that a caller of `step` is owed.
-
-    That of a segment that this call has `started` is in `outputs`; for repeats of a call, and on each other
-    server, the store keeps the content with the events.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        run: RunRecord,
-        started: StartedRun | None = None,
-        outputs: LiveOutputs | None = None,
-    ) -> None:
-        self.store = store
-        self.run = run
-        self._started = started
-        self._outputs = outputs
-
-    async def of(self, seq: int) -> bytes | None:
-        """The output or error of the event with this seq; None where the event has it as it is."""
-        if self._outputs is not None:
-            content = self._outputs.pop(seq)
-            if content is not None or seq not in self._outputs.stored:
-                return content
-            self._outputs.stored.discard(seq)
-        return await self.store.owed(self.run.no, seq)
-
-    async def pause(self, seq: int) -> Waiting | None:
-        """The content of the `step_paused_for_tool_calls` with this seq."""
-        if self._started is None:
-            if (owed := await self.store.owed(self.run.no, seq)) is None:
-                return None
-            return await offload(partial(msgspec.json.decode, owed, type=Waiting), size_bytes=len(owed))
-        try:
-            outcome = await self._started.outcome()
-        except RunReleased:
-            # Another process took over the run: then the content is that of the log.
-            return None
-        if outcome.pause is None or outcome.pause.tool_loop is None:
-            return None
-        tool_loop = outcome.pause.tool_loop
-        return Waiting(
-            tool_call_messages=both_spellings(tool_loop.messages),
-            tool_calls=tool_loop.calls,
-            accumulated_outputs=dict(outcome.outputs),
-        )
-
-
 class StepPage(Page):
     """Events, and frames with the number 0 that are no events of the run."""
 
@@ -135,10 +86,23 @@ class StepPage(Page):
 
 
 class StepFrames:
-    """The frames of one call of `step`, with the `content` that it is owed."""
+    """The frames of one call of `step`, with the content that its caller is owed.
 
-    def __init__(self, content: StepContent) -> None:
-        self._content = content
+    That of a segment that this call has `started` is in `outputs`; for repeats of a call, and on each other
+    server, the store keeps the content with the events.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: RunRecord,
+        started: StartedRun | None = None,
+        outputs: LiveOutputs | None = None,
+    ) -> None:
+        self._store = store
+        self._run = run
+        self._started = started
+        self._outputs = outputs
         self._last_output: tuple[int, bytes | None] = (0, None)
         self._open: dict[Address, StepStarted | StepResumed] = {}
         self._latest: StepStarted | StepResumed | None = None
@@ -165,13 +129,13 @@ class StepFrames:
             case StepError():
                 self._end(event)
                 self._errors.append(event)
-                if (error := await self._content.of(seq)) is not None:
+                if (error := await self._content_of(seq)) is not None:
                     return [(seq, encode_event(replace(event, error=encoded(error))))]
-            case StepRetrying() if (error := await self._content.of(seq)) is not None:
+            case StepRetrying() if (error := await self._content_of(seq)) is not None:
                 return [(seq, encode_event(replace(event, error=encoded(error))))]
             case StepOutput():
                 # The `step_completed` of the attempt follows at once, in the same append.
-                output = await self._content.of(seq + 1)
+                output = await self._content_of(seq + 1)
                 self._last_output = (seq + 1, output)
                 if output is not None:
                     return [(seq, encode_event(_with_output(event, output)))]
@@ -179,13 +143,13 @@ class StepFrames:
                 self._end(event)
                 return await self._completed(event, seq, data)
             case FlowCompleted():
-                result, _ = await self._content.store.outcome(self._content.run.no)
+                result, _ = await self._store.outcome(self._run.no)
                 if result is not None:
                     return [(seq, encode_event(replace(event, result=encoded(result))))]
-            case StepPausedForToolCalls() if (waiting := await self._content.pause(seq)) is not None:
+            case StepPausedForToolCalls() if (waiting := await self._pause_at(seq)) is not None:
                 return [(seq, encode_event(replace(event, **asdict(waiting))))]
             case FlowFailed():
-                _, whole = await self._content.store.outcome(self._content.run.no)
+                _, whole = await self._store.outcome(self._run.no)
                 end = event if whole is None else replace(event, error=encoded(whole))
                 last = (seq, encode_event(end))
                 # A `step_error` may have reported this end, and not one that the run survived.
@@ -196,6 +160,35 @@ class StepFrames:
                 return [*await self._bad_end(event), (seq, data)]
         return [(seq, data)]
 
+    async def _content_of(self, seq: int) -> bytes | None:
+        """The output or error of the event with this seq; None where the event has it as it is."""
+        if self._outputs is not None:
+            content = self._outputs.pop(seq)
+            if content is not None or seq not in self._outputs.stored:
+                return content
+            self._outputs.stored.discard(seq)
+        return await self._store.owed(self._run.no, seq)
+
+    async def _pause_at(self, seq: int) -> Waiting | None:
+        """The content of the `step_paused_for_tool_calls` with this seq."""
+        if self._started is None:
+            if (owed := await self._store.owed(self._run.no, seq)) is None:
+                return None
+            return await offload(partial(msgspec.json.decode, owed, type=Waiting), size_bytes=len(owed))
+        try:
+            outcome = await self._started.outcome()
+        except RunReleased:
+            # Another process took over the run: then the content is that of the log.
+            return None
+        if outcome.pause is None or outcome.pause.tool_loop is None:
+            return None
+        tool_loop = outcome.pause.tool_loop
+        return Waiting(
+            tool_call_messages=both_spellings(tool_loop.messages),
+            tool_calls=tool_loop.calls,
+            accumulated_outputs=dict(outcome.outputs),
+        )
+
     def _end(self, event: StepEvent) -> None:
         self._open.pop(Address(event.step_id, event.loop_path), None)
 
@@ -203,7 +196,7 @@ class StepFrames:
         (last_seq, output), self._last_output = self._last_output, (0, None)
         has_output = last_seq == seq
         if not has_output:
-            output = await self._content.of(seq)
+            output = await self._content_of(seq)
         if output is None:
             return [(seq, data)]
         completed = (seq, encode_event(replace(event, output=encoded(output))))
@@ -245,7 +238,7 @@ class StepFrames:
 
     async def _unstarted_attempt(self, step_id: str | None) -> StepStarted:
         """An attempt that was never started: of the given step, or of the last step in the trace."""
-        run, store = self._content.run, self._content.store
+        run, store = self._run, self._store
         source = await store.flow_source(run.flow_id, run.version)
         # A draft may have changed since the run; then the position of the step is not known.
         flow = None if source is None else decode_stored_flow(source)

@@ -14,8 +14,7 @@ from msgspec import Meta
 from runglass.errors import APIError, api_error
 from runglass.server.endpoint import Parameter
 from runglass.store.records import ListPosition
-from runglass.support.clock import LAST_MS, iso_ms
-from runglass.wire.query import created_ms
+from runglass.support.clock import LAST_MS
 
 LIMIT = Parameter("limit", Annotated[int, Meta(ge=1, le=100)], "a number from 1 to 100", default=20)
 MOST_MANAGED = 1000
@@ -87,11 +86,6 @@ def slug_before(cursor: str) -> str:
     return slug
 
 
-def time_of(time: str, *, name: str) -> str:
-    """The time as the store writes times. Raises INVALID_REQUEST."""
-    return iso_ms(since_epoch_ms(time, name=name))
-
-
 def since_epoch_ms(time: str, *, name: str) -> int:
     """The time in milliseconds since 1970. Raises INVALID_REQUEST."""
     try:
@@ -119,8 +113,3 @@ def _packed(cursor: str) -> bytes:
 
 def _no_cursor() -> APIError:
     return api_error("INVALID_REQUEST", "`cursor` must be the `nextCursor` of a page")
-
-
-def created_at(run_id: str) -> str:
-    """When the run with that id was created, ISO 8601."""
-    return iso_ms(created_ms(run_id))

@@ -8,8 +8,8 @@ from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.open_responses import while_allowed
 from runglass.server.http.response_stream import StreamedResponse, json_stream
 from runglass.server.requests.body import body_parts
-from runglass.server.security.authentication import actor_of
-from runglass.server.services import run_export
+from runglass.server.security.authentication import actor_of, project_of_key
+from runglass.server.services import run_export, run_import
 from runglass.store.base import summary_of
 from runglass.store.records import RunRecord
 from runglass.wire.run_api import ExportFormat
@@ -47,7 +47,7 @@ async def import_run(request: ApiRequest) -> Response:
     """
     settings = request.services.runtime.settings
     parts = body_parts(request, limit_bytes=settings.import_limit_bytes, silence_s=settings.body_time_limit_s)
-    imports = request.services.imports
-    work = imports.take(request.auth.project_id, parts, by=actor_of(request))
+    project = await project_of_key(request)
+    work = run_import.import_run(request.services.runtime, project, parts, by=actor_of(request))
     summary = await while_allowed(request, None, work, otherwise=NOT_IMPORTED)
     return Response(summary, status_code=201, media_type=JSON)

@@ -20,7 +20,7 @@ from runglass.server.requests.pagination import (
     number_before,
     slug_before,
 )
-from runglass.server.security.authentication import actor_of, require_flow, require_project
+from runglass.server.security.authentication import actor_of, project_of_key, require_flow, require_project
 from runglass.store.records import FlowRecord, Project
 from runglass.wire.admin_api import (
     FlowHistory,
@@ -41,10 +41,7 @@ async def own_flows(request: ApiRequest, limit: int, cursor: str | None) -> Resp
 
     The last page has no `nextCursor`.
     """
-    own = await request.services.runtime.store.project(request.auth.project_id)
-    if own is None:
-        raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
-    return await _list(request, own, limit, cursor)
+    return await _list(request, await project_of_key(request), limit, cursor)
 
 
 async def flows(request: ApiRequest, org: str, project: str, limit: int, cursor: str | None) -> Response:

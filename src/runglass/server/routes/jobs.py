@@ -21,7 +21,7 @@ from runglass.server.calls.segments import submit
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.requests.messages import normalize_messages
-from runglass.server.requests.pagination import created_at, cursor_of_position, position_of
+from runglass.server.requests.pagination import cursor_of_position, position_of
 from runglass.server.requests.parameters import version_number
 from runglass.server.security.authentication import (
     is_owed,
@@ -32,7 +32,8 @@ from runglass.server.security.authentication import (
 )
 from runglass.server.services.run_content import summary_of
 from runglass.store.records import RunListing, RunRecord
-from runglass.wire.query import RunQuery
+from runglass.support.clock import iso_ms
+from runglass.wire.query import RunQuery, created_ms
 from runglass.wire.run_api import JobPage, JobRequest, JobState, JobSummary
 
 TRIGGER = "job"
@@ -121,7 +122,7 @@ def _summary(run: RunListing) -> JobSummary:
         execution_id=run.id,
         status=next(status for status, covered in STATUSES.items() if run.status in covered),
         version=summary.version,
-        created_at=created_at(run.id),
+        created_at=iso_ms(created_ms(run.id)),
         started_at=summary.started_at,
         completed_at=summary.completed_at,
         error=CANCELLED if summary.status == "cancelled" else failed,

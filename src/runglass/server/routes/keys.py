@@ -8,10 +8,11 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import read_body
-from runglass.server.requests.pagination import cursor_of_number, number_before, time_of
+from runglass.server.requests.pagination import cursor_of_number, number_before, since_epoch_ms
 from runglass.server.security.authentication import actor_of
 from runglass.store.keys import make_key
 from runglass.store.records import ApiKey
+from runglass.support.clock import iso_ms
 from runglass.wire.admin_api import AuditPage, KeyInfo, KeyList, KeyRequest, NewKeyInfo
 
 ACTION = Parameter("action", str, "an action, such as `key.revoked`")
@@ -85,7 +86,7 @@ async def audit(
     found = await request.services.runtime.store.audit(
         request.auth.project_id,
         action=action,
-        since=None if since is None else time_of(since, name="since"),
+        since=None if since is None else iso_ms(since_epoch_ms(since, name="since")),
         before=None if cursor is None else number_before(cursor),
         limit=limit + 1,
     )

@@ -7,7 +7,7 @@ from typing import get_args
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from starlette.responses import Response
 
-from runglass.errors import RequestError, api_error
+from runglass.errors import RequestError
 from runglass.limits.offload import offload_in_turn
 from runglass.log.measurements import measured
 from runglass.recording.otlp import NotOtlp, Signal
@@ -23,6 +23,7 @@ from runglass.server.requests.body import (
     decompressed,
     forget_body,
 )
+from runglass.server.security.authentication import project_of_key
 from runglass.wire.run_api import CaptureMode
 
 CAPTURE = "X-Runglass-Capture"
@@ -84,9 +85,7 @@ async def _record(request: ApiRequest, signal: Signal, flow: str | None, *, is_j
         if coding is not None:
             body = await offload_in_turn(partial(decompressed, body, coding, limit_bytes=limit))
             held(len(body))
-        project = await runtime.store.project(project_id)
-        if project is None:
-            raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
+        project = await project_of_key(request)
         runtime.require_room(project)
         measured.otlp_requests[signal] += 1
         try:

@@ -99,7 +99,7 @@ async def outline(
     found = recent or ends or await outlines.of(run, seq=seq)
     first = 0 if after is None else after + 1
     parts = found.json_parts(first, limit, partial=ends is not None)
-    gzip = gzip_stream() if accepts_gzip(accept_encoding) else None
+    gzip = _gzip_for(accept_encoding)
     if min(limit, found.row_count) <= AT_ONCE_ROWS:
         async with paced("loop", run.project_id):
             return _answer(b"".join(parts), gzip)
@@ -132,21 +132,18 @@ async def timeline(
         made = None
         while made is None:
             made = await offload(partial(next, slices), size_bytes=found.row_count * ROW_BYTES)
-        gzip = gzip_stream() if accepts_gzip(accept_encoding) else None
+        gzip = _gzip_for(accept_encoding)
         size = len(made.lanes) * buckets * BUCKET_BYTES
         return await offload(lambda: _answer(msgspec.json.encode(made), gzip), size_bytes=size)
 
     return await while_awaited(request, run.id, response(), otherwise="nothing was changed")
 
 
-def accepts_gzip(accept_encoding: str | None) -> bool:
-    """Whether a caller that sends this header can read gzip."""
+def _gzip_for(accept_encoding: str | None) -> "zlib._Compress | None":
+    """What compresses for a caller who sends this header; None where it cannot read that."""
     found = _ACCEPTED.search(accept_encoding or "")
-    return found is not None and (found[1] is None or found[1].strip("0.") != "")
-
-
-def gzip_stream() -> "zlib._Compress":
-    """For answers that are large and say the same again and again."""
+    if found is None or (found[1] is not None and not found[1].strip("0.")):
+        return None
     return zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator
 from functools import partial
 from hashlib import blake2b
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -91,23 +91,12 @@ async def payload(
         return response
     status = 200
     if found is not None:
-        status, headers["Content-Range"] = 206, found.content_range(len(body))
-        body = body[found.first : found.stop]
+        status, headers["Content-Range"] = 206, f"bytes {found.start}-{found.stop - 1}/{len(body)}"
+        body = body[found.start : found.stop]
     if len(body) <= PART_BYTES:
         return Response(body, status_code=status, headers=headers, media_type=JSON)
     headers["Content-Length"] = str(len(body))
     return json_stream(request, _parts_of(body), headers=headers, status=status)
-
-
-class ByteRange(NamedTuple):
-    """The bytes from `first` to before `stop`."""
-
-    first: int
-    stop: int
-
-    def content_range(self, size: int) -> str:
-        """The header `Content-Range` of these bytes of so many."""
-        return f"bytes {self.first}-{self.stop - 1}/{size}"
 
 
 class NoSuchRange(ValueError):
@@ -125,8 +114,8 @@ def names_tag(header: str | None, tag: str) -> bool:
     return "*" in given or tag in given or f"W/{tag}" in given
 
 
-def byte_range(header: str | None, if_range: str | None, *, size: int, tag: str) -> ByteRange | None:
-    """The range that is asked for; None for the whole. Raises NoSuchRange.
+def byte_range(header: str | None, if_range: str | None, *, size: int, tag: str) -> range | None:
+    """The bytes that are asked for; None for the whole. Raises NoSuchRange.
 
     The whole is also for whoever asks for several ranges or has another state of it, and for what is no
     range, as the standard has it.
@@ -138,12 +127,12 @@ def byte_range(header: str | None, if_range: str | None, *, size: int, tag: str)
     if not (first or last) or max(len(first), len(last)) > _MOST_DIGITS:
         return None
     if not first:
-        part = ByteRange(max(0, size - int(last)), size)
+        part = range(max(0, size - int(last)), size)
     elif last and int(last) < int(first):
         return None
     else:
-        part = ByteRange(int(first), min(int(last) + 1, size) if last else size)
-    if part.first >= part.stop:
+        part = range(int(first), min(int(last) + 1, size) if last else size)
+    if not part:
         raise NoSuchRange
     return part
 

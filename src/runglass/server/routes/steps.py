@@ -19,7 +19,7 @@ from runglass.server.calls.idempotency import earlier_answer, failure_kept, made
 from runglass.server.calls.responses import REST_EVENTS
 from runglass.server.calls.run_failure import require_outcome
 from runglass.server.calls.segments import resume, start
-from runglass.server.calls.step_frames import StepContent, StepFrames
+from runglass.server.calls.step_frames import StepFrames
 from runglass.server.http.error_responses import once_started
 from runglass.server.http.response_stream import event_stream
 from runglass.server.security.authentication import no_run
@@ -99,6 +99,6 @@ async def _stream(
         # The store has the content.
         started = outputs = None
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
-    content = StepContent(runtime.store, run, started, outputs)
+    frames = StepFrames(runtime.store, run, started, outputs)
     at_end = None if outputs is None else outputs.close
-    return event_stream(call.request, StepFrames(content).of(pages), headers=headers, at_end=at_end)
+    return event_stream(call.request, frames.of(pages), headers=headers, at_end=at_end)

@@ -57,24 +57,26 @@ async def authenticate(store: Catalog, authorization: str | None) -> ApiKey:
     return found
 
 
-async def require_project_of_flow(request: ApiRequest, org: str, project: str, slug: str) -> Project:
-    """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
-    return await require_project(request, org, project, missing=f"flow {slug!r} in {org}/{project}")
-
-
-async def require_project(
-    request: ApiRequest, org: str, project: str, *, missing: str | None = None
-) -> Project:
-    """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
+async def require_project(request: ApiRequest, org: str, project: str, slug: str | None = None) -> Project:
+    """The caller's project, if that is the one the path names, of flow `slug`. Raises FLOW_NOT_FOUND."""
     own = await request.services.runtime.store.project(request.auth.project_id)
     if own is None or (own.org, own.name) != (org, project):
-        raise api_error("FLOW_NOT_FOUND", f"there is no {missing or f'project {org}/{project}'}")
+        what = f"project {org}/{project}" if slug is None else f"flow {slug!r} in {org}/{project}"
+        raise api_error("FLOW_NOT_FOUND", f"there is no {what}")
+    return own
+
+
+async def project_of_key(request: ApiRequest) -> Project:
+    """The project of the caller's key. Raises FLOW_NOT_FOUND where it is gone."""
+    own = await request.services.runtime.store.project(request.auth.project_id)
+    if own is None:
+        raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
     return own
 
 
 async def require_flow(request: ApiRequest, org: str, project: str, slug: str) -> FlowRecord:
     """A flow of the caller's project. Raises FLOW_NOT_FOUND."""
-    own = await require_project_of_flow(request, org, project, slug)
+    own = await require_project(request, org, project, slug)
     flow = await request.services.runtime.store.find_flow(own.id, slug)
     if flow is None:
         raise await request.services.runtime.policy.no_flow(own, slug)

@@ -98,10 +98,6 @@ class BrowserSessions:
                 log.warning("the use of a browser's session was not noted: %s", error)
         return session
 
-    async def end(self, session: ViewerSession) -> None:
-        """Ends the session. Raises StoreError."""
-        await self._store.end_viewer_session(session.digest)
-
 
 def cookie_with(scope: Scope, cookie: str) -> str:
     """The `Set-Cookie` that signs a browser in. No script reads it, and no other site makes it be sent."""
@@ -128,7 +124,8 @@ def _cookies_of(scope: Scope) -> list[str]:
 
 
 def _set_cookie(scope: Scope, value: str, max_age_s: int) -> str:
-    secure = "; Secure" if is_encrypted(scope) else ""
+    # The browser speaks HTTPS, with the server or with what stands before it, as its page tells.
+    secure = "; Secure" if (header(scope, "origin") or "").startswith("https://") else ""
     return f"{_name(scope)}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Strict{secure}"
 
 
@@ -167,11 +164,6 @@ def require_own_navigation(scope: Scope) -> None:
         raise api_error(
             "FORBIDDEN", "another site has led here: open the link by itself, or sign in with a key"
         )
-
-
-def is_encrypted(scope: Scope) -> bool:
-    """Whether the browser speaks HTTPS, with the server or with what stands before it, as its page tells."""
-    return (header(scope, "origin") or "").startswith("https://")
 
 
 def host_of(scope: Scope) -> str:

@@ -140,31 +140,18 @@ async def _rows(
     rows: list[RowDiff | None] = []
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         batch = pairs[start : start + PAIRS_AT_ONCE]
-        stored = iter(await _stored(store, a, b, [] if allowance.is_spent else batch))
+        read = [] if allowance.is_spent else [pair for pair in batch if pair.content_differs]
+        stored_a = await _data(store, a, (pair.a for pair in read if pair.a is not None))
+        stored_b = await _data(store, b, (pair.b for pair in read if pair.b is not None))
+        stored = zip(stored_a, stored_b, strict=True)
         works = [(pair, next(stored, None) if pair.content_differs else None) for pair in batch]
         for piece in _pieces(works):
             rows += await offload_in_turn(partial(_rows_of, a, b, piece, allowance))
     return rows
 
 
-class _StoredPair(NamedTuple):
-    """The StepTraces of two attempts as JSON."""
-
-    a: bytes
-    b: bytes
-
-
-_Work = tuple[AttemptPair, _StoredPair | None]
-
-
-async def _stored(
-    store: RunLog, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair]
-) -> list[_StoredPair]:
-    """Of those pairs whose content differs."""
-    wanted = [pair for pair in pairs if pair.content_differs]
-    stored_a = await _data(store, a, (pair.a for pair in wanted if pair.a is not None))
-    stored_b = await _data(store, b, (pair.b for pair in wanted if pair.b is not None))
-    return list(map(_StoredPair, stored_a, stored_b))
+_Work = tuple[AttemptPair, tuple[bytes, bytes] | None]
+"""A pair, with the StepTraces of its attempts as JSON where their content differs."""
 
 
 async def _data(store: RunLog, run: RunRecord, attempts: Iterable[AttemptDigest | AttemptKey]) -> list[bytes]:
@@ -190,9 +177,7 @@ def _rows_of(
 ) -> list[RowDiff | None]:
     rows = []
     for pair, stored in works:
-        content = None
-        if stored is not None:
-            content = ContentPair(_content(a, stored.a), _content(b, stored.b))
+        content = None if stored is None else ContentPair(_content(a, stored[0]), _content(b, stored[1]))
         rows.append(row_of(pair, content, allowance=allowance))
         yield_to_others()
     return rows

@@ -32,94 +32,73 @@ PIECE_BYTES = 256 * 1024
 """About so many bytes of events are checked, and written, at a time."""
 
 
-class RunImports:
-    """The imports of one server."""
+async def import_run(
+    runtime: Runtime, project: Project, parts: AsyncGenerator[bytes, None], *, by: Actor
+) -> bytes:
+    """Imports the run in a file that comes in parts; returns its summary as JSON.
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._store = runtime.store
-
-    async def take(self, project_id: int, parts: AsyncGenerator[bytes, None], *, by: Actor) -> bytes:
-        """Imports the run in a file that comes in parts; returns its summary as JSON.
-
-        Raises RunFileError for a file that is no run that has ended, ImportConflict where it cannot be made
-        here, RATE_LIMITED beside another import, and UNAVAILABLE where the project is full. Nothing is kept
-        then, nor where it is cancelled.
-        """
-        with self._runtime.engine.limits.one_import(project_id):
-            async with aclosing(parts):
-                project = await self._store.project(project_id)
-                if project is None:
-                    raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
-                self._runtime.require_room(project)
-                reader, waiting = RunFileReader(), list[bytes]()
+    Raises RunFileError for a file that is no run that has ended, ImportConflict where it cannot be made here,
+    RATE_LIMITED beside another import, and UNAVAILABLE where the project is full. Nothing is kept then, nor
+    where it is cancelled.
+    """
+    with runtime.engine.limits.one_import(project.id):
+        async with aclosing(parts):
+            runtime.require_room(project)
+            reader, waiting = RunFileReader(), list[bytes]()
+            async for part in parts:
+                waiting += await offload_in_turn(partial(reader.feed, part))
+                if reader.header is not None:
+                    break
+            else:
+                waiting += await offload_in_turn(reader.close)
+            header = reader.header
+            if header is None:
+                raise RunFileError("the file has no header")
+            flow = await _flow_of(runtime, project, header)
+            async with _reserved(runtime, project.id, header.run_id) as run_no:
+                writer = _ImportWriter(runtime, project, header, run_no)
+                await writer.take(waiting)
                 async for part in parts:
-                    waiting += await offload_in_turn(partial(reader.feed, part))
-                    if reader.header is not None:
-                        break
-                else:
-                    waiting += await offload_in_turn(reader.close)
-                header = reader.header
-                if header is None:
-                    raise RunFileError("the file has no header")
-                flow = await self._flow_of(project, header)
-                async with self._reserved(project_id, header.run_id) as run_no:
-                    writer = _ImportWriter(self._runtime, project, header, run_no)
-                    await writer.take(waiting)
-                    async for part in parts:
-                        await writer.take(await offload_in_turn(partial(reader.feed, part)))
-                    await writer.take(await offload_in_turn(reader.close))
-                    run = writer.finished(flow)
-                    await self._store.finish_import(run, by=by)
-        await self._runtime.bus.wake(runs_of(project_id))
-        return run.summary
+                    await writer.take(await offload_in_turn(partial(reader.feed, part)))
+                await writer.take(await offload_in_turn(reader.close))
+                run = writer.finished(flow)
+                await runtime.store.finish_import(run, by=by)
+    await runtime.bus.wake(runs_of(project.id))
+    return run.summary
 
-    @asynccontextmanager
-    async def _reserved(self, project_id: int, run_id: str) -> AsyncIterator[int]:
-        """The number of the run to import. What was written under it is purged where the block fails."""
-        reserving = asyncio.ensure_future(self._store.begin_import(project_id, run_id))
-        try:
-            yield await asyncio.shield(reserving)
-        except BaseException:
-            # Where it was cancelled meanwhile, the number may have been given all the same.
-            await asyncio.wait((reserving,))
-            if reserving.exception() is None:
-                try:
-                    await self._store.abandon_imports(reserving.result())
-                except StoreError as error:
-                    log.warning("the import of run %s is removed at the next start: %s", run_id, error)
-                self._runtime.removal.wake()
-            raise
 
-    async def _flow_of(self, project: Project, header: RunHeader) -> ImportedFlow:
-        """The flow of the run, checked where it will be made. Raises RunFileError."""
-        flow_header = header.flow
-        if header.trigger_type in RECORDED:
-            return ImportedFlow(flow_header.id, flow_header.slug, b"", recorded=True)
-        source = bytes(flow_header.source)
-        known = await self._store.flow(flow_header.id)
-        stored = None if known is None else await self._store.flow_source(flow_header.id, header.version)
-        if source == b"null":
-            if known is None or stored is None or known.project_id != project.id:
-                raise RunFileError("the header has no `flow.source`, and the project does not have the flow")
-            return ImportedFlow(flow_header.id, flow_header.slug, stored)
-        flow = await offload(partial(_read_flow, source), size_bytes=len(source))
-        if stored is None:
-            await self._check(project, source)
-        if flow.slug != flow_header.slug:
-            raise RunFileError(f"`flow.source` has the slug {flow.slug!r}, the header {flow_header.slug!r}")
-        return ImportedFlow(
-            flow_header.id,
-            flow_header.slug,
-            await offload(flow.encode, size_bytes=len(source)),
-            # A flow that is known keeps its own.
-            name=flow.name if stored is None else None,
-            capture=flow.capture,
-            retention=Retention(flow.retention_days, flow.content_retention_days),
-        )
+@asynccontextmanager
+async def _reserved(runtime: Runtime, project_id: int, run_id: str) -> AsyncIterator[int]:
+    """The number of the run to import. What was written under it is purged where the block fails."""
+    reserving = asyncio.ensure_future(runtime.store.begin_import(project_id, run_id))
+    try:
+        yield await asyncio.shield(reserving)
+    except BaseException:
+        # Where it was cancelled meanwhile, the number may have been given all the same.
+        await asyncio.wait((reserving,))
+        if reserving.exception() is None:
+            try:
+                await runtime.store.abandon_imports(reserving.result())
+            except StoreError as error:
+                log.warning("the import of run %s is removed at the next start: %s", run_id, error)
+            runtime.removal.wake()
+        raise
 
-    async def _check(self, project: Project, source: bytes) -> None:
-        runtime = self._runtime
+
+async def _flow_of(runtime: Runtime, project: Project, header: RunHeader) -> ImportedFlow:
+    """The flow of the run, checked where it will be made. Raises RunFileError."""
+    flow_header, store = header.flow, runtime.store
+    if header.trigger_type in RECORDED:
+        return ImportedFlow(flow_header.id, flow_header.slug, b"", recorded=True)
+    source = bytes(flow_header.source)
+    known = await store.flow(flow_header.id)
+    stored = None if known is None else await store.flow_source(flow_header.id, header.version)
+    if source == b"null":
+        if known is None or stored is None or known.project_id != project.id:
+            raise RunFileError("the header has no `flow.source`, and the project does not have the flow")
+        return ImportedFlow(flow_header.id, flow_header.slug, stored)
+    flow = await offload(partial(_read_flow, source), size_bytes=len(source))
+    if stored is None:
         try:
             # As a file; what is kept is what was read from JSON, in which U+2028 is a character.
             await runtime.checks.flow_file(
@@ -127,6 +106,17 @@ class RunImports:
             )
         except FlowFileError as error:
             raise RunFileError(f"`flow.source` cannot be used: {error.problems[0].message}") from error
+    if flow.slug != flow_header.slug:
+        raise RunFileError(f"`flow.source` has the slug {flow.slug!r}, the header {flow_header.slug!r}")
+    return ImportedFlow(
+        flow_header.id,
+        flow_header.slug,
+        await offload(flow.encode, size_bytes=len(source)),
+        # A flow that is known keeps its own.
+        name=flow.name if stored is None else None,
+        capture=flow.capture,
+        retention=Retention(flow.retention_days, flow.content_retention_days),
+    )
 
 
 def _read_flow(source: bytes) -> Flow:

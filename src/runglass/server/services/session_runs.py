@@ -48,17 +48,16 @@ class SessionFlows:
 
     def __init__(self, store: Catalog) -> None:
         self._store = store
-        self._slugs: dict[str, str] = {}
-        self._flows: dict[tuple[str, int], FlowShape | None] = {}
+        self._found: dict[tuple[str, int], tuple[str, FlowShape | None]] = {}
 
     async def of(self, run: RunRecord) -> tuple[str, FlowShape | None]:
         """The slug of the run's flow, and the shape of its version."""
         key = (run.flow_id, run.version)
-        if key not in self._flows:
+        if key not in self._found:
             record = await self._store.flow(run.flow_id)
-            self._slugs[run.flow_id] = "" if record is None else record.slug
-            self._flows[key] = await read_flow(self._store, run, FlowShape)
-        return self._slugs[run.flow_id], self._flows[key]
+            shape = await read_flow(self._store, run, FlowShape)
+            self._found[key] = ("" if record is None else record.slug), shape
+        return self._found[key]
 
 
 async def session_run(

@@ -60,19 +60,17 @@ async def chosen_attempts(
 
 
 def choose(keys: Sequence[AttemptKey], *, attempt: str) -> list[AttemptKey]:
-    """Those that the parameter selects, empty if there are none. `keys` are attempts of one step.
+    """Those that the parameter selects, empty if there are none.
 
-    `attempt` is `all`, which sorts by iteration and attempt number, or `latest` or a number, which select
-    within the iteration that started last.
+    `attempt` is `all`, which sorts by iteration and attempt number, or `latest` or a number, for which `keys`
+    are those of one iteration, in their order.
     """
     if attempt == "all":
         slices = range(0, len(keys), SLICE_ROWS)
         return list(heapq.merge(*(sorted(keys[at : at + SLICE_ROWS], key=_key) for at in slices), key=_key))
-    newest = max((key.position for key in keys), default=0)
-    ours = [key for key in keys if key.position == newest]
     if attempt == "latest":
-        return sorted(ours, key=lambda key: key.attempt)[-1:]
-    return [key for key in ours if key.attempt == int(attempt)]
+        return list(keys[-1:])
+    return [key for key in keys if key.attempt == int(attempt)]
 
 
 def _key(key: AttemptKey) -> tuple[tuple[int, ...], int]:
