@@ -3,28 +3,20 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from runglass.cli.argument_parsers import FlowName, project_name
 from runglass.cli.exit_codes import UsageError
 from runglass.config.settings import Settings
 from runglass.errors import FlowFileError, Problem, RunglassError, StoreError
-from runglass.flows.flow import Flow
 
 if TYPE_CHECKING:
+    from runglass.flows.parser import CheckedFlow
     from runglass.runtime.runtime import Runtime
 
 
-class ReadFlow(NamedTuple):
-    """A flow, warnings for its author, and the text of its file."""
-
-    flow: Flow
-    warnings: list[Problem]
-    text: bytes
-
-
-def read_flow(file: Path, settings: Settings) -> ReadFlow:
-    """The flow in a file. Raises FlowFileError, also for a file that cannot be read."""
+def read_flow(file: Path, settings: Settings) -> tuple["CheckedFlow", bytes]:
+    """The flow in a file, and its text. Raises FlowFileError, also for a file that cannot be read."""
     # Imported here: reading YAML takes a library that most commands can do without.
     from runglass.flows.parser import check_flow
 
@@ -36,7 +28,7 @@ def read_flow(file: Path, settings: Settings) -> ReadFlow:
         limit_characters=settings.flow_limit_bytes,
         schema_limit_bytes=settings.schema_limit_bytes,
     )
-    return ReadFlow(*checked, text)
+    return checked, text
 
 
 def _text_of(file: Path, limit_characters: int) -> bytes:
