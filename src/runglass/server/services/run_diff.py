@@ -16,7 +16,7 @@ from runglass.diff.alignment import (
     step_locations,
     without_unread,
 )
-from runglass.diff.attempt_diff import MOST_ROWS, ContentPair, DiffAllowance, changes_between, compose, row_of
+from runglass.diff.attempt_diff import MOST_ROWS, DiffAllowance, changes_between, compose, row_of
 from runglass.diff.digest import AttemptDigest, AttemptPair, StoredAttempt, read_attempt, read_digest
 from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
 from runglass.limits.offload import offload, offload_in_turn, yield_to_others
@@ -158,24 +158,18 @@ async def _rows(
     return rows
 
 
-class _StoredPair(NamedTuple):
-    """The StepTraces of two attempts as JSON."""
-
-    a: bytes
-    b: bytes
-
-
-_Work = tuple[AttemptPair, _StoredPair | None]
+_Work = tuple[AttemptPair, tuple[bytes, bytes] | None]
+"""A pair, and the StepTraces of both as JSON where these are needed."""
 
 
 async def _stored(
     store: RunLog, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair]
-) -> list[_StoredPair]:
+) -> list[tuple[bytes, bytes]]:
     """Of those pairs whose content differs."""
     wanted = [pair for pair in pairs if pair.content_differs]
     stored_a = await _data(store, a, (pair.a for pair in wanted if pair.a is not None))
     stored_b = await _data(store, b, (pair.b for pair in wanted if pair.b is not None))
-    return list(map(_StoredPair, stored_a, stored_b))
+    return list(zip(stored_a, stored_b, strict=False))
 
 
 async def _data(store: RunLog, run: RunRecord, attempts: Iterable[AttemptDigest | AttemptKey]) -> list[bytes]:
@@ -203,7 +197,7 @@ def _rows_of(
     for pair, stored in works:
         content = None
         if stored is not None:
-            content = ContentPair(_content(a, stored.a), _content(b, stored.b))
+            content = _content(a, stored[0]), _content(b, stored[1])
         rows.append(row_of(pair, content, allowance=allowance))
         yield_to_others()
     return rows
@@ -217,7 +211,8 @@ def _content(run: RunRecord, data: bytes) -> StoredAttempt:
 def _diff(run: RunRecord, positions: Sequence[int], data: Sequence[bytes]) -> AttemptsDiff:
     with decoding(run.id):
         a, b = (read_digest(*each, {}) for each in zip(positions, data, strict=True))
-        content = ContentPair(*map(read_attempt, data)) if AttemptPair(a, b).content_differs else None
+        of_a, of_b = data
+        content = (read_attempt(of_a), read_attempt(of_b)) if AttemptPair(a, b).content_differs else None
     allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
     changes = changes_between(a, b, content, allowance=allowance)
     return AttemptsDiff(
