@@ -41,6 +41,7 @@ def _text_of(file: Path, limit_characters: int) -> bytes:
         raise FlowFileError([Problem(f"the file cannot be read: {reason}")], file=str(file)) from error
 
 
+LOOK_S = 0.5
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 FileStamp = tuple[int, int, int]
@@ -50,17 +51,14 @@ FileStamp = tuple[int, int, int]
 class FlowFolder:
     """A folder of flow files, ORG/PROJECT/*.yaml, published by a server; `report` hears the outcome of each.
 
-    It is looked at each `look_s`: on a network drive no notice of changes comes. A file with mistakes is
+    It is looked at each `LOOK_S`: on a network drive no notice of changes comes. A file with mistakes is
     reported and the version before it stays; a file that goes away changes nothing.
     """
 
-    def __init__(
-        self, folder: Path, runtime: "Runtime", *, report: Callable[[str], None], look_s: float = 0.5
-    ) -> None:
+    def __init__(self, folder: Path, runtime: "Runtime", *, report: Callable[[str], None]) -> None:
         self._folder = folder
         self._runtime = runtime
         self._report = report
-        self._look_s = look_s
         self._stamps: dict[Path, FileStamp] = {}
         self._owners: dict[FlowName, Path] = {}
         self._waiting: dict[Path, FlowName] = {}
@@ -68,7 +66,7 @@ class FlowFolder:
     async def watch(self) -> None:
         """Publishes files that change, until cancelled."""
         while True:
-            await asyncio.sleep(self._look_s)
+            await asyncio.sleep(LOOK_S)
             await self.scan()
 
     async def scan(self) -> None:
