@@ -13,17 +13,9 @@ from runglass.cli import argument_parsers
 from runglass.cli.backends import server as server_backend
 from runglass.cli.commands.runs import diff_lines
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.cli.terminal.step_view import attempt_lines
 from runglass.cli.terminal.table import print_runs
 from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
-from runglass.log.trace import (
-    ModelCall,
-    RunError,
-    RunSummary,
-    RunTotals,
-    StepTrace,
-    TokenBreakdown,
-)
+from runglass.log.trace import RunError, RunSummary, RunTotals
 from runglass.testing import RunningServer
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
@@ -214,19 +206,6 @@ def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     assert row.startswith("000000aa  ✗ failed  greet draft")
     assert row.endswith("…")
     assert len(row) <= 100
-
-
-@pytest.mark.parametrize(
-    ("cost", "told"),
-    [
-        ({"cost_usd": "0.30", "cost_estimated": True}, "at most $0.3"),
-        ({"cost_unknown": "no_price"}, "– (no known price)"),
-    ],
-)
-def test_a_cost_that_is_estimated_or_unknown_says_so(cost: dict[str, Any], told: str) -> None:
-    call = ModelCall(number=1, model="a:big", tokens=TokenBreakdown(10, 5, 15), **cost)
-    lines = [line.plain for line in attempt_lines(StepTrace(step_id="s", model_calls=(call,)))]
-    assert f"  cost       {told}" in lines
 
 
 @pytest.fixture

@@ -100,13 +100,18 @@ def test_run_reads_its_input_from_a_file_or_from_stdin_and_single_parameters_go_
     assert result("--params-file", "-", stdin=b'{"message": "me"}') == {"said": "Hello me", "times": None}
 
 
-def test_a_run_that_fails_names_its_code_step_and_run_and_the_way_to_its_trace(printed: Printed) -> None:
+def test_a_run_that_fails_names_its_code_step_and_run_and_the_way_to_why(printed: Printed) -> None:
     output = printed("run", "acme/demo/fail", code=Exit.FAILED)
     assert output.out == ""
     assert "STEP_FAILED" in output.err
     assert "step:  broken" in output.err
     command = output.err.splitlines()[-1].removeprefix("trace: runglass ").split()
-    assert "CODE_ERROR" in printed(*command).out
+    status, why, closer, *lines = printed(*command).out.splitlines()
+    assert status.startswith("status     ✗ failed in ")
+    assert why.startswith("why        broken: CODE_ERROR: ValueError: this is the reason")
+    at = next(number for number, line in enumerate(lines) if line.startswith("✗ broken"))
+    assert "CODE_ERROR: ValueError: this is the reason" in lines[at + 1]
+    assert "this is" in printed(*closer.removeprefix("           runglass ").split()).out
 
 
 def test_run_as_json_prints_the_whole_answer_or_the_whole_error(printed: Printed) -> None:
@@ -154,18 +159,6 @@ def test_show_draws_each_iteration_with_its_attempts_and_totals(run_id: str, pri
     assert ["–", "unused", "skipped"] in rows
     assert any(line.split()[:1] == ["tokens"] and "2 prompt + 2 completion = 4" in line for line in lines)
     assert any(line.startswith("cost") and "no known price for 1 model call" in line for line in lines)
-
-
-def test_show_begins_with_why_and_a_command_that_looks_closer_and_has_the_error_below_its_step(
-    failed_id: str, printed: Printed
-) -> None:
-    status, why, command, *lines = printed("runs", "show", failed_id).out.splitlines()
-    assert status.startswith("status     ✗ failed in ")
-    assert why.startswith("why        broken: CODE_ERROR: ValueError: this is the reason")
-    at = next(number for number, line in enumerate(lines) if line.startswith("✗ broken"))
-    assert "CODE_ERROR" in lines[at + 1]
-    assert "this is the reason" in lines[at + 1]
-    assert "this is" in printed(*command.removeprefix("           runglass ").split()).out
 
 
 def test_show_tells_what_failed_and_what_took_longest_alone(

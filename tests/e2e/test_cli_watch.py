@@ -13,7 +13,7 @@ from runglass import Client
 from runglass.cli.exit_codes import Exit
 from runglass.store.records import Role
 from runglass.testing import RunningServer
-from tests.e2e.command import START, environment, fill, hears_ctrl_c, runglass, served, started
+from tests.e2e.command import START, environment, fill, hears_ctrl_c, runglass, served, started, watched
 from tests.postgres_server import postgres_database
 from tests.servers import server_with
 
@@ -55,8 +55,11 @@ class Program:
 
     def words(self, code: str, *arguments: str | Path) -> list[str | Path]:
         """The arguments that watch it."""
+        return self.words_without_folder(code, "--data", self.data, *arguments)
+
+    def words_without_folder(self, code: str, *arguments: str | Path) -> list[str | Path]:
         self._file.write_text(SENDS + code)
-        return ["watch", "--data", self.data, *arguments, "--", sys.executable, "-u", self._file]
+        return ["watch", *arguments, "--", sys.executable, "-u", self._file]
 
     def runs(self) -> list[dict[str, object]]:
         found = runglass("runs", "list", "--data", self.data, "--json")
@@ -228,6 +231,10 @@ def test_the_running_server_of_the_folder_is_used_and_the_keys_end_with_the_prog
             ("admin", True),
             ("record", False),
         ]
+        env = {"RUNGLASS_DATA": str(program.data), "RUNGLASS_API_KEY": key}
+        assert runglass(*program.words_without_folder(CALL), env=env).stderr.startswith("✓ my-agent: work")
+        roles = [each["role"] for each in http.get("/keys").json()["keys"]]
+        assert roles.count("admin") == 2, "a key that is given is used"
 
 
 server = server_with()
@@ -240,8 +247,10 @@ def test_a_server_that_is_named_records_with_a_key_that_can_send_and_read(
     program: Program, server: RunningServer, role: Role, can_only: str | None
 ) -> None:
     key = server.make_key("acme", "demo", role)
-    words = [each for each in program.words(CALL) if each not in ("--data", program.data)]
-    done = runglass(*words, env={"RUNGLASS_BASE_URL": server.address, "RUNGLASS_API_KEY": key})
+    done = runglass(
+        *program.words_without_folder(CALL),
+        env={"RUNGLASS_BASE_URL": server.address, "RUNGLASS_API_KEY": key},
+    )
     assert not program.data.exists()
     if can_only is not None:
         assert (done.returncode, f"can only {can_only}" in done.stderr) == (Exit.USAGE, True)
@@ -302,8 +311,16 @@ send((trace_id, top_id, ""), **call)
     ]
 
 
+def test_it_names_the_folder_in_what_may_be_done_next_also_where_no_option_named_it(program: Program) -> None:
+    words = program.words_without_folder(CALL, "--project", "acme/shop")
+    with watched(*words, env={"RUNGLASS_DATA": str(program.data)}) as watch:
+        shown = watch.terminal_until("look closer: runglass ", then="[^\r\n]*")
+        assert watch.wait() == 0
+    assert runglass(*shown.split(), env={}).returncode == Exit.OK, shown
+
+
 def test_on_a_postgresql_it_records_beside_whatever_else_runs_there(program: Program) -> None:
-    words = [each for each in program.words(CALL) if each not in ("--data", program.data)]
+    words = program.words_without_folder(CALL)
     with postgres_database() as address:
         store = {"RUNGLASS_STORE": address}
         done = runglass(*words, env=store, cwd=program.data.parent)

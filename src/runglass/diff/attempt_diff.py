@@ -6,7 +6,7 @@ Work and answer have a bound. Content is decoded here, one pair of snapshots at 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -56,11 +56,8 @@ class DiffAllowance:
         return self.visits <= 0 or self.told_bytes <= 0
 
 
-class ContentPair(NamedTuple):
-    """The content of the attempts of a pair."""
-
-    a: StoredAttempt
-    b: StoredAttempt
+ContentPair = tuple[StoredAttempt, StoredAttempt]
+"""The attempts of a pair with their content."""
 
 
 def row_of(pair: AttemptPair, content: ContentPair | None, *, allowance: DiffAllowance) -> RowDiff | None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -65,14 +65,6 @@ _NANOSECONDS = re.compile(r"[0-9]{1,20}", re.ASCII)
 _OF_SPAN = frozenset({"tokens", "costUsd", "inputSizeBytes", "outputSizeBytes"})
 
 
-class LogPart(NamedTuple):
-    """Some events, one after the other, and the states of attempts that follow from them."""
-
-    first_seq: int
-    events: Sequence[bytes]
-    changes: Sequence[StepChange]
-
-
 class ImportedLog:
     """Of the run that the header tells of. `most_values` is what one event may weigh."""
 
@@ -102,9 +94,11 @@ class ImportedLog:
             )
         return self._fold.summary
 
-    def take(self, events: Sequence[bytes]) -> LogPart:
-        """Takes further events in. Raises RunFileError, which names the event."""
-        first = self.head + 1
+    def take(self, events: Sequence[bytes]) -> Sequence[StepChange]:
+        """The states of attempts that follow from further events. Raises RunFileError, which names the event.
+
+        `head` is the number of the last event that was taken.
+        """
         changes: dict[tuple[int, int], StepChange] = {}
         for data in events:
             try:
@@ -127,7 +121,7 @@ class ImportedLog:
             )
         if self._has_ended:
             changes |= {(each.position, each.step.attempt): each for each in self._running.values()}
-        return LogPart(first, events, list(changes.values()))
+        return list(changes.values())
 
     def _take(self, data: bytes) -> Sequence[StepChange]:
         if self._has_ended:

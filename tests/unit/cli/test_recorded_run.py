@@ -141,17 +141,23 @@ def test_a_recorded_step_tells_its_span_and_its_attributes() -> None:
         assert line in lines
 
 
-def test_a_step_tells_what_its_model_was_asked_and_answered() -> None:
+def test_a_step_tells_what_its_model_was_asked_and_answered_and_what_that_cost() -> None:
     asked = {"system": "be brief", "messages": [{"role": "user", "content": "Hello\nyou"}]}
-    call = ModelCall(number=1, model="echo", request=asked, response={"content": "Hi"})
-    lines = [line.plain for line in attempt_lines(StepTrace(step_id="say", model_calls=(call,)))]
-    at = lines.index("model call 1  echo")
-    assert [line for line in lines[at:] if line[2:8] in ("system", "user  ", "      ", "answer")] == [
+    call = ModelCall(
+        number=1, model="echo", request=asked, response={"content": "Hi"}, cost_unknown="no_price"
+    )
+    estimated = ModelCall(number=2, model="echo", request=asked, cost_usd="0.30", cost_estimated=True)
+    lines = [line.plain for line in attempt_lines(StepTrace(step_id="say", model_calls=(call, estimated)))]
+    first, second = lines.index("model call 1  echo"), lines.index("model call 2  echo")
+    told = ("cost  ", "system", "user  ", "      ", "answer")
+    assert [line for line in lines[first:second] if line[2:8] in told] == [
+        "  cost       – (no known price)",
         "  system     be brief",
         "  user       Hello",
         "             you",
         "  answer     Hi",
     ]
+    assert "  cost       at most $0.3" in lines[second:]
 
 
 def test_a_traceback_is_shown_line_by_line() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.diff.alignment import FlowOrder, StepLocation, align, step_locations, without_unread
-from runglass.diff.attempt_diff import ContentPair, DiffAllowance, compose, row_of
+from runglass.diff.attempt_diff import DiffAllowance, compose, row_of
 from runglass.diff.digest import StoredAttempt, read_attempt, read_digest
 from runglass.diff.run_diff import RunDiff
 from runglass.flows.parser import parse_flow
@@ -98,7 +98,7 @@ def diff(
     rows = [
         row_of(
             pair,
-            ContentPair(
+            (
                 StoredAttempt(step_id="") if pair.a is None else read_attempt(rows_a[pair.a.position]),
                 StoredAttempt(step_id="") if pair.b is None else read_attempt(rows_b[pair.b.position]),
             ),

@@ -59,7 +59,7 @@ def take(events: list[bytes], *, at_once: int = 2) -> tuple[ImportedLog, dict[in
     log = ImportedLog(HEADER, most_values=1000)
     steps: dict[int, StepTrace] = {}
     for first in range(0, len(events), at_once):
-        steps |= dict(log.take(events[first : first + at_once]).changes)
+        steps |= dict(log.take(events[first : first + at_once]))
     return log, steps
 
 

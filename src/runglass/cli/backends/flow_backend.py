@@ -3,28 +3,20 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from runglass.cli.argument_parsers import FlowName, project_name
 from runglass.cli.exit_codes import UsageError
 from runglass.config.settings import Settings
 from runglass.errors import FlowFileError, Problem, RunglassError, StoreError
-from runglass.flows.flow import Flow
 
 if TYPE_CHECKING:
+    from runglass.flows.parser import CheckedFlow
     from runglass.runtime.runtime import Runtime
 
 
-class ReadFlow(NamedTuple):
-    """A flow, warnings for its author, and the text of its file."""
-
-    flow: Flow
-    warnings: list[Problem]
-    text: bytes
-
-
-def read_flow(file: Path, settings: Settings) -> ReadFlow:
-    """The flow in a file. Raises FlowFileError, also for a file that cannot be read."""
+def read_flow(file: Path, settings: Settings) -> tuple["CheckedFlow", bytes]:
+    """The flow in a file, and its text. Raises FlowFileError, also for a file that cannot be read."""
     # Imported here: reading YAML takes a library that most commands can do without.
     from runglass.flows.parser import check_flow
 
@@ -36,7 +28,7 @@ def read_flow(file: Path, settings: Settings) -> ReadFlow:
         limit_characters=settings.flow_limit_bytes,
         schema_limit_bytes=settings.schema_limit_bytes,
     )
-    return ReadFlow(*checked, text)
+    return checked, text
 
 
 def _text_of(file: Path, limit_characters: int) -> bytes:
@@ -49,6 +41,7 @@ def _text_of(file: Path, limit_characters: int) -> bytes:
         raise FlowFileError([Problem(f"the file cannot be read: {reason}")], file=str(file)) from error
 
 
+LOOK_S = 0.5
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 FileStamp = tuple[int, int, int]
@@ -58,17 +51,14 @@ FileStamp = tuple[int, int, int]
 class FlowFolder:
     """A folder of flow files, ORG/PROJECT/*.yaml, published by a server; `report` hears the outcome of each.
 
-    It is looked at each `look_s`: on a network drive no notice of changes comes. A file with mistakes is
+    It is looked at each `LOOK_S`: on a network drive no notice of changes comes. A file with mistakes is
     reported and the version before it stays; a file that goes away changes nothing.
     """
 
-    def __init__(
-        self, folder: Path, runtime: "Runtime", *, report: Callable[[str], None], look_s: float = 0.5
-    ) -> None:
+    def __init__(self, folder: Path, runtime: "Runtime", *, report: Callable[[str], None]) -> None:
         self._folder = folder
         self._runtime = runtime
         self._report = report
-        self._look_s = look_s
         self._stamps: dict[Path, FileStamp] = {}
         self._owners: dict[FlowName, Path] = {}
         self._waiting: dict[Path, FlowName] = {}
@@ -76,7 +66,7 @@ class FlowFolder:
     async def watch(self) -> None:
         """Publishes files that change, until cancelled."""
         while True:
-            await asyncio.sleep(self._look_s)
+            await asyncio.sleep(LOOK_S)
             await self.scan()
 
     async def scan(self) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shlex
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
@@ -79,10 +78,10 @@ def receiver(server: Server) -> Iterator[Receiver]:
             yield found
         return
     settings, options = server.folder.settings(), server.options
-    if not options and settings.postgres is None:
+    if server.folder == DataFolder() and settings.postgres is None:
         # Further commands take no folder by themselves.
-        given = ("--data", settings.data) if settings.store is None else ("--store", settings.store)
-        options = f" {given[0]} {shlex.quote(str(given[1]))}"
+        folder = DataFolder(settings.data) if settings.store is None else DataFolder(store=settings.store)
+        options = server._replace(folder=folder).options
     if settings.postgres is not None:
         with _own_server(settings, server.project, is_alone=lambda: True) as own:
             yield own._replace(options=options)

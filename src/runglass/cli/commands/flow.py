@@ -9,7 +9,7 @@ import msgspec
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import FlowName, ProjectName
-from runglass.cli.backends.flow_backend import ReadFlow, read_flow
+from runglass.cli.backends.flow_backend import read_flow
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server, flow_address
 from runglass.cli.commands.delete_runs import for_each, found_by
@@ -47,7 +47,7 @@ def check(files: tuple[Path, ...]) -> None:
     bad = 0
     for file in files:
         try:
-            checked = read_flow(file, settings)
+            checked, _ = read_flow(file, settings)
         except FlowFileError as error:
             bad += 1
             write_line(console, str(error))
@@ -72,7 +72,7 @@ def push(files: tuple[Path, ...], to: ProjectName, publish: bool, create: bool, 
     """Store flow files as drafts. If one has an error, none is stored."""
     flows = _read_all(files, server.folder.settings())
     with server.connect(to, create=create) as client:
-        for slug, (_, _, text) in flows.items():
+        for slug, text in flows.items():
             # The text that was checked: YAML would read the flow's JSON with other characters.
             Management(client).push(*to, slug, text)
             version = f"version {Management(client).publish(*to, slug)}" if publish else "draft"
@@ -194,20 +194,21 @@ def _warn(file: Path, warnings: list[Problem]) -> None:
         warn(warning.located(str(file)))
 
 
-def _read_all(files: Sequence[Path], settings: Settings) -> dict[str, ReadFlow]:
-    flows: dict[str, ReadFlow] = {}
+def _read_all(files: Sequence[Path], settings: Settings) -> dict[str, bytes]:
+    """The texts of the files by the slugs of their flows. Raises Exit where one has an error."""
+    flows: dict[str, bytes] = {}
     errors = 0
     for file in files:
         try:
-            read = read_flow(file, settings)
+            checked, text = read_flow(file, settings)
         except FlowFileError as error:
             errors += 1
             note(str(error))
             continue
-        _warn(file, read.warnings)
-        if flows.setdefault(read.flow.slug, read) is not read:
+        _warn(file, checked.warnings)
+        if flows.setdefault(checked.flow.slug, text) is not text:
             raise UsageError(
-                f"{file} holds the flow {read.flow.slug!r}, as another one does; push one of them"
+                f"{file} holds the flow {checked.flow.slug!r}, as another one does; push one of them"
             )
     if errors:
         note("nothing was pushed")

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -27,9 +26,7 @@ from runglass.cli.terminal.output import (
 )
 from runglass.config.reader import read_settings
 from runglass.config.settings import Price
-
-if TYPE_CHECKING:
-    from runglass.cli.demo.run import DemoRun
+from runglass.log.trace import Trace
 
 LIMIT_BYTES = 2_000_000
 SERVE_PORT = 8090
@@ -91,26 +88,26 @@ def demo(file: Path | None, model: str, data: Path) -> None:
             " keeps no content of runs that go well.",
         ]
     )
-    shown = show_run(settings, flow, text, model=model)
-    if shown.result is not None:
+    key, trace, result = show_run(settings, flow, text, model=model)
+    if result is not None:
         heading("The result")
-        write_json(shown.result.result, indent=2)
+        write_json(result.result, indent=2)
     heading(f"That took {formatting.duration(round((time.monotonic() - began_s) * 1000))}. To look further")
-    write_lines(_next_steps(shown, data, f"{PROJECT}/{flow.slug}"))
-    if shown.result is None:
+    write_lines(_next_steps(trace, data, f"{PROJECT}/{flow.slug}", key=key))
+    if result is None:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _next_steps(shown: "DemoRun", data: Path, flow: str) -> Iterator[str]:
-    command, folder, run_id = _command(), shlex.quote(str(data)), shown.trace.flow_run.id
+def _next_steps(trace: Trace, data: Path, flow: str, *, key: str) -> Iterator[str]:
+    command, folder, run_id = _command(), shlex.quote(str(data)), trace.flow_run.id
     yield f"The run is kept in the folder {folder}. Serve it in one terminal, and see it in a browser:"
     yield f"\n  {command} serve --data {folder} --port {SERVE_PORT} --open\n"
     yield "Or look at it in another terminal:"
-    yield f"\n  export RUNGLASS_BASE_URL=http://localhost:{SERVE_PORT}/api/v1 RUNGLASS_API_KEY={shown.key}"
+    yield f"\n  export RUNGLASS_BASE_URL=http://localhost:{SERVE_PORT}/api/v1 RUNGLASS_API_KEY={key}"
     yield f"  {command} runs list"
     yield f"  {command} runs show {run_id}"
-    retried = next((step for step in shown.trace.steps if step.attempt > 1 or step.status == "failed"), None)
-    calling = next((step for step in shown.trace.steps if step.model_calls), None)
+    retried = next((step for step in trace.steps if step.attempt > 1 or step.status == "failed"), None)
+    calling = next((step for step in trace.steps if step.model_calls), None)
     for step, more in ((retried, " --attempt all"), (calling, "")):
         if step is not None:
             loop = f" --loop {formatting.iteration(step)}" if step.loop_path else ""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
@@ -44,16 +44,13 @@ BAD_ORDERS = "tea 4.50\nbread three\ncheese 11.80"
 """As the good ones, but for a price that is no number."""
 
 
-class DemoRun(NamedTuple):
-    """The key that the demo made, and the trace and result of its run; a failed run has no result."""
+def show_run(
+    settings: Settings, flow: Flow, text: str, *, model: str
+) -> tuple[str, Trace, CompletedResult | None]:
+    """Runs the flow over the text, shows events and trace. Raises APIError where no run was started.
 
-    key: str
-    trace: Trace
-    result: CompletedResult | None
-
-
-def show_run(settings: Settings, flow: Flow, text: str, *, model: str) -> DemoRun:
-    """Runs the flow over the text, shows events and trace. Raises APIError where no run was started."""
+    Returns the key that it made, and the trace and result of the run; a failed run has no result.
+    """
     make = partial(local_store.create_key, role="admin", most=settings.max_keys_per_project)
     key, _ = local_store.in_project(settings, PROJECT, make, create=True)
     with in_process(settings, PROJECT, executes=True) as client:
@@ -84,7 +81,7 @@ def show_run(settings: Settings, flow: Flow, text: str, *, model: str) -> DemoRu
         run_ids = leave_example_runs(client, str(PROJECT))
         heading("And runs of other kinds, to look at and to compare")
         print_runs([client.run(run_id).summary() for run_id in run_ids])
-    return DemoRun(key, trace, result)
+    return key, trace, result
 
 
 def example_flows() -> list[Flow]:

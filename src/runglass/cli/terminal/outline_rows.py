@@ -38,7 +38,7 @@ class OutlineRows:
         self.noted: set[int] = set()
         self.retry_of: dict[int, int] = {}
         self.unattributed: dict[int, tuple[int, str | None]] = {}
-        # Name, step id and model.
+        # Name, step id and model: by number in the end.
         self._names: dict[tuple[str, str, str | None], int] = {}
         self._told: list[tuple[str, str, str | None]] = []
         self.parent, self.depth, self.index = array("i"), array("i"), array("i")
@@ -58,11 +58,8 @@ class OutlineRows:
         self.total = page.row_count
         spans = page.recorded
         step_ids, models = (page.names, repeat(None)) if spans is None else (spans.step_ids, spans.models)
-        names = []
-        for about in zip(page.names, step_ids, models, strict=False):
-            names.append(self._names.setdefault(about, len(self._told)))
-            if names[-1] == len(self._told):
-                self._told.append(about)
+        abouts = zip(page.names, step_ids, models, strict=False)
+        names = [self._names.setdefault(about, len(self._names)) for about in abouts]
         if spans is not None:
             self.is_recorded = True
             self.context.update(spans.context)
@@ -81,6 +78,7 @@ class OutlineRows:
 
     def finish(self) -> None:
         """Counts the rows in and below each row."""
+        self._told = list(self._names)
         self.size = array("i", [1]) * len(self)
         for row in range(len(self) - 1, -1, -1):
             if self.parent[row] != NONE:

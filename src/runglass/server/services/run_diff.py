@@ -16,7 +16,7 @@ from runglass.diff.alignment import (
     step_locations,
     without_unread,
 )
-from runglass.diff.attempt_diff import MOST_ROWS, ContentPair, DiffAllowance, changes_between, compose, row_of
+from runglass.diff.attempt_diff import MOST_ROWS, DiffAllowance, changes_between, compose, row_of
 from runglass.diff.digest import AttemptDigest, AttemptPair, StoredAttempt, read_attempt, read_digest
 from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
 from runglass.flows.flow import Flow
@@ -177,7 +177,7 @@ def _rows_of(
 ) -> list[RowDiff | None]:
     rows = []
     for pair, stored in works:
-        content = None if stored is None else ContentPair(_content(a, stored[0]), _content(b, stored[1]))
+        content = None if stored is None else (_content(a, stored[0]), _content(b, stored[1]))
         rows.append(row_of(pair, content, allowance=allowance))
         yield_to_others()
     return rows
@@ -191,7 +191,8 @@ def _content(run: RunRecord, data: bytes) -> StoredAttempt:
 def _diff(run: RunRecord, positions: Sequence[int], data: Sequence[bytes]) -> AttemptsDiff:
     with decoding(run.id):
         a, b = (read_digest(*each, {}) for each in zip(positions, data, strict=True))
-        content = ContentPair(*map(read_attempt, data)) if AttemptPair(a, b).content_differs else None
+        of_a, of_b = data
+        content = (read_attempt(of_a), read_attempt(of_b)) if AttemptPair(a, b).content_differs else None
     allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
     changes = changes_between(a, b, content, allowance=allowance)
     return AttemptsDiff(

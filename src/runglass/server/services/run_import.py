@@ -180,12 +180,12 @@ class _ImportWriter:
         )
 
     def _checked(self, events: Sequence[bytes]) -> tuple[list[tuple[int, bytes]], list[StepRow]]:
-        part = self._log.take(events)
-        rows = step_rows(part.changes)
+        first_seq = self._log.head + 1
+        rows = step_rows(self._log.take(events))
         # A state that goes on is followed by another in its place.
         self._log_bytes += sum(map(len, events))
         self._log_bytes += sum(len(row.data) for row in rows if row.status != "running")
-        return list(enumerate(events, part.first_seq)), rows
+        return list(enumerate(events, first_seq)), rows
 
     def _require_room(self) -> None:
         if self._project.data_bytes + self._log_bytes > self._limit_bytes:
