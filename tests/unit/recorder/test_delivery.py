@@ -2,6 +2,7 @@
 
 import gc
 import gzip
+import math
 import multiprocessing
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -91,7 +92,7 @@ def test_the_first_step_of_a_run_is_sent_last_and_says_that_nothing_more_is_expe
         assert rec.flush()
         with rec.step("inside"):
             assert rec.flush()
-    assert rec.flush()
+    assert rec.flush(math.inf)
     *begun, last = receiver.states(run.id)
     assert last == ("top", True, 5)
     assert {(name, settle_s) for name, _, settle_s in begun} == {("top", None), ("inside", None)}
@@ -105,7 +106,7 @@ def test_the_first_step_of_a_run_is_sent_last_and_says_that_nothing_more_is_expe
         behind.__enter__()
     behind.__exit__(None, None, None)
     receiver.is_away = False
-    assert rec.flush()
+    rec.close(math.inf)
     assert receiver.states(left.id) == [("behind", True, None), ("left", True, 5)]
 
 
