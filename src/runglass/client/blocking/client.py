@@ -236,10 +236,7 @@ class Client(Connected):
         replay = Replay(session_id, match=match)
         for run in self.runs(query=f"session:{replay.session_id}", limit=100):
             if run.trigger_type in METHODS:
-                file = bytearray()
-                for part in self.run(run.id).export("jsonl"):
-                    file += part
-                replay.add(bytes(file))
+                replay.add(b"".join(list(self.run(run.id).export("jsonl"))))
         replay.require_runs()
         if self._transport.replay is not None:
             raise ReplayError("this client is in a replay already")
