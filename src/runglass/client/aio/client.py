@@ -250,12 +250,11 @@ class AsyncClient(Connected):
     async def _executions(
         self, session_id: str | uuid.UUID, limit: int | None
     ) -> AsyncGenerator[SessionExecution, None]:
-        cursor: str | None = None
+        call = requests.session(session_id, limit=limit)
         while True:
-            call = requests.session(session_id, limit=limit, cursor=cursor)
             page = await self._transport.call(call, timeout=None)
             for execution in page.executions:
                 yield execution
-            cursor = page.next_cursor
-            if cursor is None:
+            if page.next_cursor is None:
                 return
+            call = requests.following_page(call, page.next_cursor)

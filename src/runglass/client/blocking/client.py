@@ -251,11 +251,10 @@ class Client(Connected):
     def _executions(
         self, session_id: str | uuid.UUID, limit: int | None
     ) -> Generator[SessionExecution, None, None]:
-        cursor: str | None = None
+        call = requests.session(session_id, limit=limit)
         while True:
-            call = requests.session(session_id, limit=limit, cursor=cursor)
             page = self._transport.call(call, timeout=None)
             yield from page.executions
-            cursor = page.next_cursor
-            if cursor is None:
+            if page.next_cursor is None:
                 return
+            call = requests.following_page(call, page.next_cursor)
