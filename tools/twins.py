@@ -64,7 +64,7 @@ def blocking(source: Path, target: Path) -> str:
     about = f"# Written from {source.parent.name}/{source.name} by tools/twins.py; edit that.\n"
     made = about + "".join(lines)
     given = ["--quiet", "--config=pyproject.toml", f"--stdin-filename={target}", "-"]
-    for command in (["check", "--fix-only", "--unsafe-fixes", "--select=I,F401,UP028"], ["format"]):
+    for command in (["check", "--fix-only", "--unsafe-fixes", "--select=I,F401,UP028,C416"], ["format"]):
         ruff = [sys.executable, "-m", "ruff", *command, *given]
         made = subprocess.run(ruff, input=made, stdout=PIPE, text=True, check=True, cwd=ROOT).stdout
     return made

@@ -309,7 +309,7 @@ class Delivery:
     def _sleep(self, timeout: float | None) -> None:
         """Waits until the thread is woken, or was meanwhile."""
         with suppress(Empty):
-            self._wake.get(timeout=None if timeout is None else max(0.0, timeout))
+            self._wake.get(timeout=None if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
         while not self._wake.empty():
             self._wake.get()
 

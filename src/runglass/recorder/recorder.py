@@ -12,6 +12,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
+from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, cast, overload
 
@@ -465,12 +466,12 @@ class Recorder:
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Waits up to `timeout` seconds until all that was recorded is stored; False where it is not."""
-        return True if self._delivery is None else self._delivery.flush(timeout)
+        return True if self._delivery is None else self._delivery.flush(min(timeout, TIMEOUT_MAX))
 
     def close(self, timeout: float = EXIT_S) -> None:
         """Sends what is left, or spools it, as the end of the program does. Nothing is recorded after it."""
         if self._delivery is not None:
-            self._delivery.close(timeout)
+            self._delivery.close(min(timeout, TIMEOUT_MAX))
 
     def _sampled(self) -> Delivery | None:
         """Where a new run goes; None for one that is not recorded."""

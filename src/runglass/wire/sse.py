@@ -71,11 +71,14 @@ class FrameTooLarge(ValueError):
 
 
 # A block as `frame` writes it, else any other block up to its blank line. The first form allows only
-# printable ASCII in id and event, so that NUL and malformed UTF-8 go line by line; the second is lazy because
-# a repeated group would keep state for each line of a long block.
-_BLOCK = re.compile(rb"id: ([ -~]*)\nevent: ([ -~]+)\ndata: ([^\n]*)\n\n|(\n|(?s:.+?)\n\n)")
+# printable ASCII in id and event, so that NUL and malformed UTF-8 go line by line; the second is possessive,
+# or it would keep state for each line of a long block.
+_BLOCK = re.compile(rb"id: ([ -~]*)\nevent: ([ -~]+)\ndata: ([^\n]*)\n\n|((?:[^\n]+\n)*+\n)")
+_FRAME_BYTES = len(b"id: \nevent: \ndata: \n")
+_LINE = re.compile(rb"([^:\n]*)(?:: ?([^\n]*))?\n")
+# Looking back behind the name, not before it, lets the search skip to the next name.
+_RETRY = re.compile(rb"retry:(?<![^\n]retry:) ?([0-9]{1,18})\n")
 _BOM = b"\xef\xbb\xbf"
-_RETRY_DIGITS = 18
 
 
 class Decoder:
@@ -90,10 +93,10 @@ class Decoder:
         self._max_frame_bytes = max_frame_bytes
         self._opening: bytes | None = b""
         self._after_cr = False
-        self._line = bytearray()
-        self._size = 0
-        self._data: bytes | bytearray | None = None
-        self._event = ""
+        self._pending = bytearray()
+        """The block that has not ended yet."""
+        self._line_at = 0
+        """Where its last line begins."""
         self._id = ""
         self.last_event_id = ""
         """The `Last-Event-ID` to send when the stream is opened again; empty if there is none."""
@@ -109,15 +112,32 @@ class Decoder:
         """
         if self._failure is not None:
             raise FrameTooLarge(self._failure)
-        text = self._with_bare_line_feeds(self._without_bom(chunk))
-        found: list[Frame] = []
-        before = self.last_event_id
+        text: bytes | bytearray = self._with_bare_line_feeds(self._without_bom(chunk))
+        begun = len(self._pending)
+        if begun:
+            self._pending += text
+            text = self._pending
+        else:
+            text = text.lstrip(b"\n")
+        end = text.rfind(b"\n\n", max(begun - 1, 0))
+        end = 0 if end < 0 else end + 2
         try:
-            self._decode(text, found)
+            found = self._read_blocks(text, end)
+            if begun:
+                del self._pending[:end]
+            elif end < len(text):
+                self._pending += text[end:]
+            self._require_room(len(self._pending))
         except FrameTooLarge as error:
-            self.last_event_id = before
             self._failure = str(error)
             raise
+        self.last_event_id = self._id
+        if end:
+            begun = self._line_at = 0
+        # What is said of `retry` counts from its line on, all else from the blank line on.
+        if line_at := self._pending.rfind(b"\n", begun) + 1:
+            self._read_retry(_RETRY.findall(self._pending, self._line_at, line_at))
+            self._line_at = line_at
         return found
 
     def _without_bom(self, chunk: bytes) -> bytes:
@@ -143,92 +163,43 @@ class Decoder:
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return text
 
-    def _decode(self, text: bytes, found: list[Frame]) -> None:
-        """Blocks that lie whole in `text` go through one regular expression, the rest line by line."""
-        end = text.rfind(b"\n\n") + 2
-        if end < 2:
-            self._read_lines(text, found)
-            return
-        start = 0
-        if self._size or self._line:
-            start = text.find(b"\n\n") + 2
-            self._read_lines(text[:start], found)
-        if end - start <= self._max_frame_bytes:
-            for event_id, event, data, other in _BLOCK.findall(text, start, end):
-                if other:
-                    self._read_lines(other, found)
-                else:
-                    self._id = event_id.decode()
-                    found.append(Frame(self._id, event.decode(), data))
-            self.last_event_id = self._id
-        else:
-            self._read_lines(text[start:end], found)
-        self._read_lines(text[end:], found)
-
-    def _read_lines(self, text: bytes, found: list[Frame]) -> None:
-        lines = text.split(b"\n")
-        rest = lines.pop()
-        if lines and self._line:
-            self._line += lines.pop(0)
-            self._count(self._line)
-            self._read_field(*_cut(self._line))
-            self._line.clear()
-        for line in lines:
-            if line:
-                self._count(line)
-                # The line is no longer than a piece, and copies of so little cost less than the views of
-                # `_cut`.
-                name, _, value = line.partition(b":")
-                self._read_field(name, value[1:] if value.startswith(b" ") else value)
+    def _read_blocks(self, text: bytes | bytearray, end: int) -> list[Frame]:
+        found: list[Frame] = []
+        is_large = end > self._max_frame_bytes
+        for event_id, event, data, other in _BLOCK.findall(text, 0, end):
+            if is_large:
+                size = _FRAME_BYTES + len(event_id) + len(event) + len(data)
+                self._require_room(len(other) - 1 if other else size)
+            if other:
+                found += self._read_lines(other)
             else:
-                self._dispatch(found)
-        self._line += rest
-        self._require_room(len(self._line))
+                self._id = event_id.decode()
+                found.append(Frame(self._id, event.decode(), data))
+        return found
 
-    def _require_room(self, more: int) -> None:
-        seen = self._size + more
-        if seen > self._max_frame_bytes:
+    def _read_lines(self, block: bytes) -> list[Frame]:
+        """The frame of a block, if it has data."""
+        event, data = "", []
+        for line in _LINE.finditer(block):
+            name, value = line.groups(b"")
+            match name:
+                case b"data":
+                    data.append(value)
+                case b"event":
+                    event = value.decode(errors="replace")
+                case b"id" if b"\0" not in value:
+                    self._id = value.decode(errors="replace")
+        self._read_retry(_RETRY.findall(block))
+        return [Frame(self._id, event or "message", b"\n".join(data))] if data else []
+
+    def _read_retry(self, told: list[bytes]) -> None:
+        if told:
+            self.retry_ms = int(told[-1])
+
+    def _require_room(self, size: int) -> None:
+        if size > self._max_frame_bytes:
             raise FrameTooLarge(
-                f"the frame after event id {self.last_event_id[:64]!r} is larger than the limit of "
-                f"{self._max_frame_bytes} bytes ({seen} seen), and this decoder is at its end: "
+                f"the frame after event id {self._id[:64]!r} is larger than the limit of "
+                f"{self._max_frame_bytes} bytes ({size} seen), and this decoder is at its end: "
                 f"open the stream again with a new one and a larger max_frame_bytes"
             )
-
-    def _count(self, line: bytes | bytearray) -> None:
-        self._require_room(len(line) + 1)
-        self._size += len(line) + 1
-
-    def _read_field(self, name: bytes, value: bytes) -> None:
-        match name:
-            case b"data" if self._data is None:
-                self._data = value
-            case b"data":
-                # A bytearray from the second line on: many short lines must not cost a copy of all each time.
-                data = self._data if isinstance(self._data, bytearray) else bytearray(self._data or b"")
-                data += b"\n"
-                data += value
-                self._data = data
-            case b"event":
-                self._event = value.decode(errors="replace")
-            case b"id" if b"\0" not in value:
-                self._id = value.decode(errors="replace")
-            case b"retry" if value.isdigit() and len(value) <= _RETRY_DIGITS:
-                self.retry_ms = int(value)
-
-    def _dispatch(self, found: list[Frame]) -> None:
-        self.last_event_id = self._id
-        if self._data is not None:
-            found.append(Frame(self._id, self._event or "message", bytes(self._data)))
-            self._data = None
-        self._event = ""
-        self._size = 0
-
-
-def _cut(line: bytearray) -> tuple[bytes, bytes]:
-    """Name and value of a line that came in pieces and may be tens of megabytes: copied only once."""
-    colon = line.find(b":")
-    if colon < 0:
-        return bytes(line), b""
-    start = colon + (2 if line.startswith(b" ", colon + 1) else 1)
-    with memoryview(line) as whole, whole[start:] as value:
-        return bytes(line[:colon]), bytes(value)

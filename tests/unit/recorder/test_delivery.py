@@ -2,7 +2,9 @@
 
 import gc
 import gzip
+import math
 import multiprocessing
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextvars import copy_context
@@ -91,7 +93,7 @@ def test_the_first_step_of_a_run_is_sent_last_and_says_that_nothing_more_is_expe
         assert rec.flush()
         with rec.step("inside"):
             assert rec.flush()
-    assert rec.flush()
+    assert rec.flush(math.inf)
     *begun, last = receiver.states(run.id)
     assert last == ("top", True, 5)
     assert {(name, settle_s) for name, _, settle_s in begun} == {("top", None), ("inside", None)}
@@ -105,7 +107,7 @@ def test_the_first_step_of_a_run_is_sent_last_and_says_that_nothing_more_is_expe
         behind.__enter__()
     behind.__exit__(None, None, None)
     receiver.is_away = False
-    assert rec.flush()
+    rec.close(math.inf)
     assert receiver.states(left.id) == [("behind", True, None), ("left", True, 5)]
 
 
@@ -207,6 +209,17 @@ def test_a_server_that_is_back_is_asked_before_the_lease_of_a_step_is_over(
             assert rec.flush()
         rec.close()
     assert longest_s == {1.0, 5.0}
+
+
+def test_a_lease_without_end_is_waited_for_in_peace(
+    recorder: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("runglass.recorder.spans._reported", set())
+    rec = recorder(lease_s=sys.maxsize)
+    with rec.run("top"):
+        # Between two of them the sender has nothing to do but to wait for the next time to tell of the run.
+        assert all(rec.flush() for _ in range(20))
+    assert caplog.messages == []
 
 
 def is_whole_at_its_end(receiver: Receiver, trace_id: str, steps: int) -> bool:

@@ -235,10 +235,7 @@ class AsyncClient(Connected):
         replay = Replay(session_id, match=match)
         async for run in self.runs(query=f"session:{replay.session_id}", limit=100):
             if run.trigger_type in METHODS:
-                file = bytearray()
-                async for part in self.run(run.id).export("jsonl"):
-                    file += part
-                replay.add(bytes(file))
+                replay.add(b"".join([part async for part in self.run(run.id).export("jsonl")]))
         replay.require_runs()
         if self._transport.replay is not None:
             raise ReplayError("this client is in a replay already")
@@ -253,12 +250,11 @@ class AsyncClient(Connected):
     async def _executions(
         self, session_id: str | uuid.UUID, limit: int | None
     ) -> AsyncGenerator[SessionExecution, None]:
-        cursor: str | None = None
+        call = requests.session(session_id, limit=limit)
         while True:
-            call = requests.session(session_id, limit=limit, cursor=cursor)
             page = await self._transport.call(call, timeout=None)
             for execution in page.executions:
                 yield execution
-            cursor = page.next_cursor
-            if cursor is None:
+            if page.next_cursor is None:
                 return
+            call = requests.following_page(call, page.next_cursor)

@@ -236,10 +236,7 @@ class Client(Connected):
         replay = Replay(session_id, match=match)
         for run in self.runs(query=f"session:{replay.session_id}", limit=100):
             if run.trigger_type in METHODS:
-                file = bytearray()
-                for part in self.run(run.id).export("jsonl"):
-                    file += part
-                replay.add(bytes(file))
+                replay.add(b"".join(list(self.run(run.id).export("jsonl"))))
         replay.require_runs()
         if self._transport.replay is not None:
             raise ReplayError("this client is in a replay already")
@@ -254,11 +251,10 @@ class Client(Connected):
     def _executions(
         self, session_id: str | uuid.UUID, limit: int | None
     ) -> Generator[SessionExecution, None, None]:
-        cursor: str | None = None
+        call = requests.session(session_id, limit=limit)
         while True:
-            call = requests.session(session_id, limit=limit, cursor=cursor)
             page = self._transport.call(call, timeout=None)
             yield from page.executions
-            cursor = page.next_cursor
-            if cursor is None:
+            if page.next_cursor is None:
                 return
+            call = requests.following_page(call, page.next_cursor)

@@ -31,6 +31,8 @@ PLAIN = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _PLAIN_CHARS = 1000
+_ENDLESS_S = 1e9
+"""Sockets and locks take no number of seconds that is ten times as large."""
 
 
 class ServerConnection(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +150,7 @@ def seconds_of(timeout: float) -> float:
     """A bound in seconds, as a caller gives it. Raises ValueError unless it is a number of seconds."""
     if not _is_number(timeout, int, float) or not timeout > 0:
         raise ValueError(f"timeout must be a number of seconds above 0, or inf for no bound, not {timeout!r}")
-    return float(timeout)
+    return math.inf if timeout >= _ENDLESS_S else float(timeout)
 
 
 def bound_s(timeout: float | None) -> float:

@@ -239,12 +239,9 @@ def runs(
     return RequestSpec(method="GET", path="/flow-runs", answer=RunPage, query=given)
 
 
-def session(
-    session_id: str | uuid.UUID, *, limit: int | None, cursor: str | None
-) -> RequestSpec[SessionPage]:
-    """A page of the runs of a session, oldest first."""
-    wanted = {"limit": limit, "cursor": cursor}
-    query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)
+def session(session_id: str | uuid.UUID, *, limit: int | None) -> RequestSpec[SessionPage]:
+    """The first page of the runs of a session, oldest first."""
+    query = () if limit is None else (("limit", str(limit)),)
     path = f"/seq/sessions/{path_part('session_id', str(session_id))}"
     return RequestSpec(method="GET", path=path, answer=SessionPage, query=query)
 

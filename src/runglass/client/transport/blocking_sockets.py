@@ -65,7 +65,7 @@ class Sockets:
 
     def sleep(self, seconds: float) -> None:
         """Returns after `seconds`, or when the transport is closed."""
-        self._closed.wait(seconds)
+        self._closed.wait(min(seconds, threading.TIMEOUT_MAX))
 
     def _bounded(self, what: object, deadline: Deadline) -> "_Bounded":
         """Raises TimeoutError when the deadline passes, and RuntimeError where the transport is closed."""
