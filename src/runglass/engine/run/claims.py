@@ -104,14 +104,11 @@ class RunClaims:
         failures = FailureLog(log, "renewing the lease failed")
         while True:
             await self._clock.sleep(pause_s)
-            try:
+            # After a failure before others take the runs over, once the store is back.
+            pause_s = min(interval_s, RETRY_S)
+            with failures:
                 await self.keep_lease()
                 pause_s = interval_s
-                failures.worked()
-            except StoreError as error:
-                failures.failed(error)
-                # Before others take the runs over, once the store is back.
-                pause_s = min(interval_s, RETRY_S)
 
     async def hold_lease(self, *, renew: bool) -> bool:
         """Takes the lease, or renews it; False where others have taken it away. Raises StoreError."""
@@ -226,15 +223,13 @@ class RunClaims:
         while self._fill_again:
             self._fill_again = False
             try:
-                async with self._keeping:
-                    if self._gate.closed:
-                        return
-                    await self._claim()
-                self._failures.worked()
-                # Between two claims the lease is kept.
-                self._fill_again |= self._next() is not None
-            except StoreError as error:
-                self._failures.failed(error)
+                with self._failures:
+                    async with self._keeping:
+                        if self._gate.closed:
+                            return
+                        await self._claim()
+                    # Between two claims the lease is kept.
+                    self._fill_again |= self._next() is not None
             except Exception:
                 log.exception("beginning the runs that wait for a slot failed")
 

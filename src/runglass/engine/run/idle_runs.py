@@ -169,11 +169,8 @@ class CancelRequests:
             async with self._bus.listen(requests_to(owner)) as listener:
                 # After a lost lease the process has another name.
                 while owner == self._active.owner:
-                    try:
+                    with self._failures:
                         await self.look()
-                        self._failures.worked()
-                    except StoreError as error:
-                        self._failures.failed(error)
                     await listener.wait(self._poll_s)
 
     async def look(self) -> None:

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from runglass.errors import StoreError
 from runglass.store.catalog import Catalog
 from runglass.support.logs import FailureLog
 
@@ -97,11 +96,8 @@ class OpenResponses:
             await self._some_last.wait()
             await asyncio.sleep(self._look_s)
             keys = {key_id for key_id in self._ends.values() if key_id is not None} - self._revoked
-            try:
+            revoked: set[int] = set()
+            with failures:
                 revoked = keys - await store.live_keys(keys)
-            except StoreError as error:
-                failures.failed(error)
-                continue
-            failures.worked()
             for key_id in revoked:
                 await self.end_key(key_id)

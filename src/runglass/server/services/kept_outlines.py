@@ -2,7 +2,7 @@
 
 import logging
 
-from runglass.errors import RunPurged, RunUnreadable, StoreError
+from runglass.errors import RunPurged, RunUnreadable
 from runglass.limits.pace import current_project
 from runglass.server.services.outlines import Outlines
 from runglass.store.base import Store
@@ -30,12 +30,9 @@ class OutlineKeeper:
         """Keeps what becomes due until it is cancelled. A store that fails is tried again."""
         while True:
             since_s = self._clock.monotonic_s()
-            try:
+            with self._failures:
                 if await self._store.claim_maintenance("outlines", for_s=CLAIM_S):
                     await self.keep_next()
-                self._failures.worked()
-            except StoreError as error:
-                self._failures.failed(error)
             # Others have half of the time at least, also those of the same project.
             await self._clock.sleep(max(INTERVAL_S, self._clock.monotonic_s() - since_s))
 
