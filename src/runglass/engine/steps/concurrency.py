@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from runglass.engine.payload import Payload, branches_of, items_of
 from runglass.engine.run_memory import RunMemory
+from runglass.engine.steps.run_limits import RunUsage
 from runglass.errors import StepFailure
 from runglass.limits.memory import COUNTED_BYTES
 from runglass.limits.offload import offload, yield_to_others
@@ -21,13 +22,6 @@ MOST_WORKERS = 1_000
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
-class Workers:
-    """The number of those of a run's loops; without the first one of each loop, which may always begin."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
 class LoopWorkers:
     """Those of one loop, at most `most`. Each lets the next one begin, as long as the run has not too many.
 
@@ -35,9 +29,9 @@ class LoopWorkers:
     thousands of tasks, and as many to cut off at once when one of them fails.
     """
 
-    def __init__(self, most: int, workers: Workers) -> None:
+    def __init__(self, most: int, usage: RunUsage) -> None:
         self._more = max(most - 1, 0)
-        self._workers = workers
+        self._usage = usage
         self._begin: Callable[[], asyncio.Task[None]] | None = None
 
     async def run(self, work: Work) -> None:
@@ -56,13 +50,13 @@ class LoopWorkers:
 
     def add(self) -> None:
         """One more worker begins, if the loop and the run may have one."""
-        if self._more and self._begin is not None and self._workers.count < MOST_WORKERS:
+        if self._more and self._begin is not None and self._usage.workers < MOST_WORKERS:
             self._more -= 1
-            self._workers.count += 1
+            self._usage.workers += 1
             self._begin().add_done_callback(self._ended)
 
     def _ended(self, _: Awaitable[None]) -> None:
-        self._workers.count -= 1
+        self._usage.workers -= 1
 
 
 async def side_by_side(work: Sequence[Work]) -> None:

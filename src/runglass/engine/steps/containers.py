@@ -20,7 +20,6 @@ from runglass.engine.payload import Payload
 from runglass.engine.steps.concurrency import (
     LoopOutputs,
     LoopWorkers,
-    Workers,
     joined_branches,
     require_values,
     side_by_side,
@@ -46,7 +45,6 @@ class Containers:
         self._context = context
         self._executor = executor
         self._checkpoints = checkpoints
-        self._workers = Workers()
 
     async def loop(
         self, step: LoopStep, data: Payload, scope: Scope, position: StepPosition, walk: WalkSteps
@@ -81,7 +79,7 @@ class Containers:
                     )
                     outputs.add(index, output)
 
-            workers = LoopWorkers(min(step.max_concurrency, len(items)), self._workers)
+            workers = LoopWorkers(min(step.max_concurrency, len(items)), self._context.usage)
             try:
                 await workers.run(work)
             except StepFailure as failure:
