@@ -22,7 +22,7 @@ from runglass.engine.models.model_types import (
     ModelRequest,
     RequestObserver,
 )
-from runglass.engine.models.pricing import TokenBound, most_of, prompt_bound, with_max_tokens
+from runglass.engine.models.pricing import most_of, prompt_bound, with_max_tokens
 from runglass.engine.models.request_parser import as_given
 from runglass.engine.workers.checks import Checks
 from runglass.errors import StepFailure, api_error
@@ -41,13 +41,6 @@ __all__ = ["AnswerRejected", "ModelAnswer", "ModelCallFailed", "ModelGateway", "
 CALL_S = 0.003
 """Seconds of the event loop that a library takes for a call, however short its answer."""
 _PROVIDERS = "runglass.engine.models.provider_requests"
-
-
-class Bounded(NamedTuple):
-    """A request, and the most that it can cost in US dollars."""
-
-    request: ModelRequest
-    most_usd: Decimal
 
 
 class ModelGateway:
@@ -108,7 +101,7 @@ class ModelGateway:
             self._missing_keys[provider] = missing
         return self._missing_keys[provider]
 
-    async def bounded(self, request: ModelRequest) -> Bounded:
+    async def bounded(self, request: ModelRequest) -> tuple[ModelRequest, Decimal]:
         """`request` as it is sent on a budget, and the most that it can cost in US dollars.
 
         Raises StepFailure where no price of the model is known or `max_tokens` is no limit: without these
@@ -117,22 +110,23 @@ class ModelGateway:
         price = self._settings.prices.get(request.model)
         if request.model == echo.NAME:
             if price is None:
-                return Bounded(request, ZERO)
+                return request, ZERO
             # It costs nothing to ask it twice.
             answer = await echo.echo(request, lambda _: None, self._checks, price)
-            return Bounded(request, answer.response.cost_usd or ZERO)
+            return request, answer.response.cost_usd or ZERO
         request = with_max_tokens(request, self._settings.default_max_tokens)
         limit = request.settings["max_tokens"]
         # Less than a token would be a bound below nothing, and give room to others until it is refused.
         if type(limit) is not int or limit < 1:
             message = f"`settings.max_tokens` must be a whole number from 1 on, not {limit!r:.50}"
             raise StepFailure("INVALID_INPUT", message, may_retry=False)
-        bound = TokenBound(prompt_bound(request, image_tokens=self._settings.image_tokens), completion=limit)
+        prompt = prompt_bound(request, image_tokens=self._settings.image_tokens)
         if price is not None:
-            return Bounded(request, most_of(price, bound))
+            return request, most_of(price, prompt=prompt, completion=limit)
         usd = None
         if ":" in request.model:
-            usd = await (await self._loaded()).list_cost(request.model, bound)
+            providers = await self._loaded()
+            usd = await providers.list_cost(request.model, prompt=prompt, completion=limit)
         if usd is None:
             raise StepFailure(
                 "MODEL_NOT_SUPPORTED",
@@ -140,7 +134,7 @@ class ModelGateway:
                 " the server's setting `prices`, or lift the budget",
                 may_retry=False,
             )
-        return Bounded(request, usd)
+        return request, usd
 
     async def complete(
         self,

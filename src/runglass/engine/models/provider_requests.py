@@ -38,7 +38,6 @@ from runglass.config.settings import Price, Settings
 from runglass.engine.models import message_mapping
 from runglass.engine.models.answer_bounds import ProviderCall, current_call
 from runglass.engine.models.model_types import ModelAnswer, ModelRequest, RequestObserver
-from runglass.engine.models.pricing import TokenBound
 from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
 from runglass.engine.models.provider_errors import (
     CALL_ERRORS,
@@ -122,13 +121,14 @@ class ProviderRequests:
         on_text(answer.response.text)
         return answer
 
-    async def list_cost(self, model: str, bound: TokenBound) -> Decimal | None:
+    async def list_cost(self, model: str, *, prompt: int, completion: int) -> Decimal | None:
         """The most that so many tokens cost by the list of prices; None where it has none for the model.
 
         Raises StepFailure where no client for the model can be made.
         """
         prepared = await self._clients.prepared(model)
-        return list_cost(prepared.model.base_url, prepared.model.model_name, bound)
+        address, name = prepared.model.base_url, prepared.model.model_name
+        return list_cost(address, name, prompt=prompt, completion=completion)
 
 
 def _one_piece(prepared: PreparedModel, request: ModelRequest) -> str | None:
