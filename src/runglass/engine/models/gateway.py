@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from runglass.config.settings import USUAL, Settings
-from runglass.engine.models import echo
+from runglass.engine.models.echo import echo
 from runglass.engine.models.model_types import (
     AnswerRejected,
     ModelAnswer,
@@ -78,7 +78,7 @@ class ModelGateway:
 
     async def ready(self, model: str) -> None:
         """Loads what the model needs, once, and waits for the project's turn: no attempt's time is spent."""
-        if model != echo.NAME and ":" in model:
+        if model != OFFLINE_MODEL and ":" in model:
             await self._loaded()
             async with paced("loop", current_project.get()) as piece:
                 piece.worked_s = CALL_S
@@ -108,11 +108,11 @@ class ModelGateway:
         there is no bound.
         """
         price = self._settings.prices.get(request.model)
-        if request.model == echo.NAME:
+        if request.model == OFFLINE_MODEL:
             if price is None:
                 return request, ZERO
             # It costs nothing to ask it twice.
-            answer = await echo.echo(request, lambda _: None, self._checks, price)
+            answer = await echo(request, lambda _: None, self._checks, price)
             return request, answer.response.cost_usd or ZERO
         request = with_max_tokens(request, self._settings.default_max_tokens)
         limit = request.settings["max_tokens"]
@@ -152,17 +152,12 @@ class ModelGateway:
         AnswerRejected where an answer came that must be paid for but cannot be used.
         """
         price = self._settings.prices.get(request.model)
-        if request.model == echo.NAME:
+        if request.model == OFFLINE_MODEL:
             if observer is not None:
                 await observer.sent(partial(as_given, request), 0)
-            return await echo.echo(request, on_text, self._checks, price)
-        provider, _, name = request.model.partition(":")
-        if not provider or not name:
-            raise StepFailure(
-                "MODEL_NOT_SUPPORTED",
-                f"model {request.model!r} names no provider: write PROVIDER:MODEL, or `echo` to try it out",
-                may_retry=False,
-            )
+            return await echo(request, on_text, self._checks, price)
+        if problem := provider_missing(request.model):
+            raise StepFailure("MODEL_NOT_SUPPORTED", problem, may_retry=False)
         if refusal := self._rules.refusal(request.model, request.settings):
             raise StepFailure("INVALID_INPUT", refusal, may_retry=False)
         return await (await self._loaded()).complete(request, on_text, price, observer)
