@@ -108,20 +108,16 @@ class Containers:
     ) -> list[Any]:
         """The items of a loop that begins; many of them as JSON, each decoded in its iteration."""
         items = await self._evaluate(step, step.over, data, scope, position)
-        decision, failure = b"", None
-        if isinstance(items, list):
+        try:
+            if not isinstance(items, list):
+                raise StepFailure(
+                    "INVALID_INPUT",
+                    f"`over: {step.over}` of loop {step.id!r} is a {type(items).__name__}, not a list",
+                )
             decision = msgspec.json.encode(items)
-            try:
-                self._context.usage.iterate(len(items), step_id=step.id)
-                self._context.usage.keep(len(decision), step_id=step.id)
-            except StepFailure as refusal:
-                failure = refusal
-        else:
-            failure = StepFailure(
-                "INVALID_INPUT",
-                f"`over: {step.over}` of loop {step.id!r} is a {type(items).__name__}, not a list",
-            )
-        if failure is not None:
+            self._context.usage.iterate(len(items), step_id=step.id)
+            self._context.usage.keep(len(decision), step_id=step.id)
+        except StepFailure as failure:
             await self._executor.fail(step, data, failure, position)
         self._context.writer.record_with_next(
             LoopStarted(

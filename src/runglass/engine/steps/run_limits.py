@@ -19,12 +19,11 @@ class DrainGate:
         self.inside = 0
         self.closed = False
         self._empty = asyncio.Event()
-        self._never = asyncio.Event()
 
     async def opened(self) -> None:
         """Returns at once; never, but by cancellation, once the gate is closed."""
         if self.closed:
-            await self._never.wait()
+            await asyncio.Event().wait()
 
     def __enter__(self) -> None:
         self.inside += 1
