@@ -178,9 +178,8 @@ class RunTask:
                 raise LeaseLost(f"run {self.run.id!r} was left, as the lease ran out") from None
             raise RunReleased(f"run {self.run.id!r} was left by a process that stops") from None
         told = None
-        if self.run.status == "pending" and not self._writer.head:
+        if not self._writer.head:
             told = await run_input(self._writer, self._spec, self._capture)
-            self._writer.begin()
         last = FlowCancelled(execution_id=self.run.id, run_id=self.run.id, reason=reason)
         record_end(self._writer, last, owed=b'"cancelled"', told=told, left=self._state)
         return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
