@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from runglass.config.settings import USUAL, Settings
 from runglass.engine.models.echo import echo
@@ -71,7 +71,7 @@ class ModelGateway:
 
     async def __aexit__(self, *exc: object) -> None:
         if self._providers is not None:
-            await self._providers.aclose()
+            await self._providers.clients.aclose()
             self._providers = None
         if self._owns_checks:
             await self._checks.aclose()
@@ -94,7 +94,7 @@ class ModelGateway:
         if provider not in self._missing_keys:
             missing = None
             try:
-                await (await self._loaded()).prepare(model)
+                await (await self._loaded()).clients.prepared(model)
             except StepFailure as failure:
                 # Any other failure is for the step to tell.
                 missing = failure.message if failure.code == "PROVIDER_KEY_MISSING" else None
@@ -200,18 +200,13 @@ class ProviderCheck:
         return problem
 
 
-class MissingKey(NamedTuple):
-    """The first step of a flow that asks a provider for which there is no key, and its error."""
-
-    step_id: str
-    error: dict[str, Any]
-
-
-async def missing_key(flow: Flow, models: ModelGateway) -> MissingKey | None:
-    """The key without which no run of the flow ends well in this process; None where there is none."""
+async def missing_key(flow: Flow, models: ModelGateway) -> tuple[str, str] | None:
+    """The first step that needs a key without which no run of the flow ends well in this process, and what
+    to do; None where there is none.
+    """
     for step in _always_asked(flow.steps):
         if message := await models.missing_key(step.model):
-            return MissingKey(step.id, {"code": "PROVIDER_KEY_MISSING", "message": message})
+            return step.id, message
     return None
 
 

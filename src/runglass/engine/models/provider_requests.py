@@ -60,19 +60,12 @@ MAY_NOT_STREAM_TOOL_CALLS = "asked without streaming: the server may not report 
 
 
 class ProviderRequests:
-    """Answers requests to hosted models and OpenAI-compatible servers. `aclose` closes the HTTP clients."""
+    """Answers requests to hosted models and OpenAI-compatible servers, whose `clients` are to be closed."""
 
     def __init__(self, settings: Settings, checks: Checks) -> None:
         self._read_answer = partial(read_answer, checks=checks, image_tokens=settings.image_tokens)
         self._secrets = frozenset(settings.provider_keys.values())
-        self._clients = ProviderClients(settings)
-
-    async def aclose(self) -> None:
-        await self._clients.aclose()
-
-    async def prepare(self, model: str) -> None:
-        """Makes what a request to `model` needs. Raises StepFailure where that cannot be."""
-        await self._clients.prepared(model)
+        self.clients = ProviderClients(settings)
 
     async def complete(
         self,
@@ -88,7 +81,7 @@ class ProviderRequests:
                 await observer.declined(call_failure(error, model=request.model, secrets=self._secrets))
 
         provider = request.model.partition(":")[0]
-        prepared = await self._clients.prepared(request.model)
+        prepared = await self.clients.prepared(request.model)
         settings = message_mapping.model_settings(request.settings, provider=provider)
         if "max_retries" not in prepared.model.unsupported_settings:
             settings["max_retries"] = 0
@@ -126,7 +119,7 @@ class ProviderRequests:
 
         Raises StepFailure where no client for the model can be made.
         """
-        prepared = await self._clients.prepared(model)
+        prepared = await self.clients.prepared(model)
         address, name = prepared.model.base_url, prepared.model.model_name
         return list_cost(address, name, prompt=prompt, completion=completion)
 

@@ -83,12 +83,11 @@ class RunTask:
         state: ResumeState,
         *,
         owner: str,
-        stop: StopRequest,
         not_before: str = "",
         outputs: LiveOutputs | None = None,
     ) -> None:
         self.run = run
-        self.stop = stop
+        self.stop = StopRequest()
         self.has_begun = False
         self.ended = False
         self._engine = engine
@@ -148,7 +147,8 @@ class RunTask:
             if self.run.status == "pending":
                 missing = await missing_key(self._spec.flow, self._engine.dependencies.models)
                 if missing is not None:
-                    return await self._failed(missing.error, missing.step_id)
+                    step_id, message = missing
+                    return await self._failed({"code": "PROVIDER_KEY_MISSING", "message": message}, step_id)
             result = await (await self._interpreter()).walk()
             if result.result is None:
                 return RunOutcome("paused", pause=result.pause, outputs=result.outputs)
