@@ -36,6 +36,7 @@ from runglass.store.records import Checkpoint
 
 WalkSteps = Callable[[Sequence[Step], Payload, Scope, StepPosition], Awaitable[Payload]]
 """Runs steps one after the other; returns the last output."""
+Container = LoopStep | ConditionStep | ParallelStep
 
 
 class Containers:
@@ -45,6 +46,8 @@ class Containers:
         self._context = context
         self._executor = executor
         self._checkpoints = checkpoints
+        self._evaluate = context.dependencies.sandbox.evaluate
+        self._render_input = context.dependencies.templates.render_input
 
     async def loop(
         self, step: LoopStep, data: Payload, scope: Scope, position: StepPosition, walk: WalkSteps
@@ -64,8 +67,7 @@ class Containers:
         with LoopOutputs(self._context.memory, step.id, len(items)) as outputs:
 
             async def work() -> None:
-                await self._executor.turn()
-                await admit_paced(self._context.project_id, ITERATION_S)
+                await self._turn()
                 # Workers draw from one iterator: at most max_concurrency iterations exist at a time.
                 for index in remaining:
                     workers.add()
@@ -107,7 +109,7 @@ class Containers:
         self, step: LoopStep, data: Payload, scope: Scope, position: StepPosition
     ) -> list[Any]:
         """The items of a loop that begins; many of them as JSON, each decoded in its iteration."""
-        items = await self._evaluate(step, step.over, data, scope, position)
+        items = await self._with_names(self._evaluate, step.over, step, data, scope, position)
         try:
             if not isinstance(items, list):
                 raise StepFailure(
@@ -141,7 +143,8 @@ class Containers:
         holds = None if decided is None else msgspec.json.decode(decided)
         if holds is None:
             # In the sandbox, where values that are no JSON, such as a set, have a truth value too.
-            holds = await self._evaluate(step, f"not not ({step.if_}\n)", data, scope, position)
+            truth = f"not not ({step.if_}\n)"
+            holds = await self._with_names(self._evaluate, truth, step, data, scope, position)
             await self._skip(step, position, holds=holds)
         return await walk(step.then if holds else step.else_, data, scope, position)
 
@@ -173,8 +176,7 @@ class Containers:
         outputs = dict.fromkeys(step.branches, data)
 
         async def work(name: str, steps: Sequence[Step]) -> None:
-            await self._executor.turn()
-            await admit_paced(self._context.project_id, ITERATION_S)
+            await self._turn()
             outputs[name] = await walk(steps, data, scope, position)
 
         await side_by_side([partial(work, name, steps) for name, steps in step.branches.items()])
@@ -190,41 +192,37 @@ class Containers:
         except StepFailure as failure:
             await self._executor.fail(step, data, failure, position)
 
-    async def _evaluate(
+    async def _own_input(
+        self, step: Container, data: Payload, scope: Scope, position: StepPosition
+    ) -> Payload:
+        if step.input is not None:
+            data = Payload(
+                await self._with_names(self._render_input, step.input, step, data, scope, position)
+            )
+        return self._executor.overridden(step, data)
+
+    async def _with_names(
         self,
-        step: LoopStep | ConditionStep,
-        expression: str,
+        work: Callable[..., Awaitable[Any]],
+        text: Any,
+        step: Container,
         data: Payload,
         scope: Scope,
         position: StepPosition,
     ) -> Any:
+        """What the sandbox or the templates make of a text, or an `input`, and the names that it sees."""
         async with self._context.memory.using(needed_by(step, data, scope)):
             try:
                 names = await names_for(step, data, scope)
-                return await self._context.dependencies.sandbox.evaluate(
-                    expression, names, project_id=self._context.project_id
-                )
+                return await work(text, names, project_id=self._context.project_id)
             except StepFailure as failure:
                 await self._executor.fail(step, data, failure, position)
 
-    async def _own_input(
-        self,
-        step: LoopStep | ConditionStep | ParallelStep,
-        data: Payload,
-        scope: Scope,
-        position: StepPosition,
-    ) -> Payload:
-        if step.input is not None:
-            async with self._context.memory.using(needed_by(step, data, scope)):
-                try:
-                    names = await names_for(step, data, scope)
-                    given = await self._context.dependencies.templates.render_input(
-                        step.input, names, project_id=self._context.project_id
-                    )
-                    data = Payload(given)
-                except StepFailure as failure:
-                    await self._executor.fail(step, data, failure, position)
-        return self._executor.overridden(step, data)
+    async def _turn(self) -> None:
+        """Returns when it is the run's turn to go on: no run may hold the event loop for long."""
+        if self._context.store_turns.is_full:
+            await self._context.store_turns.turn()
+        await admit_paced(self._context.project_id, ITERATION_S)
 
 
 def _items(decision: bytes) -> list[Any]:
