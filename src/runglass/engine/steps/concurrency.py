@@ -11,10 +11,8 @@ from typing import Any, Self
 from runglass.engine.payload import Payload, branches_of, items_of
 from runglass.engine.run_memory import RunMemory
 from runglass.engine.steps.run_limits import RunUsage
-from runglass.errors import StepFailure
 from runglass.limits.memory import COUNTED_BYTES
-from runglass.limits.offload import offload, yield_to_others
-from runglass.support.json_weight import weighs_more
+from runglass.limits.offload import offload
 
 MOST_WORKERS = 1_000
 """Workers of all loops of a run, beside the first one of each."""
@@ -125,23 +123,6 @@ class _Group:
             self._is_cancelled = True
             for task in self._tasks:
                 task.cancel()
-
-
-MOST_JOINED = 5_000_000
-"""Values that a container may join to one output: some 0.4 s to read."""
-
-
-async def require_values(output: Payload, *, step_id: str) -> None:
-    """Raises StepFailure where the output of a container, which is in memory, has too many values."""
-    data = output.json
-    if await offload(partial(weighs_more, data, MOST_JOINED, between=yield_to_others), size_bytes=len(data)):
-        raise StepFailure(
-            "RUN_LIMIT",
-            f"the outputs inside of step {step_id!r} take as long to be read"
-            f" as more than {MOST_JOINED:,} values",
-            may_retry=False,
-            details={"limit": "values", "value": MOST_JOINED},
-        )
 
 
 class LoopOutputs:

@@ -21,7 +21,6 @@ from runglass.engine.steps.concurrency import (
     LoopOutputs,
     LoopWorkers,
     joined_branches,
-    require_values,
     side_by_side,
 )
 from runglass.engine.steps.executor import StepExecutor
@@ -29,11 +28,14 @@ from runglass.engine.steps.run_context import RunContext
 from runglass.engine.steps.scope import Scope, names_for, needed_by
 from runglass.errors import StepFailure
 from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
-from runglass.limits.offload import LARGE_BYTES, offload
+from runglass.limits.offload import LARGE_BYTES, offload, yield_to_others
 from runglass.limits.pace import ITERATION_S, admit_paced
 from runglass.log.events import LoopCompleted, LoopStarted, StepSkipped
 from runglass.store.records import Checkpoint
+from runglass.support.json_weight import weighs_more
 
+MOST_JOINED = 5_000_000
+"""Values that a container may join to one output: some 0.4 s to read."""
 WalkSteps = Callable[[Sequence[Step], Payload, Scope, StepPosition], Awaitable[Payload]]
 """Runs steps one after the other; returns the last output."""
 Container = LoopStep | ConditionStep | ParallelStep
@@ -187,9 +189,17 @@ class Containers:
     async def _require_values(
         self, step: LoopStep | ParallelStep, data: Payload, output: Payload, position: StepPosition
     ) -> None:
-        try:
-            await require_values(output, step_id=step.id)
-        except StepFailure as failure:
+        """Fails where the output, which is in memory, has too many values."""
+        encoded = output.json
+        weighs_too_much = partial(weighs_more, encoded, MOST_JOINED, between=yield_to_others)
+        if await offload(weighs_too_much, size_bytes=len(encoded)):
+            failure = StepFailure(
+                "RUN_LIMIT",
+                f"the outputs inside of step {step.id!r} take as long to be read"
+                f" as more than {MOST_JOINED:,} values",
+                may_retry=False,
+                details={"limit": "values", "value": MOST_JOINED},
+            )
             await self._executor.fail(step, data, failure, position)
 
     async def _own_input(

@@ -24,11 +24,11 @@ class InterruptedAttempts:
     def __init__(
         self,
         context: RunContext,
-        attempts: Mapping[Address, InterruptedAttempt] | None,
+        attempts: Mapping[Address, InterruptedAttempt],
         *,
         crash_retries: int,
     ) -> None:
-        self.attempts = dict(attempts or {})
+        self.attempts = dict(attempts)
         self._context = context
         self._crash_retries = crash_retries
 
