@@ -1,7 +1,6 @@
 """Stand-ins that tests give to the engine."""
 
 import asyncio
-import selectors
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from functools import partial, wraps
@@ -9,6 +8,7 @@ from typing import Any, ParamSpec
 
 from runglass.engine.models.model_types import ModelRequest, RequestObserver
 from runglass.engine.models.request_parser import as_given
+from tests.prove.simulating.virtual import VirtualLoop
 
 CRASH_RETRIES = 3
 LEASE_S = 10.0
@@ -54,7 +54,7 @@ def in_virtual_time(test: Callable[Given, Coroutine[Any, Any, None]]) -> Callabl
 
     @wraps(test)
     def run(*args: Given.args, **named: Given.kwargs) -> None:
-        with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+        with asyncio.Runner(loop_factory=partial(VirtualLoop, longest_s=LONGEST_S)) as runner:
             runner.run(test(*args, **named))
 
     return run
@@ -62,28 +62,5 @@ def in_virtual_time(test: Callable[Given, Coroutine[Any, Any, None]]) -> Callabl
 
 async def let_time_pass(seconds: float = 1e-6) -> None:
     """In virtual time: this much of it passes, so that whoever need not wait for longer has gone on."""
-    assert isinstance(asyncio.get_running_loop(), _VirtualLoop)
+    assert isinstance(asyncio.get_running_loop(), VirtualLoop)
     await asyncio.sleep(seconds)
-
-
-class _IdleClock(selectors.SelectSelector):
-    """Moves its time on in place of waiting."""
-
-    elapsed_s = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            return super().select()
-        if not (ready := super().select(0)):
-            self.elapsed_s += timeout
-            assert self.elapsed_s < LONGEST_S, "nobody waits for so long in a test: it never comes"
-        return ready
-
-
-class _VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._idle_clock = _IdleClock()
-        super().__init__(self._idle_clock)
-
-    def time(self) -> float:
-        return self._idle_clock.elapsed_s

@@ -168,7 +168,7 @@ def until_event(http: httpx2.Client, execution_id: str, event: str, *, nth: int 
 def cancel(server: RunningServer, execution_id: str) -> None:
     async def end() -> bool:
         engine, reason = server.runtime.engine, "the test is over"
-        return engine.active.cancel(execution_id, reason=reason) or await engine.cancel_requests.make(
+        return engine.active.cancel(execution_id, reason=reason) or await engine.idle.request_cancel(
             execution_id, reason=reason
         )
 

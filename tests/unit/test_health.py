@@ -82,12 +82,10 @@ log = logging.getLogger("runglass.test")
 def test_a_row_of_failures_is_told_at_its_begin_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
     failures = FailureLog(log, "looking failed")
     with caplog.at_level(logging.INFO, logger="runglass"):
-        failures.worked()
-        for reason in ("away", "still away", "starting"):
-            failures.failed(StoreError(reason))
-        failures.worked()
-        failures.worked()
-        failures.failed(StoreError("away again"))
+        for failure in (None, "away", "still away", "starting", None, None, "away again"):
+            with failures:
+                if failure is not None:
+                    raise StoreError(failure)
     assert [(each.levelname, each.message) for each in caplog.records] == [
         ("WARNING", "looking failed, and is retried: away"),
         ("INFO", "looking failed for a while, and works again (failures: 3)"),

@@ -20,7 +20,7 @@ from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun
 from runglass.engine.run.claims import RunClaims
-from runglass.engine.run.idle_runs import CancelRequests, IdleRuns, RunIds
+from runglass.engine.run.idle_runs import IdleRuns, RunIds
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs, StepDependencies
 from runglass.engine.steps.run_limits import DrainGate, StopRequest
 from runglass.errors import APIError, CommitUncertain, StoreError, api_error
@@ -69,8 +69,7 @@ class Engine:
             budgets=Budgets(store, dependencies.clock),
         )
         self.active = ActiveRuns(context, free_slot=self._free_slot, poll_s=poll_s)
-        self.idle = IdleRuns(context, self.active)
-        self.cancel_requests = CancelRequests(store, bus, self.active, self.idle, poll_s=poll_s)
+        self.idle = IdleRuns(context, self.active, poll_s=poll_s)
         self.claims = RunClaims(context, self.active, self.idle, process=process, poll_s=poll_s)
 
     async def __aenter__(self) -> Self:

@@ -1,7 +1,6 @@
 """A step's input or output, with its JSON encoded once however often it is measured, stored or passed on."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from functools import partial
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -74,13 +73,6 @@ class Payload:
             value: dict[str, Any] | None = msgspec.json.decode(self.json)
             return value
         return self._value  # type: ignore[no-any-return]
-
-    def reader(self) -> Callable[[], dict[str, Any] | None]:
-        """Gives the value to a thread, also if the payload is put away meanwhile."""
-        if self.holding is not None:
-            return partial(msgspec.json.decode, self.json)
-        value = self._value
-        return lambda: value
 
     @property
     def is_null(self) -> bool:

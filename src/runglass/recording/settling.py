@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Raw, json
 
 from runglass.engine.capture.snapshots import preview
-from runglass.errors import PermanentStoreError, RunUnreadable, StoreError, WrongExpectedVersion
+from runglass.errors import PermanentStoreError, RunUnreadable, WrongExpectedVersion
 from runglass.log.events import FlowCompleted, FlowFailed, KnownEvent, RunInput
 from runglass.log.trace import StepTrace
 from runglass.recording.recorded_run import RecordedRun
@@ -57,12 +57,9 @@ class Settling:
         interval_s = min(max(self._settle.total_seconds() / 4, shortest_s), longest_s)
         failures = FailureLog(log, "ending recorded runs failed")
         while True:
-            try:
+            with failures:
                 if await self._store.claim_maintenance("recordings", for_s=interval_s + SPARE_S):
                     await self.settle()
-                failures.worked()
-            except StoreError as error:
-                failures.failed(error)
             await self._clock.sleep(interval_s)
 
     async def settle(self) -> None:

@@ -221,7 +221,7 @@ async def open_runtime(
                 "the end of recorded runs": settling.run_forever,
             }
             if settings.executes_runs:
-                works["the watch for requests"] = engine.cancel_requests.watch_forever
+                works["the watch for requests"] = engine.idle.watch_cancel_requests
             if isinstance(bus, ProcessBus):
                 works["the bus"] = bus.run_forever
                 # Who puts work into the store of one process tells its engine.

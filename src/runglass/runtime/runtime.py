@@ -140,8 +140,8 @@ class Runtime:
         if self.settings.executes_runs and trigger_type != "job":
             missing = await missing_key(flow, self.models)
             if missing is not None:
-                message = f"step {missing.step_id!r}: {missing.error['message']}"
-                raise api_error("PROVIDER_KEY_MISSING", message, step_id=missing.step_id)
+                step_id, message = missing
+                raise api_error("PROVIDER_KEY_MISSING", f"step {step_id!r}: {message}", step_id=step_id)
         self.require_credit(project)
         self.require_room(project)
         run_id = self.engine.ids.next()

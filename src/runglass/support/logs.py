@@ -5,6 +5,8 @@ import socket
 import ssl
 from contextvars import ContextVar
 
+from runglass.errors import StoreError
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id that the request's answer has as X-Request-Id, where the code that writes a line need not know."""
 run_id: ContextVar[str] = ContextVar("run_id", default="")
@@ -16,12 +18,26 @@ project_names: dict[int, str] = {}
 
 
 class FailureLog:
-    """Of something that is done again and again: `what` says that it could not be done."""
+    """Of something that is done again and again: `what` says that it could not be done.
+
+    As a context manager around one try it tells how that ended. A failure of the store goes no further.
+    """
 
     def __init__(self, log: logging.Logger, what: str) -> None:
         self._log = log
         self._what = what
         self._failures = 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if error is None:
+            self.worked()
+        elif isinstance(error, StoreError):
+            self.failed(error)
+            return True
+        return False
 
     def failed(self, error: object) -> None:
         """Tells of the failure, if the time before was none."""

@@ -194,7 +194,7 @@ class Callers:
                 log = there(world.laws.of(run_id))
                 status = log.status
                 world.tell(lambda: demand(status == "cancelled", f"{run_id} was cancelled and is {status}"))
-            elif await life.engine.cancel_requests.make(run_id, reason="the seed"):
+            elif await life.engine.idle.request_cancel(run_id, reason="the seed"):
                 world.seen["callers: cancelled at another process"] += 1
         except StoreError:
             return

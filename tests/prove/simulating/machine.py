@@ -140,7 +140,7 @@ class Life:
             return
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.claims.run_forever())
-            group.create_task(engine.cancel_requests.watch_forever())
+            group.create_task(engine.idle.watch_cancel_requests())
             if self._world.limits.are_of_runs:
                 # What others have ended makes room, of which no wake-up tells.
                 group.create_task(engine.claims.watch_work())

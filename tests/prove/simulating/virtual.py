@@ -8,6 +8,7 @@ gives the same order. What the processes do is not known here.
 
 import asyncio
 import itertools
+import math
 import selectors
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
@@ -94,10 +95,11 @@ class _Task(asyncio.Task[Any]):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only while everybody sleeps."""
+    """An event loop whose time passes only while everybody sleeps, `longest_s` seconds at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, longest_s: float = math.inf) -> None:
         self._now_s = 0.0
+        self._longest_s = longest_s
         self._busy = 0
         super().__init__(_Jumping(self._jump))
         self._numbers = itertools.count()
@@ -141,6 +143,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if seconds is None:
             raise Stuck(f"after {self._now_s:.3f} s everybody waits and nobody sleeps")
         self._now_s += seconds
+        if self._now_s > self._longest_s:
+            raise Stuck(f"after {self._now_s:.3f} s somebody still waits for what never comes")
         self._busy = 0 if seconds else self._busy + 1
         if self._busy > MANY_TURNS:
             raise Stuck(f"after {self._now_s:.3f} s somebody is busy for ever")

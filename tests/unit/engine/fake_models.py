@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from runglass.engine.models.gateway import (
     AnswerRejected,
-    Bounded,
     ModelAnswer,
     ModelCallFailed,
     ModelGateway,
@@ -53,8 +52,8 @@ class FakeModels(ModelGateway):
     async def ready(self, model: str) -> None:
         pass
 
-    async def bounded(self, request: ModelRequest) -> Bounded:
-        return Bounded(request, Decimal(1))
+    async def bounded(self, request: ModelRequest) -> tuple[ModelRequest, Decimal]:
+        return request, Decimal(1)
 
     async def complete(
         self,
@@ -94,10 +93,10 @@ class DicedModels(FakeModels):
         self._chance = chance
         self._most = most
 
-    async def bounded(self, request: ModelRequest) -> Bounded:
+    async def bounded(self, request: ModelRequest) -> tuple[ModelRequest, Decimal]:
         most = self._chance.randint(1, self._most)
         self.reserved += most
-        return Bounded(replace(request, settings={"most": most}), Decimal(most))
+        return replace(request, settings={"most": most}), Decimal(most)
 
     async def answer(self, request: ModelRequest) -> ProviderResponse:
         chance = self._chance

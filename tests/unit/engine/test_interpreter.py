@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from runglass.config.settings import Settings
 from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.steps.attempt_runner import perform
-from runglass.engine.steps.concurrency import MOST_WORKERS, LoopWorkers, Workers
+from runglass.engine.steps.concurrency import MOST_WORKERS, LoopWorkers
+from runglass.engine.steps.run_limits import RunUsage
 from runglass.errors import StoreError
 from runglass.log.events import (
     StepProgress,
@@ -55,9 +57,9 @@ async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_p
 
 
 async def test_a_loop_that_began_alone_gets_more_workers_when_others_have_ended() -> None:
-    workers = Workers()
-    workers.count = MOST_WORKERS
-    loop = LoopWorkers(3, workers)
+    usage = RunUsage(Settings())
+    usage.workers = MOST_WORKERS
+    loop = LoopWorkers(3, usage)
     going: list[int] = []
     items = iter(range(20))
 
@@ -69,7 +71,7 @@ async def test_a_loop_that_began_alone_gets_more_workers_when_others_have_ended(
             seen.append(len(going))
             going.remove(item)
             if item == 2:
-                workers.count = 0
+                usage.workers = 0
 
     seen: list[int] = []
     await loop.run(work)
@@ -77,7 +79,7 @@ async def test_a_loop_that_began_alone_gets_more_workers_when_others_have_ended(
     assert max(seen) == 3
     assert len(seen) == 20
     await asyncio.sleep(0)
-    assert workers.count == 0
+    assert usage.workers == 0
 
 
 class SlowToEnd(FakeModels):

@@ -214,21 +214,21 @@ async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if
 async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines, is_woken: bool) -> None:
     front = machines.front
     async with open_harness(front.store, beside=front, poll_s=9_999 if is_woken else 0.01) as worker:
-        watch = asyncio.create_task(worker.engine.cancel_requests.watch_forever())
+        watch = asyncio.create_task(worker.engine.idle.watch_cancel_requests())
         run_id = (await start(front, HOLD)).id
         await worker.engine.claims.keep_lease()
         await until_going_on(front, run_id)
         assert not front.engine.active.cancel(run_id, reason="why")
         assert not await front.engine.idle.cancel(await run_of(front, run_id), reason="why")
         if is_woken:
-            assert await front.engine.cancel_requests.make(run_id, reason="why")
+            assert await front.engine.idle.request_cancel(run_id, reason="why")
         else:
             await front.store.request_cancel(run_id, reason="why")
         await follow(front, run_id)
         end = (await read(front, run_id)).events[-1]
         assert isinstance(end, FlowCancelled)
         assert end.reason == "why"
-        assert not await front.engine.cancel_requests.make(run_id, reason="again"), "it has ended"
+        assert not await front.engine.idle.request_cancel(run_id, reason="again"), "it has ended"
         watch.cancel()
 
 
@@ -236,7 +236,7 @@ async def test_a_run_whose_process_died_is_cancelled_by_the_one_that_claims_it(m
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.claims.keep_lease()
     await until_going_on(machines.front, run_id)
-    assert await machines.front.engine.cancel_requests.make(run_id, reason="why")
+    assert await machines.front.engine.idle.request_cancel(run_id, reason="why")
     machines.front.clock.set_back(-2 * LEASE_S)
     await machines.other.engine.claims.keep_lease()
     await follow(machines.front, run_id)
@@ -250,7 +250,7 @@ async def test_a_resumed_run_is_cancelled_before_its_segment_begins(
 ) -> None:
     run = await paused_run(machines)
     if claimed:
-        await machines.front.engine.cancel_requests.make(run.id, reason="why")
+        await machines.front.engine.idle.request_cancel(run.id, reason="why")
     await resume(machines.front, run.id, Segment(first=1))
     if not claimed:
         resuming = await run_of(machines.front, run.id)
@@ -273,8 +273,8 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
         await machines.worker.engine.claims.keep_lease()
     assert len(machines.worker.engine.active.set_aside) == 1
     spoil(machines.front.store.connections.path, UPDATES["summary"], b"garbage", run_id)
-    watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
-    assert await machines.front.engine.cancel_requests.make(run_id, reason="why")
+    watch = asyncio.create_task(machines.worker.engine.idle.watch_cancel_requests())
+    assert await machines.front.engine.idle.request_cancel(run_id, reason="why")
     await follow(machines.front, run_id)
     run = await run_of(machines.front, run_id)
     events = await machines.front.store.events(run.no, after=0, limit_bytes=1 << 20)
@@ -299,7 +299,7 @@ async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(mac
 async def test_housekeeping_ends_a_run_that_paused_before_its_cancel_was_read(machines: Machines) -> None:
     front = machines.front
     waiting, other = await paused_run(machines), await paused_run(machines)
-    assert await front.engine.cancel_requests.make(waiting.id, reason="why")
+    assert await front.engine.idle.request_cancel(waiting.id, reason="why")
     await maintenance(front).tidy()
     assert (await types(front, waiting.id))[-1] == "flow_cancelled"
     assert (await run_of(front, other.id)).status == "paused"

@@ -115,28 +115,18 @@ class Capture:
             return await offload_in_turn(partial(self.redactor.text, text))
         return self.redactor.text(text)
 
-    async def prepare(self, payload: Payload) -> None:
+    async def prepare(self, payload: Payload, *, failed: bool = False) -> None:
         """Makes the payload's JSON, and looks through a large one, off the event loop where that takes long.
 
-        Its snapshots cost next to nothing any more.
+        Its snapshots cost next to nothing any more. More modes keep the input of an attempt that `failed`.
         """
-        if payload.captured is not None and payload.captured[0] == self._rules:
+        if payload.captured is not None:
             # As the output of the step before.
             return
         if payload.is_slow:
             await offload_in_turn(lambda: payload.json)
-        if self.keeps_snapshots and payload.size_bytes > self._quick_bytes:
-            await self._look_through(payload)
-
-    async def prepare_failed(self, payload: Payload) -> None:
-        """Like `prepare`, for the input of an attempt that failed, which more modes keep."""
-        if payload.is_slow:
-            await offload_in_turn(lambda: payload.json)
-        if self.keeps_failures and payload.size_bytes > self._quick_bytes:
-            await self._look_through(payload)
-
-    async def _look_through(self, payload: Payload) -> None:
-        if payload.captured is not None:
+        is_kept = self.keeps_failures if failed else self.keeps_snapshots
+        if not is_kept or payload.size_bytes <= self._quick_bytes:
             return
         encoded = payload.json
         if self.mode == "redacted" and self._redactions is not None:
@@ -144,8 +134,11 @@ class Capture:
                 encoded, limit_bytes=self.limit_bytes, redactor=self.redactor
             )
         else:
-            value = payload.reader()
-            data, truncated = await offload_in_turn(lambda: self._shortened(encoded, value()))
+            # A large payload may be put away meanwhile.
+            value = payload.value if payload.holding is None else None
+            data, truncated = await offload_in_turn(
+                lambda: self._shortened(encoded, msgspec.json.decode(encoded) if value is None else value)
+            )
         payload.captured = (self._rules, Snapshot(msgspec.Raw(data), len(encoded), truncated))
 
     def snapshot(self, payload: Payload) -> Snapshot:

@@ -44,11 +44,9 @@ class RedactionClient(WorkerPool):
 
     async def shortened(self, encoded: bytes, *, limit_bytes: int, redactor: Redactor) -> tuple[bytes, bool]:
         """`snapshots.shortened` of the value with this JSON; of one that hits a limit, a note."""
-        try:
-            answer = await self._asked(encoded, None, limit_bytes, redactor)
-        except (LimitHit, WorkerNotStarted) as error:
-            _warn(error)
-            return left_out(str(error), limit_bytes=limit_bytes)
+        answer = await self._asked(encoded, None, limit_bytes, redactor)
+        if isinstance(answer, str):
+            return left_out(answer, limit_bytes=limit_bytes)
         return bytes(answer.captured), answer.truncated
 
     async def shortened_error(
@@ -59,31 +57,30 @@ class RedactionClient(WorkerPool):
         `given` is JSON.
         """
         told = msgspec.json.encode(without_printed(detail))
-        try:
-            answer = await self._asked(told, given, limit_bytes, redactor)
-        except (LimitHit, WorkerNotStarted) as error:
-            _warn(error)
-            note = {**without_content(detail), "message": not_kept(str(error))}
+        answer = await self._asked(told, given, limit_bytes, redactor)
+        if isinstance(answer, str):
+            note = {**without_content(detail), "message": not_kept(answer)}
             return shortened(msgspec.json.encode(note), note, limit_bytes=limit_bytes, redactor=None)[0]
         return bytes(answer.captured)
 
     async def _asked(
         self, value: bytes, given: Sequence[bytes] | None, limit_bytes: int, redactor: Redactor
-    ) -> RedactionReply:
+    ) -> RedactionReply | str:
+        """The reply; or why there is none."""
         beside = None if given is None else list(map(msgspec.Raw, given))
         ask = RedactionRequest(msgspec.Raw(value), beside, limit_bytes, redactor.rules)
         size_bytes = len(value) + sum(map(len, given or ()))
         limit_ms = self._time_limit_ms * max(1, math.ceil(size_bytes / _MEGABYTE))
-        answer = await self.call(
-            partial(msgspec.json.encode, ask),
-            _decoder.decode,
-            what="to redact",
-            limit_ms=limit_ms,
-            setting="redaction_time_limit_ms",
-        )
+        try:
+            answer = await self.call(
+                partial(msgspec.json.encode, ask),
+                _decoder.decode,
+                what="to redact",
+                limit_ms=limit_ms,
+                setting="redaction_time_limit_ms",
+            )
+        except (LimitHit, WorkerNotStarted) as error:
+            log.warning("something is not kept, as it could not be redacted: %s", error)
+            return str(error)
         redactor.own.warn_of(answer.late)
         return answer
-
-
-def _warn(error: Exception) -> None:
-    log.warning("something is not kept, as it could not be redacted: %s", error)

@@ -6,6 +6,7 @@ missing. Pure, so that a process can do it as well as this one. Knows no capture
 
 import builtins
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -107,8 +108,10 @@ def cut(value: dict[str, Any], limit_bytes: int) -> bytes:
     low, high = 0, len(measures) - 1
     while low <= high:
         middle = (low + high) // 2
-        written = _Writer(measures[middle], limit_bytes).written(value)
-        if written is None:
+        written = None
+        with suppress(_TooMuch):
+            written = _encode(_Copy(measures[middle], limit_bytes).of(value, 1))
+        if written is None or len(written) > limit_bytes:
             low = middle + 1
         else:
             best, high = written, middle - 1
@@ -142,85 +145,57 @@ def _measures(limit: int) -> Iterator[_Measure]:
         yield _Measure(characters, items, levels, keys)
 
 
-class _Full(Exception):
-    """The output does not fit."""
+class _TooMuch(Exception):
+    """More would be kept than there is room for."""
 
 
-class _Writer:
+class _Copy:
+    """A copy of an object in one measure. What is sure to take more than `limit` bytes is not copied."""
+
     def __init__(self, measure: _Measure, limit: int) -> None:
         self._measure = measure
         self._room = limit
-        self._parts: list[bytes] = []
 
-    def written(self, value: dict[str, Any]) -> bytes | None:
-        try:
-            self._write_object(value, 1)
-        except _Full:
-            return None
-        return b"".join(self._parts)
-
-    def _put(self, part: bytes) -> None:
-        self._room -= len(part)
-        if self._room < 0:
-            raise _Full
-        self._parts.append(part)
-
-    def _write(self, value: Any, level: int) -> None:
-        if isinstance(value, str):
-            self._put(_encode(self._shortened(value)))
-        elif isinstance(value, dict) and value:
-            if level > self._measure.levels:
-                self._put(_encode(f"{{… {len(value)} keys}}"))
-            else:
-                self._write_object(value, level)
-        elif isinstance(value, list | tuple) and value:
-            if level > self._measure.levels:
-                self._put(_encode(f"[… {len(value)} items]"))
-            else:
-                self._write_list(value, level)
-        else:
-            number = _encode(value)
-            if len(number) > self._measure.characters + _MARK_LENGTH:
-                number = _encode(self._shortened(number.decode()))
-            self._put(number)
-
-    def _write_object(self, value: dict[str, Any], level: int) -> None:
+    def of(self, value: dict[str, Any], level: int) -> dict[str, Any]:
         keys = self._measure.keys
-        ahead = b"{"
-        taken: set[str] = set()
+        shown: dict[str, Any] = {}
         for name, inner in islice(value.items(), keys):
-            shown = self._shortened(name)
-            if shown is not name:
-                shown = _unlike(shown, value, taken)
-                taken.add(shown)
-            self._put(ahead + _encode(shown) + b":")
-            self._write(inner, level + 1)
-            ahead = b","
+            key = self._shortened(name)
+            if key is not name:
+                key = _unlike(key, value, shown)
+            shown[key] = self._inner(inner, level + 1)
         if len(value) > keys:
-            self._put(
-                ahead + _encode(_unlike("…", value, taken)) + b":" + _encode(f"[+{len(value) - keys} keys]")
-            )
-        self._put(b"}" if value else b"{}")
+            shown[_unlike("…", value, shown)] = f"[+{len(value) - keys} keys]"
+        return shown
 
-    def _write_list(self, value: list[Any] | tuple[Any, ...], level: int) -> None:
-        items = self._measure.items
-        ahead = b"["
-        for inner in islice(value, items):
-            self._put(ahead)
-            self._write(inner, level + 1)
-            ahead = b","
-        if len(value) > items:
-            self._put(ahead + _encode(f"… [+{len(value) - items} items]"))
-        self._put(b"]")
+    def _inner(self, value: Any, level: int) -> Any:
+        self._room -= 1
+        if self._room < 0:
+            raise _TooMuch
+        if isinstance(value, str):
+            return self._shortened(value)
+        if isinstance(value, dict) and value:
+            return f"{{… {len(value)} keys}}" if level > self._measure.levels else self.of(value, level)
+        if isinstance(value, list | tuple) and value:
+            if level > self._measure.levels:
+                return f"[… {len(value)} items]"
+            items = self._measure.items
+            shown = [self._inner(inner, level + 1) for inner in islice(value, items)]
+            return [*shown, f"… [+{len(value) - items} items]"] if len(value) > items else shown
+        number = _encode(value)
+        if len(number) > self._measure.characters + _MARK_LENGTH:
+            return self._shortened(number.decode())
+        return msgspec.Raw(number)
 
     def _shortened(self, text: str) -> str:
         limit = self._measure.characters
-        if len(text) <= limit + _MARK_LENGTH:
-            return text
-        return f"{text[:limit]}… [+{len(text) - limit} chars]"
+        if len(text) > limit + _MARK_LENGTH:
+            text = f"{text[:limit]}… [+{len(text) - limit} chars]"
+        self._room -= len(text)
+        return text
 
 
-def _unlike(key: str, value: dict[str, Any], taken: set[str]) -> str:
+def _unlike(key: str, value: dict[str, Any], taken: dict[str, Any]) -> str:
     while key in value or key in taken:
         key += "…"
     return key

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from runglass.config.settings import Settings
 from runglass.engine.engine import Engine
 from runglass.engine.journal.resume import time_of
-from runglass.errors import RunUnreadable, StoreError
+from runglass.errors import RunUnreadable
 from runglass.store.base import Store
 from runglass.support.clock import Clock, iso
 from runglass.support.logs import FailureLog
@@ -64,12 +64,9 @@ class Maintenance:
         failures = FailureLog(log, f"removing stale runs, calls and answers ({what}) failed")
         while True:
             is_done = True
-            try:
+            with failures:
                 if await self._store.claim_maintenance(what, for_s=interval_s + SPARE_S):
                     is_done = await work()
-                failures.worked()
-            except StoreError as error:
-                failures.failed(error)
             await self._clock.sleep(interval_s if is_done else BATCH_PAUSE_S)
 
     async def tidy(self) -> bool:

@@ -115,15 +115,12 @@ class RunRemoval:
         failures = FailureLog(log, "removing runs that are due failed")
         while True:
             self.woken.clear()
-            try:
+            with failures:
                 if await self._store.claim_maintenance("removal", for_s=CLAIM_S):
                     self._claimed_s = self._clock.monotonic_s()
                     await self.tidy(grace_s=self._grace_s)
                 # Last: one of these that cannot be ended keeps no other run from going.
                 await self.tidy_set_aside()
-                failures.worked()
-            except StoreError as error:
-                failures.failed(error)
             await self._idle()
 
     async def tidy_set_aside(self) -> None:

@@ -111,12 +111,8 @@ class RunBudget:
 
     async def has_credit(self) -> bool:
         """Whether anything is left, this run's own spending included. Raises StoreError."""
-        if not self._is_set:
-            if self._now_s() - self._looked_at_s < LOOK_S:
-                return True
-            await self._project()
-            if not self._is_set:
-                return True
+        if not await self.is_set():
+            return True
         # What the step before has spent must be in the store before that is asked.
         await self._writer.commit()
         project = await self._project()

@@ -28,11 +28,10 @@ from runglass.engine.models.model_types import (
 from runglass.engine.models.pricing import cost_of
 from runglass.engine.workers.checks import Checks
 from runglass.errors import StepFailure
+from runglass.flows.models import OFFLINE_MODEL
 from runglass.limits.offload import LARGE_BYTES, offload
 from runglass.limits.pace import current_project, paced
 from runglass.log.trace import TokenBreakdown
-
-NAME = "echo"
 
 _MARKS = bytes(ord(" ") if chr(code).isspace() else ord("x") for code in range(256))
 STREAMED = 16 * 1024
@@ -71,7 +70,7 @@ async def echo(
     tokens = await offload(counting, size_bytes=sum(map(len, _said(request))) + len(text))
     cost = None if price is None else cost_of(price, prompt=tokens.prompt, completion=tokens.completion)
     response = ProviderResponse(
-        model_used=NAME,
+        model_used=OFFLINE_MODEL,
         text=text,
         tool_calls=calls,
         tokens=tokens,

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from runglass.config.settings import USUAL, Settings
-from runglass.engine.models import echo
+from runglass.engine.models.echo import echo
 from runglass.engine.models.model_types import (
     AnswerRejected,
     ModelAnswer,
@@ -22,7 +22,7 @@ from runglass.engine.models.model_types import (
     ModelRequest,
     RequestObserver,
 )
-from runglass.engine.models.pricing import TokenBound, most_of, prompt_bound, with_max_tokens
+from runglass.engine.models.pricing import most_of, prompt_bound, with_max_tokens
 from runglass.engine.models.request_parser import as_given
 from runglass.engine.workers.checks import Checks
 from runglass.errors import StepFailure, api_error
@@ -41,13 +41,6 @@ __all__ = ["AnswerRejected", "ModelAnswer", "ModelCallFailed", "ModelGateway", "
 CALL_S = 0.003
 """Seconds of the event loop that a library takes for a call, however short its answer."""
 _PROVIDERS = "runglass.engine.models.provider_requests"
-
-
-class Bounded(NamedTuple):
-    """A request, and the most that it can cost in US dollars."""
-
-    request: ModelRequest
-    most_usd: Decimal
 
 
 class ModelGateway:
@@ -78,14 +71,14 @@ class ModelGateway:
 
     async def __aexit__(self, *exc: object) -> None:
         if self._providers is not None:
-            await self._providers.aclose()
+            await self._providers.clients.aclose()
             self._providers = None
         if self._owns_checks:
             await self._checks.aclose()
 
     async def ready(self, model: str) -> None:
         """Loads what the model needs, once, and waits for the project's turn: no attempt's time is spent."""
-        if model != echo.NAME and ":" in model:
+        if model != OFFLINE_MODEL and ":" in model:
             await self._loaded()
             async with paced("loop", current_project.get()) as piece:
                 piece.worked_s = CALL_S
@@ -101,38 +94,39 @@ class ModelGateway:
         if provider not in self._missing_keys:
             missing = None
             try:
-                await (await self._loaded()).prepare(model)
+                await (await self._loaded()).clients.prepared(model)
             except StepFailure as failure:
                 # Any other failure is for the step to tell.
                 missing = failure.message if failure.code == "PROVIDER_KEY_MISSING" else None
             self._missing_keys[provider] = missing
         return self._missing_keys[provider]
 
-    async def bounded(self, request: ModelRequest) -> Bounded:
+    async def bounded(self, request: ModelRequest) -> tuple[ModelRequest, Decimal]:
         """`request` as it is sent on a budget, and the most that it can cost in US dollars.
 
         Raises StepFailure where no price of the model is known or `max_tokens` is no limit: without these
         there is no bound.
         """
         price = self._settings.prices.get(request.model)
-        if request.model == echo.NAME:
+        if request.model == OFFLINE_MODEL:
             if price is None:
-                return Bounded(request, ZERO)
+                return request, ZERO
             # It costs nothing to ask it twice.
-            answer = await echo.echo(request, lambda _: None, self._checks, price)
-            return Bounded(request, answer.response.cost_usd or ZERO)
+            answer = await echo(request, lambda _: None, self._checks, price)
+            return request, answer.response.cost_usd or ZERO
         request = with_max_tokens(request, self._settings.default_max_tokens)
         limit = request.settings["max_tokens"]
         # Less than a token would be a bound below nothing, and give room to others until it is refused.
         if type(limit) is not int or limit < 1:
             message = f"`settings.max_tokens` must be a whole number from 1 on, not {limit!r:.50}"
             raise StepFailure("INVALID_INPUT", message, may_retry=False)
-        bound = TokenBound(prompt_bound(request, image_tokens=self._settings.image_tokens), completion=limit)
+        prompt = prompt_bound(request, image_tokens=self._settings.image_tokens)
         if price is not None:
-            return Bounded(request, most_of(price, bound))
+            return request, most_of(price, prompt=prompt, completion=limit)
         usd = None
         if ":" in request.model:
-            usd = await (await self._loaded()).list_cost(request.model, bound)
+            providers = await self._loaded()
+            usd = await providers.list_cost(request.model, prompt=prompt, completion=limit)
         if usd is None:
             raise StepFailure(
                 "MODEL_NOT_SUPPORTED",
@@ -140,7 +134,7 @@ class ModelGateway:
                 " the server's setting `prices`, or lift the budget",
                 may_retry=False,
             )
-        return Bounded(request, usd)
+        return request, usd
 
     async def complete(
         self,
@@ -158,17 +152,12 @@ class ModelGateway:
         AnswerRejected where an answer came that must be paid for but cannot be used.
         """
         price = self._settings.prices.get(request.model)
-        if request.model == echo.NAME:
+        if request.model == OFFLINE_MODEL:
             if observer is not None:
                 await observer.sent(partial(as_given, request), 0)
-            return await echo.echo(request, on_text, self._checks, price)
-        provider, _, name = request.model.partition(":")
-        if not provider or not name:
-            raise StepFailure(
-                "MODEL_NOT_SUPPORTED",
-                f"model {request.model!r} names no provider: write PROVIDER:MODEL, or `echo` to try it out",
-                may_retry=False,
-            )
+            return await echo(request, on_text, self._checks, price)
+        if problem := provider_missing(request.model):
+            raise StepFailure("MODEL_NOT_SUPPORTED", problem, may_retry=False)
         if refusal := self._rules.refusal(request.model, request.settings):
             raise StepFailure("INVALID_INPUT", refusal, may_retry=False)
         return await (await self._loaded()).complete(request, on_text, price, observer)
@@ -211,18 +200,13 @@ class ProviderCheck:
         return problem
 
 
-class MissingKey(NamedTuple):
-    """The first step of a flow that asks a provider for which there is no key, and its error."""
-
-    step_id: str
-    error: dict[str, Any]
-
-
-async def missing_key(flow: Flow, models: ModelGateway) -> MissingKey | None:
-    """The key without which no run of the flow ends well in this process; None where there is none."""
+async def missing_key(flow: Flow, models: ModelGateway) -> tuple[str, str] | None:
+    """The first step that needs a key without which no run of the flow ends well in this process, and what
+    to do; None where there is none.
+    """
     for step in _always_asked(flow.steps):
         if message := await models.missing_key(step.model):
-            return MissingKey(step.id, {"code": "PROVIDER_KEY_MISSING", "message": message})
+            return step.id, message
     return None
 
 

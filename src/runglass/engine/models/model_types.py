@@ -102,16 +102,8 @@ class RequestObserver(Protocol):
 class AnswerRejected(StepFailure):
     """An answer came, and is to be paid for, but cannot be used."""
 
-    def __init__(
-        self,
-        code: str,
-        message: str,
-        *,
-        response: ProviderResponse,
-        may_retry: bool = True,
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(code, message, may_retry=may_retry, details=details)
+    def __init__(self, code: str, message: str, *, response: ProviderResponse, **more: Any) -> None:
+        super().__init__(code, message, **more)
         self.response = response
 
 

@@ -6,7 +6,7 @@ in use, so bytes bound them; what a provider adds of its own, and images, have a
 """
 
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -23,13 +23,6 @@ For some models pydantic-ai begins the system text with about 185 words of its o
 """
 _SCHEMA_COPIES = 3
 """An `output_schema` may stand in the response format, in a tool and in the instructions."""
-
-
-class TokenBound(NamedTuple):
-    """No request uses more tokens than these."""
-
-    prompt: int
-    completion: int
 
 
 def with_max_tokens(request: ModelRequest, default_max_tokens: int) -> ModelRequest:
@@ -70,8 +63,6 @@ def cost_of(price: Price, *, prompt: int, completion: int, cached: int = 0) -> D
     return total
 
 
-def most_of(price: Price, bound: TokenBound) -> Decimal:
+def most_of(price: Price, *, prompt: int, completion: int) -> Decimal:
     """The most that a call of so many tokens can cost, be they cached or not."""
-    whole = cost_of(price, prompt=bound.prompt, completion=bound.completion)
-    cached = cost_of(price, prompt=bound.prompt, completion=bound.completion, cached=bound.prompt)
-    return max(whole, cached)
+    return max(cost_of(price, prompt=prompt, completion=completion, cached=cached) for cached in (0, prompt))

@@ -38,7 +38,6 @@ from runglass.config.settings import Price, Settings
 from runglass.engine.models import message_mapping
 from runglass.engine.models.answer_bounds import ProviderCall, current_call
 from runglass.engine.models.model_types import ModelAnswer, ModelRequest, RequestObserver
-from runglass.engine.models.pricing import TokenBound
 from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
 from runglass.engine.models.provider_errors import (
     CALL_ERRORS,
@@ -61,19 +60,12 @@ MAY_NOT_STREAM_TOOL_CALLS = "asked without streaming: the server may not report 
 
 
 class ProviderRequests:
-    """Answers requests to hosted models and OpenAI-compatible servers. `aclose` closes the HTTP clients."""
+    """Answers requests to hosted models and OpenAI-compatible servers, whose `clients` are to be closed."""
 
     def __init__(self, settings: Settings, checks: Checks) -> None:
         self._read_answer = partial(read_answer, checks=checks, image_tokens=settings.image_tokens)
         self._secrets = frozenset(settings.provider_keys.values())
-        self._clients = ProviderClients(settings)
-
-    async def aclose(self) -> None:
-        await self._clients.aclose()
-
-    async def prepare(self, model: str) -> None:
-        """Makes what a request to `model` needs. Raises StepFailure where that cannot be."""
-        await self._clients.prepared(model)
+        self.clients = ProviderClients(settings)
 
     async def complete(
         self,
@@ -89,7 +81,7 @@ class ProviderRequests:
                 await observer.declined(call_failure(error, model=request.model, secrets=self._secrets))
 
         provider = request.model.partition(":")[0]
-        prepared = await self._clients.prepared(request.model)
+        prepared = await self.clients.prepared(request.model)
         settings = message_mapping.model_settings(request.settings, provider=provider)
         if "max_retries" not in prepared.model.unsupported_settings:
             settings["max_retries"] = 0
@@ -122,13 +114,14 @@ class ProviderRequests:
         on_text(answer.response.text)
         return answer
 
-    async def list_cost(self, model: str, bound: TokenBound) -> Decimal | None:
+    async def list_cost(self, model: str, *, prompt: int, completion: int) -> Decimal | None:
         """The most that so many tokens cost by the list of prices; None where it has none for the model.
 
         Raises StepFailure where no client for the model can be made.
         """
-        prepared = await self._clients.prepared(model)
-        return list_cost(prepared.model.base_url, prepared.model.model_name, bound)
+        prepared = await self.clients.prepared(model)
+        address, name = prepared.model.base_url, prepared.model.model_name
+        return list_cost(address, name, prompt=prompt, completion=completion)
 
 
 def _one_piece(prepared: PreparedModel, request: ModelRequest) -> str | None:

@@ -37,8 +37,8 @@ def as_given(request: ModelRequest) -> dict[str, Any]:
         messages=request.messages,
         settings=request.settings or None,
         tools=request.tools or None,
-        choice=request.tool_choice,
-        schema=request.output_schema,
+        toolChoice=request.tool_choice,
+        outputSchema=request.output_schema,
     )
 
 
@@ -58,28 +58,20 @@ def _read(body: dict[str, Any]) -> dict[str, Any]:
     else:
         system, messages = _chat(body)
     schema = next((found for path in _SCHEMAS if (found := _taken(body, *path)) is not None), None)
-    choice = body.pop("tool_choice", None)
+    tools, choice = body.pop("tools", None), body.pop("tool_choice", None)
+    if choice is None:
+        choice = body.pop("toolConfig", None)
     return _told(
         system=system,
         messages=messages,
-        tools=body.pop("tools", None),
-        choice=body.pop("toolConfig", None) if choice is None else choice,
-        schema=schema,
         settings=body or None,
+        tools=tools,
+        toolChoice=choice,
+        outputSchema=schema,
     )
 
 
-def _told(
-    *, system: Any, messages: Any, settings: Any, tools: Any, choice: Any, schema: Any
-) -> dict[str, Any]:
-    told = {
-        "system": system,
-        "messages": messages,
-        "settings": settings,
-        "tools": tools,
-        "toolChoice": choice,
-        "outputSchema": schema,
-    }
+def _told(**told: Any) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 

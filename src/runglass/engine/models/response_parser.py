@@ -14,7 +14,7 @@ from runglass.config.settings import Price
 from runglass.engine.models.message_mapping import ANSWER_TOOL, arguments_of, wire_call
 from runglass.engine.models.model_types import AnswerRejected, ModelAnswer, ModelRequest, ProviderResponse
 from runglass.engine.models.provider_errors import EXCERPT, address_of
-from runglass.engine.models.usage import Usage, read_usage
+from runglass.engine.models.usage import read_usage
 from runglass.engine.workers.checks import Checks
 from runglass.errors import StepFailure
 from runglass.support.safe_text import replace_surrogates
@@ -62,7 +62,22 @@ async def read_answer(
     calls = [part for part in given.parts if isinstance(part, ToolCallPart)]
     asked_for = [wire_call(part) for part in calls if part.tool_name != ANSWER_TOOL]
     usage = read_usage(request, given, price=price, image_tokens=image_tokens)
-    response = _response(request, given, asked_for, usage=usage, streamed=streamed, note=note)
+    notes = [note, usage.problem and f"usage that cannot be right is not booked: {usage.problem}"]
+    request_id = given.provider_response_id
+    response = ProviderResponse(
+        model_used=replace_surrogates(given.model_name or request.model.partition(":")[2])[:_LONGEST_NAME],
+        text=replace_surrogates("".join(part.content for part in given.parts if isinstance(part, TextPart))),
+        tool_calls=asked_for,
+        tokens=usage.tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost_usd=usage.cost_usd,
+        cost_unknown=usage.cost_unknown,
+        finish_reason=given.finish_reason,
+        request_id=None if request_id is None else replace_surrogates(request_id)[:_LONGEST_NAME],
+        streamed=streamed,
+        note="; ".join(filter(None, notes)) or None,
+    )
     verdict = _Verdict(request, response, given)
     verdict.check_ending(given)
     if asked_for:
@@ -82,33 +97,6 @@ async def read_answer(
     else:
         raise verdict.rejected("INVALID_OUTPUT", f"gave an empty answer{verdict.cut_note}")
     return ModelAnswer(output=output, response=response)
-
-
-def _response(
-    request: ModelRequest,
-    given: ModelResponse,
-    tool_calls: list[dict[str, Any]],
-    *,
-    usage: Usage,
-    streamed: bool,
-    note: str | None,
-) -> ProviderResponse:
-    notes = [note, usage.problem and f"usage that cannot be right is not booked: {usage.problem}"]
-    request_id = given.provider_response_id
-    return ProviderResponse(
-        model_used=replace_surrogates(given.model_name or request.model.partition(":")[2])[:_LONGEST_NAME],
-        text=replace_surrogates("".join(part.content for part in given.parts if isinstance(part, TextPart))),
-        tool_calls=tool_calls,
-        tokens=usage.tokens,
-        cached_tokens=usage.cached_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        cost_usd=usage.cost_usd,
-        cost_unknown=usage.cost_unknown,
-        finish_reason=given.finish_reason,
-        request_id=None if request_id is None else replace_surrogates(request_id)[:_LONGEST_NAME],
-        streamed=streamed,
-        note="; ".join(filter(None, notes)) or None,
-    )
 
 
 class _Verdict:

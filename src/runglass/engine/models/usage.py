@@ -19,7 +19,7 @@ from pydantic_ai.usage import RequestUsage
 
 from runglass.config.settings import Price
 from runglass.engine.models.model_types import ModelRequest
-from runglass.engine.models.pricing import TokenBound, cost_of, prompt_bound
+from runglass.engine.models.pricing import cost_of, prompt_bound
 from runglass.log.trace import TokenBreakdown
 
 MOST_TOKENS = 100_000_000
@@ -123,14 +123,12 @@ def _list_cost(response: ModelResponse) -> Decimal | None:
         return None
 
 
-def list_cost(address: str | None, model: str, bound: TokenBound) -> Decimal | None:
+def list_cost(address: str | None, model: str, *, prompt: int, completion: int) -> Decimal | None:
     """US dollars for so many tokens at the provider with this address; None where the list has no price."""
     costs: list[Decimal] = []
     # Some take more for a prompt that they put into their cache.
-    for written in (0, bound.prompt) if address else ():
-        usage = PricedUsage(
-            input_tokens=bound.prompt, cache_write_tokens=written, output_tokens=bound.completion
-        )
+    for written in (0, prompt) if address else ():
+        usage = PricedUsage(input_tokens=prompt, cache_write_tokens=written, output_tokens=completion)
         # By address alone, as above.
         with suppress(LookupError, ValueError):
             costs.append(calc_price(usage, model, provider_api_url=address).total_price)

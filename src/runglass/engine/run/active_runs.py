@@ -91,7 +91,6 @@ class ActiveRuns:
             run,
             state,
             owner=owner,
-            stop=StopRequest(),
             not_before=not_before,
             outputs=outputs,
         )

@@ -104,14 +104,11 @@ class RunClaims:
         failures = FailureLog(log, "renewing the lease failed")
         while True:
             await self._clock.sleep(pause_s)
-            try:
+            # After a failure before others take the runs over, once the store is back.
+            pause_s = min(interval_s, RETRY_S)
+            with failures:
                 await self.keep_lease()
                 pause_s = interval_s
-                failures.worked()
-            except StoreError as error:
-                failures.failed(error)
-                # Before others take the runs over, once the store is back.
-                pause_s = min(interval_s, RETRY_S)
 
     async def hold_lease(self, *, renew: bool) -> bool:
         """Takes the lease, or renews it; False where others have taken it away. Raises StoreError."""
@@ -126,8 +123,29 @@ class RunClaims:
         # While a claim goes on, and while a stop lets steps end: the lease must not run out meanwhile.
         is_held = await self.hold_lease(renew=True)
         async with self._keeping:
-            if not self._gate.closed:
-                await self._keep_lease(is_held=is_held)
+            if self._gate.closed:
+                return
+            active = self._active
+            if not is_held:
+                measured.lost_leases += 1
+                log.error("the lease expired: other processes resume the runs of this one")
+                await active.release_all()
+                active.owner = str(uuid7())
+                await self.hold_lease(renew=False)
+            await self._check.compare()
+            orphaned = dict(active.orphaned)
+            for run_id in orphaned:
+                # A run that has been taken up again, or is just now, goes on here and is not let go.
+                if run_id in active.orphaned and run_id not in active.resuming:
+                    await self._store.release_run(run_id, active.owner)
+            self._queue.may_wait = True
+            claimed = await self._claim()
+            self.fill()
+            for run_id, stop in orphaned.items():
+                if run_id in claimed or run_id in active.resuming:
+                    continue
+                if active.orphaned.get(run_id) is stop:
+                    await self._drop(run_id, stop)
 
     async def watch_work(self) -> None:
         """Claims what others have put into the store, until it is cancelled: at each wake-up, or soon."""
@@ -148,29 +166,6 @@ class RunClaims:
         self._fill_again = True
         if self._filling is None or self._filling.done():
             self._filling = asyncio.create_task(self._fill(), name="the queue of runs")
-
-    async def _keep_lease(self, *, is_held: bool) -> None:
-        active = self._active
-        if not is_held:
-            measured.lost_leases += 1
-            log.error("the lease expired: other processes resume the runs of this one")
-            await active.release_all()
-            active.owner = str(uuid7())
-            await self.hold_lease(renew=False)
-        await self._check.compare()
-        orphaned = dict(active.orphaned)
-        for run_id in orphaned:
-            # A run that has been taken up again meanwhile, or is just now, goes on here and is not let go.
-            if run_id in active.orphaned and run_id not in active.resuming:
-                await self._store.release_run(run_id, active.owner)
-        self._queue.may_wait = True
-        claimed = await self._claim()
-        self.fill()
-        for run_id, stop in orphaned.items():
-            if run_id in claimed or run_id in active.resuming:
-                continue
-            if active.orphaned.get(run_id) is stop:
-                await self._drop(run_id, stop)
 
     def _next(self) -> tuple[int | None, int] | None:
         """Of which project, or of any, how many runs can be claimed now."""
@@ -226,15 +221,13 @@ class RunClaims:
         while self._fill_again:
             self._fill_again = False
             try:
+                # Between two claims the lease is kept.
                 async with self._keeping:
                     if self._gate.closed:
                         return
-                    await self._claim()
-                self._failures.worked()
-                # Between two claims the lease is kept.
-                self._fill_again |= self._next() is not None
-            except StoreError as error:
-                self._failures.failed(error)
+                    with self._failures:
+                        await self._claim()
+                        self._fill_again |= self._next() is not None
             except Exception:
                 log.exception("beginning the runs that wait for a slot failed")
 

@@ -55,7 +55,7 @@ async def run_input(
     if spec.attachments:
         told["attachments"] = msgspec.to_builtins(spec.attachments)
     payload = Payload(told)
-    await capture.prepare_failed(payload)
+    await capture.prepare(payload, failed=True)
     data, size, truncated = capture.kept(payload)
     assert data is not None
     members: dict[str, Any] = msgspec.json.decode(data, type=dict[str, msgspec.Raw])

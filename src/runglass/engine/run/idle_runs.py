@@ -12,7 +12,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from runglass.bus.base import WORK, Bus, requests_to, runs_of
+from runglass.bus.base import WORK, requests_to, runs_of
 from runglass.engine.journal.checkpoints import CheckpointSet, size_of
 from runglass.engine.journal.resume import PausedRun, first_segment
 from runglass.engine.run.active_runs import ActiveRuns
@@ -29,7 +29,7 @@ from runglass.errors import (
 from runglass.limits.offload import offload
 from runglass.limits.pace import paced_write
 from runglass.limits.slots import QueueAdmission
-from runglass.store.base import Store, decoding
+from runglass.store.base import decoding
 from runglass.store.records import NewRun, RunRecord
 from runglass.support.clock import Clock
 from runglass.support.logs import FailureLog
@@ -58,13 +58,18 @@ class RunIds:
 
 
 class IdleRuns:
-    """Makes runs, and reads and ends those that are paused, queued or set aside."""
+    """Makes runs, and reads and ends those that are paused, queued or set aside.
 
-    def __init__(self, engine: EngineContext, active: ActiveRuns) -> None:
+    A request to cancel one whose wake-up was lost stands for `poll_s`.
+    """
+
+    def __init__(self, engine: EngineContext, active: ActiveRuns, *, poll_s: float) -> None:
         self.admission = QueueAdmission(engine.limits.runs, engine.store)
         self._engine = engine
         self._store = engine.store
         self._active = active
+        self._poll_s = poll_s
+        self._failures = FailureLog(log, "asking whether runs are to be cancelled failed")
 
     async def create(self, new: NewRun) -> RunRecord:
         """The run in the store. Raises StoreError only where it is sure not to be there."""
@@ -139,47 +144,29 @@ class IdleRuns:
         active.set_aside.discard(run.id)
         return True
 
-
-class CancelRequests:
-    """Requests to cancel runs, made to other processes and looked for in this one.
-
-    One whose wake-up was lost stands for `poll_s`.
-    """
-
-    def __init__(self, store: Store, bus: Bus, active: ActiveRuns, idle: IdleRuns, *, poll_s: float) -> None:
-        self._store = store
-        self._bus = bus
-        self._active = active
-        self._idle = idle
-        self._poll_s = poll_s
-        self._failures = FailureLog(log, "asking whether runs are to be cancelled failed")
-
-    async def make(self, run_id: str, *, reason: str) -> bool:
+    async def request_cancel(self, run_id: str, *, reason: str) -> bool:
         """Asks whoever has the run, or claims it next; False if it has ended. Raises StoreError."""
         owner = await self._store.request_cancel(run_id, reason=reason)
         if owner is None:
             return False
-        await self._bus.wake(requests_to(owner) if owner else WORK)
+        await self._engine.bus.wake(requests_to(owner) if owner else WORK)
         return True
 
-    async def watch_forever(self) -> None:
+    async def watch_cancel_requests(self) -> None:
         """Cancels what is asked for until it is cancelled itself. A store that fails is tried again."""
         while True:
             owner = self._active.owner
-            async with self._bus.listen(requests_to(owner)) as listener:
+            async with self._engine.bus.listen(requests_to(owner)) as listener:
                 # After a lost lease the process has another name.
                 while owner == self._active.owner:
-                    try:
-                        await self.look()
-                        self._failures.worked()
-                    except StoreError as error:
-                        self._failures.failed(error)
+                    with self._failures:
+                        await self._cancel_requested()
                     await listener.wait(self._poll_s)
 
-    async def look(self) -> None:
+    async def _cancel_requested(self) -> None:
         """Cancels the runs of this process that are to be cancelled now. Raises StoreError."""
         for run_id, reason in (await self._store.cancel_requests(self._active.owner)).items():
             if not self._active.cancel(run_id, reason=reason) and run_id in self._active.set_aside:
                 run = await self._store.run(run_id)
                 if run is not None:
-                    await self._idle.cancel(run, reason=reason)
+                    await self.cancel(run, reason=reason)

@@ -83,12 +83,11 @@ class RunTask:
         state: ResumeState,
         *,
         owner: str,
-        stop: StopRequest,
         not_before: str = "",
         outputs: LiveOutputs | None = None,
     ) -> None:
         self.run = run
-        self.stop = stop
+        self.stop = StopRequest()
         self.has_begun = False
         self.ended = False
         self._engine = engine
@@ -148,7 +147,8 @@ class RunTask:
             if self.run.status == "pending":
                 missing = await missing_key(self._spec.flow, self._engine.dependencies.models)
                 if missing is not None:
-                    return await self._failed(missing.error, missing.step_id)
+                    step_id, message = missing
+                    return await self._failed({"code": "PROVIDER_KEY_MISSING", "message": message}, step_id)
             result = await (await self._interpreter()).walk()
             if result.result is None:
                 return RunOutcome("paused", pause=result.pause, outputs=result.outputs)
@@ -178,9 +178,8 @@ class RunTask:
                 raise LeaseLost(f"run {self.run.id!r} was left, as the lease ran out") from None
             raise RunReleased(f"run {self.run.id!r} was left by a process that stops") from None
         told = None
-        if self.run.status == "pending" and not self._writer.head:
+        if not self._writer.head:
             told = await run_input(self._writer, self._spec, self._capture)
-            self._writer.begin()
         last = FlowCancelled(execution_id=self.run.id, run_id=self.run.id, reason=reason)
         record_end(self._writer, last, owed=b'"cancelled"', told=told, left=self._state)
         return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})

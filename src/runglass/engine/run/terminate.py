@@ -67,8 +67,6 @@ async def end_run(
         failed_in = None
         try:
             with decoding(run.id):
-                if run.status == "pending":
-                    writer.begin()
                 last: FlowCancelled | FlowFailed
                 if error is None:
                     last = FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled)
@@ -105,6 +103,8 @@ def record_end(
     left: ResumeState | None = None,
 ) -> None:
     """Records the end of a run that has not completed: what is kept of it, and what its caller is `owed`."""
+    if not writer.head:
+        writer.begin()
     record_lost_calls(writer, left)
     if kept is not None:
         kept.record(writer)

@@ -174,7 +174,7 @@ class AttemptRecorder:
         capture, error = self._context.capture, failure.as_json()
         if capture.keeps_failures and not self._has_input():
             self._shown = await self._with_prompt()
-            await capture.prepare_failed(self._shown)
+            await capture.prepare(self._shown, failed=True)
         captured = await capture.error_of(error, [self.data, self._context.inputs])
         self._prepared = failure, FailureCheckpoint(self.step.id, error, captured)
 

@@ -88,7 +88,7 @@ class CallRecorder:
 
     async def _keep_request(self) -> None:
         payload = Payload(await offload(self._told, size_bytes=self._sent_bytes))
-        await self._capture.prepare_failed(payload)
+        await self._capture.prepare(payload, failed=True)
         self._sent = self._capture.kept(payload)
 
     async def prepare_answer(self, outcome: ModelAnswer | StepFailure) -> None:
@@ -101,10 +101,7 @@ class CallRecorder:
             self._received = self._partial()
         else:
             return
-        if isinstance(outcome, StepFailure):
-            await self._capture.prepare_failed(self._received)
-        else:
-            await self._capture.prepare(self._received)
+        await self._capture.prepare(self._received, failed=isinstance(outcome, StepFailure))
 
     def hear(self, text: str) -> None:
         """A part of the answer has come."""
@@ -114,31 +111,14 @@ class CallRecorder:
 
     def ended(self, outcome: ModelAnswer | ModelCallFailed | AnswerRejected) -> ModelCall:
         """The call as it is recorded, with its answer or its failure."""
-        if isinstance(outcome, ModelAnswer):
-            return self._answered(outcome.response)
-        if isinstance(outcome, AnswerRejected):
-            return self._answered(outcome.response, error_code=outcome.code)
-        return self._failed(outcome.code, refused=not outcome.may_be_charged)
-
-    def declined(self, failure: ModelCallFailed) -> ModelCall:
-        """The call in whose place another one is made: the attempt has not failed, and keeps no more."""
-        return self._failed(failure.code, refused=not failure.may_be_charged, failed=False, note=DECLINED)
-
-    def never_made(self) -> ModelCall:
-        """The call as it is told where it was cut off after it had been reserved, and costs nothing."""
-        return self._call(note="aborted before it was made", error_code="CANCELLED")
-
-    def _call(self, **told: Any) -> ModelCall:
-        model = self._request.model
-        return ModelCall(number=self._number, model=model, provider=_provider(model), **told)
-
-    def _answered(self, response: ProviderResponse, *, error_code: str | None = None) -> ModelCall:
-        received = self._received or Payload(_received(response))
-        sent, answer, is_cut = self._kept(received, failed=error_code is not None)
+        if isinstance(outcome, ModelCallFailed):
+            return self._failed(outcome)
+        response = outcome.response
+        error_code = outcome.code if isinstance(outcome, AnswerRejected) else None
         return self._call(
+            self._received or Payload(_received(response)),
+            failed=error_code is not None,
             model_used=response.model_used,
-            started_at=self._started_at,
-            duration_ms=self._elapsed_ms(),
             time_to_first_token_ms=self._first_token_ms if response.streamed else None,
             streamed=response.streamed,
             note=response.note,
@@ -149,47 +129,57 @@ class CallRecorder:
             reasoning_tokens=response.reasoning_tokens,
             cost_usd=self._cost_usd(response.cost_usd),
             cost_unknown=response.cost_unknown,
-            cost_estimated=response.cost_usd is None and self._reserved_usd is not None,
+            cost_estimated=response.cost_usd is None and self.is_reserved,
             error_code=error_code,
-            request=encoded(sent),
-            response=encoded(answer),
-            truncated=is_cut,
         )
 
-    def _failed(
-        self, error_code: str, *, refused: bool, failed: bool = True, note: str | None = None
-    ) -> ModelCall:
-        received = (self._received or self._partial()) if self._heard else None
-        sent, answer, is_cut = self._kept(received, failed=failed)
+    def declined(self, failure: ModelCallFailed) -> ModelCall:
+        """The call in whose place another one is made: the attempt has not failed, and keeps no more."""
+        return self._failed(failure, failed=False, note=DECLINED)
+
+    def never_made(self) -> ModelCall:
+        """The call as it is told where it was cut off after it had been reserved, and costs nothing."""
+        model, note = self._request.model, "aborted before it was made"
+        return ModelCall(
+            number=self._number, model=model, provider=_provider(model), note=note, error_code="CANCELLED"
+        )
+
+    def _failed(self, failure: ModelCallFailed, *, failed: bool = True, note: str | None = None) -> ModelCall:
+        is_charged = failure.may_be_charged
         return self._call(
-            started_at=self._started_at,
-            duration_ms=self._elapsed_ms(),
+            (self._received or self._partial()) if self._heard else None,
+            failed=failed,
             time_to_first_token_ms=self._first_token_ms,
             streamed=True if self._heard else None,
             note=note,
-            cost_usd=None if refused else self._cost_usd(None),
-            cost_unknown=None if refused else "no_usage",
-            cost_estimated=not refused and self._reserved_usd is not None,
-            error_code=error_code,
-            request=encoded(sent),
-            response=encoded(answer),
-            truncated=is_cut,
+            cost_usd=self._cost_usd(None) if is_charged else None,
+            cost_unknown="no_usage" if is_charged else None,
+            cost_estimated=is_charged and self.is_reserved,
+            error_code=failure.code,
+        )
+
+    def _call(self, received: Payload | None, *, failed: bool, **told: Any) -> ModelCall:
+        """The call that has been sent, with what the mode keeps of its request and of what was received."""
+        model, sent, answer = self._request.model, None, None
+        # Asked before anything is encoded: conversations grow long, and most are not kept.
+        if self._capture.keeps_snapshots or (failed and self._capture.keeps_failures):
+            sent = self._sent or self._capture.kept(Payload(self._told()))
+            answer = None if received is None else self._capture.kept(received)
+        return ModelCall(
+            number=self._number,
+            model=model,
+            provider=_provider(model),
+            started_at=self._started_at,
+            duration_ms=self._elapsed_ms(),
+            request=encoded(sent and sent.data),
+            response=encoded(answer and answer.data),
+            truncated=any(each is not None and each.truncated for each in (sent, answer)),
+            **told,
         )
 
     def _cost_usd(self, known: Decimal | None) -> str | None:
         cost_usd = self._reserved_usd if known is None else known
         return None if cost_usd is None else format_usd(cost_usd)
-
-    def _kept(self, answer: Payload | None, *, failed: bool) -> tuple[Any, Any, bool]:
-        """The request and the answer as the mode keeps them, and whether one of them is cut."""
-        # Asked before anything is encoded: conversations grow long, and most are not kept.
-        if not (self._capture.keeps_snapshots or (failed and self._capture.keeps_failures)):
-            return None, None, False
-        sent = self._sent or self._capture.kept(Payload(self._told()))
-        if answer is None:
-            return sent.data, None, sent.truncated
-        received = self._capture.kept(answer)
-        return sent.data, received.data, sent.truncated or received.truncated
 
     def _partial(self) -> Payload:
         """What came of an answer that broke off."""

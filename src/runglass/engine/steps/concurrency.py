@@ -10,22 +10,14 @@ from typing import Any, Self
 
 from runglass.engine.payload import Payload, branches_of, items_of
 from runglass.engine.run_memory import RunMemory
-from runglass.errors import StepFailure
+from runglass.engine.steps.run_limits import RunUsage
 from runglass.limits.memory import COUNTED_BYTES
-from runglass.limits.offload import offload, yield_to_others
-from runglass.support.json_weight import weighs_more
+from runglass.limits.offload import offload
 
 MOST_WORKERS = 1_000
 """Workers of all loops of a run, beside the first one of each."""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
-
-
-class Workers:
-    """The number of those of a run's loops; without the first one of each loop, which may always begin."""
-
-    def __init__(self) -> None:
-        self.count = 0
 
 
 class LoopWorkers:
@@ -35,9 +27,9 @@ class LoopWorkers:
     thousands of tasks, and as many to cut off at once when one of them fails.
     """
 
-    def __init__(self, most: int, workers: Workers) -> None:
+    def __init__(self, most: int, usage: RunUsage) -> None:
         self._more = max(most - 1, 0)
-        self._workers = workers
+        self._usage = usage
         self._begin: Callable[[], asyncio.Task[None]] | None = None
 
     async def run(self, work: Work) -> None:
@@ -56,13 +48,13 @@ class LoopWorkers:
 
     def add(self) -> None:
         """One more worker begins, if the loop and the run may have one."""
-        if self._more and self._begin is not None and self._workers.count < MOST_WORKERS:
+        if self._more and self._begin is not None and self._usage.workers < MOST_WORKERS:
             self._more -= 1
-            self._workers.count += 1
+            self._usage.workers += 1
             self._begin().add_done_callback(self._ended)
 
     def _ended(self, _: Awaitable[None]) -> None:
-        self._workers.count -= 1
+        self._usage.workers -= 1
 
 
 async def side_by_side(work: Sequence[Work]) -> None:
@@ -131,23 +123,6 @@ class _Group:
             self._is_cancelled = True
             for task in self._tasks:
                 task.cancel()
-
-
-MOST_JOINED = 5_000_000
-"""Values that a container may join to one output: some 0.4 s to read."""
-
-
-async def require_values(output: Payload, *, step_id: str) -> None:
-    """Raises StepFailure where the output of a container, which is in memory, has too many values."""
-    data = output.json
-    if await offload(partial(weighs_more, data, MOST_JOINED, between=yield_to_others), size_bytes=len(data)):
-        raise StepFailure(
-            "RUN_LIMIT",
-            f"the outputs inside of step {step_id!r} take as long to be read"
-            f" as more than {MOST_JOINED:,} values",
-            may_retry=False,
-            details={"limit": "values", "value": MOST_JOINED},
-        )
 
 
 class LoopOutputs:

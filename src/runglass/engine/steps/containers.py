@@ -20,9 +20,7 @@ from runglass.engine.payload import Payload
 from runglass.engine.steps.concurrency import (
     LoopOutputs,
     LoopWorkers,
-    Workers,
     joined_branches,
-    require_values,
     side_by_side,
 )
 from runglass.engine.steps.executor import StepExecutor
@@ -30,13 +28,17 @@ from runglass.engine.steps.run_context import RunContext
 from runglass.engine.steps.scope import Scope, names_for, needed_by
 from runglass.errors import StepFailure
 from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
-from runglass.limits.offload import LARGE_BYTES, offload
+from runglass.limits.offload import LARGE_BYTES, offload, yield_to_others
 from runglass.limits.pace import ITERATION_S, admit_paced
 from runglass.log.events import LoopCompleted, LoopStarted, StepSkipped
 from runglass.store.records import Checkpoint
+from runglass.support.json_weight import weighs_more
 
+MOST_JOINED = 5_000_000
+"""Values that a container may join to one output: some 0.4 s to read."""
 WalkSteps = Callable[[Sequence[Step], Payload, Scope, StepPosition], Awaitable[Payload]]
 """Runs steps one after the other; returns the last output."""
+Container = LoopStep | ConditionStep | ParallelStep
 
 
 class Containers:
@@ -46,7 +48,8 @@ class Containers:
         self._context = context
         self._executor = executor
         self._checkpoints = checkpoints
-        self._workers = Workers()
+        self._evaluate = context.dependencies.sandbox.evaluate
+        self._render_input = context.dependencies.templates.render_input
 
     async def loop(
         self, step: LoopStep, data: Payload, scope: Scope, position: StepPosition, walk: WalkSteps
@@ -66,8 +69,7 @@ class Containers:
         with LoopOutputs(self._context.memory, step.id, len(items)) as outputs:
 
             async def work() -> None:
-                await self._executor.turn()
-                await admit_paced(self._context.project_id, ITERATION_S)
+                await self._turn()
                 # Workers draw from one iterator: at most max_concurrency iterations exist at a time.
                 for index in remaining:
                     workers.add()
@@ -81,7 +83,7 @@ class Containers:
                     )
                     outputs.add(index, output)
 
-            workers = LoopWorkers(min(step.max_concurrency, len(items)), self._workers)
+            workers = LoopWorkers(min(step.max_concurrency, len(items)), self._context.usage)
             try:
                 await workers.run(work)
             except StepFailure as failure:
@@ -109,21 +111,17 @@ class Containers:
         self, step: LoopStep, data: Payload, scope: Scope, position: StepPosition
     ) -> list[Any]:
         """The items of a loop that begins; many of them as JSON, each decoded in its iteration."""
-        items = await self._evaluate(step, step.over, data, scope, position)
-        decision, failure = b"", None
-        if isinstance(items, list):
+        items = await self._with_names(self._evaluate, step.over, step, data, scope, position)
+        try:
+            if not isinstance(items, list):
+                raise StepFailure(
+                    "INVALID_INPUT",
+                    f"`over: {step.over}` of loop {step.id!r} is a {type(items).__name__}, not a list",
+                )
             decision = msgspec.json.encode(items)
-            try:
-                self._context.usage.iterate(len(items), step_id=step.id)
-                self._context.usage.keep(len(decision), step_id=step.id)
-            except StepFailure as refusal:
-                failure = refusal
-        else:
-            failure = StepFailure(
-                "INVALID_INPUT",
-                f"`over: {step.over}` of loop {step.id!r} is a {type(items).__name__}, not a list",
-            )
-        if failure is not None:
+            self._context.usage.iterate(len(items), step_id=step.id)
+            self._context.usage.keep(len(decision), step_id=step.id)
+        except StepFailure as failure:
             await self._executor.fail(step, data, failure, position)
         self._context.writer.record_with_next(
             LoopStarted(
@@ -147,7 +145,8 @@ class Containers:
         holds = None if decided is None else msgspec.json.decode(decided)
         if holds is None:
             # In the sandbox, where values that are no JSON, such as a set, have a truth value too.
-            holds = await self._evaluate(step, f"not not ({step.if_}\n)", data, scope, position)
+            truth = f"not not ({step.if_}\n)"
+            holds = await self._with_names(self._evaluate, truth, step, data, scope, position)
             await self._skip(step, position, holds=holds)
         return await walk(step.then if holds else step.else_, data, scope, position)
 
@@ -179,8 +178,7 @@ class Containers:
         outputs = dict.fromkeys(step.branches, data)
 
         async def work(name: str, steps: Sequence[Step]) -> None:
-            await self._executor.turn()
-            await admit_paced(self._context.project_id, ITERATION_S)
+            await self._turn()
             outputs[name] = await walk(steps, data, scope, position)
 
         await side_by_side([partial(work, name, steps) for name, steps in step.branches.items()])
@@ -191,46 +189,50 @@ class Containers:
     async def _require_values(
         self, step: LoopStep | ParallelStep, data: Payload, output: Payload, position: StepPosition
     ) -> None:
-        try:
-            await require_values(output, step_id=step.id)
-        except StepFailure as failure:
+        """Fails where the output, which is in memory, has too many values."""
+        encoded = output.json
+        weighs_too_much = partial(weighs_more, encoded, MOST_JOINED, between=yield_to_others)
+        if await offload(weighs_too_much, size_bytes=len(encoded)):
+            failure = StepFailure(
+                "RUN_LIMIT",
+                f"the outputs inside of step {step.id!r} take as long to be read"
+                f" as more than {MOST_JOINED:,} values",
+                may_retry=False,
+                details={"limit": "values", "value": MOST_JOINED},
+            )
             await self._executor.fail(step, data, failure, position)
 
-    async def _evaluate(
+    async def _own_input(
+        self, step: Container, data: Payload, scope: Scope, position: StepPosition
+    ) -> Payload:
+        if step.input is not None:
+            data = Payload(
+                await self._with_names(self._render_input, step.input, step, data, scope, position)
+            )
+        return self._executor.overridden(step, data)
+
+    async def _with_names(
         self,
-        step: LoopStep | ConditionStep,
-        expression: str,
+        work: Callable[..., Awaitable[Any]],
+        text: Any,
+        step: Container,
         data: Payload,
         scope: Scope,
         position: StepPosition,
     ) -> Any:
+        """What the sandbox or the templates make of a text, or an `input`, and the names that it sees."""
         async with self._context.memory.using(needed_by(step, data, scope)):
             try:
                 names = await names_for(step, data, scope)
-                return await self._context.dependencies.sandbox.evaluate(
-                    expression, names, project_id=self._context.project_id
-                )
+                return await work(text, names, project_id=self._context.project_id)
             except StepFailure as failure:
                 await self._executor.fail(step, data, failure, position)
 
-    async def _own_input(
-        self,
-        step: LoopStep | ConditionStep | ParallelStep,
-        data: Payload,
-        scope: Scope,
-        position: StepPosition,
-    ) -> Payload:
-        if step.input is not None:
-            async with self._context.memory.using(needed_by(step, data, scope)):
-                try:
-                    names = await names_for(step, data, scope)
-                    given = await self._context.dependencies.templates.render_input(
-                        step.input, names, project_id=self._context.project_id
-                    )
-                    data = Payload(given)
-                except StepFailure as failure:
-                    await self._executor.fail(step, data, failure, position)
-        return self._executor.overridden(step, data)
+    async def _turn(self) -> None:
+        """Returns when it is the run's turn to go on: no run may hold the event loop for long."""
+        if self._context.store_turns.is_full:
+            await self._context.store_turns.turn()
+        await admit_paced(self._context.project_id, ITERATION_S)
 
 
 def _items(decision: bytes) -> list[Any]:

@@ -109,11 +109,6 @@ class StepExecutor:
             if context.writer.log_bytes > context.usage.log_bytes:
                 self._end_at_limit(step)
 
-    async def turn(self) -> None:
-        """Returns when it is the run's turn to go on: no run may hold the event loop for long."""
-        if self._context.store_turns.is_full:
-            await self._context.store_turns.turn()
-
     async def pace(self, step: Step) -> None:
         """To be called where events of a container are recorded: there may be any number of them in a row.
 

@@ -77,7 +77,7 @@ class Interpreter:
         """
         spec, segment = self._state.segment_spec.spec, self._state.segment_spec.segment
         tool_loop, steps = self._state.tool_loop, spec.flow.steps
-        scope, data = self._before(spec, segment, self._state.outputs)
+        scope, data = self._before(spec, segment)
         for index in range(segment.first, len(steps)):
             step = steps[index]
             if index == segment.first and segment.input is not None:
@@ -85,18 +85,12 @@ class Interpreter:
                     data = Payload({**(await value_of(data) or {}), **segment.input})
             offer = segment.offer if isinstance(step, LlmStep) and step.tools else None
             try:
-                data = await self._step(
-                    step, data, scope, StepPosition(index), offer, tool_loop, segment.results
-                )
+                data = await self._step(step, data, scope, StepPosition(index), offer, tool_loop)
             except AwaitingToolResults as waiting:
                 return await self._wait_for_tools(waiting.tool_loop, index, await self._outputs(scope))
             tool_loop = None
             if index == segment.last and index + 1 < len(steps):
-                pause = Pause(
-                    cursor=index + 1,
-                    reached=max(index + 1, self._state.reached),
-                    iterations=self._context.usage.iterations,
-                )
+                pause = self._pause(index + 1)
                 event = StepPaused(execution_id=self._context.run_id, step_id=step.id, step_index=index)
                 self._context.writer.record(event, checkpoint=pause_checkpoint(pause))
                 return SegmentResult(None, pause, await self._outputs(scope))
@@ -118,12 +112,7 @@ class Interpreter:
         Where the segment answers a call that may be sent again, the pause is kept whole for that.
         """
         context = self._context
-        pause = Pause(
-            cursor=index,
-            tool_loop=tool_loop,
-            reached=max(index, self._state.reached),
-            iterations=context.usage.iterations,
-        )
+        pause = self._pause(index, tool_loop)
         shown = Payload({"messages": tool_loop.messages, "calls": tool_loop.calls, "outputs": outputs})
         await context.capture.prepare(shown)
         snapshot = context.capture.snapshot(shown).data
@@ -155,6 +144,10 @@ class Interpreter:
             context.writer.keep_replay(answer)
         return SegmentResult(None, pause, outputs)
 
+    def _pause(self, cursor: int, tool_loop: ToolLoopState | None = None) -> Pause:
+        reached, iterations = max(cursor, self._state.reached), self._context.usage.iterations
+        return Pause(cursor=cursor, tool_loop=tool_loop, reached=reached, iterations=iterations)
+
     async def _sequence(
         self, steps: Sequence[Step], data: Payload, scope: Scope, position: StepPosition
     ) -> Payload:
@@ -170,7 +163,6 @@ class Interpreter:
         position: StepPosition,
         offer: ToolOffer | None = None,
         tool_loop: ToolLoopState | None = None,
-        results: Sequence[dict[str, Any]] = (),
     ) -> Payload:
         try:
             output = self._known(step, scope, position) if self._has_checkpoints else None
@@ -185,7 +177,7 @@ class Interpreter:
                     case _:
                         llm_context = NO_LLM_CONTEXT
                         if isinstance(step, LlmStep):
-                            llm_context = self._llm_context(step, offer, tool_loop, results)
+                            llm_context = self._llm_context(step, offer, tool_loop)
                         output = await self._executor.run(step, data, scope, position, llm_context, tool_loop)
                 if position.loop_path is None and not isinstance(step, LeafStep):
                     await self._keep_container(step, position, data, output)
@@ -238,13 +230,10 @@ class Interpreter:
                 scope.keep(inner.id, found)
 
     def _llm_context(
-        self,
-        step: LlmStep,
-        offer: ToolOffer | None,
-        tool_loop: ToolLoopState | None,
-        results: Sequence[dict[str, Any]],
+        self, step: LlmStep, offer: ToolOffer | None, tool_loop: ToolLoopState | None
     ) -> LlmContext:
         if tool_loop is not None:
+            results = self._state.segment_spec.segment.results
             return LlmContext(offer=offer or tool_loop.offer, messages=[*tool_loop.messages, *results])
         if step is self._first_llm:
             spec = self._state.segment_spec.spec
@@ -264,10 +253,11 @@ class Interpreter:
             None,
         )
 
-    def _before(self, spec: RunSpec, segment: Segment, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
+    def _before(self, spec: RunSpec, segment: Segment) -> tuple[Scope, Payload]:
         """The scope and the data with which a segment begins: as if all before it had just been run."""
         scope, data = Scope(spec.inputs), Payload(spec.inputs)
-        known = {step_id: Payload(output) for step_id, output in {**outputs, **segment.outputs}.items()}
+        outputs = {**self._state.outputs, **segment.outputs}
+        known = {step_id: Payload(output) for step_id, output in outputs.items()}
         for step in spec.flow.steps[: segment.first]:
             for inner in within(step):
                 if inner.id in known:

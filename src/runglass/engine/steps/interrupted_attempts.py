@@ -24,11 +24,11 @@ class InterruptedAttempts:
     def __init__(
         self,
         context: RunContext,
-        attempts: Mapping[Address, InterruptedAttempt] | None,
+        attempts: Mapping[Address, InterruptedAttempt],
         *,
         crash_retries: int,
     ) -> None:
-        self.attempts = dict(attempts or {})
+        self.attempts = dict(attempts)
         self._context = context
         self._crash_retries = crash_retries
 
@@ -55,13 +55,13 @@ class InterruptedAttempts:
     def abandon_inner(self, container: Step, position: StepPosition) -> None:
         """Records the interrupted attempts inside of the container as lost, since the container is."""
         outer = position.loop_path or ()
-        inner = {step.id for step in within(container)}
+        inner = {step.id: step for step in within(container)}
         for address, interrupted in list(self.attempts.items()):
             path = address.loop_path or ()
             if address.step_id in inner and path[: len(outer)] == outer:
                 del self.attempts[address]
                 if interrupted.change.step.status == "running":
-                    step = next(step for step in within(container) if step.id == address.step_id)
+                    step = inner[address.step_id]
                     there = position.inside(address.loop_path)
                     attempt = AttemptRecorder(
                         self._context, step, Payload(None), there, interrupted.change.step.attempt

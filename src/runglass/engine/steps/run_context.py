@@ -39,10 +39,6 @@ class LiveOutputs:
         self._bytes = 0
         self._is_open = True
 
-    @property
-    def held_bytes(self) -> int:
-        return self._bytes
-
     def keep(self, seq: int, content: bytes) -> bool:
         """Whether the content needs no place in the store: it is held, or its caller has left."""
         if not self._is_open:

@@ -19,12 +19,11 @@ class DrainGate:
         self.inside = 0
         self.closed = False
         self._empty = asyncio.Event()
-        self._never = asyncio.Event()
 
     async def opened(self) -> None:
         """Returns at once; never, but by cancellation, once the gate is closed."""
         if self.closed:
-            await self._never.wait()
+            await asyncio.Event().wait()
 
     def __enter__(self) -> None:
         self.inside += 1
@@ -85,11 +84,13 @@ class StopRequest:
 class RunUsage:
     """The part of its limits that a run has used. Outputs are the checkpoints that it needs to go on."""
 
-    __slots__ = ("_settings", "iterations", "log_bytes", "output_bytes")
+    __slots__ = ("_settings", "iterations", "log_bytes", "output_bytes", "workers")
 
     def __init__(self, settings: Settings, *, iterations: int = 0, output_bytes: int = 0) -> None:
         self.iterations = iterations
         self.output_bytes = output_bytes
+        self.workers = 0
+        """Of all its loops; without the first one of each loop, which may always begin."""
         self.log_bytes = settings.run_log_bytes
         """How long the log may be."""
         self._settings = settings

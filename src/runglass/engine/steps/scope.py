@@ -106,11 +106,7 @@ def uses_names(step: Step) -> bool:
 
 def needed_by(step: Step, data: Payload, scope: Scope) -> list[Payload]:
     """The large payloads that must be in memory for the step: its input, and outputs that it mentions."""
-    large = scope.large() if uses_names(step) else None
-    if not large:
-        return [] if data.holding is None else [data]
-    mentioned = mentioned_outputs(step)
-    needed = [output for name, output in large.items() if mentioned is None or name in mentioned]
+    needed = list(_mentioned_large(step, scope).values()) if uses_names(step) else []
     return needed if data.holding is None or data in needed else [data, *needed]
 
 
@@ -119,13 +115,16 @@ async def names_for(step: Step, data: Payload, scope: Scope, *, attempt: int = 1
     value = data.value if data.holding is None else await value_of(data)
     if not scope.seen.large:
         return scope.names(value, attempt=attempt)
-    mentioned = mentioned_outputs(step)
-    values = {
-        name: await value_of(output)
-        for name, output in scope.large().items()
-        if mentioned is None or name in mentioned
-    }
+    values = {name: await value_of(output) for name, output in _mentioned_large(step, scope).items()}
     return scope.names(value, attempt=attempt, large=values)
+
+
+def _mentioned_large(step: Step, scope: Scope) -> dict[str, Payload]:
+    large = scope.large()
+    mentioned = mentioned_outputs(step) if large else None
+    if mentioned is None:
+        return large
+    return {name: output for name, output in large.items() if name in mentioned}
 
 
 _USE = re.compile(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from runglass.errors import APIError, StoreError, api_error
+from runglass.errors import APIError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.exchange import CallerLeft, exchange_of
 from runglass.store.catalog import Catalog
@@ -104,12 +104,9 @@ class OpenResponses:
             await self._some_last.wait()
             await asyncio.sleep(self._look_s)
             keys = {key_id for key_id in self._ends.values() if key_id is not None} - self._revoked
-            try:
+            revoked: set[int] = set()
+            with failures:
                 revoked = keys - await store.live_keys(keys)
-            except StoreError as error:
-                failures.failed(error)
-                continue
-            failures.worked()
             for key_id in revoked:
                 await self.end_key(key_id)
 

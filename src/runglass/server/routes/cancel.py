@@ -132,4 +132,4 @@ async def _request_end(request: ApiRequest, run: RunRecord) -> bool:
         return False
     if engine.active.cancel(run.id, reason=reason) or await engine.idle.cancel(now, reason=reason):
         return True
-    return await engine.cancel_requests.make(run.id, reason=reason)
+    return await engine.idle.request_cancel(run.id, reason=reason)

@@ -235,12 +235,9 @@ async def keep_outlines(store: Store, outlines: Outlines, clock: Clock) -> None:
     failures = FailureLog(log, "keeping the outlines of runs that have ended failed")
     while True:
         since_s = clock.monotonic_s()
-        try:
+        with failures:
             if await store.claim_maintenance("outlines", for_s=CLAIM_S):
                 await _keep_next(store, outlines)
-            failures.worked()
-        except StoreError as error:
-            failures.failed(error)
         # Others have half of the time at least, also those of the same project.
         await clock.sleep(max(INTERVAL_S, clock.monotonic_s() - since_s))
 
