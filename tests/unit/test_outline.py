@@ -119,15 +119,19 @@ def attempts_of(log: list[JsonObject]) -> tuple[Trace, list[AttemptRow]]:
     return fold.trace(), rows
 
 
-def inside(rows: list[Row], parent: int) -> list[Row]:
-    return [row for row in rows if row["parent"] == parent]
-
-
-@given(run_logs())
-def test_rows_are_the_pre_order_of_a_tree(log: list[JsonObject]) -> None:
-    """A row's parent is the last one before it that is less deep, and siblings are in the flow's order."""
+@given(run_logs(), st.integers(1, 5))
+def test_rows_are_a_tree_in_pre_order_that_adds_up_to_the_run(log: list[JsonObject], piece: int) -> None:
     trace, attempts = attempts_of(log)
-    rows = rows_of(outline_of(attempts, started_at=trace.flow_run.started_at))
+    builder = OutlineBuilder(NODES, started_at=trace.flow_run.started_at, seq=7)
+    for first in range(0, len(attempts), piece):
+        builder.add(attempts[first : first + piece])
+    *_, outline = builder.finish()
+    assert outline is not None
+    page = page_of(outline)
+    assert page == page_of(outline_of(attempts, started_at=trace.flow_run.started_at))
+
+    # A row's parent is the last one before it that is less deep, and siblings are in the flow's order.
+    rows, columns, totals = rows_of(outline), page.columns, trace.flow_run.totals or RunTotals()
     above: list[int] = []
     for number, row in enumerate(rows):
         del above[row["depth"] :]
@@ -136,60 +140,30 @@ def test_rows_are_the_pre_order_of_a_tree(log: list[JsonObject]) -> None:
         above.append(number)
     order = [node.name for node in NODES]
     for parent in range(-1, len(rows)):
-        children = inside(rows, parent)
+        numbers = [number for number, row in enumerate(rows) if row["parent"] == parent]
+        children = [rows[number] for number in numbers]
         by_kind = [(row["index"], row["attempt"] if row["kind"] == "attempt" else 0) for row in children]
         places = [(order.index(row["name"]), *more) for row, more in zip(children, by_kind, strict=True)]
         assert places == sorted(set(places))
-
-
-@given(run_logs())
-def test_what_the_rows_say_adds_up_to_the_totals_of_the_run(log: list[JsonObject]) -> None:
-    trace, attempts = attempts_of(log)
-    totals = trace.flow_run.totals or RunTotals()
-    rows = rows_of(outline_of(attempts, started_at=trace.flow_run.started_at))
-    for parent in range(-1, len(rows)):
-        children = inside(rows, parent)
+        # It has the worst status, the whole time and all usage of what is inside.
+        told: Any = rows[parent] if parent >= 0 else {}
         # Fractions, as decimals are rounded to 28 digits.
         costs = [Fraction(row["cost"]) for row in children if row["cost"] is not None]
-        cost = sum(costs)
-        tokens = sum(row["tokens"] for row in children)
+        used = sum(row["tokens"] for row in children), sum(costs)
         if parent == -1:
-            assert tokens == (totals.tokens.total if totals.tokens else 0)
-            assert cost == Fraction(totals.cost_usd or 0)
+            assert used == (totals.tokens.total if totals.tokens else 0, Fraction(totals.cost_usd or 0))
             assert bool(costs) == (totals.cost_usd is not None)
         elif children:
-            assert rows[parent]["tokens"] == tokens
-            assert Fraction(rows[parent]["cost"] or 0) == cost
-            assert rows[parent]["cost"] in (None, format_usd(Decimal(rows[parent]["cost"] or 0)))
-    tried = [row["status"] for number, row in enumerate(rows) if not inside(rows, number)]
-    assert tried.count("completed") == totals.completed
-    assert tried.count("skipped") == totals.skipped
-    # The trace does not tell of the newest attempt whether one more is to follow.
-    assert sum(map(tried.count, ("failed", "cancelled", "retried"))) == totals.failed + totals.retried
+            assert used == (told["tokens"], Fraction(told["cost"] or 0))
+            assert told["cost"] in (None, format_usd(Decimal(told["cost"] or 0)))
+            assert columns.status[parent] == max(columns.status[child] for child in numbers)
+            begun = [row for row in children if row["start"] >= 0]
+            assert told["start"] == min((row["start"] for row in begun), default=-1)
+            ends = [row["end"] for row in begun]
+            assert told["end"] == (-1 if -1 in ends else max(ends, default=-1))
 
-
-@given(run_logs())
-def test_a_row_has_the_worst_status_and_the_whole_time_of_what_is_inside(log: list[JsonObject]) -> None:
-    trace, attempts = attempts_of(log)
-    outline = outline_of(attempts, started_at=trace.flow_run.started_at)
-    columns = page_of(outline).columns
-    rows = rows_of(outline)
-    for number in range(len(rows)):
-        children = [child for child in range(len(rows)) if columns.parent[child] == number]
-        if not children:
-            continue
-        assert columns.status[number] == max(columns.status[child] for child in children)
-        begun = [child for child in children if columns.start[child] >= 0]
-        assert columns.start[number] == min((columns.start[child] for child in begun), default=-1)
-        ends = [columns.end[child] for child in begun]
-        assert columns.end[number] == (-1 if -1 in ends else max(ends, default=-1))
-
-
-@given(run_logs())
-def test_a_row_of_an_attempt_has_the_position_at_which_the_store_has_it(log: list[JsonObject]) -> None:
-    trace, attempts = attempts_of(log)
-    rows = rows_of(outline_of(attempts, started_at=trace.flow_run.started_at))
-    tried = [row for number, row in enumerate(rows) if not inside(rows, number)]
+    # What holds nothing is an attempt, of which the store finds the data by its position.
+    tried = [row for number, row in enumerate(rows) if number not in columns.parent]
     assert sorted((row["position"], row["name"], row["attempt"]) for row in tried) == [
         (position, step_id, number) for position, step_id, _, number, _, _ in attempts
     ]
@@ -197,18 +171,11 @@ def test_a_row_of_an_attempt_has_the_position_at_which_the_store_has_it(log: lis
         assert (row["position"] > 0) == (row["attempt"] > 0)
         if row["kind"] == "attempt":
             assert row["position"] == rows[row["parent"]]["position"]
-
-
-@given(run_logs(), st.integers(1, 5))
-def test_pieces_of_any_size_make_the_same_outline(log: list[JsonObject], piece: int) -> None:
-    trace, attempts = attempts_of(log)
-    started_at = trace.flow_run.started_at
-    builder = OutlineBuilder(NODES, started_at=started_at, seq=7)
-    for first in range(0, len(attempts), piece):
-        builder.add(attempts[first : first + piece])
-    *_, outline = builder.finish()
-    assert outline is not None
-    assert page_of(outline) == page_of(outline_of(attempts, started_at=started_at))
+    ended = [row["status"] for row in tried]
+    assert ended.count("completed") == totals.completed
+    assert ended.count("skipped") == totals.skipped
+    # The trace does not tell of the newest attempt whether one more is to follow.
+    assert sum(map(ended.count, ("failed", "cancelled", "retried"))) == totals.failed + totals.retried
 
 
 @given(flow_trees())

@@ -20,22 +20,14 @@ def differing(field: str) -> str:
     return f"spans tell more than one {field}"
 
 
-class Words:
-    """What some spans say alike, and how many these are."""
-
-    __slots__ = ("said", "spans")
-
-    def __init__(self, said: Said) -> None:
-        self.said = said
-        self.spans = 0
-
-
 class SpanWords:
     """Of each field the word of the span that began first of those with one, and whether there are more."""
 
     def __init__(self) -> None:
         self._words: dict[Said, int] = {}
-        self._all: list[Words] = []
+        self._all: list[Said] = []
+        """What spans say, and in `_spans` how many say it."""
+        self._spans: Counter[int] = Counter()
         self.held_bytes = 0
         """About how much memory it takes, but for the tags."""
         self._first: list[tuple[int, str] | None] = [None] * len(FIELDS)
@@ -58,14 +50,13 @@ class SpanWords:
             number = self._words.get(said)
             if number is None:
                 number = self._words[said] = len(self._all)
-                self._all.append(Words(said))
+                self._all.append(said)
                 self.held_bytes += 300 + sum([200 + len(word) for word in said if word is not None])
-        words = self._all[number]
         if number != before:
-            self._count(words, 1)
+            self._count(number, 1)
             if before != -1:
-                self._count(self._all[before], -1)
-        for index, word in enumerate(words.said):
+                self._count(before, -1)
+        for index, word in enumerate(self._all[number]):
             first = self._first[index]
             if word is not None and (first is None or key <= first[0]):
                 self._first[index] = key, word
@@ -81,12 +72,12 @@ class SpanWords:
             if self._distinct[field] > 1:
                 yield differing(field)
 
-    def _count(self, words: Words, times: int) -> None:
-        words.spans += times
-        if words.spans != max(times, 0):
+    def _count(self, number: int, times: int) -> None:
+        self._spans[number] += times
+        if self._spans[number] != max(times, 0):
             return
         # The first that say so, or none any more.
-        for field, word in zip(FIELDS, words.said, strict=True):
+        for field, word in zip(FIELDS, self._all[number], strict=True):
             if word is not None:
                 self._spoken[field, word] += times
                 if self._spoken[field, word] == max(times, 0):

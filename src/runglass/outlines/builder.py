@@ -20,7 +20,6 @@ from runglass.outlines.columns import (
     OPEN_END,
     BuiltOutline,
     Columns,
-    RowKind,
     RowValues,
     number_rows,
 )
@@ -41,8 +40,7 @@ _MS = timedelta(milliseconds=1)
 _STATUS = {name: number for number, name in enumerate(STATUSES)}
 _RETRIED, _CANCELLED, _WAITING = _STATUS["retried"], _STATUS["cancelled"], _STATUS["waiting"]
 _FAILED = _STATUS["failed"]
-_SORTS, _ITERATION, _ATTEMPT = 3, 1, 2
-"""Each node has so many sorts of rows: its own, those of its iterations, and those of its attempts."""
+_LOOP = KINDS.index("loop")
 
 
 class Node(NamedTuple):
@@ -96,13 +94,13 @@ class OutlineBuilder:
     def __init__(
         self, nodes: Iterable[Node], *, started_at: str | None, seq: int, is_paused: bool = False
     ) -> None:
-        # Of each node its parent, the loops around what is inside of it, itself included, and if it is one.
+        # Of each node its parent, the loops around what is inside of it, itself included, its kind and name.
         self._parents: list[int] = []
         self._loops: list[int] = []
-        self._is_loop: list[bool] = []
+        self._kinds: list[int] = []
+        self._name_of: list[int] = []
         self._number_of: dict[str, int] = {}
         self._beyond: dict[tuple[str, int], int] = {}
-        self._sorts: list[RowKind] = []
         self._names: dict[str, int] = {}
         self._has_inner: set[int] = set()
         # By node and loop path the rows of containers and of iterations: the path of these is one longer.
@@ -131,8 +129,9 @@ class OutlineBuilder:
         Raises ValueError, LookupError, TypeError, ArithmeticError, msgspec.MsgspecError for one that is none.
         """
         columns, status_of, started_at, leaves = self._columns, self._status, self._started_at, self._leaves
-        cost = columns.cost
-        parents, ranks, sorts, numbers, tried, positions, statuses, starts, ends, used = columns.new
+        kind_of, name_of, cost = self._kinds, self._name_of, columns.cost
+        parents, ranks, kinds, names, indexes, numbers, tried, positions, *others = columns.new
+        statuses, starts, ends, used = others
         for position, step_id, loop_path, attempt, status, data in attempts:
             facts = _facts_of(data)
             start, end = NONE, NONE
@@ -167,7 +166,7 @@ class OutlineBuilder:
                     # The first attempt of what holds others is that of its row.
                     row = self._step = self._attempt = self._inside(number, loop_path, depth)
                     columns.settle()
-                    columns.number[row], columns.attempts[row], columns.position[row] = attempt, 1, position
+                    columns.attempt[row], columns.attempts[row], columns.position[row] = attempt, 1, position
                     columns.set_own(row, own)
                     continue
             self._step = self._attempt = len(cost)
@@ -176,7 +175,9 @@ class OutlineBuilder:
             # As in `Columns.add`: a call for each attempt would take as long as all of this.
             parents.append(parent)
             ranks.append(number)
-            sorts.append(number * _SORTS)
+            kinds.append(kind_of[number])
+            names.append(name_of[number])
+            indexes.append(NONE)
             numbers.append(attempt)
             tried.append(1)
             positions.append(position)
@@ -206,7 +207,7 @@ class OutlineBuilder:
             yield None
         order, key = range(len(columns)), columns.rank.__getitem__
         numbers = yield from number_rows(columns.parent, sizes, order=order, key=key)
-        about = columns, self._sorts, list(self._names), numbers
+        about = columns, list(self._names), numbers
         yield BuiltOutline(*about, seq=self._seq, latest_ms=self._latest_ms, cut=self._cut)
 
     def _location_of(self, step_id: str, loop_path: str) -> tuple[int, int, int]:
@@ -228,25 +229,24 @@ class OutlineBuilder:
         """One more attempt of the newest step, of which the first one gets a row of its own now, too."""
         columns, step = self._columns, self._step
         columns.settle()
-        sort = columns.sort[step] + _ATTEMPT
         if self._attempt == step:
-            first = columns.number[step]
-            self._attempt = self._add_row_of_attempt(step, sort, first, columns.own(step))
+            first = columns.attempt[step]
+            self._attempt = self._add_row_of_attempt(step, first, columns.own(step))
             columns.set_own(step, NO_VALUES)
             if self._cut and self._cut[-1] == step:
                 self._cut[-1] = self._attempt
         if columns.status[self._attempt] in (_CANCELLED, _FAILED):
             columns.status[self._attempt] = _RETRIED
-        self._attempt = self._add_row_of_attempt(step, sort, attempt, own)
-        columns.number[step] = attempt
+        self._attempt = self._add_row_of_attempt(step, attempt, own)
+        columns.attempt[step] = attempt
         columns.attempts[step] += 1
 
-    def _add_row_of_attempt(self, step: int, sort: int, attempt: int, own: RowValues) -> int:
+    def _add_row_of_attempt(self, step: int, attempt: int, own: RowValues) -> int:
         columns = self._columns
         # Before what is inside of the step.
-        row = columns.add(step, attempt - MAX_ROWS, sort, attempt)
+        row = columns.add(step, attempt - MAX_ROWS, ATTEMPT, columns.name[step])
         columns.settle()
-        columns.position[row] = self._position
+        columns.attempt[row], columns.position[row] = attempt, self._position
         columns.set_own(row, own)
         return row
 
@@ -260,28 +260,27 @@ class OutlineBuilder:
         row = rows.get(loop_path)
         if row is not None:
             return row
-        if self._is_loop[number] and depth == self._loops[number]:
+        if self._kinds[number] == _LOOP and depth == self._loops[number]:
             outer_path, _, text = loop_path.rpartition(",")
             index = int(text)
             if not 0 <= index < MAX_ROWS or str(index) != text:
                 raise ValueError(f"there is no iteration {text!r}")
             loop = self._inside(number, outer_path, depth - 1)
-            row = self._columns.add(loop, index, number * _SORTS + _ITERATION, index)
+            row = self._columns.add(loop, index, ITERATION, self._name_of[number], index)
         else:
             parent = self._inside(self._parents[number], loop_path, depth)
-            row = self._columns.add(parent, number, number * _SORTS, 0)
+            row = self._columns.add(parent, number, self._kinds[number], self._name_of[number])
         rows[loop_path] = row
         return row
 
     def _add_node(self, node: Node) -> int:
-        number, name = len(self._parents), self._names.setdefault(node.name, len(self._names))
-        loops = 0
+        number, loops = len(self._parents), 0
         if node.parent != NONE:
             loops = self._loops[node.parent]
             self._has_inner.add(node.parent)
         self._parents.append(node.parent)
-        self._is_loop.append(node.kind == "loop")
+        self._kinds.append(KINDS.index(node.kind))
+        self._name_of.append(self._names.setdefault(node.name, len(self._names)))
         self._loops.append(loops + (node.kind == "loop"))
         self._rows[number] = {}
-        self._sorts += [RowKind(kind, name) for kind in (KINDS.index(node.kind), ITERATION, ATTEMPT)]
         return number

@@ -12,19 +12,12 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from runglass.log.money import add_usd, format_usd
-from runglass.outlines.outline import ITERATION, NONE, ROW_BYTES, SLICE_ROWS, Outline, SpanMarks
+from runglass.outlines.outline import NONE, ROW_BYTES, SLICE_ROWS, Outline, SpanMarks
 
 MAX_ROWS = 1 << 31
 """More than there can be of nodes, iterations and attempts."""
 OPEN_END = 1 << 62
 """The end of what goes on: later than any other."""
-
-
-class RowKind(NamedTuple):
-    """Kind and name of all rows of one location in the tree; `name` is a number among the names."""
-
-    kind: int
-    name: int
 
 
 RowValues: TypeAlias = tuple[int, int, int, int, str | None]
@@ -47,17 +40,18 @@ class Numbers(NamedTuple):
 class Columns:
     """The columns of rows in the order in which they are made; `add_up` makes sums of what rows have.
 
-    New rows are in lists until `settle` puts them into the arrays, which are slower to append to. `sort` is a
-    number among the sorts, `number` that of an iteration or attempt, 0 where a row is neither, and `rank` is
-    the position of a row among its siblings.
+    New rows are in lists until `settle` puts them into the arrays, which are slower to append to. The columns
+    are those of `OutlineColumns`, and `rank` is the position of a row among its siblings.
     """
 
     def __init__(self) -> None:
         self.new: tuple[list[int], ...] = tuple([] for _ in _ARRAYS)
         self.parent = array("i")
         self.rank = array("i")
-        self.sort = array("i")
-        self.number = array("i")
+        self.kind = array("b")
+        self.name = array("i")
+        self.index = array("i")
+        self.attempt = array("i")
         self.attempts = array("i")
         self.position = array("i")
         self.status = array("b")
@@ -69,19 +63,11 @@ class Columns:
     def __len__(self) -> int:
         return len(self.cost)
 
-    def add(self, parent: int, rank: int, sort: int, number: int) -> int:
+    def add(self, parent: int, rank: int, kind: int, name: int, index: int = NONE) -> int:
         """A further row with nothing of its own; its number in the order of making."""
-        parents, ranks, sorts, numbers, attempts, positions, statuses, starts, ends, tokens = self.new
-        parents.append(parent)
-        ranks.append(rank)
-        sorts.append(sort)
-        numbers.append(number)
-        attempts.append(0)
-        positions.append(0)
-        statuses.append(NONE)
-        starts.append(NONE)
-        ends.append(NONE)
-        tokens.append(0)
+        values = parent, rank, kind, name, index, 0, 0, 0, NONE, NONE, NONE, 0
+        for column, value in zip(self.new, values, strict=True):
+            column.append(value)
         self.cost.append(None)
         return len(self.cost) - 1
 
@@ -128,7 +114,10 @@ class Columns:
                 cost[row] = format_usd(spent)
 
 
-_ARRAYS = ("parent", "rank", "sort", "number", "attempts", "position", "status", "start", "end", "tokens")
+_ARRAYS = (
+    *("parent", "rank", "kind", "name", "index", "attempt", "attempts", "position"),
+    *("status", "start", "end", "tokens"),
+)
 
 
 def number_rows(
@@ -190,7 +179,6 @@ class BuiltOutline(Outline):
     def __init__(
         self,
         columns: Columns,
-        sorts: Sequence[RowKind],
         names: Sequence[str],
         numbers: Numbers,
         *,
@@ -203,8 +191,6 @@ class BuiltOutline(Outline):
         count = len(columns)
         super().__init__(names, seq=seq, latest_ms=latest_ms, row_count=count, cut=rows, recorded=recorded)
         self._columns = columns
-        self._kinds = [sort.kind for sort in sorts]
-        self._name_numbers = [sort.name for sort in sorts]
         self._numbers = None if numbers.in_order else numbers
 
     @property
@@ -213,21 +199,6 @@ class BuiltOutline(Outline):
 
     def values(self, column: str, first: int, count: int) -> list[Any]:
         match column:
-            case "kind":
-                return [self._kinds[sort] for sort in self._made("sort", first, count)]
-            case "name":
-                return [self._name_numbers[sort] for sort in self._made("sort", first, count)]
-            case "index" if self.recorded is not None:
-                return list(self._made("number", first, count))
-            case "attempt" if self.recorded is not None:
-                return list(self._made("attempts", first, count))
-            case "index" | "attempt":
-                numbers = zip(
-                    self.values("kind", first, count), self._made("number", first, count), strict=True
-                )
-                if column == "index":
-                    return [number if kind == ITERATION else NONE for kind, number in numbers]
-                return [0 if kind == ITERATION else number for kind, number in numbers]
             case "parent" if self._numbers is not None:
                 return [self._numbers.row_of[made] for made in self._made("parent", first, count)]
             case "depth":

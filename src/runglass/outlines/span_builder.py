@@ -15,7 +15,7 @@ import msgspec
 
 from runglass.log.money import add_usd, format_usd
 from runglass.outlines.builder import AttemptRow
-from runglass.outlines.columns import BuiltOutline, Columns, RowKind, number_rows
+from runglass.outlines.columns import BuiltOutline, Columns, number_rows
 from runglass.outlines.outline import (
     CUT,
     KINDS,
@@ -85,8 +85,6 @@ class SpanOutlineBuilder:
         self._columns = Columns()
         self._ids = array("Q")
         self._parent_ids = array("Q")
-        self._sorts: list[RowKind] = []
-        self._sort_of: dict[tuple[str, str | None, str, str | None], int] = {}
         self._name_of: dict[tuple[str, str, str | None], int] = {}
         self._noted: list[int] = []
         self._received = 0
@@ -98,18 +96,20 @@ class SpanOutlineBuilder:
 
         Raises ValueError, LookupError, TypeError, ArithmeticError, msgspec.MsgspecError for what is none.
         """
-        columns, ids, parent_ids, sort_of = self._columns, self._ids, self._parent_ids, self._sort_of
+        columns, ids, parent_ids, name_of = self._columns, self._ids, self._parent_ids, self._name_of
         cost = columns.cost
-        parents, ranks, sorts, numbers, tried, positions, statuses, starts, ends, used = columns.new
+        parents, ranks, kinds, names, indexes, numbers, tried, positions, *others = columns.new
+        statuses, starts, ends, used = others
         for position, step_id, loop_path, _, status, data in attempts:
             span = _span_of(data)
             ids.append(int(span.span_id, 16))
             parent_ids.append(int(span.parent_span_id, 16) if span.parent_span_id else 0)
             name, model = span.name, span.model_used
             # Cut before they are kept: senders may use any length.
-            key = span.kind, name and name[:NAME_CHARS], step_id, model and model[:NAME_CHARS]
-            sort = sort_of.get(key)
-            sorts.append(self._add_sort(*key) if sort is None else sort)
+            shown = NOT_RECEIVED if name is None else name[:NAME_CHARS]
+            about = shown, step_id, model and model[:NAME_CHARS]
+            kinds.append(_PLACEHOLDER if name is None else _KIND_OF[span.kind])
+            names.append(name_of.setdefault(about, len(name_of)))
             start = end = NONE
             if span.completed_at is not None:
                 start = end = (span.completed_at - _EPOCH) // _US
@@ -122,7 +122,8 @@ class SpanOutlineBuilder:
                 self._noted.append(len(cost))
             parents.append(NONE)
             ranks.append(0)
-            numbers.append(int(loop_path))
+            indexes.append(int(loop_path))
+            numbers.append(1)
             tried.append(1)
             positions.append(position)
             statuses.append(_STATUS_OF[status])
@@ -151,13 +152,12 @@ class SpanOutlineBuilder:
         columns.parent = shown
         numbers = yield from number_rows(shown, sizes, order=order, key=self._by_start)
         names = [name for name, _, _ in self._name_of]
-        first: dict[tuple[int, str], int] = {}
-        alike = [first.setdefault((kind, names[name]), sort) for sort, (kind, name) in enumerate(self._sorts)]
+        first: dict[str, int] = {}
+        alike = [first.setdefault(name, number) for number, name in enumerate(names)]
         retry_of = yield from find_repeated(columns, numbers, order=order, sizes=sizes, alike=alike)
         yield from self._finish_values()
         yield BuiltOutline(
             columns,
-            self._sorts,
             names,
             numbers,
             seq=self._seq,
@@ -170,12 +170,6 @@ class SpanOutlineBuilder:
         start = self._columns.start[row]
         return (start if start != NONE else NEVER), self._ids[row]
 
-    def _add_sort(self, kind: str, name: str | None, step_id: str, model: str | None) -> int:
-        about = (NOT_RECEIVED if name is None else name), step_id, model
-        kind_number = _PLACEHOLDER if name is None else _KIND_OF[kind]
-        self._sorts.append(RowKind(kind_number, self._name_of.setdefault(about, len(self._name_of))))
-        return self._sort_of.setdefault((kind, name, step_id, model), len(self._sort_of))
-
     def _find_parents(self) -> Iterator[None]:
         """Finds the row of each parent; one that was not received gets a row.
 
@@ -183,7 +177,6 @@ class SpanOutlineBuilder:
         """
         ids, parent_ids, columns = self._ids, self._parent_ids, self._columns
         parents, count = columns.parent, self._received // SLICE_ROWS + 1
-        placeholder = NONE
         present, wanted = ([array("i") for _ in range(count)] for _ in range(2))
         for first in range(0, self._received, SLICE_ROWS):
             for row in range(first, min(first + SLICE_ROWS, self._received)):
@@ -198,9 +191,8 @@ class SpanOutlineBuilder:
                     yield
                 parent = found.get(parent_ids[row])
                 if parent is None and not self._is_partial:
-                    if placeholder == NONE:
-                        placeholder = self._add_sort("placeholder", None, "", None)
-                    parent = found[parent_ids[row]] = columns.add(NONE, 0, placeholder, NONE)
+                    name = self._name_of.setdefault((NOT_RECEIVED, "", None), len(self._name_of))
+                    parent = found[parent_ids[row]] = columns.add(NONE, 0, _PLACEHOLDER, name)
                     ids.append(parent_ids[row])
                     columns.settle()
                     columns.tokens[parent] = NONE
@@ -274,7 +266,7 @@ class SpanOutlineBuilder:
         if self._entry is not None and int(self._entry, 16) in self._ids:
             row = self._columns.parent[self._ids.index(int(self._entry, 16))]
         while row != NONE:
-            if self._sorts[self._columns.sort[row]].kind == _OTHER:
+            if self._columns.kind[row] == _OTHER:
                 context.append(row_of[row])
             row = self._columns.parent[row]
         return SpanMarks(

@@ -64,8 +64,8 @@ def find_repeated(
 ) -> Generator[None, None, list[tuple[int, int]]]:
     """Rows that probably repeat a sibling, each with that one, whose status is `retried` from then on.
 
-    That one is of the same kind and name, failed, and was over when the row began. `alike` has for each sort
-    of row the first one of the same kind and name. Yields between two slices.
+    That one is of the same kind and name, failed, and was over when the row began. `alike` has for each name
+    the first one with the same text. Yields between two slices.
     """
     row_of, made_of, _ = numbers
     status, start, end = columns.status, columns.start, columns.end
@@ -76,20 +76,20 @@ def find_repeated(
         stop = len(order) if parent == NONE else row_of[parent] + sizes[parent]
         # By kind and name, siblings that failed and that none repeats so far: those that had not ended yet,
         # the first to end at the top, and those that had.
-        failed: dict[int, tuple[list[tuple[int, int]], list[int]]] = {}
+        failed: dict[tuple[int, int], tuple[list[tuple[int, int]], list[int]]] = {}
         while row < stop:
             child = made_of[row]
             row += sizes[child]
-            sort = alike[columns.sort[child]]
-            if sort in failed:
-                failing, ended = failed[sort]
+            about = columns.kind[child], alike[columns.name[child]]
+            if about in failed:
+                failing, ended = failed[about]
                 while failing and failing[0][0] <= start[child]:
                     ended.append(heapq.heappop(failing)[1])
                 if ended:
                     status[ended[-1]] = _RETRIED
                     retry_of.append((child, ended.pop()))
             if status[child] == _FAILED and end[child] != NONE:
-                heapq.heappush(failed.setdefault(sort, ([], []))[0], (end[child], child))
+                heapq.heappush(failed.setdefault(about, ([], []))[0], (end[child], child))
             worked += 1
             if not worked % SLICE_ROWS:
                 yield

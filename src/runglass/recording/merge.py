@@ -86,8 +86,12 @@ def _text(value: Any) -> bytes:
     return value if isinstance(value, bytes) else _encode(value)
 
 
-def _first_of(order: tuple[str, ...]) -> Join:
-    return lambda one, other: min(one, other, key=order.index)
+def _least(key: Callable[[Any], Any]) -> Join:
+    return lambda one, other: min(one, other, key=key)
+
+
+def _most(key: Callable[[Any], Any]) -> Join:
+    return lambda one, other: max(one, other, key=key)
 
 
 def _all(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
@@ -214,24 +218,12 @@ def _calls(one: tuple[ModelCall, ...], other: tuple[ModelCall, ...]) -> tuple[Mo
     return one if call is one[0] else (call,)
 
 
-def _usd(one: str, other: str) -> str:
-    return max(one, other, key=lambda usd: (Decimal(usd), usd))
-
-
 def _rules(
     cls: type[msgspec.Struct], rules: dict[str, Join], *, apart: Iterable[str]
 ) -> list[tuple[str, Join, bool]]:
     """The rule of each field that has no way of its own, and whether its value is JSON."""
     fields = [name for name in cls.__struct_fields__ if name not in apart]
     return [(name, rules.get(name, _larger), name in _JSON) for name in fields]
-
-
-def _earlier(one: str, other: str) -> str:
-    return min(one, other, key=int)
-
-
-def _later(one: str, other: str) -> str:
-    return max(one, other, key=int)
 
 
 _OF_CALL = _rules(
@@ -248,13 +240,13 @@ _OF_CALL = _rules(
 _OF_SPAN = _rules(
     SpanState,
     {
-        "start_time_unix_nano": _earlier,
-        "end_time_unix_nano": _later,
-        "status": _first_of(_STATUSES),
-        "kind": _first_of(_KINDS),
+        "start_time_unix_nano": _least(int),
+        "end_time_unix_nano": _most(int),
+        "status": _least(_STATUSES.index),
+        "kind": _least(_KINDS.index),
         **dict.fromkeys(("is_gen_ai", "truncated", "input_size_bytes", "output_size_bytes"), max),
         "tokens": _tokens,
-        "cost_usd": _usd,
+        "cost_usd": _most(lambda usd: (Decimal(usd), usd)),
         **dict.fromkeys(("tags", "notes"), _all),
         **dict.fromkeys(("attributes", "resource", "error"), _members),
         **dict.fromkeys(("events", "links"), _by_time),

@@ -2,6 +2,7 @@
 import {
   ATTEMPT, CANCELLED, COMPLETED, FAILED, ITERATION, LOOP, NONE, RETRIED, RUNNING, SKIPPED, STEP,
 } from "./columns.js";
+import { keyOf } from "./loops.js";
 
 /** @typedef {import("./columns.js").Rows} Rows */
 /** @typedef {{eventType: string, seq: number, at: string, stepId?: string, loopIndex?: number, loopPath?: number[],
@@ -237,9 +238,4 @@ export class LiveRows {
 /** @param {RunEvent} event */
 function pathOf(event) {
   return event.loopPath ?? (event.loopIndex === undefined ? [] : [event.loopIndex]);
-}
-
-/** @param {string} stepId @param {number[]} path */
-function keyOf(stepId, path) {
-  return `${stepId} ${path.join(",")}`;
 }

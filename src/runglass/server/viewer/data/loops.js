@@ -35,7 +35,7 @@ export class LoopTotals {
   }
 }
 
-/** @param {string} stepId @param {number[]} path */
-function keyOf(stepId, path) {
+/** What names a step in one iteration. @param {string} stepId @param {number[]} path */
+export function keyOf(stepId, path) {
   return `${stepId} ${path.join(",")}`;
 }
