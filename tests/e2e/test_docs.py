@@ -76,7 +76,7 @@ def test_the_demo_s_trace_is_the_one_in_the_docs() -> None:
 
 def rows(text: str) -> list[list[str]]:
     tree = text[text.index("\nstep ") : text.index("\n(")]
-    # Between the first iteration and the last the slowest is shown, which on a busy machine may be any of them.
+    # Between the first and the last iteration the slowest is shown, on a busy machine any of them.
     tree = re.sub(r"⋮.*?(?=\n *✓ \[18\])", "⋮", tree, flags=re.DOTALL)
     # What is left are labels and sums, without bars, and without when something began and how long it took.
     return [re.sub(r"[━╸╺─╴╶·]+|\d+(\.\d+)? m?s", "", line).split() for line in tree.splitlines()[2:]]
