@@ -132,8 +132,8 @@ def test_frames_before_one_that_is_too_large_do_not_count_as_read() -> None:
         assert decoder.last_event_id == "41"
 
 
-def test_a_frame_of_exactly_the_limit_passes_and_small_frames_never_add_up() -> None:
-    whole = frame(1, "e", b"x" * 50)
+@pytest.mark.parametrize("whole", [frame(1, "e", b"x" * 50), unnumbered_frame("e", b"x" * 50)])
+def test_a_frame_of_exactly_the_limit_passes_and_small_frames_never_add_up(whole: bytes) -> None:
     limit = len(whole) - 1
     stream = whole * 20
     assert len(Decoder(limit).feed(stream)) == 20

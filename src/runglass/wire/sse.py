@@ -70,11 +70,10 @@ class FrameTooLarge(ValueError):
     """A frame is larger than the decoder was told to accept."""
 
 
-# A block as `frame` writes it, else any other block up to its blank line. The first form allows only
-# printable ASCII in id and event, so that NUL and malformed UTF-8 go line by line; the second is possessive,
-# or it would keep state for each line of a long block.
-_BLOCK = re.compile(rb"id: ([ -~]*)\nevent: ([ -~]+)\ndata: ([^\n]*)\n\n|((?:[^\n]+\n)*+\n)")
-_FRAME_BYTES = len(b"id: \nevent: \ndata: \n")
+# A block as the functions above write frames, else any other block up to its blank line. The first form
+# allows only printable ASCII in id and event, so that NUL and malformed UTF-8 go line by line; the second is
+# possessive, or it would keep state for each line of a long block.
+_BLOCK = re.compile(rb"(?:id: ([ -~]+)\n)?event: ([ -~]+)\ndata: ([^\n]*+)\n\n|((?:[^\n]+\n)*+\n)")
 _LINE = re.compile(rb"([^:\n]*)(?:: ?([^\n]*))?\n")
 # Looking back behind the name, not before it, lets the search skip to the next name.
 _RETRY = re.compile(rb"retry:(?<![^\n]retry:) ?([0-9]{1,18})\n")
@@ -168,13 +167,15 @@ class Decoder:
         is_large = end > self._max_frame_bytes
         for event_id, event, data, other in _BLOCK.findall(text, 0, end):
             if is_large:
-                size = _FRAME_BYTES + len(event_id) + len(event) + len(data)
+                names = len(b"id: \nevent: \ndata: \n" if event_id else b"event: \ndata: \n")
+                size = names + len(event_id) + len(event) + len(data)
                 self._require_room(len(other) - 1 if other else size)
             if other:
                 found += self._read_lines(other)
-            else:
+                continue
+            if event_id:
                 self._id = event_id.decode()
-                found.append(Frame(self._id, event.decode(), data))
+            found.append(Frame(self._id, event.decode(), data))
         return found
 
     def _read_lines(self, block: bytes) -> list[Frame]:
