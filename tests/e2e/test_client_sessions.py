@@ -223,6 +223,26 @@ async def test_an_asgi_application_has_each_request_in_its_session() -> None:
     assert seen[2:] == [None]
 
 
+async def test_a_response_of_nested_middleware_names_the_session_of_its_calls_alone() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": str(current_session()).encode()})
+
+    transport = httpx2.ASGITransport(SessionAsgiMiddleware(SessionAsgiMiddleware(application)))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://own") as http:
+        answer = await http.get("/")
+    assert answer.headers.get_list("X-Session-Id") == [answer.text]
+
+    def wsgi_application(environ: Any, start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [])
+        return [str(current_session()).encode()]
+
+    headers: list[list[tuple[str, str]]] = []
+    wrapped = SessionWsgiMiddleware(SessionWsgiMiddleware(wsgi_application))
+    (body,) = wrapped({}, lambda status, given: headers.append(given))
+    assert headers == [[("X-Session-Id", body.decode())]]
+
+
 def test_a_wsgi_application_has_each_request_in_its_session_body_and_all() -> None:
     closed: list[str | None] = []
 

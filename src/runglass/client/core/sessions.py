@@ -112,7 +112,7 @@ def _session_of(given: str) -> Session:
 class SessionAsgiMiddleware:
     """Has each request of an ASGI application in a session: the one that its header names, or a new one.
 
-    The response names it in the same header.
+    The response names it in the same header, unless it has that already: of nested ones the innermost counts.
     """
 
     def __init__(self, app: AsgiApp, *, header: str = SESSION_HEADER) -> None:
@@ -133,7 +133,9 @@ class SessionAsgiMiddleware:
 
             async def tell(message: Message) -> None:
                 if message["type"] in ("http.response.start", "websocket.accept"):
-                    headers = [*message.get("headers", ()), (self._name, session.id.encode())]
+                    headers = list(message.get("headers", ()))
+                    if all(name.lower() != self._name for name, _ in headers):
+                        headers.append((self._name, session.id.encode()))
                     message = {**message, "headers": headers}
                 await send(message)
 
@@ -152,7 +154,9 @@ class SessionWsgiMiddleware:
         session = _session_of(environ.get(self._key, ""))
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            return start_response(status, [*headers, (self._header, session.id)], *more)
+            if all(name.lower() != self._header.lower() for name, _ in headers):
+                headers = [*headers, (self._header, session.id)]
+            return start_response(status, headers, *more)
 
         # The server takes the body after this call, and may do so in turns with those of other requests.
         context = copy_context()
