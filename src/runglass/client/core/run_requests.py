@@ -5,7 +5,7 @@ Idempotency-Key of its own, the same for all its attempts.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 import msgspec
@@ -166,8 +166,9 @@ def rerun(
         raise ValueError(f"version must be 'same', 'production' or a number from 0 on, not {version!r}")
     request = RerunRequest(version=version, block_overrides=_overrides(block_overrides))
     headers = session_header(session_id)
-    if (key := idempotency_key) is not None:
-        if not (key.isascii() and key.isprintable() and key == key.strip()):
+    key: Any = idempotency_key
+    if key is not None:
+        if not (isinstance(key, str) and key.isascii() and key.isprintable() and key == key.strip()):
             raise ValueError(
                 f"idempotency_key must be printable ASCII without outer spaces, not {key!r:.100}"
             )
@@ -192,7 +193,11 @@ def _post(
 
 def _headers(options: RunOptions) -> dict[str, str]:
     headers = session_header(options.get("session_id"))
-    given = {name.lower(): value for name, value in (options.get("trace_context") or {}).items()}
+    told: Any = options.get("trace_context") or {}
+    # The headers of a web framework's request may be no Mapping.
+    if not hasattr(told, "items"):
+        raise ValueError(f"trace_context must be headers and their values, not {told!r:.100}")
+    given = {str(name).lower(): str(value) for name, value in told.items() if value is not None}
     parent, state = given.get("traceparent"), given.get("tracestate")
     # Without an active span OpenTelemetry injects nothing, and no header is sent.
     if parent is None:
@@ -215,9 +220,9 @@ def _inputs(options: RunOptions) -> dict[str, Any]:
         "message": options.get("message"),
         "messages": None
         if messages is None
-        else [_object(f"messages[{at}]", turn) for at, turn in enumerate(messages)],
+        else [_object(f"messages[{at}]", turn) for at, turn in enumerate(_list("messages", messages))],
         "parameters": _object("parameters", options.get("parameters") or {}),
-        "attachments": [_attachment(given) for given in options.get("attachments") or ()],
+        "attachments": [*map(_attachment, _list("attachments", options.get("attachments") or ()))],
         "block_overrides": _overrides(options.get("block_overrides")),
         "trace": options.get("trace", False),
     }
@@ -226,6 +231,12 @@ def _inputs(options: RunOptions) -> dict[str, Any]:
 def _overrides(given: Overrides | None) -> dict[str, dict[str, Any]]:
     named = _object("block_overrides", given or {})
     return {step: _object(f"block_overrides[{step!r}]", fields) for step, fields in named.items()}
+
+
+def _list(name: str, value: object) -> Iterable[Any]:
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a list, not {value!r:.100}")
+    return value
 
 
 def _object(name: str, value: object) -> dict[str, Any]:
