@@ -466,12 +466,12 @@ class Recorder:
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Waits up to `timeout` seconds until all that was recorded is stored; False where it is not."""
-        return True if self._delivery is None else self._delivery.flush(min(timeout, TIMEOUT_MAX))
+        return True if self._delivery is None else self._delivery.flush(_bound_s(timeout))
 
     def close(self, timeout: float = EXIT_S) -> None:
         """Sends what is left, or spools it, as the end of the program does. Nothing is recorded after it."""
         if self._delivery is not None:
-            self._delivery.close(min(timeout, TIMEOUT_MAX))
+            self._delivery.close(_bound_s(timeout))
 
     def _sampled(self) -> Delivery | None:
         """Where a new run goes; None for one that is not recorded."""
@@ -507,3 +507,8 @@ class Recorder:
         except Exception as error:
             report("what is said of a step could not be read", error)
         return step
+
+
+def _bound_s(timeout: float | None) -> float:
+    """The bound as a lock takes it; None, as in Python itself, is none."""
+    return TIMEOUT_MAX if timeout is None else min(timeout, TIMEOUT_MAX)

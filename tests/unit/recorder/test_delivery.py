@@ -94,6 +94,7 @@ def test_the_first_step_of_a_run_is_sent_last_and_says_that_nothing_more_is_expe
         with rec.step("inside"):
             assert rec.flush()
     assert rec.flush(math.inf)
+    assert rec.flush(None)  # type: ignore[arg-type]
     *begun, last = receiver.states(run.id)
     assert last == ("top", True, 5)
     assert {(name, settle_s) for name, _, settle_s in begun} == {("top", None), ("inside", None)}
