@@ -47,6 +47,7 @@ REFUSED: dict[str, tuple[Ask, str]] = {
     "no handler": (lambda client: client.flow("a/p/s").steps(tools=TOOLS), "tools need a tool_handler"),
     "key of two lines": (lambda client: client.run("r").rerun(idempotency_key="a\nb"), "idempotency_key"),
     "key as number": (lambda client: client.run("r").rerun(idempotency_key=5), "idempotency_key"),
+    "key with a space": (lambda client: client.run("r").rerun(idempotency_key="a "), "idempotency_key"),
     "key beyond ASCII": (lambda client: client.run("r").rerun(idempotency_key="é"), "idempotency_key"),
     "half a slug": (lambda client: client.flow(f"a/p/{HALF}"), WITH_HALF),
     "half an org": (lambda client: client.flow(slug="s", org=HALF, project="p"), WITH_HALF),
