@@ -187,6 +187,9 @@ def test_an_export_is_asked_for_again_where_nothing_of_it_came(server: ScriptedS
     assert targets(server) == 3 * [f"/{RUN}/export?format=jsonl"]
     server.plays(answers(b""))
     assert side.events(side.client(server.url).run(RUN).export()) == []
+    server.plays(hangs_up)
+    with pytest.raises(APIConnectionError, match="failed after 3 attempts"):
+        side.events(side.client(server.url).run(RUN).export())
 
 
 def test_an_export_that_breaks_off_is_an_error_and_not_begun_again(
