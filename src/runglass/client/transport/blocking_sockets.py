@@ -27,6 +27,9 @@ from runglass.client.transport import LIMITS, PIECE_BYTES, checked, closed, veri
 # slices.
 _SLICE_BYTES = 16 * 1024
 
+# Python's sockets count milliseconds in 32 bits: they would take 50 days for almost nothing.
+_MOST_S = (2**31 - 1) / 1000
+
 _Bound = Deadline | float | None
 
 
@@ -36,7 +39,7 @@ def _seconds(bound: _Bound, expired: type[Exception]) -> float | None:
     left = bound.bound_s()
     if left == 0:
         raise expired("the deadline has passed")
-    return left
+    return left if left is None else min(left, _MOST_S)
 
 
 class Sockets:
