@@ -320,7 +320,7 @@ def test_it_names_the_folder_in_what_may_be_done_next_also_where_no_option_named
     program.data.mkdir()
     words = program.words_without_folder(CALL, "--project", "acme/shop")
     with watched(*words, env={variable: value.format(program.data)}) as watch:
-        shown = watch.terminal_until("look closer: runglass ", then="[^\r\n]*")
+        shown = watch.terminal_until("look closer: runglass ", then="[^\r\n]*(?=\r)")
         assert watch.wait() == 0
     assert runglass(*shown.split(), env={}).returncode == Exit.OK, shown
 
