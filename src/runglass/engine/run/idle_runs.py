@@ -59,9 +59,9 @@ class RunIds:
 
 
 class IdleRuns:
-    """Makes runs, and reads and ends those that are paused, queued or set aside.
+    """Makes runs, reads and ends those without a task, and looks for requests to cancel runs of this process.
 
-    A request to cancel one whose wake-up was lost stands for `poll_s`.
+    A request whose wake-up was lost stands for `poll_s`.
     """
 
     def __init__(self, engine: EngineContext, active: ActiveRuns, *, poll_s: float) -> None:
