@@ -116,10 +116,13 @@ async def test_a_lease_that_cannot_be_renewed_is_soon_tried_again(tmp_path: Path
         assert house.clock.slept_s[:4] == [LEASE_S / 3, RETRY_S, RETRY_S, LEASE_S / 3]
 
 
-async def test_a_process_that_stops_claims_nothing_when_it_renews_its_lease(machines: Machines) -> None:
+async def test_a_process_that_stops_claims_nothing_more(machines: Machines) -> None:
     waiting = await run_of(machines.front, (await start(machines.front, WALK, {"n": 3})).id)
-    await machines.worker.engine.gate.close(0)
-    await machines.worker.engine.claims.keep_lease()
+    engine = machines.worker.engine
+    engine.claims.look()
+    await engine.gate.close(0)
+    await engine.claims.close()
+    await engine.claims.keep_lease()
     assert await run_of(machines.front, waiting.id) == waiting
 
 
