@@ -3,13 +3,19 @@
 from contextlib import suppress
 from typing import Any
 
+from runglass.bus.base import Bus
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import LeaseLost
 from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
+from runglass.log.events import RunStarted
+from runglass.log.fold import RunFold
+from runglass.log.trace import RunSummary
 from runglass.runtime.runtime import Runtime, push_flow
 from runglass.store.base import Store
 from runglass.store.records import NewRun, Project, RunRecord
+from runglass.support.clock import SystemClock
 from runglass.wire.run_api import RunRequest
 
 ORG, PROJECT = "bench", "bench"
@@ -101,3 +107,22 @@ async def create_run(
         owner=owner,
     )
     return await store.create_run(new)
+
+
+async def begin_recording(store: Store, bus: Bus, project: Project, run_id: str, *, owner: str) -> RunWriter:
+    """The writer of a run that nothing executes, which has its first event."""
+    run = await create_run(store, project, "paced", run_id, owner=owner)
+    fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
+    writer = RunWriter(store, bus, run, fold, SystemClock(), owner=owner)
+    writer.record(
+        RunStarted(
+            execution_id=run.id,
+            run_id=run.id,
+            flow_id=run.flow_id,
+            step_count=1,
+            trigger_type="api",
+            version=0,
+        )
+    )
+    await writer.commit()
+    return writer

@@ -1,7 +1,8 @@
 """What a process and its children hold in memory, as Linux counts it; peers use this file too."""
 
-from collections.abc import Iterator
 from pathlib import Path
+
+from tests.process_guard import below
 
 PROC = Path("/proc")
 
@@ -23,7 +24,7 @@ def peak(process: int) -> int:
 
 def tree_memory(process: int) -> int:
     """Bytes that the process holds, and those that the processes below it have for themselves."""
-    return _status_bytes(str(process), "VmRSS") + sum(private_memory(each) for each in _below(process))
+    return _status_bytes(str(process), "VmRSS") + sum(private_memory(each) for each in below(process))
 
 
 def private_memory(process: int) -> int:
@@ -37,10 +38,3 @@ def _status_bytes(process: str, name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"the system does not say {name} of process {process}")
-
-
-def _below(process: int) -> Iterator[int]:
-    for task in (PROC / str(process) / "task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield int(child)
-            yield from _below(int(child))

@@ -29,7 +29,7 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One figure. Each side is all of its samples, in the order in which they were taken.
 
-    `missing` are peers that are not installed, `note` is what a reader must know beside the numbers.
+    Peers that are not installed have none. `note` is what a reader must know beside the numbers.
     """
 
     figure: str
@@ -38,7 +38,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     ours: Sequence[float]
     peers: Mapping[str, Sequence[float]] = {}
     limit: Sequence[float] = ()
-    missing: Sequence[str] = ()
     goal: Goal = Goal()
     note: str = ""
 
@@ -55,10 +54,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def best_peer(self) -> tuple[str, float] | None:
         """The peer that does best, with its median."""
-        medians = [(name, median(samples)) for name, samples in self.peers.items()]
+        medians = [(name, median(samples)) for name, samples in self.peers.items() if samples]
         if not medians:
             return None
         return (min if self.better == "less" else max)(medians, key=lambda peer: peer[1])
+
+    @property
+    def missing(self) -> list[str]:
+        """The peers that are not installed."""
+        return [name for name, samples in self.peers.items() if not samples]
 
     @property
     def of_limit(self) -> float | None:

@@ -68,6 +68,8 @@ def as_json(
         figure = msgspec.to_builtins(result)
         if isinstance(result, Row):
             figure |= {
+                "peers": {name: samples for name, samples in result.peers.items() if samples},
+                "missing": result.missing,
                 "value": result.our_value,
                 "overPeer": result.over_peer,
                 "ofLimit": result.of_limit,

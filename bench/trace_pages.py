@@ -94,8 +94,7 @@ def _rows(spans: int, ours: list[_Looked], theirs: list[_Looked]) -> Iterator[Ro
             figure=f"{name}: {what}",
             unit="ms",
             ours=[pick(each) for each in ours],
-            peers={PEER: [pick(each) for each in theirs]} if theirs else {},
-            missing=() if theirs else (PEER,),
+            peers={PEER: [pick(each) for each in theirs]},
             # No page shows more frames than the screen does.
             goal=Goal() if "frames" in what else Goal(over_peer=TIMES_SOONER),
             note="the peer's page shows the first 1,000 only",

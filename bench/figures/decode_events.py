@@ -34,8 +34,7 @@ def rows(stage: Stage) -> Iterator[Row]:
         better="more",
         ours=found["ours"],
         limit=found["limit"],
-        peers={PEER: found[PEER]} if PEER in found else {},
-        missing=() if PEER in found else (PEER,),
+        peers={PEER: found.get(PEER, ())},
         goal=Goal(at=500_000, of_limit=1.3),
         note="the peer is its own stream decoder with pydantic models",
     )

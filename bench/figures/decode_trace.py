@@ -39,8 +39,7 @@ def _time(stage: Stage) -> Row:
         unit="ms",
         ours=found["ours"],
         limit=found["limit"],
-        peers={PEER: found[PEER]} if PEER in found else {},
-        missing=() if PEER in found else (PEER,),
+        peers={PEER: found.get(PEER, ())},
         goal=Goal(at=15, of_limit=1.2, over_peer=10),
     )
 
@@ -69,8 +68,7 @@ def _memory(stage: Stage) -> Row:
         unit="MB",
         ours=found["ours"],
         limit=found["limit"],
-        peers={PEER: found[PEER]} if PEER in found else {},
-        missing=() if PEER in found else (PEER,),
+        peers={PEER: found.get(PEER, ())},
         goal=Goal(over_peer=5),
         note="what decoding adds to a process that has read the bytes",
     )

@@ -39,8 +39,7 @@ def rows(stage: Stage) -> Iterator[Row]:
         unit="ms",
         ours=imported["ours"],
         limit=imported["limit"],
-        peers={PEER: imported[PEER]} if PEER in imported else {},
-        missing=() if PEER in imported else (PEER,),
+        peers={PEER: imported.get(PEER, ())},
         goal=Goal(at=40, of_limit=1.54),
         note="the limit imports msgspec alone",
     )
@@ -66,8 +65,7 @@ def _calls(stage: Stage) -> Iterator[Row]:
         figure="a process imports and makes a client, until it has ended",
         unit="ms",
         ours=found["ready"],
-        peers={PEER: found[PEER]} if PEER in found else {},
-        missing=() if PEER in found else (PEER,),
+        peers={PEER: found.get(PEER, ())},
         goal=Goal(at=150),
     )
     yield Row(

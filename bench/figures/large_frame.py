@@ -33,8 +33,7 @@ def rows(stage: Stage) -> Iterator[Row]:
         unit="ms",
         ours=found["ours"],
         limit=found["limit"],
-        peers={PEER: found[PEER]} if PEER in found else {},
-        missing=() if PEER in found else (PEER,),
+        peers={PEER: found.get(PEER, ())},
         goal=Goal(at=60, of_limit=1.4),
     )
     yield Row(

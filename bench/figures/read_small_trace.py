@@ -52,15 +52,13 @@ def rows(stage: Stage) -> Iterator[Row]:
             },
             rounds=stage.sizes.rounds,
         )
-    peers = {PEER: found[PEER]} if PEER in found else {}
-    missing = () if PEER in found else (PEER,)
+    peers = {PEER: found.get(PEER, ())}
     yield Row(
         figure=f"read a {steps}-step trace, one request after the other, raw client",
         unit="ms",
         ours=found["ours"],
         limit=found["limit"],
         peers=peers,
-        missing=missing,
         goal=Goal(at=1.2, of_limit=2.9),
     )
     yield Row(
@@ -69,7 +67,6 @@ def rows(stage: Stage) -> Iterator[Row]:
         ours=found["client"],
         limit=found["client limit"],
         peers=peers,
-        missing=missing,
         goal=Goal(at=1.2, of_limit=2.9),
         note="the limit is our client against bare uvicorn",
     )

@@ -51,8 +51,7 @@ def _medium(stage: Stage, client: Client) -> Row:
         unit="ms",
         ours=found["ours"],
         limit=found["limit"],
-        peers={PEER: found[PEER]} if PEER in found else {},
-        missing=() if PEER in found else (PEER,),
+        peers={PEER: found.get(PEER, ())},
         goal=Goal(at=60, of_limit=2.2),
     )
 

@@ -29,8 +29,7 @@ def rows(stage: Stage) -> Iterator[Row]:
         figure=f"all of {steps:,} steps can be read, after the last was acknowledged",
         unit="s",
         ours=found["ours"],
-        peers={PEER: found[PEER]} if PEER in found else {},
-        missing=() if PEER in found else (PEER,),
+        peers={PEER: found.get(PEER, ())},
         goal=Goal(at=0),
         note="0: the first read has them all",
     )

@@ -60,8 +60,7 @@ def _row(
         figure=f"a recorded step, {size:,} B in and out",
         unit="µs",
         ours=found["ours"],
-        peers={name: found[name] for name in PEERS if name in found},
-        missing=[name for name in PEERS if name not in found],
+        peers={name: found.get(name, ()) for name in PEERS},
         goal=Goal(at=20),
         note=f"{each}; in brackets, what arrived of {steps * (rounds + 1):,} steps",
     )

@@ -40,8 +40,7 @@ def rows(stage: Stage) -> Iterator[Row]:
                 unit="spans/s",
                 better="more",
                 ours=found["ours"],
-                peers={PEER: found[PEER]} if PEER in found else {},
-                missing=() if peer is not None else (PEER,),
+                peers={PEER: found.get(PEER, ())} if count <= MOST_OF_PEER else {},
                 goal=Goal(at=AIM),
                 note="requests of 512 spans, four at a time; the last answer is when all can be read",
             )

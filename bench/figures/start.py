@@ -37,14 +37,12 @@ def rows(stage: Stage) -> Iterator[Row]:
 
             sides[PEER] = theirs
         found = side_by_side(sides, rounds=stage.sizes.rounds, warm_ups=0)
-    missing = () if PEER in found else (PEER,)
     yield Row(
         figure=f"start of the server to its first answer, {stage.sizes.listed_runs:,} runs there",
         unit="s",
         ours=found["ours"],
         limit=found["limit"],
-        peers={PEER: found[PEER]} if PEER in found else {},
-        missing=missing,
+        peers={PEER: found.get(PEER, ())},
         goal=Goal(at=1.5, of_limit=2.5),
     )
     yield Row(
@@ -52,8 +50,7 @@ def rows(stage: Stage) -> Iterator[Row]:
         unit="MB",
         ours=held["ours"],
         limit=held["limit"],
-        peers={PEER: held[PEER]} if held[PEER] else {},
-        missing=missing,
+        peers={PEER: held[PEER]},
         goal=Goal(at=90, of_limit=2),
         note="after its first answer; what its processes share is counted once",
     )

@@ -56,8 +56,7 @@ def _row(stage: Stage, synchronous: Synchronous, goal: Goal) -> Row:
         unit="ms",
         ours=found["ours"],
         limit=found["limit"],
-        peers={name: found[name] for name in PEERS if name in found},
-        missing=[name for name in PEERS if name not in found],
+        peers={name: found.get(name, ()) for name in PEERS},
         goal=goal,
     )
 

@@ -53,8 +53,7 @@ def _row(stage: Stage, runner: asyncio.Runner, synchronous: Synchronous, goal: G
         better="more",
         ours=found["ours"],
         limit=found["limit"],
-        peers={PEER: found[PEER]} if PEER in found else {},
-        missing=() if PEER in found else (PEER,),
+        peers={PEER: found.get(PEER, ())},
         goal=goal,
         note="the limit writes one row for each step, 100 in a commit",
     )

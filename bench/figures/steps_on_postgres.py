@@ -49,7 +49,7 @@ def rows(stage: Stage) -> Iterator[Row]:
                 unit="steps/s",
                 better="more",
                 ours=found[OURS],
-                **_beside(found),
+                peers={PEER: found.get(PEER, ())},
                 goal=Goal(over_peer=10),
                 note=f"{stage.sizes.queued_steps:,} traced, durable steps in all runs, from the first call to"
                 " the end of all, accepted by a process that executes none; PostgreSQL syncs each commit; the"
@@ -59,7 +59,7 @@ def rows(stage: Stage) -> Iterator[Row]:
                 figure=f"CPU of each, {what} and in the database",
                 unit="us",
                 ours=spent[OURS],
-                **_beside(spent),
+                peers={PEER: spent.get(PEER, ())},
             )
         yield Row(
             figure=f"the same steps, {runs} runs on SQLite, FULL, in turns with these",
@@ -130,7 +130,3 @@ def _peer(stage: Stage, count: int, runs: int, each: int) -> Iterator[_Side | No
 def _places(count: int, runs: int) -> int:
     """How many runs go on at once in each of so many workers, so that all of them go on at once."""
     return -(-runs // count)
-
-
-def _beside(found: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    return {"peers": {PEER: found[PEER]}} if PEER in found else {"missing": (PEER,)}

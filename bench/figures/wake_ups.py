@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from bench.children import Child, Server, child, server
-from bench.nats import nats_server
 from bench.rows import Goal, Row
 from bench.stage import Stage
+from tests.nats_server import nats_server
 
 NOTIFY, NATS, POLL = "NOTIFY", "NATS", "the poll alone"
 LIMIT = "sending alone"
@@ -28,7 +28,7 @@ class _Side(NamedTuple):
 def rows(stage: Stage) -> Iterator[Row]:
     with ExitStack() as stack:
         tails = stack.enter_context(child("bench.workers.tails"))
-        buses = {NOTIFY: None, NATS: stack.enter_context(nats_server()), POLL: "memory://"}
+        buses = {NOTIFY: None, NATS: stack.enter_context(nats_server()).address, POLL: "memory://"}
         sides = {name: _side(stage, stack, bus) for name, bus in buses.items()}
         sending = stack.enter_context(child("bench.workers.fanout"))
         pacer = stack.enter_context(child("bench.workers.pacer"))

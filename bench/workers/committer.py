@@ -19,11 +19,8 @@ from bench.stage import add_key
 from runglass.bus.base import Bus
 from runglass.config.settings import Settings
 from runglass.engine.journal.run_writer import RunWriter
-from runglass.log.events import FlowCompleted, RunStarted, StepStarted
-from runglass.log.fold import RunFold
-from runglass.log.trace import RunSummary
+from runglass.log.events import FlowCompleted, StepStarted
 from runglass.runtime.runtime import Runtime
-from runglass.support.clock import SystemClock
 
 OWNER = "bench"
 
@@ -62,22 +59,10 @@ class Runs:
         store = self._runtime.store
         key = await add_key(self._runtime)
         project = await store.ensure_project(flows.ORG, flows.PROJECT)
-        run = await flows.create_run(store, project, "paced", str(uuid7()), owner=OWNER)
-        fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
-        self._writer = RunWriter(store, self._bus, run, fold, SystemClock(), owner=OWNER)
-        self._writer.record(
-            RunStarted(
-                execution_id=run.id,
-                run_id=run.id,
-                flow_id=run.flow_id,
-                step_count=1,
-                trigger_type="api",
-                version=0,
-            )
-        )
-        await self._writer.commit()
-        self._bus.run_id, self._bus.committed_s = run.id, []
-        return {"key": key, "target": f"/api/v1/flow-runs/{run.id}/trace/stream"}
+        run_id = str(uuid7())
+        self._writer = await flows.begin_recording(store, self._bus, project, run_id, owner=OWNER)
+        self._bus.run_id, self._bus.committed_s = run_id, []
+        return {"key": key, "target": f"/api/v1/flow-runs/{run_id}/trace/stream"}
 
     async def _record(self, do: str, events: int, rate: int) -> Message:
         assert self._writer is not None

@@ -10,10 +10,7 @@ from bench import flows
 from bench.answering import Message, answer
 from bench.samples import TOKENS
 from runglass.engine.journal.run_writer import RunWriter
-from runglass.log.events import FlowCompleted, RunStarted, StepCompleted, StepStarted
-from runglass.log.fold import RunFold
-from runglass.log.trace import RunSummary
-from runglass.support.clock import SystemClock
+from runglass.log.events import FlowCompleted, StepCompleted, StepStarted
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
 
 OWNER = "bench"
@@ -81,23 +78,10 @@ class Runs:
         if number == 0:
             # The server must not take the runs for ones that nobody goes on with.
             await runtime.store.hold_lease(OWNER, until="9999-01-01T00:00:00.000Z", renew=False)
-        run = await flows.create_run(runtime.store, project, "paced", self._run_id, owner=OWNER)
-        fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
-        writer = RunWriter(runtime.store, runtime.bus, run, fold, SystemClock(), owner=OWNER)
-        writer.record(
-            RunStarted(
-                execution_id=run.id,
-                run_id=run.id,
-                flow_id=run.flow_id,
-                step_count=1,
-                trigger_type="api",
-                version=0,
-            )
-        )
-        await writer.commit()
+        writer = await flows.begin_recording(runtime.store, runtime.bus, project, self._run_id, owner=OWNER)
         self._writer = writer
         self._listener = await asyncio.get_running_loop().create_server(
-            lambda: Paced(writer, run.id), "127.0.0.1", 0
+            lambda: Paced(writer, self._run_id), "127.0.0.1", 0
         )
         port: int = self._listener.sockets[0].getsockname()[1]
         return port

@@ -40,7 +40,7 @@ class CuttingProxy(Between):
             head = await client.readuntil(b"\r\n\r\n")
             head = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", head)
             reader, writer = await asyncio.open_connection(self._host, int(self._port))
-            self._open.add(writer)
+            self.opened.add(writer)
             with closing(writer):
                 writer.write(head)
                 length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)

@@ -240,3 +240,21 @@ def test_an_imported_run_is_recorded_as_well(server: RunningServer, http: httpx2
             (flow,) = there.get("/flows").json()["flows"]
             assert (flow["slug"], flow["recorded"]) == ("otel", True)
             assert there.get(f"/flow-runs/{run}/export?format={form}").content == file
+
+
+def test_a_diff_says_which_run_alone_has_a_span_in_the_same_order_whichever_is_the_older(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    runs: list[str] = []
+    for own in ("less", "more"):
+        trace = uuid.uuid4().hex
+        same = [tool(1, None, trace=trace), tool(2, 1, trace=trace), tool(3, 1, trace=trace, failed="no")]
+        # The order in which they come says nothing.
+        send(server, *same[:: -1 if runs else 1], tool(4, 1, trace=trace, name=own))
+        runs.append(run_of(server, trace, ended=True))
+    for a, b in (runs, runs[::-1]):
+        rows = http.get(f"/flow-runs/{a}/diff/{b}").json()["rows"]
+        assert [(row["stepId"], row["inA"], row["inB"]) for row in rows] == [
+            ("more", a == runs[1], b == runs[1]),
+            ("less", a == runs[0], b == runs[0]),
+        ]

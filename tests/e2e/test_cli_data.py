@@ -130,12 +130,16 @@ def test_of_a_huge_flow_file_only_the_first_bytes_are_read(
     assert "the file is larger than 1,024 characters" in out
 
 
-def test_one_bad_file_keeps_all_from_being_pushed(tmp_path: Path, printed: Printed) -> None:
+def test_one_bad_file_or_a_second_one_of_a_flow_keeps_all_from_being_pushed(
+    tmp_path: Path, printed: Printed
+) -> None:
     (tmp_path / "good.yaml").write_text(FLOW)
     (tmp_path / "bad.yaml").write_text("slug: [")
     output = printed("flow", "push", "good.yaml", "bad.yaml", "--to", "acme/shop", code=Exit.FAILED)
     assert output.out == ""
     assert "bad.yaml:1:" in output.err
+    output = printed("flow", "push", "good.yaml", "good.yaml", "--to", "acme/shop", code=Exit.USAGE)
+    assert "good.yaml holds the flow 'greet', as another one does" in output.err
     assert not (tmp_path / "runglass-data").exists()
 
 

@@ -311,10 +311,16 @@ send((trace_id, top_id, ""), **call)
     ]
 
 
-def test_it_names_the_folder_in_what_may_be_done_next_also_where_no_option_named_it(program: Program) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value"), [("RUNGLASS_DATA", "{}"), ("RUNGLASS_STORE", "sqlite:///{}/a.db")]
+)
+def test_it_names_the_folder_in_what_may_be_done_next_also_where_no_option_named_it(
+    program: Program, variable: str, value: str
+) -> None:
+    program.data.mkdir()
     words = program.words_without_folder(CALL, "--project", "acme/shop")
-    with watched(*words, env={"RUNGLASS_DATA": str(program.data)}) as watch:
-        shown = watch.terminal_until("look closer: runglass ", then="[^\r\n]*")
+    with watched(*words, env={variable: value.format(program.data)}) as watch:
+        shown = watch.terminal_until("look closer: runglass ", then="[^\r\n]*(?=\r)")
         assert watch.wait() == 0
     assert runglass(*shown.split(), env={}).returncode == Exit.OK, shown
 

@@ -11,6 +11,7 @@ from runglass import Client
 from runglass.cli.backends.run_watcher import WatchedRun
 from runglass.cli.exit_codes import Exit
 from runglass.client.core import run_requests
+from runglass.client.core.requests import FlowAddress
 from runglass.testing import RunningServer
 from tests.e2e.command import fill, runglass, started, watched
 from tests.ports import free_port
@@ -155,7 +156,7 @@ def test_a_run_whose_acceptance_was_lost_is_asked_for_again_under_the_same_key(
     with ScriptedServer() as server, Client(KEY, base_url=server.url, max_retries=0) as client:
         begins = hangs_up, hangs_up, unavailable, answers(accepted, status=202)
         server.plays(*begins, sends(stream()), unavailable, answers(done))
-        call = run_requests.job(client.flow("a/p/s")._address, message="hi")
+        call = run_requests.job(FlowAddress("a", "p", "s"), message="hi")
         run = WatchedRun(client, call, longest_wait_s=0.01)
         assert run.result(lambda event: seen.append(event.seq)).result == {"text": "é"}
     assert seen == SEQS

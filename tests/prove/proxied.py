@@ -214,35 +214,27 @@ class Proxy(Cutting):
         self._routes[name] = route
         return f"http://127.0.0.1:{self.port}/{name}/api/v1"
 
-    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        try:
-            head = await client.readuntil(b"\r\n\r\n")
-            found = _REQUEST.match(head)
-            assert found is not None, f"the request is odd: {head[:200]!r}"
-            route = self._routes[found[1].decode()]
-            count, way = route.next(resumed_after(head)) or (ENDLESS, None)
-            if way is not None:
-                self.broken[way] += 1
-            if way != "refuses":
-                request = head.replace(found[0], b"GET /", 1)
-                request = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", request)
-                server, to_server = await asyncio.open_connection(self._host, int(self._port))
-                with closing(to_server):
-                    to_server.write(request)
-                    await _relay(server, to_client, count, route)
-                    match way:
-                        case "resets":
-                            reset(to_client)
-                            reset(to_server)
-                        case "half-closes":
-                            to_client.write_eof()
-                            await self._until_left(client)
-                        case "half-closes upstream":
-                            to_server.write_eof()
-                            await self._until_left(server)
-        finally:
-            # A reader may leave first, as a client does after the last event.
-            to_client.close()
+    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        found = _REQUEST.match(head)
+        assert found is not None, f"the request is odd: {head[:200]!r}"
+        route = self._routes[found[1].decode()]
+        count, way = route.next(resumed_after(head)) or (ENDLESS, None)
+        if way == "refuses":
+            await self._break(way, reader, writer)
+            return False
+        request = head.replace(found[0], b"GET /", 1)
+        request = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", request)
+        server, to_server = await asyncio.open_connection(self._host, int(self._port))
+        with closing(to_server):
+            to_server.write(request)
+            await _relay(server, writer, count, route)
+            if way == "half-closes upstream":
+                await self._break(way, server, to_server)
+            elif way is not None:
+                await self._break(way, reader, writer)
+            if way == "resets":
+                reset(to_server)
+        return False
 
 
 async def _relay(

@@ -1,4 +1,4 @@
-"""Event streams as a real server has sent them, chunk by chunk, and a server that breaks them off as told.
+"""The event stream of a run on a real server, in chunks, and a server that breaks it off as told.
 
 Far faster than runs on a real server, and exact: it knows how many events each cut connection has brought
 whole, so it sees a reader that asks for more, or for less, than it lacks. `cuts.py` judges what readers see.
@@ -6,10 +6,11 @@ whole, so it sees a reader that asks for more, or for less, than it lacks. `cuts
 
 import asyncio
 import re
+from abc import abstractmethod
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
@@ -17,11 +18,10 @@ import httpx2
 import msgspec
 
 from runglass.testing import running_server
-from runglass.wire.sse import PING, RETRY, Decoder
+from runglass.wire.sse import PING, RETRY, Decoder, frame
 from tests.prove.clustering.network import Between, reset
 
 LAST_CHUNK = b"0\r\n\r\n"
-PING_S = 0.03
 
 FLOW = """
 slug: recorded
@@ -91,61 +91,35 @@ class Recording(msgspec.Struct, frozen=True):
 
 
 def record() -> list[Recording]:
-    """Follows one run live, and once more when it has ended."""
-    with running_server(ping_s=PING_S, log_level="error") as server:
+    """A run as a reader gets it who follows it, by events and pings, and as one who comes when it has ended.
+
+    Its chunks are made here. Raises AssertionError where together they are not what the server sends.
+    """
+    with running_server(ping_s=3600, log_level="error") as server:
         server.push(FLOW)
         headers = {"Authorization": f"Bearer {server.key}"}
         with httpx2.Client(base_url=server.base_url, headers=headers) as http:
             body = {"message": MESSAGE, "trace": True}
             run = http.post("/seq/acme/demo/recorded/jobs", json=body).json()["executionId"]
-            answers = {name: _answer(http, run) for name in ("live", "replayed")}
-    rows = rows_of(answers["live"])
-    recordings = [
-        Recording(name, tuple(_resumed(answer, row.seq - 1) for row in rows), rows)
-        for name, answer in answers.items()
+            with http.stream("GET", f"/flow-runs/{run}/trace/stream") as answer:
+                lines = [b"HTTP/1.1 200 OK", *(b"%b: %b" % pair for pair in answer.headers.raw), b"", b""]
+                stream = b"".join(answer.iter_raw())
+    rows = tuple(Row(int(each.id), each.event, each.data) for each in Decoder().feed(stream))
+    events = [frame(*row) for row in rows]
+    assert stream == RETRY + b"".join(events), f"the server does not send its events alone: {stream!r}"
+    for text in ("日本語 🎉", "\u2028"):
+        assert text.encode() in stream, f"no event holds {text!r}"
+    live = [[chunk for event in events[after:] for chunk in (event, PING)] for after in range(len(rows))]
+    replayed = [[b"".join(events[after:])] for after in range(len(rows))]
+    head = b"\r\n".join(lines)
+    return [
+        Recording(name, tuple(Answer(head, (RETRY, *chunks)) for chunks in answers), rows)
+        for name, answers in (("live", live), ("replayed", replayed))
     ]
-    for recording in recordings:
-        _require_worth(recording)
-    return recordings
-
-
-def _answer(http: httpx2.Client, run: str) -> Answer:
-    with http.stream("GET", f"/flow-runs/{run}/trace/stream") as answer:
-        lines = [b"HTTP/1.1 200 OK", *(b"%b: %b" % pair for pair in answer.headers.raw), b"", b""]
-        return Answer(b"\r\n".join(lines), tuple(answer.iter_raw()))
-
-
-def _resumed(answer: Answer, after: int) -> Answer:
-    """The stream for a reader that has had events up to `after`: chunks and pings stay as they were."""
-    chunks, had = [RETRY], 0
-    for chunk in answer.chunks[1:]:
-        blocks = [block + b"\n\n" for block in chunk.split(b"\n\n")[:-1]]
-        events = sum(block != PING for block in blocks)
-        if had >= after:
-            chunks.append(chunk)
-        elif had + events > after:
-            chunks.append(b"".join(blocks[after - had :]))
-        had += events
-    return Answer(answer.head, tuple(chunks))
-
-
-def rows_of(answer: Answer) -> tuple[Row, ...]:
-    frames = Decoder().feed(b"".join(answer.chunks))
-    return tuple(Row(int(frame.id), frame.event, frame.data) for frame in frames)
 
 
 def in_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def _require_worth(recording: Recording) -> None:
-    whole = recording.answers[0]
-    wanted: Sequence[bytes] = [RETRY, "日本語 🎉".encode(), "\u2028".encode()]
-    wanted = [*wanted, PING] if recording.name == "live" else wanted
-    missing = [each for each in wanted if each not in whole.raw]
-    assert not missing, f"recording {recording.name!r} does not hold {missing}"
-    for after, answer in enumerate(recording.answers):
-        assert rows_of(answer) == recording.rows[after:], f"answer after {after} of {recording.name!r} is odd"
 
 
 Way = Literal["closes", "resets", "half-closes", "ends the body"]
@@ -220,17 +194,32 @@ class Cutting(Between):
             await asyncio.wait(self._ending)
         assert not self._kept, f"{self._kept} half-closed connections are kept {LINGER_S:g} s later"
 
-    async def _until_left(self, reader: asyncio.StreamReader) -> None:
-        """Returns when the other side has left a connection that is half closed."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
-        try:
-            async with asyncio.timeout(LINGER_S):
-                await reader.read()
-        except TimeoutError:
-            self._kept += 1
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A reader may leave first, as a client does after the last event.
+        with closing(writer), suppress(asyncio.IncompleteReadError):
+            while await self._answer(await reader.readuntil(b"\r\n\r\n"), reader, writer):
+                continue
+
+    @abstractmethod
+    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answers the request and breaks the connection; whether it stays open for another one."""
+
+    async def _break(self, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Ends what the writer sends; returns when the other side has left what is half closed."""
+        self.broken[way] += 1
+        if way == "resets":
+            reset(writer)
+        elif way.startswith("half-closes"):
+            writer.write_eof()
+            task = asyncio.current_task()
+            assert task is not None
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+            try:
+                async with asyncio.timeout(LINGER_S):
+                    await reader.read()
+            except TimeoutError:
+                self._kept += 1
 
 
 class Replay(Cutting):
@@ -247,14 +236,7 @@ class Replay(Cutting):
     def expect(self, run_id: str, reading: Reading) -> None:
         self._readings[run_id.encode()] = reading
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError):
-            while await self._answer(reader, writer):
-                continue
-        writer.close()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = await reader.readuntil(b"\r\n\r\n")
+    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         found = _REQUEST.match(head)
         assert found is not None, f"the request is odd: {head[:200]!r}"
         sent, cut = self._readings[found[1]].next(resumed_after(head))
@@ -265,13 +247,5 @@ class Replay(Cutting):
             if end < len(sent):
                 await asyncio.sleep(0.001)
         if cut is not None:
-            self.broken[cut.way] += 1
-        match cut and cut.way:
-            case "half-closes":
-                writer.write_eof()
-                await self._until_left(reader)
-            case "resets":
-                reset(writer)
-            case None | "ends the body":
-                return _CLOSES.search(head) is None
-        return False
+            await self._break(cut.way, reader, writer)
+        return (cut is None or cut.way == "ends the body") and _CLOSES.search(head) is None

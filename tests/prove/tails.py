@@ -6,7 +6,6 @@ what each gets must be, byte by byte, what a reader gets that comes when the run
 
 import asyncio
 import hashlib
-import re
 import socket
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from bench.memory import peak
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
 from runglass.tails.run_log import PAGE_BYTES
@@ -66,19 +66,19 @@ async def tails(fast: int = 1000, slow: int = 200, events: int = 2000) -> list[s
             ):
                 await _step(http, stepIndex=0, runRemaining=True)
                 run_id = await _step(http, stepIndex=0)
-                idle_bytes = _peak_bytes(server.pid)
+                idle_bytes = peak(server.pid)
                 readers = [await _opened(address, key, run_id, stalls=False) for _ in range(fast)]
                 stalled = [await _opened(address, key, run_id, stalls=True) for _ in range(slow)]
-                connected_bytes = _peak_bytes(server.pid)
+                connected_bytes = peak(server.pid)
                 following = [asyncio.create_task(_seen_by(tail)) for tail in readers]
                 await _step(http, executionId=run_id, stepIndex=1, runRemaining=True)
                 seen = await asyncio.gather(*following)
-                full_bytes = _peak_bytes(server.pid)
+                full_bytes = peak(server.pid)
                 stream = (await http.get(f"/flow-runs/{run_id}/trace/stream")).content
                 for tail in stalled:
                     tail.writer.transport.resume_reading()  # type: ignore[attr-defined]
                 seen += await asyncio.gather(*map(_seen_by, stalled))
-                last_bytes = _peak_bytes(server.pid)
+                last_bytes = peak(server.pid)
             assert server.terminate() == 0
     assert len(stream) > STALLED_BYTES, (
         "the log is too short for a tail to stand still in it: tell more events"
@@ -107,13 +107,6 @@ async def _step(http: httpx2.AsyncClient, **body: object) -> str:
 
 def _mib(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
-
-
-def _peak_bytes(pid: int) -> int:
-    """The most memory that the process has had."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None, "this system does not tell a process's peak of memory"
-    return int(found[1]) * 1024
 
 
 async def _opened(address: str, key: str, run_id: str, *, stalls: bool) -> Connection:

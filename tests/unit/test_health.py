@@ -1,5 +1,6 @@
 """What a server says of itself: its health, what it counts, and rows of failures in its log."""
 
+import asyncio
 import logging
 import shutil
 import socket
@@ -91,6 +92,18 @@ def test_a_row_of_failures_is_told_at_its_begin_and_its_end(caplog: pytest.LogCa
         ("INFO", "looking failed for a while, and works again (failures: 3)"),
         ("WARNING", "looking failed, and is retried: away again"),
     ]
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, ValueError])
+def test_what_is_no_failure_of_the_store_goes_on_and_tells_of_no_end(
+    caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+) -> None:
+    failures = FailureLog(log, "looking failed")
+    with failures:
+        raise StoreError("away")
+    with caplog.at_level(logging.INFO, logger="runglass"), pytest.raises(kind), failures:
+        raise kind
+    assert "works again" not in caplog.text
 
 
 def test_an_error_of_a_kind_is_told_once_a_second() -> None:

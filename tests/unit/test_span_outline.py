@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from runglass.log.span_state import SpanState
 from runglass.outlines.builder import AttemptRow
 from runglass.outlines.outline import Outline, SpanMarks
-from runglass.outlines.span_builder import SpanOutlineBuilder
-from runglass.outlines.span_order import LEVELS
+from runglass.outlines.span_builder import LEVELS, SpanOutlineBuilder
 from runglass.support.clock import iso_ms
 from tests.recorded_spans import Recording
 from tests.unit.test_outline import page_of, rows_of

@@ -74,7 +74,9 @@ SAMPLE = (
     + RETRY
     + frame(1, "run_started", '{"name":"Zoë 🙂 \u2028"}'.encode())
     + PING
-    + frame(2, "step_output", b'{"outputData":"a"}').replace(b"\n", b"\r\n")
+    + b"data: before\n"
+    + frame(2, "step_output", b'{"outputData":"a"}')
+    + frame(3, "step_output", b'{"outputData":"b"}').replace(b"\n", b"\r\n")
     + b"id\rdata: one\r\ndata\ndata:two\r\r: c\n\n\n"
     + "event: é\ndata: ß\n\n".encode()
     + b"id: 9\ndata: cut off"
@@ -82,19 +84,30 @@ SAMPLE = (
 
 
 def test_every_single_border_gives_the_same() -> None:
-    assert len(Decoder().feed(SAMPLE)) == 4
+    assert len(Decoder().feed(SAMPLE)) == 5
     for border in range(len(SAMPLE) + 1):
         check(SAMPLE, [SAMPLE[:border], SAMPLE[border:]], limit=1000)
 
 
 @given(chunks=chunked, borders=borders, limit=st.integers(min_value=3, max_value=60) | st.just(10_000))
-@examples(200, of=800)
+@examples(200, of=2_000)
 def test_any_stream_is_decoded_as_the_standard_says_up_to_the_limit(
     chunks: list[bytes], borders: list[int], limit: int
 ) -> None:
     stream = b"".join(chunks)
     check(stream, chunks, limit)
     check(stream, cut(stream, borders), limit)
+
+
+@given(noise=st.lists(chunked.map(b"".join), min_size=1, max_size=6), borders=borders)
+@examples(50, of=1_000)
+def test_no_event_is_lost_whatever_stands_before_it_once_that_has_ended(
+    noise: list[bytes], borders: list[int]
+) -> None:
+    rows = [(seq, "e", b'{"n":%d}' % seq) for seq in range(len(noise))]
+    stream = b"".join(junk + b"\n\n" + frame(*row) for junk, row in zip(noise, rows, strict=True))
+    found = iter(feed_all(Decoder(), cut(stream, borders)))
+    assert [row for row in rows if Frame(str(row[0]), *row[1:]) not in found] == []
 
 
 @given(

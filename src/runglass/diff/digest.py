@@ -1,7 +1,7 @@
 """What is compared of an attempt of a stored run, and whether two attempts differ.
 
-An attempt is read without its content, of which a hash is kept: two long traces fit into memory so, and
-content is read again only where it differs. Content that one run kept and the other did not is no difference.
+An AttemptDigest has hashes in place of content: two long traces fit into memory so, and the StoredAttempt is
+read again only where content differs. Content that one run kept and the other did not is no difference.
 Of model calls it is what models were asked, and what they answered; tokens, cost and the model that answered
 are compared as the attempt has them; times and ids always differ. What differs in an attempt is for
 `attempt_diff.py`. No I/O.

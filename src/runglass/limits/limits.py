@@ -82,8 +82,8 @@ class Rates:
     """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._of_project = settings.project_rate_limit_per_minute
-        self._of_key = settings.rate_limit_per_minute
+        self._per_project = settings.project_rate_limit_per_minute
+        self._per_key = settings.rate_limit_per_minute
         self._clock = clock
         self.buckets: OrderedDict[tuple[str, int], float] = OrderedDict()
 
@@ -95,8 +95,8 @@ class Rates:
         now_s, taken = self._clock(), {}
         all_keys = "this project, with all of its keys,"
         for per_minute, setting, one, subject in (
-            (self._of_project, "project_rate_limit_per_minute", project_id, all_keys),
-            (self._of_key, "rate_limit_per_minute", key_id, "this key"),
+            (self._per_project, "project_rate_limit_per_minute", project_id, all_keys),
+            (self._per_key, "rate_limit_per_minute", key_id, "this key"),
         ):
             if per_minute is None:
                 continue

@@ -131,10 +131,6 @@ class SpanForest:
                 nodes.append(child)
         return len(nodes)
 
-    def told_parent(self, node: int) -> int:
-        """The parent that a node names, whether it is in there or was cut off."""
-        return self.cut[node] if node in self.cut else self.parent[node]
-
     def children(self, node: int) -> Iterator[int]:
         child = self.child[node]
         while child != NONE:

@@ -395,7 +395,9 @@ class SpanTree:
             self._moved[node] = parent
 
     def _told_parent(self, node: int) -> int:
-        return self._moved[node] if node in self._moved else self._forest.told_parent(node)
+        """The parent that a node names, though a cycle may be cut there, or the node not moved yet."""
+        in_forest = self._forest.cut.get(node, self._forest.parent[node])
+        return self._moved.get(node, in_forest)
 
     def _link(self, node: int, parent: int) -> None:
         """Puts a node that is nowhere yet below its parent, and cuts the cycle that this makes."""

@@ -16,8 +16,8 @@ import msgspec
 from runglass.errors import is_cancellation_json
 from runglass.outlines.columns import (
     MAX_ROWS,
+    NEVER,
     NO_VALUES,
-    OPEN_END,
     BuiltOutline,
     Columns,
     RowValues,
@@ -139,11 +139,11 @@ class OutlineBuilder:
                 # A clock may have been set back meanwhile.
                 start = (facts.started_at - started_at) // _MS if started_at else 0
                 start = start if start > 0 else 0
-                end = OPEN_END
+                end = NEVER
                 if facts.completed_at is not None:
                     end = start + (facts.completed_at - facts.started_at) // _MS
                     end = end if end > start else start
-                latest = start if end == OPEN_END else end
+                latest = start if end == NEVER else end
                 if latest > self._latest_ms:
                     self._latest_ms = latest
             # Old logs have what a provider told: fractions, and more than columns take.

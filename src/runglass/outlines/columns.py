@@ -16,9 +16,8 @@ from runglass.outlines.outline import NONE, ROW_BYTES, SLICE_ROWS, Outline, Span
 
 MAX_ROWS = 1 << 31
 """More than there can be of nodes, iterations and attempts."""
-OPEN_END = 1 << 62
-"""The end of what goes on: later than any other."""
-
+NEVER = 1 << 62
+"""The end of what goes on: later than any time."""
 
 RowValues: TypeAlias = tuple[int, int, int, int, str | None]
 """Status, start, end, tokens and cost of a row itself, without what is inside of it."""
@@ -108,7 +107,7 @@ class Columns:
                 if spent is not None:
                     before = cost[parent]
                     cost[parent] = spent if before is None else add_usd(Decimal(before), Decimal(spent))
-            if until == OPEN_END:
+            if until == NEVER:
                 end[row] = NONE
             if isinstance(spent, Decimal):
                 cost[row] = format_usd(spent)

@@ -3,10 +3,13 @@
 Spans come as they were received, so what is inside comes before or after what it is inside of, or what that
 is never comes. All is worked out once all of them are there, over arrays, without recursion, and in slices
 between which the caller can let others have their turn.
+
+More than 300 lines: one pass after the other over the same arrays.
 """
 
+import heapq
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import chain
@@ -15,7 +18,7 @@ import msgspec
 
 from runglass.log.money import add_usd, format_usd
 from runglass.outlines.builder import AttemptRow
-from runglass.outlines.columns import BuiltOutline, Columns, number_rows
+from runglass.outlines.columns import NEVER, BuiltOutline, Columns, Numbers, number_rows
 from runglass.outlines.outline import (
     CUT,
     KINDS,
@@ -26,15 +29,18 @@ from runglass.outlines.outline import (
     Outline,
     SpanMarks,
 )
-from runglass.outlines.span_order import NEVER, arrange, find_repeated
 
 NOT_RECEIVED = "not received"
 """The name of what is known by its id alone."""
 NAME_CHARS = 200
+LEVELS = 1000
+"""The levels that are shown: what is deeper stands at the last of them."""
 
 _PLACEHOLDER, _OTHER = KINDS.index("placeholder"), KINDS.index("other")
 _KIND_OF: dict[str, int] = {name: number for number, name in enumerate(KINDS)}
 _STATUS_OF = {name: number for number, name in enumerate(STATUSES)}
+_FAILED, _RETRIED = STATUSES.index("failed"), STATUSES.index("retried")
+_ON_PATH = -2
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
 _US_PER_MS = 1000
@@ -146,7 +152,7 @@ class SpanOutlineBuilder:
         # Of each row what it is inside of, and below that inside of what it is shown.
         shown = array("i", [NONE]) * len(columns)
         order = array("i")
-        cycles = yield from arrange(columns.parent, self._ids, order=order, shown=shown)
+        cycles = yield from _arrange(columns.parent, self._ids, order=order, shown=shown)
         sizes = array("i", [1]) * len(columns)
         yield from self._add_up(order, shown, sizes)
         columns.parent = shown
@@ -154,7 +160,7 @@ class SpanOutlineBuilder:
         names = [name for name, _, _ in self._name_of]
         first: dict[str, int] = {}
         alike = [first.setdefault(name, number) for number, name in enumerate(names)]
-        retry_of = yield from find_repeated(columns, numbers, order=order, sizes=sizes, alike=alike)
+        retry_of = yield from _find_repeated(columns, numbers, order=order, sizes=sizes, alike=alike)
         yield from self._finish_values()
         yield BuiltOutline(
             columns,
@@ -278,3 +284,79 @@ class SpanOutlineBuilder:
             retry_of=sorted((row_of[row], row_of[earlier]) for row, earlier in retry_of),
             unattributed=sorted((row_of[row], *told) for row, told in self._unattributed.items()),
         )
+
+
+def _arrange(
+    parents: "array[int]", ids: "array[int]", *, order: "array[int]", shown: "array[int]"
+) -> Generator[None, None, list[int]]:
+    """Puts the rows into `order`, parents first, and what each is shown inside of into `shown`.
+
+    Cuts cycles in `parents`; returns the rows that are at the top by that. Yields between two slices.
+    """
+    cycles = []
+    depths = array("h", [NONE]) * len(parents)
+    for row in range(len(parents)):
+        path = []
+        while row != NONE and depths[row] == NONE:
+            depths[row] = _ON_PATH
+            path.append(row)
+            row = parents[row]
+            if not len(path) % SLICE_ROWS:
+                yield
+        if row != NONE and depths[row] == _ON_PATH:
+            begin = path.index(row)
+            top = min(path[begin:], key=ids.__getitem__)
+            cut = path.index(top) + 1
+            path = path[:begin] + path[cut:] + path[begin:cut]
+            parents[top] = NONE
+            cycles.append(top)
+        while path:
+            row = path.pop()
+            parent = parents[row]
+            if parent == NONE:
+                depths[row] = 0
+            elif depths[parent] < LEVELS - 1:
+                depths[row], shown[row] = depths[parent] + 1, parent
+            else:
+                depths[row], shown[row] = LEVELS - 1, shown[parent]
+            order.append(row)
+            if not len(order) % SLICE_ROWS:
+                yield
+    return cycles
+
+
+def _find_repeated(
+    columns: Columns, numbers: Numbers, *, order: "array[int]", sizes: "array[int]", alike: Sequence[int]
+) -> Generator[None, None, list[tuple[int, int]]]:
+    """Rows that probably repeat a sibling, each with that one, whose status is `retried` from then on.
+
+    That one is of the same kind and name, failed, and was over when the row began. `alike` has for each name
+    the first one with the same text. Yields between two slices.
+    """
+    row_of, made_of, _ = numbers
+    status, start, end = columns.status, columns.start, columns.end
+    retry_of: list[tuple[int, int]] = []
+    worked = 0
+    for parent in chain((NONE,), order) if _FAILED in status else ():
+        row = row_of[parent] + 1
+        stop = len(order) if parent == NONE else row_of[parent] + sizes[parent]
+        # By kind and name, siblings that failed and that none repeats so far: those that had not ended yet,
+        # the first to end at the top, and those that had.
+        failed: dict[tuple[int, int], tuple[list[tuple[int, int]], list[int]]] = {}
+        while row < stop:
+            child = made_of[row]
+            row += sizes[child]
+            about = columns.kind[child], alike[columns.name[child]]
+            if about in failed:
+                failing, ended = failed[about]
+                while failing and failing[0][0] <= start[child]:
+                    ended.append(heapq.heappop(failing)[1])
+                if ended:
+                    status[ended[-1]] = _RETRIED
+                    retry_of.append((child, ended.pop()))
+            if status[child] == _FAILED and end[child] != NONE:
+                heapq.heappush(failed.setdefault(about, ([], []))[0], (end[child], child))
+            worked += 1
+            if not worked % SLICE_ROWS:
+                yield
+    return retry_of

@@ -45,7 +45,7 @@ _WHOLE = b'{["'
 """What JSON of objects, lists and texts begins with."""
 
 log = logging.getLogger("runglass")
-_reported: set[str] = set()
+reported: set[str] = set()
 
 current: ContextVar["OpenStep | None"] = ContextVar("runglass_step", default=None)
 """The step in which the code runs that asks."""
@@ -57,8 +57,8 @@ def report(what: str, detail: object = "") -> None:
     """Logs what must not be raised into the user's code, each kind once; `detail` may be an exception."""
     error = detail if isinstance(detail, Exception) else None
     kind = what if error is None else f"{what}: {type_name(error)}"
-    if kind not in _reported:
-        _reported.add(kind)
+    if kind not in reported:
+        reported.add(kind)
         log.warning("%s%s", what, "" if error or detail == "" else f": {detail}", exc_info=error)
 
 

@@ -43,7 +43,7 @@ _TO_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
 
 def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = lambda: None) -> bool:
     """Whether the JSON weighs more than `most` values. Calls `between` after each part of the work."""
-    if len(data) * _DEAREST <= most:
+    if len(data) * _DEAREST <= most or _is_light(data, most, between):
         return False
     name = _name_weight(data)
     room, is_text = float(most), 0
@@ -58,6 +58,25 @@ def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = lambd
         between()
         is_text = (is_text + len(pieces) - 1) % 2
     return False
+
+
+def _is_light(data: bytes, most: int, between: Callable[[], object]) -> bool:
+    """Whether the JSON weighs no more than `most` by an upper bound that is quick to get."""
+    room = most
+    for start in range(0, len(data), _SLICE):
+        part = data[start : start + _SLICE]
+        digits = part.translate(_TO_ZEROS)
+        zeros, exponents = digits.count(b"0"), digits.count(b"e")
+        room -= part.count(b",") + part.count(b"[") + part.count(b"{") + _NEW_NAME * part.count(b":")
+        room -= sum(weight * (zeros // length) for length, weight in _DIGITS.items())
+        room -= _HALFWAY * part.count(b".") + (_HALFWAY + _LONG_EXPONENT + _LONG_GREAT_EXPONENT) * exponents
+        room -= _GREAT_EXPONENT * exponents
+        if not part.isascii():
+            room -= _WIDE_TEXT * part.count(b'"')
+        if room < 0:
+            return False
+        between()
+    return True
 
 
 def _without_escapes(data: bytes) -> Iterator[bytes]:

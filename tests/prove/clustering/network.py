@@ -29,7 +29,7 @@ class Between(ABC):
 
     def __init__(self) -> None:
         self.port = 0
-        self._open: set[asyncio.StreamWriter] = set()
+        self.opened: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -47,7 +47,7 @@ class Between(ABC):
 
     def reset(self) -> None:
         """Ends every connection at once, with all that is on its way."""
-        for writer in self._open:
+        for writer in self.opened:
             if not writer.is_closing():
                 reset(writer)
 
@@ -55,14 +55,14 @@ class Between(ABC):
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
-        self._open.add(writer)
+        self.opened.add(writer)
         try:
             await self._serve(reader, writer)
         except OSError:
             # Nobody is there: the connection ends, as it would without anything between.
             writer.transport.abort()
         finally:
-            self._open.discard(writer)
+            self.opened.discard(writer)
             self._serving.discard(task)
 
     @abstractmethod
@@ -79,7 +79,7 @@ class Between(ABC):
     ) -> None:
         """Connects to the port and passes everything on, until one of the sides ends; then ends the other."""
         other, to_other = await asyncio.open_connection("127.0.0.1", port)
-        self._open.add(to_other)
+        self.opened.add(to_other)
         ways = {
             asyncio.create_task(_relay(one, to_other, up)),
             asyncio.create_task(_relay(other, to_one, down)),
@@ -90,7 +90,7 @@ class Between(ABC):
         for way in ways:
             way.cancel()
         await asyncio.wait(ways)
-        self._open.discard(to_other)
+        self.opened.discard(to_other)
         for writer in (to_one, to_other):
             writer.close()
 

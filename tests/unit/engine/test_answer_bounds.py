@@ -1,6 +1,7 @@
 """A provider that sends too much, or falls silent, ends its own call and costs nobody memory or time."""
 
 import asyncio
+import threading
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Callable
 from itertools import product
@@ -158,6 +159,19 @@ async def test_too_much_of_any_provider_ends_the_call_and_is_paid_for(
     assert model in failure.message
     assert way.said in failure.message
     assert [headers["accept-encoding"] for headers in fake.headers] == ["identity"]
+
+
+@pytest.mark.parametrize(("size", "here"), [(3 * VALUES, True), (PART_LIMIT_BYTES, False)])
+async def test_a_large_answer_in_one_piece_is_weighed_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, size: int, here: bool
+) -> None:
+    threads: list[int] = []
+    weigh = "runglass.engine.models.answer_bounds.weighs_more"
+    monkeypatch.setattr(weigh, lambda data, most: threads.append(threading.get_ident()))
+    response = httpx.Response(200, stream=httpx.ByteStream(b" " * size))
+    bound(ProviderCall("local:tiny", None, is_streamed=False), response, USUAL, may_be_charged=True)
+    assert len(await response.aread()) == size
+    assert [thread == threading.get_ident() for thread in threads] == [here]
 
 
 @pytest.mark.parametrize("family", ["google", "mistral"])

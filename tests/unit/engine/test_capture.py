@@ -1,5 +1,6 @@
 """What each capture mode keeps of a payload, of a failed step's input and of an error."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from runglass.engine.capture.capture import Capture, RunCapture, Snapshot, capture_of_run
 from runglass.engine.payload import Payload
+from runglass.limits.memory import COUNTED_BYTES
 from runglass.redact import MARK, Redactor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -173,3 +175,29 @@ def test_a_sample_is_a_share_of_all_runs_and_of_any_larger_sample() -> None:
     assert few < many
     assert (round(len(few) / 100), round(len(many) / 1000)) == (5, 5)
     assert (sample(0.0), sample(1.0)) == (set(), set(runs))
+
+
+async def test_a_large_value_is_looked_through_once_where_it_is_to_be_kept() -> None:
+    capture, payload = Capture("metadata_only", limit_bytes=256), Payload({"text": "x" * 1000})
+    await capture.prepare(payload)
+    assert payload.captured is None
+    await capture.prepare(payload, failed=True)
+    prepared = payload.captured
+    assert prepared is not None
+    await capture.prepare(payload, failed=True)
+    assert payload.captured is prepared
+
+
+async def test_a_value_that_is_put_away_while_it_is_looked_through_is_kept_like_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capture, value = Capture("full", limit_bytes=256), {"text": "x" * COUNTED_BYTES}
+    payload = Payload.encoded(msgspec.json.encode(value))
+
+    async def late(work: Callable[[], Any]) -> Any:
+        payload.put_away()
+        return work()
+
+    monkeypatch.setattr("runglass.engine.capture.capture.offload_in_turn", late)
+    await capture.prepare(payload)
+    assert capture.kept(payload) == capture.kept(Payload(value))

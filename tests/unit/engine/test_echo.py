@@ -1,5 +1,6 @@
 """The built-in model `echo` keeps what the flow file's documentation promises of it."""
 
+import asyncio
 import json
 import re
 from decimal import Decimal
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.config.settings import Price, Settings
-from runglass.engine.models.echo import WORDS_AT_ONCE, pieces_of, word_count
+from runglass.engine.models.echo import STREAMED, WORDS_AT_ONCE, pieces_of, word_count
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.errors import StepFailure
 from runglass.log.trace import TokenBreakdown
@@ -102,3 +103,25 @@ def test_a_long_text_is_said_in_pieces_of_so_many_words_that_join_to_exactly_the
 @given(st.text(alphabet=" \t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x00a1\x7f\xa0é", max_size=40))
 def test_words_are_counted_as_split_tells_them_apart(text: str) -> None:
     assert word_count(text) == len(text.split())
+
+
+async def test_a_book_is_said_to_its_end_and_others_have_a_turn_after_each_piece() -> None:
+    text, pieces, turns, seen = "word " * 5_000, list[str](), 0, list[int]()
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def hear(piece: str) -> None:
+        pieces.append(piece)
+        seen.append(turns)
+
+    task = asyncio.create_task(other())
+    async with ModelGateway(Settings()) as models:
+        await models.complete(ModelRequest(model="echo", messages=[user(text)]), hear)
+    task.cancel()
+    assert "".join(pieces) == text
+    assert pieces[-1] == text[STREAMED:]
+    assert len(set(seen)) == len(seen)

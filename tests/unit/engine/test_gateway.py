@@ -111,6 +111,7 @@ async def test_settings_reach_the_provider(bench: Bench) -> None:
         ({"messages": [{"role": "tool", "content": "a result of nothing"}]}, "INVALID_INPUT", ""),
         ({"model": "gpt-4o-mini"}, "MODEL_NOT_SUPPORTED", "PROVIDER:MODEL"),
         ({"model": "openai:"}, "MODEL_NOT_SUPPORTED", "PROVIDER:MODEL"),
+        ({"model": "openai:http://elsewhere"}, "MODEL_NOT_SUPPORTED", "is an address"),
         ({"model": "nobody:knows"}, "MODEL_NOT_SUPPORTED", "Unknown provider: nobody.*`providers`"),
         ({"model": "ollama:tiny"}, "MODEL_NOT_SUPPORTED", "OLLAMA_BASE_URL"),
     ],

@@ -1,14 +1,17 @@
 """What the engine does with each kind of step, alone and side by side, and that the log says so."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runglass.config.settings import Settings
+from runglass.engine.capture.capture import Capture
 from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse
+from runglass.engine.payload import Payload
 from runglass.engine.steps.attempt_runner import perform
 from runglass.engine.steps.concurrency import MOST_WORKERS, LoopWorkers
 from runglass.engine.steps.run_limits import RunUsage
@@ -255,6 +258,28 @@ async def test_a_step_that_cannot_work_fails_with_its_code_and_its_input(
     assert failed.error_context == ran.error
 
 
+def loop_of(count: int) -> str:
+    step = "{id: x, type: passthrough, input: {n: '{{ initial.n }}'}}"
+    return f"- {{id: s, type: loop, over: list(range({count})), steps: [{step}]}}"
+
+
+def parallel_of(count: int) -> str:
+    branches = ", ".join(f"b{n}: [{{id: x{n}, type: passthrough}}]" for n in range(count))
+    return f"- {{id: s, type: parallel, branches: {{{branches}}}}}"
+
+
+@pytest.mark.parametrize("container", [loop_of, parallel_of])
+async def test_a_container_joins_no_more_values_than_are_soon_read(
+    execute: Execute, container: Callable[[int], str]
+) -> None:
+    """A float like this takes as long as 300 values: two lists of them may be joined, three may not."""
+    inputs = {"n": [1e300] * 6_000}
+    assert (await execute(container(2), inputs)).outcome.status == "completed"
+    ran = await execute(container(3), inputs)
+    assert (ran.error["code"], ran.error["limit"], ran.error["value"]) == ("RUN_LIMIT", "values", 5_000_000)
+    assert ran.step("s").error_context == ran.error
+
+
 async def test_what_runs_beside_a_lost_step_is_cut_off_and_says_so(execute: Execute) -> None:
     ran = await execute(
         """
@@ -302,6 +327,22 @@ async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(
     assert ran.types() == ["run_started", *input_of_run, "flow_cancelled"]
     assert ran.trace.flow_run.status == "cancelled"
     assert ran.trace.flow_run.input_preview == ("hello" if capture == "full" else None)
+
+
+async def test_a_run_whose_input_cannot_be_told_at_first_fails_with_all_of_its_log(
+    house: EngineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, failures = Capture.prepare, [MemoryError()]
+
+    async def failing_once(self: Capture, payload: Payload, *, failed: bool = False) -> None:
+        if failures:
+            raise failures.pop()
+        await prepare(self, payload, failed=failed)
+
+    monkeypatch.setattr(Capture, "prepare", failing_once)
+    ran = await run_to_end(house, "- {id: a, type: passthrough}", {"message": "hello"})
+    assert ran.error["code"] == "INTERNAL_ERROR"
+    assert ran.types() == ["run_started", "run_input", "flow_failed"]
 
 
 async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(tmp_path: Path) -> None:

@@ -180,6 +180,18 @@ async def test_content_is_kept_by_the_capture_mode_and_measures_always(
         assert call.cost_unknown is None, "a request that was refused costs nothing"
 
 
+async def test_under_metadata_only_an_answer_of_no_use_is_kept_with_its_request(tmp_path: Path) -> None:
+    rejected = AnswerRejected("INVALID_OUTPUT", "of no use", response=said("half"), may_retry=False)
+    (call,) = (await ran(tmp_path, ASK, rejected, capture="metadata_only")).step("ask").model_calls
+    assert call.response == {"role": "assistant", "content": "half"}
+    assert (call.request or {})["messages"] == [{"role": "user", "content": "Greet Ada"}]
+
+
+async def test_a_large_answer_in_one_piece_is_cut_and_has_no_first_token(tmp_path: Path) -> None:
+    (call,) = (await ran(tmp_path, ASK, said("x" * 5000, streamed=False))).step("ask").model_calls
+    assert (call.truncated, call.streamed, call.time_to_first_token_ms) == (True, False, None)
+
+
 class Declining(FakeModels):
     """Declines the first form in which it is asked."""
 

@@ -11,6 +11,7 @@ import pytest
 
 from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, SegmentSpec
 from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.claims import CLAIMED_AT_ONCE, RETRY_S
 from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCancelled, event_type_of
@@ -31,6 +32,7 @@ from tests.unit.engine.conftest import (
 )
 from tests.unit.engine.test_store_check import GatedClock
 from tests.unit.engine.test_unreadable import UPDATES, spoil
+from tests.waiting import until
 
 HOLD = "- {id: hold, type: wait, ms: 60000}\n- {id: after, type: passthrough}\n"
 WALK = """
@@ -101,6 +103,36 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(machines: Machin
         looking.cancel()
     await machines.worker.engine.claims.keep_lease()
     await until_idle(machines.front, started.id)
+
+
+async def test_a_lease_that_cannot_be_renewed_is_soon_tried_again(tmp_path: Path) -> None:
+    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        faults = FaultyStore(house.store)
+        faults.fail("hold_lease", StoreError("away"), times=2)
+        renewals = faults.calls("hold_lease")
+        keeping = asyncio.create_task(house.engine.claims.run_forever())
+        await until(lambda: len(renewals) > 3)
+        keeping.cancel()
+        assert house.clock.slept_s[:4] == [LEASE_S / 3, RETRY_S, RETRY_S, LEASE_S / 3]
+
+
+async def test_a_process_that_stops_claims_nothing_more(machines: Machines) -> None:
+    waiting = await run_of(machines.front, (await start(machines.front, WALK, {"n": 3})).id)
+    engine = machines.worker.engine
+    engine.claims.look()
+    await engine.gate.close(0)
+    await engine.claims.close()
+    await engine.claims.keep_lease()
+    assert await run_of(machines.front, waiting.id) == waiting
+
+
+async def test_more_runs_than_one_claim_takes_begin_one_claim_after_the_other(machines: Machines) -> None:
+    for _ in range(CLAIMED_AT_ONCE + 1):
+        await start(machines.front, HOLD)
+    claims = machines.worker.engine.claims
+    claims.look()
+    await claims.close()
+    assert len(machines.worker.engine.active.tasks) == CLAIMED_AT_ONCE + 1
 
 
 async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path) -> None:

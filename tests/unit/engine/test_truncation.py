@@ -1,8 +1,10 @@
 """A cut object is a JSON object of the size that was asked for, and still shows what it was."""
 
+import tracemalloc
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,3 +97,16 @@ def test_lists_of_lists_without_end_are_cut() -> None:
     for _ in range(40):
         made = [made, made]
     cut_value({"a": made}, 262_144)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"rows": [[[1] * 100] * 100] * 100}, {f"{'x' * 900}{n}": n for n in range(20_000)}],
+    ids=["many values", "long names"],
+)
+def test_no_more_is_copied_than_there_is_room_for(value: dict[str, Any]) -> None:
+    tracemalloc.start()
+    cut(value, 5000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1_000_000

@@ -15,7 +15,6 @@ from runglass.limits.pace import current_project
 async def test_only_a_large_body_leaves_the_event_loop(size: int, here: bool) -> None:
     loop = threading.get_ident()
     assert (await offload(threading.get_ident, size_bytes=size) == loop) is here
-    assert (await offload(threading.get_ident, size_bytes=size) == loop) is here
     assert here or await offload(gc.isenabled, size_bytes=size) is False
     assert gc.isenabled()
 

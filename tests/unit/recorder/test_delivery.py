@@ -215,7 +215,7 @@ def test_a_server_that_is_back_is_asked_before_the_lease_of_a_step_is_over(
 def test_a_lease_without_end_is_waited_for_in_peace(
     recorder: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("runglass.recorder.spans._reported", set())
+    monkeypatch.setattr("runglass.recorder.spans.reported", set())
     rec = recorder(lease_s=sys.maxsize)
     with rec.run("top"):
         # Between two of them the sender has nothing to do but to wait for the next time to tell of the run.

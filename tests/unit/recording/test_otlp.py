@@ -23,6 +23,7 @@ from runglass.recording.otlp import (
     Signal,
 )
 from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused, SpanEvent, SpanLink
+from tests.examples import examples
 from tests.otlp_standard import check, items_of
 
 TRACE, SPAN, PARENT = bytes(range(16)), bytes(range(8)), bytes(range(8, 16))
@@ -416,5 +417,6 @@ def bodies() -> st.SearchStrategy[bytes]:
 
 
 @given(body=bodies())
+@examples(100, of=2_000)
 def test_whatever_bytes_come_are_read_as_the_library_reads_them_or_refused(body: bytes) -> None:
     check(body)

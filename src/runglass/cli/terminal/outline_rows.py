@@ -38,9 +38,9 @@ class OutlineRows:
         self.noted: set[int] = set()
         self.retry_of: dict[int, int] = {}
         self.unattributed: dict[int, tuple[int, str | None]] = {}
-        # Name, step id and model: by number in the end.
-        self._names: dict[tuple[str, str, str | None], int] = {}
-        self._told: list[tuple[str, str, str | None]] = []
+        # Name, step id and model of rows, each with its number; `finish` makes the list by number.
+        self._numbers: dict[tuple[str, str, str | None], int] = {}
+        self._labels: list[tuple[str, str, str | None]] = []
         self.parent, self.depth, self.index = array("i"), array("i"), array("i")
         self.attempt, self.attempts, self.size = array("i"), array("i"), array("i")
         self.start, self.end, self.tokens = array("q"), array("q"), array("q")
@@ -58,8 +58,8 @@ class OutlineRows:
         self.total = page.row_count
         spans = page.recorded
         step_ids, models = (page.names, repeat(None)) if spans is None else (spans.step_ids, spans.models)
-        abouts = zip(page.names, step_ids, models, strict=False)
-        names = [self._names.setdefault(about, len(self._names)) for about in abouts]
+        labels = zip(page.names, step_ids, models, strict=False)
+        numbers = [self._numbers.setdefault(label, len(self._numbers)) for label in labels]
         if spans is not None:
             self.is_recorded = True
             self.context.update(spans.context)
@@ -72,13 +72,13 @@ class OutlineRows:
         for name in ("parent", "depth", "index", "attempt", "attempts", "start", "end", "tokens", "cost"):
             getattr(self, name).extend(getattr(columns, name))
         self._kind.extend(columns.kind)
-        self._name.extend(map(names.__getitem__, columns.name))
+        self._name.extend(map(numbers.__getitem__, columns.name))
         self._status.extend(columns.status)
         self.cut.extend(page.cut)
 
     def finish(self) -> None:
-        """Counts the rows in and below each row."""
-        self._told = list(self._names)
+        """Counts the rows in and below each row; names of rows are there from now on."""
+        self._labels = list(self._numbers)
         self.size = array("i", [1]) * len(self)
         for row in range(len(self) - 1, -1, -1):
             if self.parent[row] != NONE:
@@ -90,15 +90,15 @@ class OutlineRows:
 
     def name(self, row: int) -> str:
         """The step's id; of an iteration that of its loop, of a branch and a span its name."""
-        return self._told[self._name[row]][0]
+        return self._labels[self._name[row]][0]
 
     def step_id(self, row: int) -> str:
         """The id of the step that a row is of; that of a span differs from its name."""
-        return self._told[self._name[row]][1]
+        return self._labels[self._name[row]][1]
 
     def model(self, row: int) -> str | None:
         """The model that a span names."""
-        return self._told[self._name[row]][2]
+        return self._labels[self._name[row]][2]
 
     def status(self, row: int) -> str:
         """The status of a row, which is the worst of what is inside of it; that of a span is its own."""

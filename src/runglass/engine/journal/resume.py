@@ -112,7 +112,7 @@ async def left_state(store: RunLog, run: RunRecord) -> ResumeState | None:
         return None if segment_spec is None else new_state(run, segment_spec)
     with decoding(run.id):
         rows = await store.checkpoints(run.no)
-        checkpoints = CheckpointSet(rows)
+        checkpoints = await offload(partial(CheckpointSet, rows), size_bytes=size_of(rows))
         await offload(checkpoints.check, size_bytes=size_of(rows))
         segment_spec, pause, outputs = await offload(checkpoints.decoded, size_bytes=size_of(rows))
         segment_spec = segment_spec or await first_segment(store, run)

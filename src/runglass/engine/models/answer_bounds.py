@@ -16,6 +16,7 @@ from typing import Any
 
 from runglass.config.settings import Settings
 from runglass.engine.models.model_types import ModelCallFailed, RequestObserver
+from runglass.limits.offload import offload
 from runglass.limits.pace import current_project, pace_of
 from runglass.support.json_weight import weighs_more
 
@@ -170,7 +171,8 @@ class _BoundedStream:
                     piece = pace_of("large answers").piece(current_project.get())
                     (await self._call.room.enter_async_context(piece)).worked_s = 0.0
                     self._call.has_room = True
-                whole = self._whole(data)
+                # An answer in one piece is weighed at its end: a second for 16 MiB that are no JSON.
+                whole = await offload(partial(self._whole, data), size_bytes=len(self._held) * is_over)
                 for start in range(0, len(whole), SLICE_BYTES):
                     if start:
                         # Where no other project is about, nobody waits for a turn.

@@ -10,6 +10,7 @@ a claim reads it with the run.
 import logging
 import secrets
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from runglass.bus.base import WORK, requests_to, runs_of
@@ -58,9 +59,9 @@ class RunIds:
 
 
 class IdleRuns:
-    """Makes runs, and reads and ends those that are paused, queued or set aside.
+    """Makes runs, reads and ends those without a task, and looks for requests to cancel runs of this process.
 
-    A request to cancel one whose wake-up was lost stands for `poll_s`.
+    A request whose wake-up was lost stands for `poll_s`.
     """
 
     def __init__(self, engine: EngineContext, active: ActiveRuns, *, poll_s: float) -> None:
@@ -110,7 +111,8 @@ class IdleRuns:
         rows = await self._store.checkpoints(run.no)
         segment_spec = await first_segment(self._store, run)
         with decoding(run.id):
-            later, pause, outputs = await offload(CheckpointSet(rows).decoded, size_bytes=size_of(rows))
+            checkpoints = await offload(partial(CheckpointSet, rows), size_bytes=size_of(rows))
+            later, pause, outputs = await offload(checkpoints.decoded, size_bytes=size_of(rows))
         waits = run.status == "paused" and not run.is_resuming and not self._active.is_active(run.id)
         if not waits or segment_spec is None or pause is None:
             raise api_error(

@@ -90,7 +90,7 @@ class RunUsage:
         self.iterations = iterations
         self.output_bytes = output_bytes
         self.workers = 0
-        """Of all its loops; without the first one of each loop, which may always begin."""
+        """Those of all its loops at this moment, without the first one of each, which may always begin."""
         self.log_bytes = settings.run_log_bytes
         """How long the log may be."""
         self._settings = settings
