@@ -143,7 +143,8 @@ async def admitted(
     if session_id is not None:
         call.session_id = checked_uuid(session_id, what="the header X-Session-Id")
     key = idempotency_key_of(request)
-    call.size_bytes = len(await body_of(request))
+    body = await body_of(request)
+    call.size_bytes = len(body)
     with limits.memory.receiving(call.project.id) as received:
         received(call.size_bytes)
         async with call.turn:
@@ -153,26 +154,25 @@ async def admitted(
             reading = partial(read_request, shape=shape, most_values=call.runtime.settings.body_values_limit)
             try:
                 # First: a key's digest decodes the body, too, and the values of both would be held at once.
-                await _identify(call, key)
-                body = await body_of(request) or empty
-                held = [await offload(partial(reading, body), size_bytes=call.size_bytes)]
-                del body
+                await _identify(call, key, body)
+                held = [await offload(partial(reading, body or empty), size_bytes=call.size_bytes)]
             except APIError as mistake:
                 if call.missing is None:
                     raise
                 raise call.missing from mistake
             # Neither the body nor its values are held here: the block lasts until the run has a place.
+            del body
             yield held.pop()
 
 
-async def _identify(call: Call, key: str | None) -> None:
+async def _identify(call: Call, key: str | None, body: bytes) -> None:
     """Notes by what a repeat of the call is known: its Idempotency-Key, or else its fingerprint.
 
     Raises INVALID_REQUEST.
     """
     request = call.request
     most_values = None if key is None else call.runtime.settings.body_values_limit
-    hashing = partial(_digest, _target(request), await body_of(request), most_values=most_values)
+    hashing = partial(_digest, _target(request), body, most_values=most_values)
     digest = await offload(hashing, size_bytes=call.size_bytes)
     if key is None:
         call.fingerprint = CallFingerprint(request.auth.project_id, request.auth.id, digest)

@@ -23,7 +23,6 @@ from runglass.server.calls.run_failure import answer_expired
 from runglass.server.http.error_responses import as_api_error, error_body, error_headers
 from runglass.server.http.exchange import CallerLeft
 from runglass.server.http.open_responses import while_awaited
-from runglass.server.requests.body import forget_body
 from runglass.server.security.authentication import require_owed, run_by_id
 from runglass.store.records import IdempotencyRecord, RunRecord
 
@@ -102,8 +101,6 @@ async def made_once(call: Call, begin: Callable[[], Awaitable[Submitted]]) -> Su
     when two requests are the same.
     """
     request = call.request
-    # It is not read again, and `begin` may wait for long.
-    forget_body(request)
     if call.key is None:
         if call.fingerprint is not None:
             call.before = request.services.failures.take(call.fingerprint)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from runglass.limits.pace import paced_transfer
+from runglass.limits.pace import LARGE_MOVE_BYTES, paced_transfer
 
 if TYPE_CHECKING:
     from runglass.server.http.connections import Connection
@@ -93,13 +93,13 @@ class Exchange:
     def send_now(self, part: bytes) -> bool:
         """Sends a part amid the body without waiting.
 
-        False, and nothing is sent, if the caller is slow, has left, or waits for nothing more. The parts
-        before it must have been sent.
+        False, and nothing is sent, if the caller is slow, has left, or waits for nothing more, or if the part
+        is large and has to wait for its turn. The parts before it must have been sent.
         """
         connection = self._connection
         if connection is None or connection.is_lost or connection.writer.get_write_buffer_size():
             return False
-        if not self.status or self._has_ended:
+        if not self.status or self._has_ended or len(part) > LARGE_MOVE_BYTES:
             return False
         sending = self._send({"type": "http.response.body", "body": part, "more_body": True})
         try:

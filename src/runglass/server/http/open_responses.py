@@ -36,7 +36,8 @@ class OpenResponses:
     def __init__(self, *, look_s: float = 0.25) -> None:
         self._look_s = look_s
         self._ends: dict[Callable[[], object], int | None] = {}
-        self._stopping = False
+        self.is_stopping = False
+        """Whether the server stops, and has therefore ended its open responses."""
         self._revoked: set[int] = set()
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -48,7 +49,7 @@ class OpenResponses:
 
         `end` is called at once if either has happened already.
         """
-        if self._stopping or self.is_revoked(key_id):
+        if self.is_stopping or self.is_revoked(key_id):
             end()
         self._ends[end] = key_id
         self._none_left.clear()
@@ -62,11 +63,6 @@ class OpenResponses:
                 self._none_left.set()
                 self._some_last.clear()
 
-    @property
-    def is_stopping(self) -> bool:
-        """Whether the server stops, and has therefore ended its open responses."""
-        return self._stopping
-
     def is_revoked(self, key_id: int | None) -> bool:
         """Whether the key was found to be revoked while responses to it were open."""
         return key_id in self._revoked
@@ -79,7 +75,7 @@ class OpenResponses:
 
     def end_all(self) -> None:
         """Ends every open response, and from now on each new one."""
-        self._stopping = True
+        self.is_stopping = True
         for end in list(self._ends):
             end()
 

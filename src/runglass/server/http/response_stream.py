@@ -16,10 +16,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runglass.errors import APIError, RunPurged, RunUnreadable, StoreError
-from runglass.limits.pace import LARGE_MOVE_BYTES
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
-from runglass.server.http.exchange import Exchange, exchange_of
+from runglass.server.http.exchange import exchange_of
 from runglass.server.http.open_responses import key_revoked
 from runglass.support.safe_text import printable
 from runglass.wire.sse import PING, RETRY
@@ -179,15 +178,6 @@ def event_stream(
         ended_by=partial(request.services.open_responses.ended_by, key_id=request.auth.id),
         at_end=at_end,
     )
-
-
-def sent_now(exchange: Exchange, page: Framed) -> bool:
-    """Whether the page could be sent without waiting, amid the stream; large ones wait for their turn.
-
-    Raises ValueError for a page that cannot be framed.
-    """
-    frames = page.frames
-    return len(frames) <= LARGE_MOVE_BYTES and exchange.send_now(frames)
 
 
 async def _frames(pages: AsyncGenerator[Framed, None]) -> AsyncGenerator[bytes, None]:

@@ -17,8 +17,6 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import invalid, late
 
-BODY = "body"
-"""The name of the body in the state of a request."""
 LENGTH_DIGITS = 19
 PIECE_BYTES = 256 * 1024
 """About how much is handed on at a time."""
@@ -29,7 +27,7 @@ WINDOW_LOG = 23
 
 
 async def body_of(request: ApiRequest, *, limit_bytes: int | None = None) -> bytes:
-    """The whole body. Raises INVALID_REQUEST where the client left before its end.
+    """The whole body, which is read once. Raises INVALID_REQUEST where the client left before its end.
 
     It may have `limit_bytes`; a larger one raises REQUEST_TOO_LARGE. Without them `body_limit_bytes` is its
     limit, and a compressed one is refused.
@@ -37,16 +35,12 @@ async def body_of(request: ApiRequest, *, limit_bytes: int | None = None) -> byt
     Raises UNAUTHENTICATED where the key was revoked meanwhile: without this check a slow body would keep a
     revoked key in use.
     """
-    held: dict[str, Any] = request.scope["state"]
-    if BODY in held:
-        return bytes(held[BODY])
     if limit_bytes is None:
         _require_plain(request)
     store = request.services.runtime.store
     began_s = store.clock.monotonic_s()
     limit = limit_bytes or request.services.runtime.settings.body_limit_bytes
-    # The request holds the body, so that `forget_body` can drop it. The framework would hold it as long as
-    # the request, which may last as long as its run.
+    # The framework would hold the body as long as the request, which may last as long as its run.
     parts, size = list[bytes](), 0
     too_large = f"the request body is larger than {limit:,} bytes"
     with request.services.limits.memory.receiving(request.auth.project_id) as received:
@@ -54,16 +48,10 @@ async def body_of(request: ApiRequest, *, limit_bytes: int | None = None) -> byt
             parts.append(part)
             size += len(part)
             received(size)
-    body = held[BODY] = b"".join(parts)
     is_slow = store.clock.monotonic_s() - began_s > PROMPT_S
     if is_slow and not await store.live_keys([request.auth.id]):
         raise api_error("UNAUTHENTICATED", "the API key was revoked while its request came; nothing was done")
-    return body
-
-
-def forget_body(request: ApiRequest) -> None:
-    """Drops the body, which is not read again, as the request may wait for long."""
-    request.scope["state"].pop(BODY, None)
+    return b"".join(parts)
 
 
 async def body_parts(

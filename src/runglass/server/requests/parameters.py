@@ -73,11 +73,8 @@ def refuse_two_values(request: ApiRequest, *parameters: Parameter) -> None:
 
 def trace_context_of(request: ApiRequest) -> TraceContext | None:
     """The W3C trace that the request is part of; None without headers for it, or with malformed ones."""
-    sent: dict[bytes, list[str]] = {b"traceparent": [], b"tracestate": []}
-    for name, value in request.scope["headers"]:
-        if name in sent:
-            sent[name].append(value.decode("latin-1"))
-    return read_trace_context(*sent.values())
+    headers = request.headers
+    return read_trace_context(headers.getlist("traceparent"), headers.getlist("tracestate"))
 
 
 def checked_uuid(value: str, *, what: str) -> str:

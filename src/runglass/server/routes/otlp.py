@@ -21,7 +21,6 @@ from runglass.server.requests.body import (
     body_of,
     coding_of,
     decompressed,
-    forget_body,
 )
 from runglass.server.security.authentication import project_of_key
 from runglass.wire.run_api import CaptureMode
@@ -79,7 +78,6 @@ async def _record(request: ApiRequest, signal: Signal, flow: str | None, *, is_j
     runtime, project_id = request.services.runtime, request.auth.project_id
     coding, limit = coding_of(request), runtime.settings.otlp_limit_bytes
     body = await body_of(request, limit_bytes=limit)
-    forget_body(request)
     with request.services.limits.memory.receiving(project_id) as held:
         held(len(body))
         if coding is not None:

@@ -23,7 +23,6 @@ from runglass.server.http.response_stream import (
     StreamedResponse,
     event_stream,
     joined,
-    sent_now,
 )
 from runglass.server.services.run_content import checked_objects, step_pages, whole_summary, with_content
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts, without_large_parts
@@ -146,11 +145,12 @@ async def stream(
                 f" from its start, or go on after event {head}"
             )
             raise api_error("INVALID_REQUEST", message, execution_id=run.id)
+    exchange = exchange_of(request.scope)
     pages = runtime.tails.follow(
         run,
         after=seen,
         idle_s=runtime.settings.ping_s,
-        take=partial(sent_now, exchange_of(request.scope)),
+        take=lambda page: exchange.send_now(page.frames),
     )
     return event_stream(request, pages)
 
