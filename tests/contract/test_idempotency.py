@@ -17,6 +17,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
+from tests.faulty_store import Held
 from tests.servers import server_with
 from tests.waiting import eventually
 
@@ -181,6 +182,23 @@ def test_a_first_call_of_a_missing_flow_is_refused_before_its_body_comes(server:
             connection.sendall(head)
             status, _, body = wire.read_answer(connection)
         assert (status, json.loads(body)["detail"]["code"]) == (404, "FLOW_NOT_FOUND")
+
+
+def test_a_repeat_waits_for_the_first_call_whose_flow_is_deleted_meanwhile(
+    server: RunningServer, http: httpx2.Client, checking: Held
+) -> None:
+    server.push("slug: brief\nsteps: [{id: keep, type: passthrough}]")
+    call = http, str(uuid4()), "/seq/acme/demo/brief/execute"
+    body = {"blockOverrides": {"keep": {"name": "Checked"}}}
+    with ThreadPoolExecutor(2) as waiting:
+        first = waiting.submit(post, *call, **body)
+        checking.until_reached()
+        assert http.delete("/flows/acme/demo/brief").status_code == 204
+        again = waiting.submit(post, *call, **body)
+        eventually(lambda: again.done() or wire.requests_in(server) == 2)
+        checking.let_go()
+        assert first.result().status_code == 200
+        assert again.result().content == first.result().content
 
 
 def test_a_call_that_was_refused_is_not_remembered(http: httpx2.Client) -> None:
