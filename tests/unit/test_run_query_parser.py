@@ -50,7 +50,7 @@ def refusal(text: str) -> tuple[str, int, str]:
         ('"no refund" -ticket', [("text", ("no refund",), False), ("text", ("ticket",), True)]),
         (r'text:"say \"no\" \\ twice"', [("text", (r'say "no" \ twice',), False)]),
         ('"or" text:or', [("text", ("or",), False), ("text", ("or",), False)]),
-        ("a,b text:a,b", [("text", ("a,b",), False), ("text", ("a,b",), False)]),
+        ("a,b TEXT:a,b", [("text", ("a,b",), False), ("text", ("a,b",), False)]),
         (
             "step:words model:gpt-4o,echo error:CODE",
             [("step", ("words",), False), ("model", ("gpt-4o", "echo"), False), ("error", ("CODE",), False)],

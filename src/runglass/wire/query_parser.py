@@ -88,9 +88,8 @@ def _tokens(text: str) -> Iterator[_Token]:
         at += negated
         named = _FIELD.match(text, at)
         name = named[1] if named else None
-        values, at = _values(
-            text, start, at if named is None else named.end(), has_list=name not in (None, "text")
-        )
+        has_list = name is not None and name.lower() != "text"
+        values, at = _values(text, start, at if named is None else named.end(), has_list=has_list)
         token = _Token(start, text[start:at], negated, name, tuple(values))
         if "" in values:
             _refuse(token, "a value is missing" if name else "there is nothing to search for")
