@@ -201,6 +201,8 @@ def test_a_repeat_waits_for_the_first_call_whose_flow_is_deleted_meanwhile(
         checking.let_go()
         assert again.result().status_code == status
         assert status != 200 or again.result().content == first.result().content
+    broken = http.post(path, content=b"no JSON", headers={"Idempotency-Key": key})
+    assert wire.refusal(broken) == (404, "FLOW_NOT_FOUND")
 
 
 def test_a_call_that_was_refused_is_not_remembered(http: httpx2.Client) -> None:
