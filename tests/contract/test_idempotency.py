@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
+from tests.faulty_store import Held
 from tests.servers import server_with
 from tests.waiting import eventually
 
@@ -181,6 +183,26 @@ def test_a_first_call_of_a_missing_flow_is_refused_before_its_body_comes(server:
             connection.sendall(head)
             status, _, body = wire.read_answer(connection)
         assert (status, json.loads(body)["detail"]["code"]) == (404, "FLOW_NOT_FOUND")
+
+
+@pytest.mark.parametrize(("fields", "status"), [({"name": "Checked"}, 200), ({"nome": "Refused"}, 404)])
+def test_a_repeat_waits_for_the_first_call_whose_flow_is_deleted_meanwhile(
+    server: RunningServer, http: httpx2.Client, checking: Held, fields: dict[str, str], status: int
+) -> None:
+    server.push("slug: brief\nsteps: [{id: keep, type: passthrough}]")
+    key, path = str(uuid4()), "/seq/acme/demo/brief/execute"
+    sending = partial(post, http, key, path, blockOverrides={"keep": fields})
+    with ThreadPoolExecutor(2) as waiting:
+        first = waiting.submit(sending)
+        checking.until_reached()
+        assert http.delete("/flows/acme/demo/brief").status_code == 204
+        again = waiting.submit(sending)
+        eventually(lambda: again.done() or wire.requests_in(server) == 2)
+        checking.let_go()
+        assert again.result().status_code == status
+        assert status != 200 or again.result().content == first.result().content
+    broken = http.post(path, content=b"no JSON", headers={"Idempotency-Key": key})
+    assert wire.refusal(broken) == (404, "FLOW_NOT_FOUND")
 
 
 def test_a_call_that_was_refused_is_not_remembered(http: httpx2.Client) -> None:

@@ -238,6 +238,24 @@ def test_a_body_that_is_cut_off_by_the_end_of_the_server_is_answered() -> None:
     assert "the server is being stopped" in answer
 
 
+def run_ids(http: httpx2.Client) -> list[str]:
+    return [run["id"] for run in http.get("/flow-runs").json()["runs"]]
+
+
+@pytest.mark.parametrize("way", ["execute", "jobs", "step"])
+def test_a_body_whose_caller_leaves_before_its_end_starts_nothing(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What has come of it would be a call."""
+    before, begun = run_ids(http), wire.body_is_read(monkeypatch)
+    with wire.raw_connection(server) as caller:
+        head = wire.head_of(server, "POST", f"/api/v1{PATH}/{way}", "Content-Length: 3")
+        caller.sendall(head + b"{}")
+        assert begun.wait(wire.LONGEST_S)
+    eventually(lambda: wire.requests_in(server) == 0)
+    assert run_ids(http) == before
+
+
 def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningServer) -> None:
     """Each could be sent for hours, and all but its last byte would be in memory so long."""
     body = b'{"message":"' + b"x" * 4_000_000

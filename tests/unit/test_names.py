@@ -31,7 +31,7 @@ ai area bundle columns compare config cookie document gen header imported link l
 attributes grpc otlp overview parts perfetto progress ranking same show splitter styles support tree vendor
 forest redact rules sums synonyms wire
 doctor instrumentation program receiver alignment digest
-assets collector diagnostics gateway listener maintenance measurements outcomes payload revocation sandbox
+assets collector diagnostics gateway listener maintenance measurements outcomes payload sandbox
 supervision
 aio native sockets
 """

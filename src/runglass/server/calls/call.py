@@ -101,10 +101,11 @@ class Call:
 
     async def refuse_unless_repeated(self, error: APIError) -> None:
         """Raises the 404, or leaves it to whoever compares the call with an earlier one under its key."""
-        key = idempotency_key_of(self.request)
-        if error.status != HTTPStatus.NOT_FOUND or key is None:
+        if error.status != HTTPStatus.NOT_FOUND or (key := idempotency_key_of(self.request)) is None:
             raise error
-        if await self.runtime.store.call(self.project.id, key) is None:
+        # The first call is not in the store before its run is.
+        is_begun = (self.project.id, key) in self.request.services.call_locks
+        if not is_begun and await self.runtime.store.call(self.project.id, key) is None:
             raise error
         self.missing = error
 
