@@ -52,10 +52,15 @@ async def test_a_slug_is_executable_or_recorded(store: Store) -> None:
     await store.put_draft(project.id, "bot", name=None, capture=None, source=b"{}")
     assert (await store.recorded_flow(project.id, "bot", most=10)).slug == "otel-bot"
     assert not there(await store.find_flow(project.id, "bot")).recorded
+    await store.put_draft(project.id, "cat", name=None, capture=None, source=b"{}")
+    for _ in range(2):
+        # It is made beside as many as there may be.
+        assert (await store.recorded_flow(project.id, "cat", most=1)).slug == "otel"
+    project = await store.ensure_project("acme", "other")
     for slug in ("otel", "otel-otel"):
         await store.put_draft(project.id, slug, name=None, capture=None, source=b"{}")
     with pytest.raises(StoreError, match="the flows otel, otel-otel of project"):
-        await store.recorded_flow(project.id, "another", most=1)
+        await store.recorded_flow(project.id, "another", most=0)
 
 
 async def test_a_recorded_run_waits_for_no_process(store: Store) -> None:

@@ -340,6 +340,23 @@ async def test_counts_are_those_of_the_list_in_intervals_of_any_or_of_round_leng
             assert (counts.runs, counts.failed) == (runs, failed), text
 
 
+async def test_counted_intervals_cover_the_time_to_its_last_millisecond(own_store: Store) -> None:
+    project, query = await own_store.ensure_project("acme", "demo"), await asked(own_store, "")
+
+    async def counted(until_ms: int, *lengths_ms: int) -> tuple[int, int, list[int]]:
+        counts = await own_store.count_runs(
+            project.id, query, until_ms=until_ms, buckets=3, lengths_ms=lengths_ms
+        )
+        return counts.from_ms, counts.bucket_ms, counts.runs
+
+    assert await counted(FIRST_MS) == (FIRST_MS, 1, [0, 0, 0])
+    assert await counted(FIRST_MS, 5) == (FIRST_MS, 5, [0])
+    for created_ms in (FIRST_MS, FIRST_MS + 10):
+        await make_run(own_store, first_id(created_ms))
+    for lengths_ms, length_ms in (([], 4), ([2], 4), ([2, 5, 10], 5)):
+        assert await counted(FIRST_MS + 11, *lengths_ms) == (FIRST_MS, length_ms, [1, 0, 1])
+
+
 async def test_runs_of_another_project_are_neither_found_nor_counted(
     store: Store, known: list[Known]
 ) -> None:

@@ -4,7 +4,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,22 +62,23 @@ def exclusive(database: Path) -> Iterator[None]:
 
     Waits up to `LEAVING_S` seconds for one that is going away. Raises DataInUse, SettingsError.
     """
-    lock = _lock_of(database, patience_s=LEAVING_S)
-    try:
-        make_folder(database.parent)
-        lock.acquire()
-    except Timeout as error:
-        raise _in_use(database) from error
-    except OSError as error:
-        raise _unusable(database, error) from error
     address_file = _address_file(database)
-    try:
-        # Of a process that was killed.
-        address_file.unlink(missing_ok=True)
-        yield
-    finally:
-        address_file.unlink(missing_ok=True)
-        lock.release()
+    with ExitStack() as stack:
+        try:
+            make_folder(database.parent)
+            stack.enter_context(_lock_of(database, patience_s=LEAVING_S))
+            # Of a process that was killed.
+            address_file.unlink(missing_ok=True)
+        except Timeout as error:
+            raise _in_use(database) from error
+        except OSError as error:
+            raise _unusable(database, error) from error
+        try:
+            yield
+        finally:
+            # One that stays misleads nobody: the lock is what tells.
+            with suppress(OSError):
+                address_file.unlink(missing_ok=True)
 
 
 @contextmanager

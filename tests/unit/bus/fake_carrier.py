@@ -76,6 +76,7 @@ async def running(*buses: ProcessBus) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
 
 
 async def connected(*buses: ProcessBus) -> None:

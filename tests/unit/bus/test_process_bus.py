@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from runglass.bus.base import Listener
 from runglass.bus.carrier import ALL, KEY_LENGTH, MOST_BYTES, MOST_KEYS, Hear, key_of
-from runglass.bus.process_bus import ProcessBus
+from runglass.bus.process_bus import FAREWELL_S, ProcessBus
 from runglass.log.events import event_type_of
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
@@ -98,8 +98,11 @@ async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
             await asleep
         await connected(here, there)
         await woken(there, "other", here)
+        assert (here.fault, there.fault) == (None, None)
+        carrier.cut()
+        await until(lambda: here.fault and there.fault)
     told = [record.levelname for record in caplog.records if "bus is unavailable" in record.message]
-    assert told == ["WARNING", "WARNING"]
+    assert told == ["WARNING"] * 4, "each loss once"
 
 
 @in_virtual_time
@@ -192,6 +195,22 @@ async def test_a_process_that_goes_while_it_sends_sends_that_again(carrier: Fake
 
 
 @in_virtual_time
+async def test_a_process_whose_last_text_hangs_goes_nevertheless(carrier: FakeCarrier) -> None:
+    loop, bus = asyncio.get_running_loop(), ProcessBus(carrier)
+    async with running(bus):
+        await let_time_pass(1)
+
+        async def never() -> None:
+            await asyncio.Event().wait()
+
+        carrier.ready = never
+        await bus.wake("run")
+        await let_time_pass()
+        before_s = loop.time()
+    assert loop.time() - before_s < 2 * FAREWELL_S
+
+
+@in_virtual_time
 async def test_texts_of_strangers_wake_nobody_and_break_nothing(carrier: FakeCarrier) -> None:
     bus = ProcessBus(carrier)
     async with running(bus), bus.listen("run") as listener:
@@ -256,12 +275,15 @@ async def test_as_many_as_a_notify_can_carry_go_and_one_more_wakes_all(
     carrier: FakeCarrier, more: int, length: int
 ) -> None:
     here, there = ProcessBus(carrier), ProcessBus(carrier)
-    async with running(here, there), there.listen("1") as listener:
+    subjects = [str(number) for number in range(MOST_KEYS + more)]
+    async with running(here, there), AsyncExitStack() as stack:
+        listeners = [await stack.enter_async_context(there.listen(subject)) for subject in subjects]
         await let_time_pass(1)
         carrier.sent.clear()
         # Each is sent once, however often it was woken.
-        for number in [*range(MOST_KEYS + more)] * 2:
-            await here.wake(str(number))
-        await heard(listener)
+        for subject in subjects * 2:
+            await here.wake(subject)
+        for listener in listeners:
+            await heard(listener)
     assert [len(text) for text in carrier.sent if len(text) > KEY_LENGTH] == [length]
     assert MOST_BYTES - KEY_LENGTH < KEY_LENGTH * (MOST_KEYS + 1) <= MOST_BYTES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runglass.config.settings import Settings
+from runglass.config.settings import Settings, SettingsError
 from runglass.flows.parser import parse_flow
 from runglass.runtime.composition import open_runtime, open_store
 from runglass.runtime.runtime import push_flow
@@ -87,6 +87,17 @@ def test_a_server_is_found_from_when_its_address_is_written_until_it_has_gone(tm
             assert running_server(database) == ("http://127.0.0.1:2", is_of_watch)
         assert stale.read_text() == "http://127.0.0.1:2", "as the version before reads it"
     assert running_server(database) is None
+
+
+def test_an_address_that_cannot_be_deleted_is_reported_and_leaves_no_lock(tmp_path: Path) -> None:
+    database, address = tmp_path / "runs.db", tmp_path / "runs.db.address"
+    with exclusive(database):
+        address.mkdir()
+    with pytest.raises(SettingsError, match=r"runs\.db\.address"), exclusive(database):
+        pass
+    address.rmdir()
+    with exclusive(database):
+        pass
 
 
 def test_a_link_to_a_database_is_the_database(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -11,16 +11,18 @@ import asyncpg
 import pytest
 
 from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError, StoreError
+from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.run_creation import RunRequests
 from runglass.store.postgres.sql_helpers import SEARCH_SQL, perform
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.query_index import ABOVE_ALL, SearchLimits, source_of
-from runglass.store.records import IdempotencyKey, NewRun, RunRecord
+from runglass.store.records import Append, IdempotencyKey, NewRun, RunRecord
 from runglass.store.statements import fetch
 from runglass.wire.query_parser import parse_run_query
 from tests.conformance.stores import batch, make_run
 from tests.conformance.test_run_lists import NOW
+from tests.fakes import in_virtual_time
 from tests.postgres_proxy import cutting_proxy
 from tests.postgres_server import connected, until_waiting
 from tests.records import new_run, there
@@ -77,6 +79,63 @@ async def test_a_statement_that_takes_long_holds_up_no_other_run(store: Postgres
         assert not first.done()
         await holder.execute("COMMIT")
     await asyncio.gather(first, second)
+
+
+class Statements:
+    """A database that takes so long for its first statements, and 5 ms for others, and says what was sent."""
+
+    def __init__(self, *take_ms: int) -> None:
+        self._take_ms = list(take_ms)
+        self._loop = asyncio.get_running_loop()
+        self._began_s = self._loop.time()
+        self.sent: list[tuple[int, Sequence[int]]] = []
+
+    async def at(self, ms: int) -> None:
+        await asyncio.sleep(self._began_s + ms / 1000 - self._loop.time())
+
+    async def repeat(self, work: Any, *, patience_s: float) -> Any:
+        return await work(self)
+
+    async def fetch(self, _: str, __: int, rows: Sequence[Any], *___: Any) -> list[tuple[int]]:
+        runs = [row[0] for row in rows]
+        self.sent.append((round((self._loop.time() - self._began_s) * 1000), runs))
+        await asyncio.sleep((self._take_ms.pop(0) if self._take_ms else 5) / 1000)
+        return [(run,) for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("take_ms", "appends", "sent"),
+    [
+        # For a quick statement they wait; for one that is not 20 ms, and those that come later not at all.
+        (
+            [5, 18, 1000],
+            [(0, [1]), (1, [2]), (21, [3]), (24, [4]), (25, [3]), (50, [5]), (51, [6]), (1025, [7])],
+            [(0, [1]), (5, [2]), (23, [3]), (43, [4]), (50, [5]), (55, [6]), (1023, [3]), (1028, [7])],
+        ),
+        # Many are sent beside it, while there are not three; where few wait, they are sent with the last one.
+        (
+            [18, 9, 9],
+            [(0, [1]), (1, range(100, 164)), (2, range(200, 264)), (3, range(300, 363)), (4, [9]), (12, [2])],
+            [(0, [1]), (1, range(100, 164)), (2, range(200, 264)), (10, [*range(300, 363), 9]), (18, [2])],
+        ),
+        # No statement is too large, and another one goes with what is left at once.
+        ([], [(0, range(1, 401))], [(0, range(1, 257)), (0, range(257, 401))]),
+    ],
+)
+@in_virtual_time
+async def test_appends_wait_for_a_statement_as_long_as_it_is_quick(
+    take_ms: list[int], appends: list[tuple[int, Sequence[int]]], sent: list[tuple[int, Sequence[int]]]
+) -> None:
+    database = Statements(*take_ms)
+    queue = AppendQueue(cast(Connections, database), patience_s=1)
+    writing = []
+    for at_ms, runs in appends:
+        await database.at(at_ms)
+        for run in runs:
+            new = Append(run_no=run, head=0, fence=0, events=[b"1"], status="running", summary=b"{}")
+            writing.append(asyncio.create_task(queue.append(new)))
+    await asyncio.gather(*writing)
+    assert database.sent == [(at_ms, list(runs)) for at_ms, runs in sent]
 
 
 class Requests:
