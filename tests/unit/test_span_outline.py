@@ -1,8 +1,10 @@
 """Outlines of recorded runs: of spans in any order, held to the rules of docs/spec/recording.md."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import count
+from types import FrameType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.log.span_state import SpanState
+from runglass.outlines import columns, span_builder
 from runglass.outlines.builder import AttemptRow
 from runglass.outlines.outline import Outline, SpanMarks
 from runglass.outlines.span_builder import LEVELS, SpanOutlineBuilder
@@ -228,6 +231,30 @@ def test_a_long_cycle_is_cut() -> None:
     length = 50_000
     outline = outline_of([Span(at, at % length + 1, 0) for at in range(1, length + 1)])
     assert (outline.row_count, marks_of(outline).cycles) == (length, [0])
+
+
+def test_others_have_their_turn_after_each_slice_wherever_the_rows_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (columns, span_builder):
+        monkeypatch.setattr(module, "SLICE_ROWS", 50)
+    for parent in (None, 1):
+        builder = SpanOutlineBuilder(started_at=iso_ms(BEGAN_MS), seq=7)
+        builder.add(stored([Span(at, parent, status="failed") for at in range(2, 2_000)]))
+        lines = [0]
+
+        def count_lines(frame: FrameType, event: str, arg: object, lines: list[int] = lines) -> Any:
+            lines[-1] += 1
+            return count_lines
+
+        before = sys.gettrace()
+        sys.settrace(count_lines)
+        try:
+            for _ in builder.finish():
+                lines.append(0)
+        finally:
+            sys.settrace(before)
+        assert max(lines) < 50 * 40
 
 
 def retries(*siblings: Span) -> list[tuple[int, int]]:

@@ -148,18 +148,16 @@ def number_rows(
             yield
         if (child := first_of[parent]) == NONE:
             continue
-        siblings = [child]
-        while (child := next_of[child]) != NONE:
-            siblings.append(child)
-        ranked: Iterable[int] = siblings
-        if len(siblings) <= SLICE_ROWS:
-            siblings.sort(key=key)
-        else:
-            runs = []
-            for first in range(0, len(siblings), SLICE_ROWS):
-                runs.append(sorted(siblings[first : first + SLICE_ROWS], key=key))
+        slices: list[list[int]] = []
+        while child != NONE:
+            if slices:
                 yield
-            ranked = heapq.merge(*runs, key=key)
+            siblings = [child]
+            while (child := next_of[child]) != NONE and len(siblings) < SLICE_ROWS:
+                siblings.append(child)
+            siblings.sort(key=key)
+            slices.append(siblings)
+        ranked = slices[0] if len(slices) == 1 else heapq.merge(*slices, key=key)
         row = row_of[parent] + 1
         for child in ranked:
             if row != child:
