@@ -282,6 +282,9 @@ def test_what_began_after_its_like_had_failed_probably_repeats_it() -> None:
     assert retries(failed, Span(2, 99, 6, 9, "other")) == []
     assert retries(failed, Span(2, 1, 6, 9, "call")) == []
     assert retries(failed._replace(end=None), Span(2, 99, 6, 9, "call")) == []
+    both = failed, Span(2, 99, 1, 3, "call", status="failed")
+    assert retries(*both, Span(3, 99, 4, 9, "call")) == [(2, 1)]
+    assert retries(*both, Span(3, 99, 6, 9, "call")) == [(2, 0)]
 
 
 def test_what_was_repeated_is_told_as_such() -> None:
