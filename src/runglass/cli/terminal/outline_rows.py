@@ -38,7 +38,7 @@ class OutlineRows:
         self.noted: set[int] = set()
         self.retry_of: dict[int, int] = {}
         self.unattributed: dict[int, tuple[int, str | None]] = {}
-        # Name, step id and model: by number in the end.
+        # Name, step id and model with their number, and by number once all rows are there.
         self._names: dict[tuple[str, str, str | None], int] = {}
         self._told: list[tuple[str, str, str | None]] = []
         self.parent, self.depth, self.index = array("i"), array("i"), array("i")
