@@ -236,11 +236,14 @@ class Log:
         elif kind == "progress":
             self.write_of(attempt, "step_progress", text="some ")
         elif kind == "call":
-            self.write_of(attempt, "step_model_call", modelCall=self.model_call(attempt))
+            self.call(attempt)
         elif kind == "reserve" and attempt.reserved is None:
             attempt.reserved = self.draw(AMOUNTS)
             reservation = {"number": len(attempt.calls) + 1, "model": "echo", "usd": attempt.reserved}
             self.write_of(attempt, "step_model_reserved", reservation=reservation)
+
+    def call(self, attempt: Attempt) -> None:
+        self.write_of(attempt, "step_model_call", modelCall=self.model_call(attempt))
 
     def model_call(self, attempt: Attempt) -> JsonObject:
         """A model call with a cost, without one, or with an unknown cost."""
@@ -272,6 +275,9 @@ class Log:
         return call
 
     def finish(self, attempt: Attempt) -> None:
+        # Else hardly ever two of what stands side by side would have used anything.
+        if not attempt.calls and not self.chance(4):
+            self.call(attempt)
         self.going_on.remove(attempt)
         way = self.draw(st.sampled_from(["completed", "completed", "retrying", "error", "lost"]))
         duration = self.draw(st.integers(0, 10**7))

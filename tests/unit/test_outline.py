@@ -255,6 +255,15 @@ def test_a_container_that_fails_itself_is_as_bad_as_that() -> None:
     ]
 
 
+def test_rows_have_their_names_where_locations_share_one() -> None:
+    nodes = [
+        *(Node("one", "one", "condition", -1), Node(None, "then", "branch", 0), Node("a", "a", "step", 1)),
+        *(Node("two", "two", "condition", -1), Node(None, "then", "branch", 3), Node("b", "b", "step", 4)),
+    ]
+    rows = rows_of(outline_of([attempt(1, "a"), attempt(2, "b", "0"), attempt(3, "b")], nodes))
+    assert [row["name"] for row in rows] == ["one", "then", "a", "two", "then", "b", "b", "b", "b"]
+
+
 def test_in_a_paused_run_what_runs_is_waiting() -> None:
     attempts = [attempt(1, "a"), attempt(2, "ask", status="running", at=(2, None))]
     assert lines(outline_of(attempts, is_paused=True)) == ["a#1 completed", "ask#1 waiting"]

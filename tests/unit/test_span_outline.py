@@ -1,8 +1,10 @@
 """Outlines of recorded runs: of spans in any order, held to the rules of docs/spec/recording.md."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import count
+from types import FrameType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.log.span_state import SpanState
+from runglass.outlines import columns, span_builder
 from runglass.outlines.builder import AttemptRow
 from runglass.outlines.outline import Outline, SpanMarks
 from runglass.outlines.span_builder import LEVELS, SpanOutlineBuilder
@@ -133,6 +136,8 @@ def test_each_row_is_below_its_parent_and_sums_count_what_no_row_below_tells(
     for number, row in enumerate(rows):
         above = None if row["parent"] == -1 else rows[row["parent"]]
         span = span_of.get(row["name"])
+        about = row["attempt"], row["attempts"], row["index"]
+        assert about == ((0, 0, -1) if span is None else (1, 1, 0))
         if span is None:
             assert row["kind"] == "placeholder"
             assert row["parent"] == -1
@@ -193,6 +198,7 @@ def test_siblings_stand_in_the_order_of_their_start_then_their_id() -> None:
 
 def test_of_a_part_of_a_run_no_parent_is_told_to_be_missing() -> None:
     assert [row["kind"] for row in rows_of(outline_of([Span(1, 9)], is_partial=True))] == ["chain"]
+    assert marks_of(outline_of([Span(1, 9)])).step_ids == ["work", ""]
 
 
 def test_the_context_of_the_entry_is_what_stands_above_it_and_is_no_work_of_a_model() -> None:
@@ -230,6 +236,33 @@ def test_a_long_cycle_is_cut() -> None:
     assert (outline.row_count, marks_of(outline).cycles) == (length, [0])
 
 
+def test_many_siblings_are_sorted_in_slices_after_each_of_which_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (columns, span_builder):
+        monkeypatch.setattr(module, "SLICE_ROWS", 50)
+    for parent in (None, 1):
+        builder = SpanOutlineBuilder(started_at=iso_ms(BEGAN_MS), seq=7)
+        found = [Span(at, parent, at * 7 % 2_000) for at in range(2, 2_000)]
+        builder.add(stored([*found, Span(2_000, parent, status="failed")]))
+        slices, lines = builder.finish(), [0]
+
+        def count_lines(frame: FrameType, event: str, arg: object, lines: list[int] = lines) -> Any:
+            lines[-1] += 1
+            return count_lines
+
+        before = sys.gettrace()
+        sys.settrace(count_lines)
+        try:
+            while (outline := next(slices)) is None:
+                lines.append(0)
+        finally:
+            sys.settrace(before)
+        starts = outline.values("start", 0, 2_000)
+        assert starts == sorted(starts)
+        assert max(lines) < 50 * 40
+
+
 def retries(*siblings: Span) -> list[tuple[int, int]]:
     outline = outline_of([*siblings, Span(99, None, 0, 100, "top")])
     rows = rows_of(outline)
@@ -248,6 +281,10 @@ def test_what_began_after_its_like_had_failed_probably_repeats_it() -> None:
     assert retries(failed, Span(2, 99, 6, 9, "call", kind="tool")) == []
     assert retries(failed, Span(2, 99, 6, 9, "other")) == []
     assert retries(failed, Span(2, 1, 6, 9, "call")) == []
+    assert retries(failed._replace(end=None), Span(2, 99, 6, 9, "call")) == []
+    both = failed, Span(2, 99, 1, 3, "call", status="failed")
+    assert retries(*both, Span(3, 99, 4, 9, "call")) == [(2, 1)]
+    assert retries(*both, Span(3, 99, 6, 9, "call")) == [(2, 0)]
 
 
 def test_what_was_repeated_is_told_as_such() -> None:

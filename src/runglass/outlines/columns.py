@@ -1,7 +1,7 @@
 """The rows of an outline while it is made, as columns, and the outline that they become.
 
-They are made in any order in which parents come before what is inside of them, and read in pre-order. Where
-they were made in that, as they are where one thing is done after the other, nothing has to move.
+They are made in any order, and read in pre-order. Where they were made in that, as they are where one thing
+is done after the other, nothing has to move.
 """
 
 import heapq
@@ -40,7 +40,7 @@ class Columns:
     """The columns of rows in the order in which they are made; `add_up` makes sums of what rows have.
 
     New rows are in lists until `settle` puts them into the arrays, which are slower to append to. The columns
-    are those of `OutlineColumns`, and `rank` is the position of a row among its siblings.
+    are those of `OutlineColumns` but for the depth. Siblings of an executed run are sorted by `rank`.
     """
 
     def __init__(self) -> None:
@@ -148,18 +148,16 @@ def number_rows(
             yield
         if (child := first_of[parent]) == NONE:
             continue
-        siblings = [child]
-        while (child := next_of[child]) != NONE:
-            siblings.append(child)
-        ranked: Iterable[int] = siblings
-        if len(siblings) <= SLICE_ROWS:
-            siblings.sort(key=key)
-        else:
-            runs = []
-            for first in range(0, len(siblings), SLICE_ROWS):
-                runs.append(sorted(siblings[first : first + SLICE_ROWS], key=key))
+        slices: list[list[int]] = []
+        while child != NONE:
+            if slices:
                 yield
-            ranked = heapq.merge(*runs, key=key)
+            siblings = [child]
+            while (child := next_of[child]) != NONE and len(siblings) < SLICE_ROWS:
+                siblings.append(child)
+            siblings.sort(key=key)
+            slices.append(siblings)
+        ranked = slices[0] if len(slices) == 1 else heapq.merge(*slices, key=key)
         row = row_of[parent] + 1
         for child in ranked:
             if row != child:

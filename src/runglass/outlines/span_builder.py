@@ -337,7 +337,9 @@ def _find_repeated(
     status, start, end = columns.status, columns.start, columns.end
     retry_of: list[tuple[int, int]] = []
     worked = 0
-    for parent in chain((NONE,), order) if _FAILED in status else ():
+    for at, parent in enumerate(chain((NONE,), order) if _FAILED in status else (), 1):
+        if not at % SLICE_ROWS:
+            yield
         row = row_of[parent] + 1
         stop = len(order) if parent == NONE else row_of[parent] + sizes[parent]
         # By kind and name, siblings that failed and that none repeats so far: those that had not ended yet,
