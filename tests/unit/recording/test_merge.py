@@ -142,7 +142,8 @@ def state(**fields: Any) -> SpanState:
         ({"name": "a"}, {"name": "b"}, {"name": "b"}),
         ({"tags": ("b",)}, {"tags": ("a",)}, {"tags": ("a", "b")}),
         ({"truncated": True}, {}, {"truncated": True}),
-        ({"cost_usd": "0.25"}, {"cost_usd": "10"}, {"cost_usd": "10"}),
+        ({"cost_usd": "2.5"}, {"cost_usd": "10"}, {"cost_usd": "10"}),
+        ({"cost_usd": "1.0"}, {"cost_usd": "1"}, {"cost_usd": "1.0"}),
         (
             {"attributes": raw({"b": 1, "x": {"y": 1}})},
             {"attributes": raw({"a": 1, "x": {"y": 22}})},
