@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.log.span_state import SpanState
-from runglass.outlines import columns, span_builder
 from runglass.outlines.builder import AttemptRow
-from runglass.outlines.outline import Outline, SpanMarks
+from runglass.outlines.outline import SLICE_ROWS, Outline, SpanMarks
 from runglass.outlines.span_builder import LEVELS, SpanOutlineBuilder
 from runglass.support.clock import iso_ms
 from tests.recorded_spans import Recording
@@ -236,31 +235,30 @@ def test_a_long_cycle_is_cut() -> None:
     assert (outline.row_count, marks_of(outline).cycles) == (length, [0])
 
 
+@pytest.mark.parametrize("parent", [None, 1])
 def test_many_siblings_are_sorted_in_slices_after_each_of_which_others_have_their_turn(
-    monkeypatch: pytest.MonkeyPatch,
+    parent: int | None,
 ) -> None:
-    for module in (columns, span_builder):
-        monkeypatch.setattr(module, "SLICE_ROWS", 50)
-    for parent in (None, 1):
-        builder = SpanOutlineBuilder(started_at=iso_ms(BEGAN_MS), seq=7)
-        found = [Span(at, parent, at * 7 % 2_000) for at in range(2, 2_000)]
-        builder.add(stored([*found, Span(2_000, parent, status="failed")]))
-        slices, lines = builder.finish(), [0]
+    most = 3 * SLICE_ROWS
+    builder = SpanOutlineBuilder(started_at=iso_ms(BEGAN_MS), seq=7)
+    found = [Span(at, parent, at * 7 % most) for at in range(2, most)]
+    builder.add(stored([*found, Span(most, parent, status="failed")]))
+    slices, lines = builder.finish(), [0]
 
-        def count_lines(frame: FrameType, event: str, arg: object, lines: list[int] = lines) -> Any:
-            lines[-1] += 1
-            return count_lines
+    def count_lines(frame: FrameType, event: str, arg: object) -> Any:
+        lines[-1] += 1
+        return count_lines
 
-        before = sys.gettrace()
-        sys.settrace(count_lines)
-        try:
-            while (outline := next(slices)) is None:
-                lines.append(0)
-        finally:
-            sys.settrace(before)
-        starts = outline.values("start", 0, 2_000)
-        assert starts == sorted(starts)
-        assert max(lines) < 50 * 40
+    before = sys.gettrace()
+    sys.settrace(count_lines)
+    try:
+        while (outline := next(slices)) is None:
+            lines.append(0)
+    finally:
+        sys.settrace(before)
+    starts = outline.values("start", 0, most)
+    assert starts == sorted(starts)
+    assert max(lines) < 40 * SLICE_ROWS, "a slice of rows is worked on in one go, and no more"
 
 
 def retries(*siblings: Span) -> list[tuple[int, int]]:
