@@ -22,7 +22,7 @@ from runglass.store.statements import fetch
 from runglass.wire.query_parser import parse_run_query
 from tests.conformance.stores import batch, make_run
 from tests.conformance.test_run_lists import NOW
-from tests.fakes import in_virtual_time
+from tests.fakes import in_virtual_time, let_time_pass
 from tests.postgres_proxy import cutting_proxy
 from tests.postgres_server import connected, until_waiting
 from tests.records import new_run, there
@@ -91,7 +91,7 @@ class Statements:
         self.sent: list[tuple[int, Sequence[int]]] = []
 
     async def at(self, ms: int) -> None:
-        await asyncio.sleep(self._began_s + ms / 1000 - self._loop.time())
+        await let_time_pass(self._began_s + ms / 1000 - self._loop.time())
 
     async def repeat(self, work: Any, *, patience_s: float) -> Any:
         return await work(self)
@@ -99,7 +99,7 @@ class Statements:
     async def fetch(self, _: str, __: int, rows: Sequence[Any], *___: Any) -> list[tuple[int]]:
         runs = [row[0] for row in rows]
         self.sent.append((round((self._loop.time() - self._began_s) * 1000), runs))
-        await asyncio.sleep((self._take_ms.pop(0) if self._take_ms else 5) / 1000)
+        await let_time_pass((self._take_ms.pop(0) if self._take_ms else 5) / 1000)
         return [(run,) for run in runs]
 
 
