@@ -64,9 +64,22 @@ class Columns:
 
     def add(self, parent: int, rank: int, kind: int, name: int, index: int = NONE) -> int:
         """A further row with nothing of its own; its number in the order of making."""
-        values = parent, rank, kind, name, index, 0, 0, 0, NONE, NONE, NONE, 0
-        for column, value in zip(self.new, values, strict=True):
-            column.append(value)
+        # One by one, since a loop over them takes twice as long, and runs may have a million rows.
+        parents, ranks, kinds, names, indexes, numbers, tried, positions, statuses, starts, ends, used = (
+            self.new
+        )
+        parents.append(parent)
+        ranks.append(rank)
+        kinds.append(kind)
+        names.append(name)
+        indexes.append(index)
+        numbers.append(0)
+        tried.append(0)
+        positions.append(0)
+        statuses.append(NONE)
+        starts.append(NONE)
+        ends.append(NONE)
+        used.append(0)
         self.cost.append(None)
         return len(self.cost) - 1
 
@@ -148,6 +161,12 @@ def number_rows(
             yield
         if (child := first_of[parent]) == NONE:
             continue
+        row = row_of[parent] + 1
+        if next_of[child] == NONE:
+            # Most iterations hold one step: there is nothing to sort.
+            in_order = in_order and row == child
+            row_of[child], made_of[row] = row, child
+            continue
         slices: list[list[int]] = []
         while child != NONE:
             if slices:
@@ -158,7 +177,6 @@ def number_rows(
             siblings.sort(key=key)
             slices.append(siblings)
         ranked = slices[0] if len(slices) == 1 else heapq.merge(*slices, key=key)
-        row = row_of[parent] + 1
         for child in ranked:
             if row != child:
                 in_order = False
