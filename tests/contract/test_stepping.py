@@ -12,7 +12,7 @@ from runglass.config.settings import Price
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.testing import RunningServer, running_server
 from tests.contract import wire
-from tests.contract.test_tool_calls import TALK, TOOLS
+from tests.contract.test_tool_calls import TALK, TOOLS, in_both_spellings
 from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
@@ -194,6 +194,7 @@ def test_a_walk_pauses_for_tools_and_a_call_that_is_sent_again_tells_its_own_pau
     while last["eventType"] == "step_paused_for_tool_calls":
         rounds += 1
         assert last["runId"] == last["executionId"]
+        assert in_both_spellings(last)
         assert (last["stepId"], last["iterationsUsed"]) == ("ask", rounds)
         assert last["accumulatedOutputs"] == {"before": {"message": "hi"}}
         body = {name: last[name] for name in ("executionId", "stepIndex", "iterationsUsed")}
@@ -210,6 +211,7 @@ def test_going_back_from_a_tool_pause_asks_anew(http: httpx2.Client) -> None:
     found = wire.walked(http, path, message="hi", tools=TOOLS, runRemaining=True)
     run = found[0].data["executionId"]
     assert wire.types(found)[-1] == "step_paused_for_tool_calls"
+    assert in_both_spellings(found[-1].data)
     again = wire.walked(http, path, executionId=run, stepIndex=0, runRemaining=True)
     assert wire.types(again)[0] == "step_retrying"
     assert again[0].data["error"]["code"] == "CANCELLED"
