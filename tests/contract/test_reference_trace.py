@@ -46,14 +46,16 @@ STEPS = {
     "skips": """
   - id: outer
     type: loop
-    over: '[1, 2, 3]'
+    over: list(range(12))
     max_concurrency: 2
     steps:
       - id: choose
         type: condition
         if: index == 1
-        then: [{id: inner, type: loop, over: '[1, 2]', steps: [{id: deep, type: passthrough}]}]
+        then: [{id: inner, type: loop, over: list(range(11)), steps: [{id: deep, type: passthrough}]}]
         else: [{id: flat, type: passthrough}]
+      # It begins later in the second iteration than in those after it.
+      - {id: last, type: passthrough}
 """,
     "large": """
   - {id: many, type: code, code: 'return {"words": ["x" * 100 for _ in range(9000)]}'}
