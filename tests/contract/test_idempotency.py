@@ -113,23 +113,6 @@ def test_answers_are_the_same_after_a_restart(tmp_path: Path) -> None:
         assert answers(server, key) == first
 
 
-def test_an_answer_that_an_older_program_has_kept_is_given_again(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    key = str(uuid4())
-    first = post(http, key)
-
-    async def keep() -> None:
-        store = server.runtime.store
-        project = await store.ensure_project("acme", "demo")
-        await store.answer_call(project.id, key, status=200, answer=b'{"as":"before"}')
-
-    server.call(keep())
-    second = post(http, key)
-    assert (first.status_code, second.content) == (200, b'{"as":"before"}')
-    assert second.headers["idempotent-replayed"] == "true"
-
-
 def test_a_cancelled_run_is_told_as_before(server: RunningServer, http: httpx2.Client) -> None:
     key, path = str(uuid4()), "/seq/acme/demo/endless/execute"
     with ThreadPoolExecutor(1) as waiting, wire.http_for(server, server.key) as caller:

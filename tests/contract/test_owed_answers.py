@@ -11,6 +11,7 @@ from runglass.testing import RunningServer, running_server
 from tests.contract.test_jobs import ended
 from tests.contract.test_tool_calls import TOOLS, results_of, resumption
 from tests.contract.wire import detail, events_of, frames, http_for, known_key, refusal, start, trace_of
+from tests.servers import server_with
 from tests.waiting import eventually
 
 # Of a shape that redaction knows, so that it has no place in a redacted trace either.
@@ -48,6 +49,9 @@ def flows_of(mode: str) -> list[str]:
     return FLOWS.replace("SLUG", mode.replace("_", "-")).replace("MODE", mode).split("---")
 
 
+server = server_with(PRINTS, *(flow for mode in MODES for flow in flows_of(mode)), capture="full")
+
+
 class Callers(NamedTuple):
     keys: dict[str, httpx2.Client]
     starter_id: int
@@ -60,13 +64,6 @@ def callers(server: RunningServer) -> Iterator[Callers]:
     yield Callers(clients, known_key(server, made["starter"]).id)
     for client in clients.values():
         client.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def flows(server: RunningServer) -> None:
-    for mode in MODES:
-        for flow in flows_of(mode):
-            server.push(flow)
 
 
 @pytest.mark.parametrize("key", [None, "key"])
@@ -188,7 +185,6 @@ def test_a_short_time_to_live_is_kept_to_by_a_running_server() -> None:
 def test_of_a_failed_jobs_error_the_sentence_alone_is_kept_and_its_code_once_that_has_expired(
     server: RunningServer, http: httpx2.Client
 ) -> None:
-    server.push(PRINTS)
     run = http.post("/seq/acme/demo/prints/jobs", json={}).json()["executionId"]
     job = ended(http, run, "prints")
     files = [path for path in server.runtime.settings.data.rglob("*") if path.is_file()]

@@ -14,6 +14,7 @@ from runglass.testing import RunningServer, running_server
 from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, in_both_spellings
 from tests.faulty_store import FaultyStore
+from tests.servers import server_with
 from tests.waiting import eventually
 
 
@@ -51,11 +52,9 @@ steps:
 QUIET_TALK = TALK.replace("slug: talk", "slug: quiet-talk\ncapture: 'off'")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def flows(server: RunningServer) -> None:
-    outputs = [OUTPUT.format(name=mode.replace("_", "-"), mode=mode) for mode in MODES]
-    for flow in (WALK, TALK, QUIET_TALK, TOLERANT, *outputs):
-        server.push(flow)
+OUTPUTS = [OUTPUT.format(name=mode.replace("_", "-"), mode=mode) for mode in MODES]
+
+server = server_with(WALK, TALK, QUIET_TALK, TOLERANT, *OUTPUTS, capture="full")
 
 
 def test_a_walk_is_one_run_with_one_trace(http: httpx2.Client) -> None:

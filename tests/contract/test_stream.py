@@ -214,18 +214,6 @@ class Tail:
         self._frames += self.decoder.feed(chunk)
 
 
-def test_runs_come_as_they_begin_and_end(http: httpx2.Client) -> None:
-    before = wire.execute(http, "anything")
-    with http.stream("GET", STREAM) as answer:
-        tail = Tail(answer)
-        tail.until_raw(b"retry: 1000\n\nid: ")
-        run = wire.execute(http, "anything")
-        found = tail.until(run, "completed")
-    assert {run_id for run_id, _ in found} == {run}, "what was before is not told"
-    assert before != run
-    assert {status for _, status in found} <= {"pending", "running", "completed"}
-
-
 def test_a_list_and_the_stream_after_it_leave_no_gap(http: httpx2.Client) -> None:
     begun = http.get("/flow-runs").json()["lastChange"]
     runs = [wire.execute(http, "anything") for _ in range(2)]

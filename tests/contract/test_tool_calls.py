@@ -7,8 +7,8 @@ import httpx2
 import pytest
 
 from runglass.engine.steps.attempt_runner import MAX_TOOL_ITERATIONS
-from runglass.testing import RunningServer
-from tests.contract.wire import detail, events_of, frames, refusal, trace_of
+from tests.contract.wire import ANYTHING, detail, events_of, frames, refusal, trace_of
+from tests.servers import server_with
 
 PATH = "/seq/acme/demo/talk/execute"
 ONE_AT_A_TIME_PATH = "/seq/acme/demo/one-at-a-time/execute"
@@ -45,10 +45,7 @@ def tool(name: str) -> dict[str, Any]:
 TOOLS = [tool("weather"), tool("time")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def flows(server: RunningServer) -> None:
-    for flow in (TALK, ONE_AT_A_TIME, INSIDE, TWO, WITHOUT):
-        server.push(flow)
+server = server_with(ANYTHING, TALK, ONE_AT_A_TIME, INSIDE, TWO, WITHOUT, capture="full")
 
 
 def paused(http: httpx2.Client, path: str = PATH, **more: Any) -> dict[str, Any]:
