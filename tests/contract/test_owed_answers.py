@@ -201,22 +201,24 @@ def test_of_a_failed_jobs_error_the_sentence_alone_is_kept_and_its_code_once_tha
 
 
 class Started(NamedTuple):
-    """The runs of the key that started them, with their flows, and calls that ask again for its answers."""
+    """The runs of the key that started them, with their flows.
+
+    And its calls, as another key may send them: those that were made, and then those that would resume a run.
+    """
 
     session: str
     jobs: dict[str, str]
     walks: dict[str, str]
-    repeats: list[tuple[str, dict[str, Any], dict[str, str]]]
-    resumes: list[tuple[str, dict[str, Any]]]
+    calls: list[tuple[str, dict[str, Any], dict[str, str]]]
 
 
 def begin(http: httpx2.Client, mode: str) -> Started:
-    session, jobs, repeats = str(uuid4()), {}, []
+    session, jobs, calls = str(uuid4()), {}, []
 
     def post(flow: str, call: str, **more: Any) -> httpx2.Response:
         headers = {"X-Session-Id": session, "Idempotency-Key": str(uuid4())}
         path, body = path_of(flow, mode, call), {"message": CANARY, **more}
-        repeats.append((path, body, headers))
+        calls.append((path, body, headers))
         answer = http.post(path, json=body, headers=headers)
         assert answer.status_code in (200, 202, 500), answer.text
         return answer
@@ -230,11 +232,11 @@ def begin(http: httpx2.Client, mode: str) -> Started:
     walk = frames(post("keeps", "step").text)[0].data["executionId"]
     paused = post("asks", "execute", tools=TOOLS).json()
     results = [{"toolCallId": call["id"], "output": "x"} for call in paused["toolCalls"]]
-    resumes = [
-        (path_of("asks", mode), {"executionId": paused["executionId"], "toolCallMessages": results}),
-        (path_of("keeps", mode, "step"), {"executionId": walk, "stepIndex": 1}),
+    calls += [
+        (path_of("asks", mode), {"executionId": paused["executionId"], "toolCallMessages": results}, {}),
+        (path_of("keeps", mode, "step"), {"executionId": walk, "stepIndex": 1}, {}),
     ]
-    return Started(session, jobs, {walk: "keeps", paused["executionId"]: "asks"}, repeats, resumes)
+    return Started(session, jobs, {walk: "keeps", paused["executionId"]: "asks"}, calls)
 
 
 def reads(started: Started, mode: str) -> Iterator[str]:
@@ -264,14 +266,10 @@ def test_no_answer_to_another_key_has_the_content_and_the_starter_gets_it(
         http = callers.keys[name]
         for path in reads(started, mode):
             told[f"{name} GET {path}"] = http.get(path).text
-        for path, body, headers in started.repeats:
-            again = http.post(path, json=body, headers=headers)
-            assert refusal(again) == (403, "FORBIDDEN"), (name, path)
-            told[f"{name} repeats {path}"] = again.text
-        for path, body in started.resumes:
-            resumed = http.post(path, json=body)
-            assert refusal(resumed) == (403, "FORBIDDEN"), (name, path)
-            told[f"{name} resumes {path}"] = resumed.text
+        for path, body, headers in started.calls:
+            answer = http.post(path, json=body, headers=headers)
+            assert refusal(answer) == (403, "FORBIDDEN"), (name, path)
+            told[f"{name} POST {path} {body}"] = answer.text
         for run, flow in started.jobs.items():
             state = http.get(path_of(flow, mode, f"jobs/{run}"))
             if flow == "fails":
@@ -289,11 +287,9 @@ def test_no_answer_to_another_key_has_the_content_and_the_starter_gets_it(
 def gets_all_content(http: httpx2.Client, started: Started, mode: str) -> None:
     for run, flow in started.jobs.items():
         assert CANARY in http.get(path_of(flow, mode, f"jobs/{run}")).text, flow
-    for path, body, headers in started.repeats:
+    for path, body, headers in started.calls:
         answer = http.post(path, json=body, headers=headers)
         assert (CANARY in answer.text) == (not path.endswith("jobs")), path
-    for path, body in started.resumes:
-        assert CANARY in http.post(path, json=body).text
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -304,10 +300,8 @@ def test_under_full_every_key_of_the_project_gets_the_content(callers: Callers, 
         return
     for run, flow in started.jobs.items():
         assert CANARY in http.get(path_of(flow, "full", f"jobs/{run}")).text, flow
-    for path, body, headers in started.repeats:
+    for path, body, headers in started.calls:
         assert refusal(http.post(path, json=body, headers=headers)) == (403, "FORBIDDEN")
-    for path, body in started.resumes:
-        assert refusal(http.post(path, json=body)) == (403, "FORBIDDEN")
 
 
 def test_content_of_a_run_without_a_key_is_for_keys_that_may_run_flows(
