@@ -10,6 +10,7 @@ import pytest
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_jobs import ended
 from tests.contract.test_tool_calls import TOOLS, results_of, resumption
+from tests.contract.test_unreadable import place_of
 from tests.contract.wire import detail, events_of, frames, http_for, known_key, refusal, start, trace_of
 from tests.servers import server_with
 from tests.waiting import eventually
@@ -310,14 +311,7 @@ def test_content_of_a_run_without_a_key_is_for_keys_that_may_run_flows(
     """As of runs that an earlier version has left, which did not note the key."""
     run = start(server, "keeps-off", message=CANARY)
     events_of(callers.keys["admin"], run)
-
-    async def as_a_job() -> None:
-        def work(db: Any) -> None:
-            db.execute("UPDATE run SET trigger_type = 'job' WHERE id = ?", (run,))
-
-        await server.runtime.store.connections.write(work)  # type: ignore[attr-defined]
-
-    server.call(as_a_job())
+    assert place_of(server).execute("UPDATE run SET trigger_type = 'job' WHERE id = ? RETURNING 1", run)
     path = path_of("keeps", "off", f"jobs/{run}")
     assert all(CANARY in callers.keys[name].get(path).text for name in ("starter", "other", "admin"))
     assert refusal(callers.keys["read"].get(path)) == (403, "FORBIDDEN")
