@@ -164,6 +164,19 @@ class Field:
         """The head of a request below `/api/v1` with the attacker's key."""
         return head("GET", f"{API}{target}", host="x", headers=[*self.headers(), *headers])
 
+    async def streams(self, target: str, count: int) -> list[Connection]:
+        """As many connections, of `count`, as there begins a stream of it on."""
+
+        async def begun(connection: Connection) -> bool:
+            with suppress(OSError, EOFError):
+                await connection.send(self.get(target, ("Connection", "close")))
+                return (await connection.answer_head())[0] == 200
+            return False
+
+        opened = await self.connect(count)
+        good = await asyncio.gather(*[begun(connection) for connection in opened])
+        return [connection for connection, is_good in zip(opened, good, strict=True) if is_good]
+
     async def unread(self, targets: Sequence[str], count: int) -> None:
         """So many connections that ask for these in turns and take nothing, until the time is over."""
         for number, connection in enumerate(await self.connect(count)):

@@ -27,18 +27,7 @@ async def streams_of_a_revoked_key(field: Field) -> None:
     field.seeded.keys["made"] = str(made.get("key"))
     run_id = await field.job("hold")
     field.role = "made"
-    request = field.get(f"/flow-runs/{run_id}/trace/stream", ("Connection", "close"))
-    streams = await field.connect(STREAMS)
-    left = []
-
-    async def begin(number: int) -> None:
-        with suppress(OSError, EOFError):
-            await streams[number].send(request)
-            status, _ = await streams[number].answer_head()
-            if status == 200:
-                left.append(streams[number])
-
-    await field.together(len(streams), begin)
+    left = await field.streams(f"/flow-runs/{run_id}/trace/stream", STREAMS)
     begun = len(left)
     await field.call("DELETE", f"/keys/{made.get('id')}", role="admin")
     revoked_s = time.monotonic()
