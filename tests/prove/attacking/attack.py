@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from runglass.config.settings import Settings
 from tests.prove.attacking.hostile_provider import HostileProvider
 from tests.prove.attacking.http import ATTACKER, Answer, Connection, call, head
-from tests.prove.attacking.seed import Seeded, StoreKind
+from tests.prove.attacking.seed import Keys, StoreKind
 from tests.prove.attacking.verdict import FLOOR_MS
 
 SOURCE = "127.0.0.66"
@@ -29,7 +29,7 @@ class Field:
     """Where one attack takes place."""
 
     address: tuple[str, int]
-    seeded: Seeded
+    keys: Keys
     hostile: HostileProvider
     role: str
     ends_s: float
@@ -63,7 +63,7 @@ class Field:
 
     def headers(self, role: str | None = None) -> list[tuple[str, str]]:
         """The attacker's key, or that of another role in its project; none of nobody."""
-        key = self.seeded.keys.get(role or self.role)
+        key = self.keys.get(role or self.role)
         return [] if key is None else [("Authorization", f"Bearer {key}")]
 
     async def call(
