@@ -238,6 +238,10 @@ REFUSED: dict[tuple[int, str], list[tuple[dict[str, Any], str]]] = {
             ({"message": "a", name: []}, f"`{name}`")
             for name in ("toolChoice", "executionId", "iterationsUsed", "accumulatedOutputs", "pausedAtStep")
         ),
+        *(
+            ({"message": "a", "accumulatedOutputs": {"a": wrong}}, "`accumulatedOutputs")
+            for wrong in (5, "x", [1])
+        ),
         ({"message": "a", "tool_choice": []}, "`toolChoice`"),
         *(
             ({"message": "a", name: "x"}, f"`{name}` is a field of")

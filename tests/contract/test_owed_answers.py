@@ -10,7 +10,9 @@ import pytest
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_jobs import ended
 from tests.contract.test_tool_calls import TOOLS, results_of, resumption
+from tests.contract.test_unreadable import place_of
 from tests.contract.wire import detail, events_of, frames, http_for, known_key, refusal, start, trace_of
+from tests.servers import server_with
 from tests.waiting import eventually
 
 # Of a shape that redaction knows, so that it has no place in a redacted trace either.
@@ -48,6 +50,9 @@ def flows_of(mode: str) -> list[str]:
     return FLOWS.replace("SLUG", mode.replace("_", "-")).replace("MODE", mode).split("---")
 
 
+server = server_with(PRINTS, *(flow for mode in MODES for flow in flows_of(mode)), capture="full")
+
+
 class Callers(NamedTuple):
     keys: dict[str, httpx2.Client]
     starter_id: int
@@ -60,13 +65,6 @@ def callers(server: RunningServer) -> Iterator[Callers]:
     yield Callers(clients, known_key(server, made["starter"]).id)
     for client in clients.values():
         client.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def flows(server: RunningServer) -> None:
-    for mode in MODES:
-        for flow in flows_of(mode):
-            server.push(flow)
 
 
 @pytest.mark.parametrize("key", [None, "key"])
@@ -172,20 +170,6 @@ def test_a_job_whose_result_has_expired_does_not_return_null(
     assert trace_of(http, run)["flowRun"]["status"] == "completed"
 
 
-def test_a_failed_job_reads_failed_after_its_error_has_expired(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    path = path_of("fails", "off", "jobs")
-    run = http.post(path, json={"message": CANARY}).json()["executionId"]
-    events_of(http, run)
-    expire(server)
-    state = http.get(f"{path}/{run}").json()
-    assert state["status"] == "failed"
-    assert state["error"].startswith("step 'bad' failed: ")
-    assert state["error"].endswith("(CODE_ERROR)")
-    assert CANARY not in state["error"]
-
-
 def test_a_short_time_to_live_is_kept_to_by_a_running_server() -> None:
     with running_server(answer_ttl_s=0.5) as server, http_for(server, server.key) as http:
         server.push(flows_of("off")[0])
@@ -199,8 +183,9 @@ def test_a_short_time_to_live_is_kept_to_by_a_running_server() -> None:
         assert refusal(expired) == (410, "ANSWER_EXPIRED")
 
 
-def test_only_the_sentence_of_a_failed_jobs_error_is_kept(server: RunningServer, http: httpx2.Client) -> None:
-    server.push(PRINTS)
+def test_of_a_failed_jobs_error_the_sentence_alone_is_kept_and_its_code_once_that_has_expired(
+    server: RunningServer, http: httpx2.Client
+) -> None:
     run = http.post("/seq/acme/demo/prints/jobs", json={}).json()["executionId"]
     job = ended(http, run, "prints")
     files = [path for path in server.runtime.settings.data.rglob("*") if path.is_file()]
@@ -208,25 +193,33 @@ def test_only_the_sentence_of_a_failed_jobs_error_is_kept(server: RunningServer,
     assert "why why" in job["error"]
     assert b"why why" in kept
     assert b"loud loud" not in kept
+    expire(server)
+    state = ended(http, run, "prints")
+    assert state["status"] == "failed"
+    assert state["error"].startswith("step 'bad' failed: ")
+    assert state["error"].endswith("(CODE_ERROR)")
+    assert "why" not in state["error"]
 
 
 class Started(NamedTuple):
-    """The runs of the key that started them, with their flows, and calls that ask again for its answers."""
+    """The runs of the key that started them, with their flows.
+
+    And its calls, as another key may send them: those that were made, and then those that would resume a run.
+    """
 
     session: str
     jobs: dict[str, str]
     walks: dict[str, str]
-    repeats: list[tuple[str, dict[str, Any], dict[str, str]]]
-    resumes: list[tuple[str, dict[str, Any]]]
+    calls: list[tuple[str, dict[str, Any], dict[str, str]]]
 
 
 def begin(http: httpx2.Client, mode: str) -> Started:
-    session, jobs, repeats = str(uuid4()), {}, []
+    session, jobs, calls = str(uuid4()), {}, []
 
     def post(flow: str, call: str, **more: Any) -> httpx2.Response:
         headers = {"X-Session-Id": session, "Idempotency-Key": str(uuid4())}
         path, body = path_of(flow, mode, call), {"message": CANARY, **more}
-        repeats.append((path, body, headers))
+        calls.append((path, body, headers))
         answer = http.post(path, json=body, headers=headers)
         assert answer.status_code in (200, 202, 500), answer.text
         return answer
@@ -240,11 +233,11 @@ def begin(http: httpx2.Client, mode: str) -> Started:
     walk = frames(post("keeps", "step").text)[0].data["executionId"]
     paused = post("asks", "execute", tools=TOOLS).json()
     results = [{"toolCallId": call["id"], "output": "x"} for call in paused["toolCalls"]]
-    resumes = [
-        (path_of("asks", mode), {"executionId": paused["executionId"], "toolCallMessages": results}),
-        (path_of("keeps", mode, "step"), {"executionId": walk, "stepIndex": 1}),
+    calls += [
+        (path_of("asks", mode), {"executionId": paused["executionId"], "toolCallMessages": results}, {}),
+        (path_of("keeps", mode, "step"), {"executionId": walk, "stepIndex": 1}, {}),
     ]
-    return Started(session, jobs, {walk: "keeps", paused["executionId"]: "asks"}, repeats, resumes)
+    return Started(session, jobs, {walk: "keeps", paused["executionId"]: "asks"}, calls)
 
 
 def reads(started: Started, mode: str) -> Iterator[str]:
@@ -274,14 +267,10 @@ def test_no_answer_to_another_key_has_the_content_and_the_starter_gets_it(
         http = callers.keys[name]
         for path in reads(started, mode):
             told[f"{name} GET {path}"] = http.get(path).text
-        for path, body, headers in started.repeats:
-            again = http.post(path, json=body, headers=headers)
-            assert refusal(again) == (403, "FORBIDDEN"), (name, path)
-            told[f"{name} repeats {path}"] = again.text
-        for path, body in started.resumes:
-            resumed = http.post(path, json=body)
-            assert refusal(resumed) == (403, "FORBIDDEN"), (name, path)
-            told[f"{name} resumes {path}"] = resumed.text
+        for path, body, headers in started.calls:
+            answer = http.post(path, json=body, headers=headers)
+            assert refusal(answer) == (403, "FORBIDDEN"), (name, path)
+            told[f"{name} POST {path} {body}"] = answer.text
         for run, flow in started.jobs.items():
             state = http.get(path_of(flow, mode, f"jobs/{run}"))
             if flow == "fails":
@@ -299,11 +288,9 @@ def test_no_answer_to_another_key_has_the_content_and_the_starter_gets_it(
 def gets_all_content(http: httpx2.Client, started: Started, mode: str) -> None:
     for run, flow in started.jobs.items():
         assert CANARY in http.get(path_of(flow, mode, f"jobs/{run}")).text, flow
-    for path, body, headers in started.repeats:
+    for path, body, headers in started.calls:
         answer = http.post(path, json=body, headers=headers)
         assert (CANARY in answer.text) == (not path.endswith("jobs")), path
-    for path, body in started.resumes:
-        assert CANARY in http.post(path, json=body).text
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -314,10 +301,8 @@ def test_under_full_every_key_of_the_project_gets_the_content(callers: Callers, 
         return
     for run, flow in started.jobs.items():
         assert CANARY in http.get(path_of(flow, "full", f"jobs/{run}")).text, flow
-    for path, body, headers in started.repeats:
+    for path, body, headers in started.calls:
         assert refusal(http.post(path, json=body, headers=headers)) == (403, "FORBIDDEN")
-    for path, body in started.resumes:
-        assert refusal(http.post(path, json=body)) == (403, "FORBIDDEN")
 
 
 def test_content_of_a_run_without_a_key_is_for_keys_that_may_run_flows(
@@ -326,14 +311,7 @@ def test_content_of_a_run_without_a_key_is_for_keys_that_may_run_flows(
     """As of runs that an earlier version has left, which did not note the key."""
     run = start(server, "keeps-off", message=CANARY)
     events_of(callers.keys["admin"], run)
-
-    async def as_a_job() -> None:
-        def work(db: Any) -> None:
-            db.execute("UPDATE run SET trigger_type = 'job' WHERE id = ?", (run,))
-
-        await server.runtime.store.connections.write(work)  # type: ignore[attr-defined]
-
-    server.call(as_a_job())
+    assert place_of(server).execute("UPDATE run SET trigger_type = 'job' WHERE id = ? RETURNING 1", run)
     path = path_of("keeps", "off", f"jobs/{run}")
     assert all(CANARY in callers.keys[name].get(path).text for name in ("starter", "other", "admin"))
     assert refusal(callers.keys["read"].get(path)) == (403, "FORBIDDEN")

@@ -1,7 +1,7 @@
 """What a server answers as a run's trace is what its events add up to, by a fold that it does not share."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from runglass.config.settings import Price
 from tests.contract.test_stepping import WALK
 from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
-from tests.contract.wire import FLOWS, ran, refusal, walked
+from tests.contract.wire import FLOWS, ran, refusal, until_event, walked
 from tests.laws.law import require
 from tests.laws.stored import Told, broken_by_readers
 from tests.reference_fold import JsonObject
@@ -46,14 +46,16 @@ STEPS = {
     "skips": """
   - id: outer
     type: loop
-    over: '[1, 2, 3]'
+    over: list(range(12))
     max_concurrency: 2
     steps:
       - id: choose
         type: condition
         if: index == 1
-        then: [{id: inner, type: loop, over: '[1, 2]', steps: [{id: deep, type: passthrough}]}]
+        then: [{id: inner, type: loop, over: list(range(11)), steps: [{id: deep, type: passthrough}]}]
         else: [{id: flat, type: passthrough}]
+      # It begins later in the second iteration than in those after it.
+      - {id: last, type: passthrough}
 """,
     "large": """
   - {id: many, type: code, code: 'return {"words": ["x" * 100 for _ in range(9000)]}'}
@@ -100,15 +102,14 @@ def nulls(value: Any, place: str = "") -> Iterator[str]:
                 yield from nulls(member, f"{place}.{name}")
 
 
-def events_up_to(http: httpx2.Client, run: str, enough: Callable[[JsonObject], bool]) -> list[JsonObject]:
-    """The events in the live trace, up to its end or the first that is enough."""
+def events_so_far(http: httpx2.Client, run: str) -> list[JsonObject]:
+    """The events in the live trace, up to that which its outline is of."""
+    last = http.get(f"/flow-runs/{run}/trace/outline").json()["seq"]
     events: list[JsonObject] = []
     with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
-        for line in stream.iter_lines():
-            if line.startswith("data: "):
-                events.append(json.loads(line.removeprefix("data: ")))
-                if enough(events[-1]):
-                    break
+        lines = (line for line in stream.iter_lines() if line.startswith("data: "))
+        while not events or events[-1]["seq"] < last:
+            events.append(json.loads(next(lines).removeprefix("data: ")))
     return events
 
 
@@ -124,15 +125,9 @@ def check_content(http: httpx2.Client, run: str, step: JsonObject, mode: str) ->
             assert answer.json() == told
 
 
-def check(
-    http: httpx2.Client,
-    run: str,
-    *,
-    until: Callable[[JsonObject], bool] = lambda _: False,
-    mode: str = "",
-) -> str:
+def check(http: httpx2.Client, run: str, *, mode: str = "") -> str:
     """Compares all that can be read of a run that writes nothing more; its status comes back."""
-    events = events_up_to(http, run, until)
+    events = events_so_far(http, run)
     trace = http.get(f"/flow-runs/{run}/trace").json()
     attempts = {
         step: http.get(f"/flow-runs/{run}/steps/{step}/trace", params={"attempt": "all"}).json()
@@ -179,37 +174,27 @@ def test_a_run_that_has_ended(http: httpx2.Client, slug: str, body: JsonObject, 
 
 def test_a_job(http: httpx2.Client) -> None:
     run = http.post("/seq/acme/demo/words/jobs", json={"message": "a b"}).json()["executionId"]
+    until_event(http, run, "flow_completed")
     assert check(http, run) == "completed"
 
 
 def test_a_run_that_goes_on_and_is_cancelled(http: httpx2.Client) -> None:
     """What the wait has been given is the last that is told of it."""
     run = http.post("/seq/acme/demo/endless/jobs", json={}).json()["executionId"]
-    holds = lambda event: (event["eventType"], event.get("stepId")) == ("step_input", "hold")  # noqa: E731
-    assert check(http, run, until=holds) == "running"
+    until_event(http, run, "step_input", nth=2)
+    assert check(http, run) == "running"
     assert http.delete(f"/flow-runs/{run}").status_code == 202
     assert check(http, run) == "cancelled"
-
-
-class Pauses:
-    """Enough is the pause of that number."""
-
-    def __init__(self, number: int) -> None:
-        self._left = number
-
-    def __call__(self, event: JsonObject) -> bool:
-        self._left -= event["eventType"] in ("step_paused", "step_paused_for_tool_calls")
-        return not self._left
 
 
 def test_a_step_through_with_changes_and_a_way_back(http: httpx2.Client) -> None:
     path = "/seq/acme/demo/walk/step"
     run = walked(http, path, parameters={"n": 1})[0].data["executionId"]
-    assert check(http, run, until=Pauses(1)) == "paused"
+    assert check(http, run) == "paused"
     walked(http, path, executionId=run, stepIndex=1, inputOverrides={"more": 1, "z": {"other": 2}})
-    assert check(http, run, until=Pauses(2)) == "paused"
+    assert check(http, run) == "paused"
     walked(http, path, executionId=run, stepIndex=0, blockOverrides={"a": {"input": {"n": 4}}})
-    assert check(http, run, until=Pauses(3)) == "paused"
+    assert check(http, run) == "paused"
     walked(http, path, executionId=run, stepIndex=1, runRemaining=True)
     assert check(http, run) == "completed"
 
@@ -217,7 +202,7 @@ def test_a_step_through_with_changes_and_a_way_back(http: httpx2.Client) -> None
 def test_tools_whose_results_come_in(http: httpx2.Client) -> None:
     waiting = paused(http)
     run = waiting["executionId"]
-    assert check(http, run, until=Pauses(1)) == "paused"
+    assert check(http, run) == "paused"
     http.post("/seq/acme/demo/talk/execute", json=resumption(waiting, results_of(waiting)))
     assert check(http, run) == "completed"
 

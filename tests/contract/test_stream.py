@@ -1,15 +1,14 @@
 """The streams of a run and of the list of runs: replay, live tail, resume, pings and the end."""
 
-import asyncio
-import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from runglass.wire.sse import Decoder
-from runglass.wire.sse import Frame as Decoded
 from tests.contract import wire
 from tests.servers import server_with
 from tests.waiting import eventually
@@ -109,20 +108,12 @@ def test_resuming_after_a_seq_beyond_the_head_is_refused(server: RunningServer, 
     assert wire.refusal(ended) == (422, "INVALID_REQUEST")
 
 
-def test_many_tails_of_one_run_get_the_same_bytes(server: RunningServer) -> None:
-    async def all_tails() -> list[str]:
-        run = wire.start(server, "brisk")
-        headers = {"Authorization": f"Bearer {server.key}"}
-        limits = httpx2.Limits(max_connections=50)
-        async with httpx2.AsyncClient(
-            base_url=server.base_url, headers=headers, limits=limits, timeout=wire.LONGEST_S
-        ) as client:
-            path = f"/flow-runs/{run}/trace/stream"
-            return [answer.text for answer in await asyncio.gather(*[client.get(path) for _ in range(50)])]
-
-    tails = [tail.replace(": ping\n\n", "") for tail in asyncio.run(all_tails())]
-    assert len(set(tails)) == 1
-    assert wire.frames(tails[0])[-1].event == "flow_completed"
+def test_many_tails_of_one_run_get_the_same_bytes(server: RunningServer, http: httpx2.Client) -> None:
+    run = wire.start(server, "brisk")
+    with ThreadPoolExecutor(50) as readers:
+        answers = list(readers.map(http.get, [f"/flow-runs/{run}/trace/stream"] * 50))
+    (tail,) = {answer.text.replace(": ping\n\n", "") for answer in answers}
+    assert wire.frames(tail)[-1].event == "flow_completed"
 
 
 def test_silence_is_filled_with_pings(server: RunningServer, http: httpx2.Client) -> None:
@@ -186,52 +177,31 @@ def test_data_is_one_line_whatever_is_in_it(http: httpx2.Client) -> None:
 STREAM = "/flow-runs/stream"
 
 
-class Tail:
-    """An open stream, read frame by frame."""
-
-    def __init__(self, answer: httpx2.Response) -> None:
-        assert answer.status_code == 200, answer.read()
-        assert answer.headers["content-type"] == "text/event-stream"
-        self._chunks = answer.iter_bytes()
-        self.decoder = Decoder()
-        self.raw = b""
-        self._frames: list[Decoded] = []
-
-    def frame(self) -> Decoded:
-        while not self._frames:
-            self._read()
-        return self._frames.pop(0)
-
-    def until(self, run_id: str, status: str) -> list[tuple[str, Any]]:
-        """What comes up to this status of the run: its id and status, or the id of one that is gone."""
-        found: list[tuple[str, Any]] = []
-        while not found or found[-1] != (run_id, status):
-            frame = self.frame()
-            data = json.loads(frame.data)
-            found.append((data["id"], data["status"] if frame.event == "run" else frame.event))
-        return found
-
-    def until_raw(self, text: bytes) -> None:
-        """Reads on up to these bytes."""
-        while text not in self.raw:
-            self._read()
-
-    def _read(self) -> None:
-        chunk = next(self._chunks)
-        self.raw += chunk
-        self._frames += self.decoder.feed(chunk)
+def blocks(answer: httpx2.Response) -> Iterator[str]:
+    """The blocks of lines in an open stream, as they come."""
+    assert answer.status_code == 200, answer.read()
+    assert answer.headers["content-type"] == "text/event-stream"
+    lines: list[str] = []
+    for line in answer.iter_lines():
+        if line:
+            lines.append(line)
+        else:
+            yield "\n".join(lines)
+            lines.clear()
 
 
-def test_runs_come_as_they_begin_and_end(http: httpx2.Client) -> None:
-    before = wire.execute(http, "anything")
-    with http.stream("GET", STREAM) as answer:
-        tail = Tail(answer)
-        tail.until_raw(b"retry: 1000\n\nid: ")
-        run = wire.execute(http, "anything")
-        found = tail.until(run, "completed")
-    assert {run_id for run_id, _ in found} == {run}, "what was before is not told"
-    assert before != run
-    assert {status for _, status in found} <= {"pending", "running", "completed"}
+def events(stream: Iterator[str]) -> Iterator[wire.Frame]:
+    """The blocks that are events, and not a position, a comment or the time to wait."""
+    return (wire.Frame(block) for block in stream if "\ndata: " in block)
+
+
+def until(stream: Iterator[str], run_id: str, status: str) -> list[tuple[str, Any]]:
+    """What comes up to this status of the run: its id and status, or the id of one that is gone."""
+    found: list[tuple[str, Any]] = []
+    while not found or found[-1] != (run_id, status):
+        frame = next(events(stream))
+        found.append((frame.data["id"], frame.data["status"] if frame.event == "run" else frame.event))
+    return found
 
 
 def test_a_list_and_the_stream_after_it_leave_no_gap(http: httpx2.Client) -> None:
@@ -240,38 +210,37 @@ def test_a_list_and_the_stream_after_it_leave_no_gap(http: httpx2.Client) -> Non
     page = http.get("/flow-runs").json()
     runs.append(wire.execute(http, "anything"))
     with http.stream("GET", STREAM, params={"after": page["lastChange"]}) as answer:
-        assert Tail(answer).until(runs[-1], "completed") == [(runs[-1], "completed")]
+        assert until(blocks(answer), runs[-1], "completed") == [(runs[-1], "completed")]
     with http.stream("GET", STREAM, params={"after": begun}) as answer:
-        found = Tail(answer).until(runs[-1], "completed")
+        found = until(blocks(answer), runs[-1], "completed")
     assert found == [(run, "completed") for run in runs]
 
 
 def test_a_stream_that_was_cut_goes_on_where_it_was_with_runs_as_in_the_list(http: httpx2.Client) -> None:
     begun = http.get("/flow-runs").json()["lastChange"]
     with http.stream("GET", STREAM) as answer:
-        first = Tail(answer)
-        first.until_raw(b"id: %d\n\n" % begun)
+        assert list(islice(blocks(answer), 2)) == ["retry: 1000", f"id: {begun}"]
     for _ in range(3):
         wire.execute(http, "anything")
-    seen = first.decoder.last_event_id
+    seen = str(begun)
     for listed in reversed(http.get("/flow-runs?limit=3").json()["runs"]):
         # Cut after each run: the next connection brings the one that follows, and no other.
         with http.stream("GET", STREAM, headers={"Last-Event-ID": seen}) as answer:
-            frame = Tail(answer).frame()
-            assert (frame.event, json.loads(frame.data)) == ("run", listed)
+            frame = next(events(blocks(answer)))
+            assert (frame.event, frame.data) == ("run", listed)
             assert "startedBy" in listed
             seen = frame.id
 
 
 def test_a_query_says_which_runs_come_and_which_are_gone(http: httpx2.Client) -> None:
     with http.stream("GET", STREAM, params={"q": "status:failed", "flow": "broken"}) as answer:
-        tail = Tail(answer)
-        tail.until_raw(b"id: ")
+        stream = blocks(answer)
+        assert [block[:4] for block in islice(stream, 2)] == ["retr", "id: "]
         wire.execute(http, "anything")
         # Not the same call as any other: a failure is told once more to who repeats it.
         body = {"parameters": {"for": "this list"}}
         failed = wire.detail(http.post("/seq/acme/demo/broken/execute", json=body))["executionId"]
-        found = tail.until(failed, "failed")
+        found = until(stream, failed, "failed")
     assert {run_id for run_id, _ in found} == {failed}, "the other flow is none of it"
     assert {what for _, what in found[:-1]} <= {"gone"}
 
@@ -286,9 +255,10 @@ def test_what_cannot_be_followed_is_refused(http: httpx2.Client, query: dict[str
 
 def test_what_a_query_leaves_out_moves_the_position_alone_and_then_pings_come(http: httpx2.Client) -> None:
     with http.stream("GET", STREAM, params={"q": "trigger:job"}) as answer:
-        tail = Tail(answer)
-        tail.until_raw(b"id: ")
+        stream = blocks(answer)
+        come = list(islice(stream, 2))
         wire.execute(http, "anything")
-        tail.until_raw(b"id: %d\n\n" % http.get("/flow-runs").json()["lastChange"])
-        tail.until_raw(b": ping\n\n")
-    assert b"data:" not in tail.raw
+        last = http.get("/flow-runs").json()["lastChange"]
+        while f"id: {last}" not in come or come[-1] != ": ping":
+            come.append(next(stream))
+    assert "data:" not in "".join(come)

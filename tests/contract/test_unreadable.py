@@ -57,11 +57,15 @@ class Place(NamedTuple):
         assert self.execute(f"{UPDATES[what]} RETURNING 1", data, run)
 
 
+def place_of(server: RunningServer) -> Place:
+    settings = server.runtime.settings
+    return Place({"store": settings.store, "data": settings.data})
+
+
 @pytest.fixture
 def store(server: RunningServer) -> Place:
     """The store of the server of this module."""
-    settings = server.runtime.settings
-    return Place({"store": settings.store, "data": settings.data})
+    return place_of(server)
 
 
 @pytest.fixture

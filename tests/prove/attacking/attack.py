@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from runglass.config.settings import Settings
 from tests.prove.attacking.hostile_provider import HostileProvider
 from tests.prove.attacking.http import ATTACKER, Answer, Connection, call, head
-from tests.prove.attacking.seed import Seeded, StoreKind
+from tests.prove.attacking.seed import Keys, StoreKind
 from tests.prove.attacking.verdict import FLOOR_MS
 
 SOURCE = "127.0.0.66"
@@ -29,7 +29,7 @@ class Field:
     """Where one attack takes place."""
 
     address: tuple[str, int]
-    seeded: Seeded
+    keys: Keys
     hostile: HostileProvider
     role: str
     ends_s: float
@@ -63,7 +63,7 @@ class Field:
 
     def headers(self, role: str | None = None) -> list[tuple[str, str]]:
         """The attacker's key, or that of another role in its project; none of nobody."""
-        key = self.seeded.keys.get(role or self.role)
+        key = self.keys.get(role or self.role)
         return [] if key is None else [("Authorization", f"Bearer {key}")]
 
     async def call(
@@ -163,6 +163,19 @@ class Field:
     def get(self, target: str, *headers: tuple[str, str]) -> bytes:
         """The head of a request below `/api/v1` with the attacker's key."""
         return head("GET", f"{API}{target}", host="x", headers=[*self.headers(), *headers])
+
+    async def streams(self, target: str, count: int) -> list[Connection]:
+        """As many connections, of `count`, as there begins a stream of it on."""
+
+        async def begun(connection: Connection) -> bool:
+            with suppress(OSError, EOFError):
+                await connection.send(self.get(target, ("Connection", "close")))
+                return (await connection.answer_head())[0] == 200
+            return False
+
+        opened = await self.connect(count)
+        good = await asyncio.gather(*[begun(connection) for connection in opened])
+        return [connection for connection, is_good in zip(opened, good, strict=True) if is_good]
 
     async def unread(self, targets: Sequence[str], count: int) -> None:
         """So many connections that ask for these in turns and take nothing, until the time is over."""

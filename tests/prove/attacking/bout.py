@@ -15,7 +15,7 @@ from tests.prove.attacking.attack import API, Attack, Field
 from tests.prove.attacking.hostile_provider import HostileProvider
 from tests.prove.attacking.http import call
 from tests.prove.attacking.neighbour import MESSAGE, PLACE, Fault, Sample, Samples, neighbour, require_whole
-from tests.prove.attacking.seed import Ground, Seeded, StoreKind
+from tests.prove.attacking.seed import Ground, Keys, StoreKind
 from tests.prove.attacking.server import AttackedServer, new_server
 from tests.prove.attacking.verdict import (
     BACK_SHARE,
@@ -47,14 +47,14 @@ class Bout:
     """Holds the data, the provider, and the server that the next attack will meet, if one is up."""
 
     def __init__(
-        self, store: StoreKind, ground: Ground, hostile: HostileProvider, seeded: Seeded, *, seconds: float
+        self, store: StoreKind, ground: Ground, hostile: HostileProvider, keys: Keys, *, seconds: float
     ) -> None:
         self._store = store
         self._ground = ground
         self._hostile = hostile
         self._seconds = seconds
-        self._seeded = seeded
-        self._headers = [("Authorization", f"Bearer {seeded.neighbour_key}")]
+        self._keys = keys
+        self._headers = [("Authorization", f"Bearer {keys['quiet-run']}")]
         self._server: AttackedServer | None = None
         self._second: AttackedServer | None = None
         self._neighbour: AsyncExitStack | None = None
@@ -141,7 +141,7 @@ class Bout:
     def _field(self, attack: Attack, server: AttackedServer, seconds: float) -> Field:
         return Field(
             address=server.address,
-            seeded=self._seeded,
+            keys=self._keys,
             hostile=self._hostile,
             role=attack.role,
             ends_s=asyncio.get_running_loop().time() + seconds,
@@ -234,7 +234,7 @@ class Bout:
         if self._neighbour is None:
             self._neighbour = AsyncExitStack()
             self._samples = await self._neighbour.enter_async_context(
-                neighbour(self._server.address, self._seeded.neighbour_key)
+                neighbour(self._server.address, self._keys["quiet-run"])
             )
         return self._server
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
@@ -13,6 +13,8 @@ from tests.postgres_server import postgres_server
 from tests.prove.attacking.http import ATTACKER, BANK, NEIGHBOUR, SPENDER
 from tests.prove.furnish import furnish
 
+Keys: TypeAlias = dict[str, str]
+"""Keys of the projects by role, behind the prefix of their project."""
 StoreKind: TypeAlias = Literal["sqlite", "postgres"]
 
 BUDGET_USD = Decimal("0.05")
@@ -21,13 +23,6 @@ CALL_USD = Decimal("0.01")
 
 ROLES: tuple[Role, ...] = ("admin", "run", "read", "record")
 PREFIXES = {NEIGHBOUR: "quiet-", ATTACKER: "", SPENDER: "spend-", BANK: "bank-"}
-
-
-class Seeded(NamedTuple):
-    """Keys of the projects by role, behind the prefix of their project."""
-
-    neighbour_key: str
-    keys: dict[str, str]
 
 
 ANSWER = {
@@ -85,7 +80,7 @@ class Ground:
     def settings(self) -> Settings:
         return self._settings(self.data, "attacked")
 
-    async def seed(self) -> Seeded:
+    async def seed(self) -> Keys:
         self._seeded.mkdir(parents=True)
         if self._store == "postgres":
             self._database = await postgres_server().make_database()
@@ -112,7 +107,7 @@ async def spent_usd(settings: Settings, place: str = SPENDER) -> Decimal:
         return (await store.ensure_project(*place.split("/"))).spent_usd
 
 
-async def _seed(settings: Settings) -> Seeded:
+async def _seed(settings: Settings) -> Keys:
     keys = {}
     async with open_store(settings) as store:
         for place, flows in FLOWS.items():
@@ -122,4 +117,4 @@ async def _seed(settings: Settings) -> Seeded:
             if place in BUDGETS:
                 project = await store.ensure_project(*place.split("/"))
                 await store.set_budget(project.id, BUDGETS[place])
-    return Seeded(keys["quiet-run"], keys)
+    return keys

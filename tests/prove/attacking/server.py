@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -27,15 +28,6 @@ SAMPLE_S = 0.1
 MB = 1_000_000
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# Done in the process itself before it becomes the server: its limits, and that it dies with the harness.
-_LAUNCH = """
-import ctypes, os, resource, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[2])])
-os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
-"""
-
 
 class AttackedServer:
     """One life of the server. `over_ceiling` is set where it was killed because it took too much memory."""
@@ -52,10 +44,7 @@ class AttackedServer:
         self._born: dict[int, int] = {}
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-c", _LAUNCH, str(OPEN_FILES), str(CORES)),
-                    *("-m", "runglass", "serve", "--port", str(port)),
-                ],
+                [sys.executable, "-m", "runglass", "serve", "--port", str(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -64,6 +53,9 @@ class AttackedServer:
                 | dict(variables),
                 start_new_session=True,
             )
+        # Before it reads how many files it may have, and starts a child.
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+        os.sched_setaffinity(self._process.pid, sorted(os.sched_getaffinity(0))[:CORES])
         self._watching = threading.Thread(target=self._watch, daemon=True)
         self._watching.start()
 

@@ -114,7 +114,7 @@ async def _scene(field: Field) -> AsyncIterator[Scene]:
         page.set_default_timeout(WAIT_MS)
         scene = Scene(field, page, f"http://{field.host}", elsewhere, replies)
         await page.goto(scene.address)
-        await page.get_by_label("API key").fill(field.seeded.keys["admin"])
+        await page.get_by_label("API key").fill(field.keys["admin"])
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_role("button", name="Sign out").wait_for()
         yield scene
@@ -166,8 +166,7 @@ async def page_of_another_port(scene: Scene) -> None:
 
 async def session_of_the_attacker(scene: Scene) -> None:
     """Another port sets the cookie of its own session, and leads to a page with the proof of it."""
-    key = [("Authorization", f"Bearer {scene.field.seeded.keys['spend-admin']}")]
-    theirs = dict(await new_session(scene.field, key))
+    theirs = dict(await new_session(scene.field, scene.field.headers("spend-admin")))
     there = f"{scene.address}/#proof={theirs['X-Viewer-Proof']}"
     await scene.led(there, f"{theirs['Cookie']}; Path=/")
     await scene.page.locator("main").wait_for()

@@ -24,21 +24,10 @@ LIMITED = {"RUNGLASS_RATE_LIMIT_PER_MINUTE": str(RATE), "RUNGLASS_PROJECT_RATE_L
 @LEAKS.attack("admin", leaves_work=True)
 async def streams_of_a_revoked_key(field: Field) -> None:
     made = (await field.call("POST", "/keys", {"role": "read"})).json()
-    field.seeded.keys["made"] = str(made.get("key"))
+    field.keys["made"] = str(made.get("key"))
     run_id = await field.job("hold")
     field.role = "made"
-    request = field.get(f"/flow-runs/{run_id}/trace/stream", ("Connection", "close"))
-    streams = await field.connect(STREAMS)
-    left = []
-
-    async def begin(number: int) -> None:
-        with suppress(OSError, EOFError):
-            await streams[number].send(request)
-            status, _ = await streams[number].answer_head()
-            if status == 200:
-                left.append(streams[number])
-
-    await field.together(len(streams), begin)
+    left = await field.streams(f"/flow-runs/{run_id}/trace/stream", STREAMS)
     begun = len(left)
     await field.call("DELETE", f"/keys/{made.get('id')}", role="admin")
     revoked_s = time.monotonic()
@@ -124,10 +113,6 @@ async def _keys(field: Field) -> Sequence[Headers]:
     return keys
 
 
-def _of_neighbour(field: Field) -> Headers:
-    return [("Authorization", f"Bearer {field.seeded.neighbour_key}")]
-
-
 async def new_session(field: Field, headers: Headers) -> Headers:
     headers = [*headers, ("Content-Length", "0")]
     _, given = await field.raw(head("POST", f"{API}/viewer/session", host=field.host, headers=headers))
@@ -141,7 +126,7 @@ async def new_session(field: Field, headers: Headers) -> Headers:
 @SIGN_INS.attack("admin")
 async def sessions_without_end(field: Field) -> None:
     """400 sign-ins a second, by 120 keys in turns and by their sessions, and by keys that are none."""
-    neighbours = await new_session(field, _of_neighbour(field))
+    neighbours = await new_session(field, field.headers("quiet-run"))
     ways: list[Headers] = [*await _keys(field), [("Authorization", "Bearer nk_live_x")]]
     ways += [await new_session(field, way) for way in ways[:20]]
     await field.flood(
@@ -157,8 +142,8 @@ async def sessions_without_end(field: Field) -> None:
 @SIGN_INS.attack("admin")
 async def tickets_without_end(field: Field) -> None:
     """400 tickets a second, by 120 keys in turns, and guesses of others' tickets."""
-    asked = await call(
-        field.address, "POST", f"{API}/viewer/tickets", b'{"page":"/runs"}', headers=_of_neighbour(field)
+    asked = await field.call(
+        "POST", "/viewer/tickets", {"page": "/runs"}, role="quiet-run", source=field.address[0]
     )
     keys = await _keys(field)
 

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from urllib.parse import quote
 
-from tests.prove.attacking.attack import COPY, Family, Field, loop, until_over
+from tests.prove.attacking.attack import COPY, Family, Field, loop
 from tests.prove.attacking.http import ATTACKER
 
 READING = Family("reading")
@@ -172,28 +172,18 @@ SEARCHES.each("read", _asked, ALMOST, prepare=_near_slugs, leaves_work=True)
 
 async def _followed(field: Field, query: str, *, count: int) -> None:
     """So many lists that are followed and read. Complains where none could be opened."""
-    request = field.get(f"/flow-runs/stream?q={quote(query)}")
-    streams = await field.connect(count)
-    begun = 0
+    streams = await field.streams(f"/flow-runs/stream?q={quote(query)}", count)
+    if not streams:
+        field.complain("no list could be followed")
 
     async def follow(number: int) -> None:
-        nonlocal begun
-        with suppress(OSError, EOFError):
-            await streams[number].send(request)
-            status, _ = await streams[number].answer_head()
-            begun += status == 200
+        with suppress(OSError):
             while await streams[number].reader.read(1 << 16):
                 continue
 
-    following = [asyncio.ensure_future(follow(number)) for number in range(len(streams))]
-    try:
-        await until_over(field)
-    finally:
-        for each in following:
-            each.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
-    if not begun:
-        field.complain("no list could be followed")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, field.left_s)):
+            await field.together(len(streams), follow)
 
 
 @SEARCHES.attack("run", leaves_work=True)

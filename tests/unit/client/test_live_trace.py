@@ -9,6 +9,7 @@ import pytest
 
 from runglass import (
     APIConnectionError,
+    APIError,
     AsyncClient,
     AuthenticationError,
     Client,
@@ -137,17 +138,20 @@ def test_an_event_comes_before_the_server_goes_on(server: ScriptedServer, side: 
     [(404, "RUN_NOT_FOUND", FlowNotFoundError), (401, "UNAUTHENTICATED", AuthenticationError)],
 )
 def test_a_refusal_is_raised_at_the_first_event_and_on_coming_back(
-    server: ScriptedServer, side: Side, status: int, code: str, kind: type[Exception]
+    server: ScriptedServer, side: Side, status: int, code: str, kind: type[APIError]
 ) -> None:
-    server.plays(refuses(status, code))
+    # One may repeat much of what was sent, such as the id of a run.
+    large = refuses(status, code, sent="x" * 1_000_000)
+    server.plays(large)
     events = side.following(live(side, server))
-    with pytest.raises(kind, match=code):
+    with pytest.raises(kind) as first:
         next(events)
-    server.plays(sends(FRAMES[0]), refuses(status, code))
+    server.plays(sends(FRAMES[0]), large)
     events = side.following(live(side, server))
     assert next(events).seq == 1
-    with pytest.raises(kind, match=code):
+    with pytest.raises(kind) as second:
         next(events)
+    assert (first.value.code, second.value.code) == (code, code)
     assert len(server.requests) == 3
 
 

@@ -23,7 +23,6 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.sent, self.ends = b"", list[str]()
         self.reads = True
-        self.unsent = 0
 
     def write(self, data: Any) -> None:
         self.sent += data
@@ -47,33 +46,23 @@ class Wire(asyncio.Transport):
         self.reads = True
 
     def get_write_buffer_size(self) -> int:
-        return self.unsent
+        return 0
 
 
 class Uvicorn(asyncio.Protocol):
     """What uvicorn gets of a connection."""
 
-    def __init__(self, **_: Any) -> None:
-        self.got = b""
-        self.is_lost = False
-
-    def data_received(self, data: bytes) -> None:
-        self.got += data
+    is_lost = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
 
 
 def connected(connections: Connections) -> tuple[Connection, Wire, Uvicorn]:
-    made: list[Uvicorn] = []
-
-    def make(**given: Any) -> Uvicorn:
-        made.append(Uvicorn(**given))
-        return made[0]
-
-    connection, wire = Connection(connections, make, app_state={}), Wire()
+    uvicorn, wire = Uvicorn(), Wire()
+    connection = Connection(connections, lambda **_: uvicorn, app_state={})
     connection.connection_made(wire)
-    return connection, wire, made[0]
+    return connection, wire, uvicorn
 
 
 @pytest.fixture
@@ -136,13 +125,11 @@ def test_the_time_of_a_connection_without_a_request_counts_tenfold(
 
 def test_heads_that_are_not_complete_are_bounded() -> None:
     connections = Connections(SETTINGS, 10_000)
-    wires = []
-    for _ in range(MOST_HELD + 50):
-        connection, wire, _ = connected(connections)
+    begun = [connected(connections) for _ in range(MOST_HELD + 50)]
+    for connection, _, _ in begun:
         connection.data_received(GET)
-        wires.append(wire)
     connections.check(1)
-    assert [bool(wire.ends) for wire in wires] == [True] * 50 + [False] * MOST_HELD
+    assert [bool(wire.ends) for _, wire, _ in begun] == [True] * 50 + [False] * MOST_HELD
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from runglass.errors import APITimeoutError
 # servers close them (after 5 s): a POST that meets a closed one cannot know whether it was read.
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=4.0)
 
-REFUSAL_BYTES = 64 * 1024
 PIECE_BYTES = 64 * 1024
 """So much of a file is read and sent at a time."""
 

@@ -11,7 +11,6 @@ import httpx2
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, Deadline, Outcome, Retries, finish, timed_out
 from runglass.client.transport import (
-    REFUSAL_BYTES,
     Cursor,
     answer,
     is_wanted,
@@ -135,8 +134,6 @@ class SyncTransport(Sockets):
                     with self._bounded(cursor, silence):
                         for chunk in chunks:
                             body += chunk
-                            if len(body) > REFUSAL_BYTES:
-                                break
                     yield answer(response, body)
                     return
                 cursor.opened()

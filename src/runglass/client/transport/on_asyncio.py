@@ -10,7 +10,6 @@ import httpx2
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, Deadline, Outcome, Retries, finish, timed_out
 from runglass.client.transport import (
-    REFUSAL_BYTES,
     Cursor,
     answer,
     is_wanted,
@@ -138,8 +137,6 @@ class AsyncTransport(AsyncSockets):
                     async with self._bounded(cursor, silence):
                         async for chunk in chunks:
                             body += chunk
-                            if len(body) > REFUSAL_BYTES:
-                                break
                     yield answer(response, body)
                     return
                 cursor.opened()
