@@ -59,13 +59,13 @@ class Database(NamedTuple):
     address: str
 
     @contextmanager
-    def away(self, *, silent: bool = False) -> Iterator[None]:
-        """The database answers nobody until the block ends; a silent one takes connections all the same."""
-        self.call(self.proxy.fall_silent if silent else self.proxy.go_away)
+    def away(self) -> Iterator[None]:
+        """The database takes no connections until the block ends."""
+        self.call(self.proxy.go_away)
         try:
             yield
         finally:
-            self.call(self.proxy.speak if silent else self.proxy.come_back)
+            self.call(self.proxy.come_back)
 
     def execute(self, statement: str) -> None:
         """Runs it by another way, which is always open."""
@@ -118,16 +118,6 @@ def test_while_it_is_away_nothing_is_started_and_callers_hear_so(
     until_health(server.address, "ok", "degraded")
     assert http.get("/flow-runs").json() == before
     execute(http, "anything")
-
-
-def test_probes_are_answered_while_it_is_silent(server: RunningServer, database: Database) -> None:
-    until_health(server.address, "ok", "degraded")
-    with database.away(silent=True):
-        health = until_health(server.address, "unavailable")
-        assert "the store has not answered a read for 0.8 s" in health["reasons"]
-        ready = httpx2.get(f"{server.address}/ready", timeout=LONGEST_S)
-        assert (ready.status_code, ready.json()["status"]) == (503, "unready")
-    until_health(server.address, "ok", "degraded")
 
 
 @pytest.mark.parametrize("lease_runs_out", [False, True])
