@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from runglass.errors import APIError
 from runglass.server.calls.responses import idle_run
-from runglass.store.records import Retention
 from runglass.testing import RunningServer
 from tests.contract.test_jobs import paused
 from tests.contract.wire import FLOWS, events_of, execute, frames, http_for, ran, refusal, start, trace_of
@@ -75,26 +74,13 @@ def test_a_run_without_its_content_is_not_run_again_and_its_answer_not_repeated(
     assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
 
 
-def test_the_flows_retention_comes_before_the_projects(server: RunningServer, http: httpx2.Client) -> None:
+def test_a_flow_file_says_how_long_its_runs_and_their_content_stay(
+    server: RunningServer, http: httpx2.Client
+) -> None:
     short, kept = (execute(http, slug, parameters={"x": SECRET}) for slug in ("short", "long"))
     tidy(server)
     assert refusal(http.get(f"/flow-runs/{short}/trace")) == (404, "RUN_NOT_FOUND")
     assert SECRET in http.get(f"/flow-runs/{kept}/trace").text
-
-    async def keep(days: float | None) -> None:
-        project = await server.runtime.store.ensure_project("acme", "demo")
-        await server.runtime.store.set_retention(project.id, Retention(content_days=days))
-
-    server.call(keep(0))
-    tidy(server)
-    assert SECRET in http.get(f"/flow-runs/{kept}/trace").text
-    server.call(keep(1))
-    run = execute(http, "words", message=SECRET)
-    tidy(server)
-    assert SECRET in http.get(f"/flow-runs/{run}/trace").text
-    server.call(keep(None))
-    tidy(server)
-    assert SECRET not in http.get(f"/flow-runs/{run}/trace").text
 
 
 FORMS = ["/flow-runs/{}?purge=true", "/seq/acme/demo/endless/runs/{}?purge=true"]

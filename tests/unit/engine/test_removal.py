@@ -62,12 +62,13 @@ async def events_of(house: EngineHarness, run: RunRecord) -> list[bytes]:
         (None, None, 10.1, False),
         (None, None, timedelta.max.days, False),
         (None, 15.0, 5.0, False),
+        (None, 0.0, 15.0, True),
         (15.0, 5.0, 5.0, False),
         (5.0, 15.0, 15.0, True),
         (0.0, 15.0, 15.0, True),
     ],
 )
-async def test_a_run_goes_after_the_days_of_its_flow_else_of_its_project_else_of_the_server(
+async def test_the_days_of_a_flow_count_else_those_of_its_project_else_those_of_the_server(
     house: EngineHarness,
     execute: Execute,
     flow: float | None,
@@ -77,13 +78,26 @@ async def test_a_run_goes_after_the_days_of_its_flow_else_of_its_project_else_of
 ) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     run = await run_of(house, ran.id)
-    await house.store.put_draft(
-        run.project_id, "test", name=None, capture=None, source=b"{}", retention=Retention(flow)
-    )
-    await house.store.set_retention(run.project_id, Retention(project))
+    unreadable = new_run(run.project_id, run.flow_id, id=house.engine.ids.next())
+    await house.store.create_run(unreadable)
+    house.engine.active.put_aside(unreadable.id, ValueError("garbage"))
+
+    async def removal(kind: str) -> RunRemoval:
+        """Of runs after so many `days`, or of their content after so many `content_days`."""
+        retention = Retention(**{kind: flow})
+        await house.store.put_draft(
+            run.project_id, "test", name=None, capture=None, source=b"{}", retention=retention
+        )
+        await house.store.set_retention(run.project_id, Retention(**{kind: project}))
+        return removal_in(house, **{f"{kind.removesuffix('days')}retention_days": server})
+
     await days_pass(house, 10)
-    await removal_in(house, retention_days=server).tidy()
-    assert (await house.store.run(ran.id) is None) is gone
+    await (await removal("content_days")).tidy()
+    assert (b"sesame" not in b"".join(await events_of(house, run))) is gone
+    due = await removal("days")
+    await due.tidy()
+    await due.tidy_set_aside()
+    assert [await house.store.run(each) is None for each in (ran.id, unreadable.id)] == [gone, gone]
 
 
 async def test_plain_runs_go_after_a_day_whatever_their_flow_says(house: EngineHarness) -> None:
