@@ -243,32 +243,20 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
     assert all(stayed >= GRACE_S for stayed in stayed_s.values())
 
 
-async def test_a_store_that_fails_is_tried_again(
+async def test_a_store_that_fails_is_tried_again_and_a_run_set_aside_keeps_no_other_from_going(
     house: EngineHarness, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     await days_pass(house, 2)
     removal = removal_in(house, retention_days=1)
+    house.engine.active.put_aside("stuck", ValueError("garbage"))
     faults, done = FaultyStore(house.store), asyncio.Event()
     faults.fail("retentions", StoreError("not now"), times=1)
+    faults.fail("run", StoreError("it cannot be ended"))
     faults.before("compact", lambda *, limit_bytes: done.set())
     with caplog.at_level(logging.WARNING, logger="runglass"):
         async with kept_on(removal):
             await done.wait()
+    faults.mend("run")
     assert await house.store.run(ran.id) is None
     assert "removing runs that are due failed, and is retried: not now" in caplog.text
-
-
-async def test_a_run_set_aside_that_cannot_be_ended_keeps_no_other_from_going(
-    house: EngineHarness, execute: Execute
-) -> None:
-    ran = await execute(STEPS, {"x": "sesame"})
-    await days_pass(house, 2)
-    clock = StillClock(house)
-    removal = removal_in(house, clock, retention_days=1)
-    house.engine.active.put_aside("stuck", ValueError("garbage"))
-    with FaultyStore(house.store) as faults:
-        faults.fail("run", StoreError("not now"))
-        async with kept_on(removal):
-            await clock.idle.wait()
-    assert await house.store.run(ran.id) is None
