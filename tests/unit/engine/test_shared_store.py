@@ -135,13 +135,17 @@ async def test_more_runs_than_one_claim_takes_begin_one_claim_after_the_other(ma
     assert len(machines.worker.engine.active.tasks) == CLAIMED_AT_ONCE + 1
 
 
-async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", ["max_queued_runs", "max_queued_runs_per_project"])
+async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path, most: str) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, line=5, executes_runs=False) as front:
+    limits: dict[str, Any] = {"executes_runs": False, "line" if most == "max_queued_runs" else most: 5}
+    async with open_harness(store, **limits) as front, open_harness(store, beside=front, **limits) as other:
         ends = await asyncio.gather(*(start(front, HOLD) for _ in range(20)), return_exceptions=True)
         assert sum(isinstance(end, StartedRun) for end in ends) == 5
         refused = [end for end in ends if not isinstance(end, StartedRun)]
         assert all(isinstance(end, APIError) and end.code == "UNAVAILABLE" for end in refused)
+        with pytest.raises(APIError, match=f"`{most}` is 5"):
+            await start(other, HOLD)
 
 
 async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
