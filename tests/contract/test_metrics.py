@@ -209,9 +209,10 @@ def test_a_silent_store_is_told_within_a_second_and_kept_one_question_of_a_kind_
     with FaultyStore(watched.server.runtime.store) as faults:
         asked = [faults.calls(ask) for ask in asks]
         held = [faults.hold(ask) for ask in asks]
-        # A write is tried once a second at most.
+        # A write is tried once a second at most; by the last answer another one would be due.
         eventually(lambda: ready(address) == (503, "unready", silent))
-        assert ready(address, "health") == (503, "unavailable", silent)
+        for path, status in (("health", "unavailable"), ("ready", "unready")):
+            assert ready(address, path) == (503, status, silent)
         assert [len(each) for each in asked] == [1, 1]
         for each in held:
             each.let_go()
