@@ -76,7 +76,6 @@ def test_a_flow_file_says_how_long_its_runs_and_their_content_stay(
 
 
 FORMS = ["/flow-runs/{}?purge=true", "/seq/acme/demo/endless/runs/{}?purge=true"]
-ANYTHING = "/seq/acme/demo/anything/runs/{}?purge=true"
 
 
 def is_gone(http: httpx2.Client, run: str) -> None:
@@ -91,10 +90,11 @@ def is_gone(http: httpx2.Client, run: str) -> None:
     assert run not in [each["id"] for each in http.get("/flow-runs?limit=100").json()["runs"]]
 
 
-@pytest.mark.parametrize("kind", ["ended", "going on", "paused"])
-@pytest.mark.parametrize("below_flow", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "form"), [("ended", FORMS[0]), ("paused", FORMS[0]), *(("going on", form) for form in FORMS)]
+)
 def test_a_run_is_purged_whatever_its_state(
-    server: RunningServer, http: httpx2.Client, kind: str, below_flow: bool
+    server: RunningServer, http: httpx2.Client, kind: str, form: str
 ) -> None:
     """One that goes on is cancelled first."""
     other = execute(http, "anything")
@@ -102,7 +102,6 @@ def test_a_run_is_purged_whatever_its_state(
         run = execute(http, "anything")
     else:
         run = paused(server, http) if kind == "paused" else start(server, "endless")
-    form = FORMS[0] if not below_flow else ANYTHING if kind == "ended" else FORMS[1]
     answer = http.delete(form.format(run))
     assert (answer.status_code, answer.headers["content-type"]) == (202, "application/json")
     assert answer.json() == {"executionId": run, "status": "purged"}
@@ -179,21 +178,12 @@ def test_a_session_does_not_list_a_purged_run(http: httpx2.Client) -> None:
     assert refusal(http.get(f"/seq/sessions/{session}")) == (404, "SESSION_NOT_FOUND")
 
 
-def test_a_wait_for_a_paused_run_that_is_purged_ends_as_not_found(
+def test_a_wait_for_a_run_that_is_purged_ends_as_not_found(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     """Without an end in the log that can still be read, the wait would never be over."""
     run = paused(server, http)
-
-    async def wait() -> str:
-        store = server.runtime.store
-        record = there(await store.run(run))
-        await server.runtime.engine.idle.cancel(record, reason="test")
-        assert await store.purge_runs([record.no])
-        try:
-            await idle_run(server.runtime, replace(record, status="running"), beyond=-1)
-        except APIError as error:
-            return error.code
-        return ""
-
-    assert server.call(wait()) == "RUN_NOT_FOUND"
+    before = replace(there(server.call(server.runtime.store.run(run))), status="running")
+    assert http.delete(FORMS[0].format(run)).status_code == 202
+    with pytest.raises(APIError, match="RUN_NOT_FOUND"):
+        server.call(idle_run(server.runtime, before, beyond=-1))
