@@ -102,12 +102,11 @@ def database(around: tuple[RunningServer, Database]) -> Database:
     return around[1]
 
 
-def test_while_it_is_away_nothing_is_started_and_callers_hear_so(
-    server: RunningServer, http: httpx2.Client, database: Database
+@pytest.mark.parametrize("lease_runs_out", [False, True])
+def test_while_it_is_away_a_run_waits_for_it_and_callers_hear_that_nothing_is_started(
+    server: RunningServer, http: httpx2.Client, database: Database, lease_runs_out: bool
 ) -> None:
-    execute(http, "anything")
-    before = http.get("/flow-runs").json()
-    path = "/seq/acme/demo/anything"
+    run, path = start(server, "lasting"), "/seq/acme/demo/anything"
     with database.away(), ThreadPoolExecutor(4) as calls:
         ways = (f"{path}/execute", f"{path}/jobs", f"{path}/v1/step")
         answers = [calls.submit(http.post, way, json={}) for way in ways]
@@ -115,18 +114,6 @@ def test_while_it_is_away_nothing_is_started_and_callers_hear_so(
         assert [refusal(answer.result(LONGEST_S)) for answer in answers] == 4 * [(503, "UNAVAILABLE")]
         health = until_health(server.address, "unavailable")
         assert "the store cannot be read" in health["reasons"]
-    until_health(server.address, "ok", "degraded")
-    assert http.get("/flow-runs").json() == before
-    execute(http, "anything")
-
-
-@pytest.mark.parametrize("lease_runs_out", [False, True])
-def test_a_run_in_the_middle_waits_for_it(
-    server: RunningServer, http: httpx2.Client, database: Database, lease_runs_out: bool
-) -> None:
-    run = start(server, "lasting")
-    with database.away():
-        until_health(server.address, "unavailable")
         if lease_runs_out:
             database.execute("UPDATE lease SET expires_at = now() - interval '1 hour'")
     until_health(server.address, "ok", "degraded")
@@ -135,3 +122,5 @@ def test_a_run_in_the_middle_waits_for_it(
     assert events[-1].event == "flow_completed"
     assert trace["flowRun"]["status"] == "completed"
     assert lease_runs_out or [step["attempt"] for step in trace["steps"]] == [1, 1]
+    assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
+    execute(http, "anything")
