@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import asyncpg
 import httpx2
 import pytest
 
@@ -20,7 +19,7 @@ from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools
 from tests.faulty_store import FaultyStore
-from tests.postgres_server import postgres_database
+from tests.postgres_server import connected, postgres_database
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -144,16 +143,15 @@ def places_of(address: str, text: str) -> set[str]:
     """The tables of the database in which the text stands, as text or as bytes."""
 
     async def found() -> set[str]:
-        connection = await asyncpg.connect(address)
-        names = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        counts = {
-            name: await connection.fetchval(
-                f'SELECT count(*) FROM "{name}" AS row WHERE row::text LIKE ANY ($1)',
-                [f"%{text}%", f"%{text.encode().hex()}%"],
-            )
-            for (name,) in names
-        }
-        await connection.close()
+        async with connected(address) as connection:
+            names = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            counts = {
+                name: await connection.fetchval(
+                    f'SELECT count(*) FROM "{name}" AS row WHERE row::text LIKE ANY ($1)',
+                    [f"%{text}%", f"%{text.encode().hex()}%"],
+                )
+                for (name,) in names
+            }
         return {name for name, count in counts.items() if count}
 
     return asyncio.run(found())

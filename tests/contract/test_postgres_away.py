@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import asyncpg
 import httpx2
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -25,7 +24,7 @@ from tests.contract.wire import (
 )
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
 from tests.postgres_replication import run_apart
-from tests.postgres_server import postgres_database
+from tests.postgres_server import connected, postgres_database
 
 pytestmark = pytest.mark.slow
 
@@ -71,11 +70,8 @@ class Database(NamedTuple):
         """Runs it by another way, which is always open."""
 
         async def work() -> None:
-            connection = await asyncpg.connect(self.address)
-            try:
+            async with connected(self.address) as connection:
                 await connection.execute(statement)
-            finally:
-                await connection.close()
 
         run_apart(work())
 
