@@ -56,6 +56,7 @@ class Database(NamedTuple):
     proxy: CuttingProxy
     call: Call
     address: str
+    by_way_of_it: str
 
     @contextmanager
     def away(self) -> Iterator[None]:
@@ -77,25 +78,17 @@ class Database(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def around() -> Iterator[tuple[RunningServer, Database]]:
-    with (
-        postgres_database() as address,
-        proxy_in_a_thread(address) as (proxy, by_way_of_it, call),
-        running_server(store=by_way_of_it, lease_s=LONGEST_S) as running,
-    ):
+def database() -> Iterator[Database]:
+    with postgres_database() as address, proxy_in_a_thread(address) as (proxy, by_way_of_it, call):
+        yield Database(proxy, call, address, by_way_of_it)
+
+
+@pytest.fixture(scope="module")
+def server(database: Database) -> Iterator[RunningServer]:
+    with running_server(store=database.by_way_of_it, lease_s=LONGEST_S) as running:
         for flow in (ANYTHING, LASTING):
             running.push(flow)
-        yield running, Database(proxy, call, address)
-
-
-@pytest.fixture(scope="module")
-def server(around: tuple[RunningServer, Database]) -> RunningServer:
-    return around[0]
-
-
-@pytest.fixture(scope="module")
-def database(around: tuple[RunningServer, Database]) -> Database:
-    return around[1]
+        yield running
 
 
 @pytest.mark.parametrize("lease_runs_out", [False, True])

@@ -220,7 +220,7 @@ async def test_a_text_that_is_cut_off_keeps_the_next_one_from_nobody(database: s
             carrier.connect(hear=heard.append, lost=lambda _: None) as send,
         ):
             await administrator.execute("SELECT pg_advisory_xact_lock(1)")
-            sending = asyncio.create_task(send("cut off"))
+            sending = asyncio.ensure_future(send("cut off"))
             await until_waiting(database)
             sending.cancel()
             await asyncio.wait({sending})

@@ -98,7 +98,8 @@ async def test_the_days_of_a_flow_count_else_those_of_its_project_else_those_of_
             run.project_id, "test", name=None, capture=None, source=b"{}", retention=retention
         )
         await house.store.set_retention(run.project_id, Retention(**{kind: project}))
-        return removal_in(house, **{f"{kind.removesuffix('days')}retention_days": server})
+        settings: dict[str, Any] = {f"{kind.removesuffix('days')}retention_days": server}
+        return removal_in(house, **settings)
 
     await days_pass(house, 10)
     await (await removal("content_days")).tidy()

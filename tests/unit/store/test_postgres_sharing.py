@@ -48,8 +48,8 @@ async def test_no_run_is_claimed_twice_no_room_is_seen_twice_and_each_run_is_cla
 
     claimed: list[str] = []
 
-    async def claim(owner: str, **most: int) -> None:
-        runs = await owners[owner].claim_runs(owner, now="2026-01-01", limit=3, **most)
+    async def claim(owner: str, most_each: int | None = None) -> None:
+        runs = await owners[owner].claim_runs(owner, now="2026-01-01", limit=3, most_each=most_each)
         claimed.extend(run.id for run in runs)
 
     async def claim_all(owner: str) -> None:
