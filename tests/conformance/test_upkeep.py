@@ -49,15 +49,23 @@ async def test_what_a_caller_is_owed_expires_with_the_runs_end_and_the_call_stay
     assert call == IdempotencyRecord(key="key", digest=b"digest", run_id=run.id, status=202)
 
 
-async def test_the_answer_to_a_call_expires_though_its_run_waits(store: Store) -> None:
+async def test_what_a_run_that_waits_owes_outlives_an_answer_and_goes_with_its_call(
+    store: Store,
+) -> None:
     run = await make_run(store, call=CALL)
-    paused = batch(run, 0, b"1", status="paused", owed=[(1, b"{}")])
-    await store.append(paused)
+    await store.append(batch(run, 0, b"1", b"2", status="paused", owed=[(2, b"{}")]))
     await store.answer_call(run.project_id, "key", status=200, answer=b"{}")
     assert await store.expire_answers(before="9999", limit=10) == 1
     call = there(await store.call(run.project_id, "key"))
     assert (call.status, call.answer) == (200, None)
-    assert await store.owed(run.no, 1) == b"{}", "a run that waits keeps what it needs"
+    assert (await store.owed(run.no, 1), await store.owed(run.no, 2)) == (None, b"{}")
+    paused = there(await store.run(run.id))
+    await store.resume_run(paused, NEXT_SEGMENT, owner=None, call=CALL._replace(key="next"))
+    assert there(await store.call(run.project_id, "next")).head == 2
+    await store.forget_calls(before="2000")
+    assert await store.owed(run.no, 2) == b"{}"
+    await store.forget_calls(before="9999")
+    assert await store.owed(run.no, 2) is None
 
 
 async def test_answers_expire_a_few_at_a_time_and_the_oldest_first(store: Store) -> None:
@@ -169,20 +177,6 @@ async def test_the_key_of_a_call_that_resumes_a_run_is_stored_with_the_next_segm
     assert await store.call(paused.project_id, "another") == IdempotencyRecord(
         **call._asdict(), run_id=paused.id, head=paused.head
     )
-
-
-async def test_owed_content_is_kept_as_long_as_its_call(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", b"2", status="paused", owed=[(2, b"{}")]))
-    assert (await store.owed(run.no, 1), await store.owed(run.no, 2)) == (None, b"{}")
-    paused = there(await store.run(run.id))
-    await store.resume_run(paused, NEXT_SEGMENT, owner=None, call=CALL)
-    begun = there(await store.call(run.project_id, "key"))
-    assert begun.head == 2
-    await store.forget_calls(before="2000")
-    assert await store.owed(run.no, 2) == b"{}"
-    await store.forget_calls(before="9999")
-    assert await store.owed(run.no, 2) is None
 
 
 @pytest.mark.parametrize("forgets", [False, True])

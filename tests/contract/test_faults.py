@@ -5,7 +5,6 @@ send a failed call again by themselves, without an `Idempotency-Key`, start noth
 """
 
 import logging
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +19,6 @@ from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.faulty_store import FaultyStore
 from tests.servers import server_with
-from tests.waiting import eventually
 
 CALL = "/seq/acme/demo/anything/execute"
 EXECUTE = f"/api/v1{CALL}"
@@ -102,18 +100,6 @@ def test_a_chunked_body_is_taken_or_refused_where_it_crosses_the_limit(server: R
         connection.sendall(b'f\r\n{"parameters":{\r\n8\r\n"n":  1}\r\n1\r\n}\r\n0\r\n\r\n')
         status, _, body = wire.read_answer(connection)
         assert (status, b'"result":{"n":1}' in body) == (200, True)
-
-
-def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault(
-    server: RunningServer, http: httpx2.Client, caplog: pytest.LogCaptureFixture
-) -> None:
-    with wire.raw_connection(server) as connection:
-        connection.sendall(wire.head_of(server, "POST", EXECUTE, "Content-Length: 100") + b'{"para')
-        eventually(lambda: wire.requests_in(server) == 1)
-        connection.shutdown(socket.SHUT_RDWR)
-    eventually(lambda: wire.requests_in(server) == 0)
-    assert http.get("/flow-runs").status_code == 200
-    assert caplog.records == []
 
 
 def test_a_store_that_is_away_is_503_everywhere_and_its_place_stays_secret(

@@ -214,11 +214,16 @@ def test_a_run_that_goes_on_or_waits_is_cancelled_once(
     assert refusal(http.delete(path)) == (409, "RUN_ENDED")
 
 
-def test_a_run_that_pauses_while_it_is_looked_up_is_cancelled(
-    server: RunningServer, http: httpx2.Client, faults: FaultyStore
+@pytest.mark.parametrize(("begun", "seen_as"), [(paused, "running"), (active, "paused"), (active, "pending")])
+def test_a_run_that_goes_on_or_pauses_while_it_is_looked_up_is_cancelled(
+    server: RunningServer,
+    http: httpx2.Client,
+    faults: FaultyStore,
+    begun: Callable[..., str],
+    seen_as: str,
 ) -> None:
-    run = paused(server, http)
-    faults.after("run", lambda found: replace(found, status="running"), times=1, replaces=True)
+    run = begun(server, http)
+    faults.after("run", lambda found: replace(found, status=seen_as), times=1, replaces=True)
     assert http.delete(f"/flow-runs/{run}").status_code == 202
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "cancelled"
 

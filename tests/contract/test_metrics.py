@@ -172,15 +172,18 @@ def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
     assert not any(word in text for word in (run, "anything", "fails", key))
 
 
-def test_a_store_that_is_away_is_told_and_the_rest_goes_on(watched: Watched) -> None:
-    def ready(address: str) -> tuple[int, Any, Any]:
-        answer = httpx2.get(f"{address}/ready", timeout=wire.LONGEST_S)
-        told = answer.json()
-        return answer.status_code, told["status"], told.get("reasons")
+WELL = (200, "ready", None)
 
-    well = (200, "ready", None)
+
+def ready(address: str, path: str = "ready") -> tuple[int, Any, Any]:
+    answer = httpx2.get(f"{address}/{path}", timeout=wire.LONGEST_S)
+    told = answer.json()
+    return answer.status_code, told["status"], told.get("reasons")
+
+
+def test_a_store_that_is_away_is_told_and_the_rest_goes_on(watched: Watched) -> None:
     sick = (503, "unready", ["the store cannot be read", "the store takes no writes"])
-    assert ready(watched.server.address) == well
+    assert ready(watched.server.address) == WELL
     with beside(watched) as fresh:
         assert "runglass_queue_runs" in fresh.samples()
         with FaultyStore(watched.server.runtime.store) as faults:
@@ -194,8 +197,26 @@ def test_a_store_that_is_away_is_told_and_the_rest_goes_on(watched: Watched) -> 
             # The server tries a write once a second at most.
             eventually(lambda: ready(watched.server.address) == sick)
         assert fresh.samples()["runglass_store_up"] == 1
-        assert ready(fresh.address) == well
-    eventually(lambda: ready(watched.server.address) == well)
+        assert ready(fresh.address) == WELL
+    eventually(lambda: ready(watched.server.address) == WELL)
+
+
+def test_a_silent_store_is_told_within_a_second_and_kept_one_question_of_a_kind_waiting(
+    watched: Watched,
+) -> None:
+    address, asks = watched.server.address, ("project", "check_write")
+    silent = [f"the store has not answered a {what} for 0.8 s" for what in ("read", "write")]
+    with FaultyStore(watched.server.runtime.store) as faults:
+        asked = [faults.calls(ask) for ask in asks]
+        held = [faults.hold(ask) for ask in asks]
+        # A write is tried once a second at most; by the last answer another one would be due.
+        eventually(lambda: ready(address) == (503, "unready", silent))
+        for path, status in (("health", "unavailable"), ("ready", "unready")):
+            assert ready(address, path) == (503, status, silent)
+        assert [len(each) for each in asked] == [1, 1]
+        for each in held:
+            each.let_go()
+        eventually(lambda: ready(address) == WELL)
 
 
 def test_the_api_has_no_metrics_whatever_the_key(watched: Watched) -> None:

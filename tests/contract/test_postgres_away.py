@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import asyncpg
 import httpx2
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -25,7 +24,7 @@ from tests.contract.wire import (
 )
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
 from tests.postgres_replication import run_apart
-from tests.postgres_server import postgres_database
+from tests.postgres_server import connected, postgres_database
 
 pytestmark = pytest.mark.slow
 
@@ -57,57 +56,46 @@ class Database(NamedTuple):
     proxy: CuttingProxy
     call: Call
     address: str
+    by_way_of_it: str
 
     @contextmanager
-    def away(self, *, silent: bool = False) -> Iterator[None]:
-        """The database answers nobody until the block ends; a silent one takes connections all the same."""
-        self.call(self.proxy.fall_silent if silent else self.proxy.go_away)
+    def away(self) -> Iterator[None]:
+        """The database takes no connections until the block ends."""
+        self.call(self.proxy.go_away)
         try:
             yield
         finally:
-            self.call(self.proxy.speak if silent else self.proxy.come_back)
+            self.call(self.proxy.come_back)
 
     def execute(self, statement: str) -> None:
         """Runs it by another way, which is always open."""
 
         async def work() -> None:
-            connection = await asyncpg.connect(self.address)
-            try:
+            async with connected(self.address) as connection:
                 await connection.execute(statement)
-            finally:
-                await connection.close()
 
         run_apart(work())
 
 
 @pytest.fixture(scope="module")
-def around() -> Iterator[tuple[RunningServer, Database]]:
-    with (
-        postgres_database() as address,
-        proxy_in_a_thread(address) as (proxy, by_way_of_it, call),
-        running_server(store=by_way_of_it, lease_s=LONGEST_S) as running,
-    ):
+def database() -> Iterator[Database]:
+    with postgres_database() as address, proxy_in_a_thread(address) as (proxy, by_way_of_it, call):
+        yield Database(proxy, call, address, by_way_of_it)
+
+
+@pytest.fixture(scope="module")
+def server(database: Database) -> Iterator[RunningServer]:
+    with running_server(store=database.by_way_of_it, lease_s=LONGEST_S) as running:
         for flow in (ANYTHING, LASTING):
             running.push(flow)
-        yield running, Database(proxy, call, address)
+        yield running
 
 
-@pytest.fixture(scope="module")
-def server(around: tuple[RunningServer, Database]) -> RunningServer:
-    return around[0]
-
-
-@pytest.fixture(scope="module")
-def database(around: tuple[RunningServer, Database]) -> Database:
-    return around[1]
-
-
-def test_while_it_is_away_nothing_is_started_and_callers_hear_so(
-    server: RunningServer, http: httpx2.Client, database: Database
+@pytest.mark.parametrize("lease_runs_out", [False, True])
+def test_while_it_is_away_a_run_waits_for_it_and_callers_hear_that_nothing_is_started(
+    server: RunningServer, http: httpx2.Client, database: Database, lease_runs_out: bool
 ) -> None:
-    execute(http, "anything")
-    before = http.get("/flow-runs").json()
-    path = "/seq/acme/demo/anything"
+    run, path = start(server, "lasting"), "/seq/acme/demo/anything"
     with database.away(), ThreadPoolExecutor(4) as calls:
         ways = (f"{path}/execute", f"{path}/jobs", f"{path}/v1/step")
         answers = [calls.submit(http.post, way, json={}) for way in ways]
@@ -115,28 +103,6 @@ def test_while_it_is_away_nothing_is_started_and_callers_hear_so(
         assert [refusal(answer.result(LONGEST_S)) for answer in answers] == 4 * [(503, "UNAVAILABLE")]
         health = until_health(server.address, "unavailable")
         assert "the store cannot be read" in health["reasons"]
-    until_health(server.address, "ok", "degraded")
-    assert http.get("/flow-runs").json() == before
-    execute(http, "anything")
-
-
-def test_probes_are_answered_while_it_is_silent(server: RunningServer, database: Database) -> None:
-    until_health(server.address, "ok", "degraded")
-    with database.away(silent=True):
-        health = until_health(server.address, "unavailable")
-        assert "the store has not answered a read for 0.8 s" in health["reasons"]
-        ready = httpx2.get(f"{server.address}/ready", timeout=LONGEST_S)
-        assert (ready.status_code, ready.json()["status"]) == (503, "unready")
-    until_health(server.address, "ok", "degraded")
-
-
-@pytest.mark.parametrize("lease_runs_out", [False, True])
-def test_a_run_in_the_middle_waits_for_it(
-    server: RunningServer, http: httpx2.Client, database: Database, lease_runs_out: bool
-) -> None:
-    run = start(server, "lasting")
-    with database.away():
-        until_health(server.address, "unavailable")
         if lease_runs_out:
             database.execute("UPDATE lease SET expires_at = now() - interval '1 hour'")
     until_health(server.address, "ok", "degraded")
@@ -145,3 +111,5 @@ def test_a_run_in_the_middle_waits_for_it(
     assert events[-1].event == "flow_completed"
     assert trace["flowRun"]["status"] == "completed"
     assert lease_runs_out or [step["attempt"] for step in trace["steps"]] == [1, 1]
+    assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
+    execute(http, "anything")

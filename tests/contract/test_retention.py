@@ -8,10 +8,9 @@ from msgspec.structs import replace
 
 from runglass.errors import APIError
 from runglass.server.calls.responses import idle_run
-from runglass.store.records import Retention
 from runglass.testing import RunningServer
 from tests.contract.test_jobs import paused
-from tests.contract.wire import FLOWS, events_of, execute, frames, http_for, ran, refusal, start, trace_of
+from tests.contract.wire import FLOWS, events_of, execute, frames, http_for, refusal, start, trace_of
 from tests.faulty_store import FaultyStore
 from tests.records import there
 from tests.reference_fold import reference_trace
@@ -31,10 +30,15 @@ def tidy(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("slug", ["words", "broken"])
-def test_without_its_content_the_trace_is_still_the_fold_of_the_stream(
+def test_without_its_content_a_run_has_its_trace_and_is_not_run_again_nor_its_answer_repeated(
     server: RunningServer, http: httpx2.Client, slug: str
 ) -> None:
-    run = ran(http, slug, parameters={"message": f"say {SECRET}"})
+    def called() -> httpx2.Response:
+        path, body = f"/seq/acme/demo/{slug}/execute", {"parameters": {"message": f"say {SECRET}"}}
+        return http.post(path, json=body, headers={"Idempotency-Key": slug})
+
+    assert called().content == called().content
+    run = http.get("/flow-runs").json()["runs"][0]["id"]
     trace, stream = f"/flow-runs/{run}/trace", f"/flow-runs/{run}/trace/stream"
     assert SECRET in http.get(trace).text
     assert SECRET in http.get(stream).text
@@ -56,49 +60,22 @@ def test_without_its_content_the_trace_is_still_the_fold_of_the_stream(
     if slug == "broken":
         assert left["steps"][-1]["errorContext"]["code"] == "CODE_ERROR"
 
-
-@pytest.mark.parametrize("slug", ["words", "broken"])
-def test_a_run_without_its_content_is_not_run_again_and_its_answer_not_repeated(
-    server: RunningServer, http: httpx2.Client, slug: str
-) -> None:
-    body, headers = {"message": SECRET}, {"Idempotency-Key": slug}
-    first, second = (
-        http.post(f"/seq/acme/demo/{slug}/execute", json=body, headers=headers) for _ in range(2)
-    )
-    assert second.content == first.content
-    run = http.get("/flow-runs").json()["runs"][0]["id"]
-    tidy(server)
-    gone = http.post(f"/seq/acme/demo/{slug}/execute", json=body, headers=headers)
-    assert refusal(gone) == (410, "ANSWER_EXPIRED")
+    assert refusal(called()) == (410, "ANSWER_EXPIRED")
     refused = http.post(f"/flow-runs/{run}/rerun", json={})
     assert refusal(refused, "it has been removed since (content retention)") == (409, "INPUT_NOT_KEPT")
     assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
 
 
-def test_the_flows_retention_comes_before_the_projects(server: RunningServer, http: httpx2.Client) -> None:
+def test_a_flow_file_says_how_long_its_runs_and_their_content_stay(
+    server: RunningServer, http: httpx2.Client
+) -> None:
     short, kept = (execute(http, slug, parameters={"x": SECRET}) for slug in ("short", "long"))
     tidy(server)
     assert refusal(http.get(f"/flow-runs/{short}/trace")) == (404, "RUN_NOT_FOUND")
     assert SECRET in http.get(f"/flow-runs/{kept}/trace").text
 
-    async def keep(days: float | None) -> None:
-        project = await server.runtime.store.ensure_project("acme", "demo")
-        await server.runtime.store.set_retention(project.id, Retention(content_days=days))
-
-    server.call(keep(0))
-    tidy(server)
-    assert SECRET in http.get(f"/flow-runs/{kept}/trace").text
-    server.call(keep(1))
-    run = execute(http, "words", message=SECRET)
-    tidy(server)
-    assert SECRET in http.get(f"/flow-runs/{run}/trace").text
-    server.call(keep(None))
-    tidy(server)
-    assert SECRET not in http.get(f"/flow-runs/{run}/trace").text
-
 
 FORMS = ["/flow-runs/{}?purge=true", "/seq/acme/demo/endless/runs/{}?purge=true"]
-ANYTHING = "/seq/acme/demo/anything/runs/{}?purge=true"
 
 
 def is_gone(http: httpx2.Client, run: str) -> None:
@@ -113,10 +90,11 @@ def is_gone(http: httpx2.Client, run: str) -> None:
     assert run not in [each["id"] for each in http.get("/flow-runs?limit=100").json()["runs"]]
 
 
-@pytest.mark.parametrize("kind", ["ended", "going on", "paused"])
-@pytest.mark.parametrize("below_flow", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "form"), [("ended", FORMS[0]), ("paused", FORMS[0]), *(("going on", form) for form in FORMS)]
+)
 def test_a_run_is_purged_whatever_its_state(
-    server: RunningServer, http: httpx2.Client, kind: str, below_flow: bool
+    server: RunningServer, http: httpx2.Client, kind: str, form: str
 ) -> None:
     """One that goes on is cancelled first."""
     other = execute(http, "anything")
@@ -124,7 +102,6 @@ def test_a_run_is_purged_whatever_its_state(
         run = execute(http, "anything")
     else:
         run = paused(server, http) if kind == "paused" else start(server, "endless")
-    form = FORMS[0] if not below_flow else ANYTHING if kind == "ended" else FORMS[1]
     answer = http.delete(form.format(run))
     assert (answer.status_code, answer.headers["content-type"]) == (202, "application/json")
     assert answer.json() == {"executionId": run, "status": "purged"}
@@ -201,21 +178,12 @@ def test_a_session_does_not_list_a_purged_run(http: httpx2.Client) -> None:
     assert refusal(http.get(f"/seq/sessions/{session}")) == (404, "SESSION_NOT_FOUND")
 
 
-def test_a_wait_for_a_paused_run_that_is_purged_ends_as_not_found(
+def test_a_wait_for_a_run_that_is_purged_ends_as_not_found(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     """Without an end in the log that can still be read, the wait would never be over."""
     run = paused(server, http)
-
-    async def wait() -> str:
-        store = server.runtime.store
-        record = there(await store.run(run))
-        await server.runtime.engine.idle.cancel(record, reason="test")
-        assert await store.purge_runs([record.no])
-        try:
-            await idle_run(server.runtime, replace(record, status="running"), beyond=-1)
-        except APIError as error:
-            return error.code
-        return ""
-
-    assert server.call(wait()) == "RUN_NOT_FOUND"
+    before = replace(there(server.call(server.runtime.store.run(run))), status="running")
+    assert http.delete(FORMS[0].format(run)).status_code == 202
+    with pytest.raises(APIError, match="RUN_NOT_FOUND"):
+        server.call(idle_run(server.runtime, before, beyond=-1))

@@ -1,4 +1,7 @@
-"""Servers and workers on one PostgreSQL, each a real process: killed, stopped and ended in order."""
+"""Servers and workers on one PostgreSQL, each a real process: killed, stopped and ended in order.
+
+At the end a server on a file, which is killed or stopped while a check never ends.
+"""
 
 import asyncio
 import json
@@ -19,7 +22,8 @@ import pytest
 
 from runglass.runtime.health import NO_WORKER
 from tests.contract.wire import frames
-from tests.e2e.command import Process, runglass, started
+from tests.e2e.command import Process, fill, runglass, served, started
+from tests.flows import doubling
 from tests.http_server import Reply, answering
 from tests.postgres_server import postgres_database, postgres_server
 from tests.unit.engine.fake_provider import text_reply
@@ -44,6 +48,10 @@ CALL_USD = Decimal("0.01")
 """What a call of the flow `ask` costs, and may cost: one token."""
 PRICES = {"echo": {"input_per_mtok": "0", "output_per_mtok": str(CALL_USD * 1_000_000)}}
 CALLS_PAID = 15
+CARRIED = "wake-ups are carried by"
+WATCHED = " has /metrics, /health and /ready"
+CHECKED = {"id": "answer", "type": "llm", "model": "echo", "prompt": "hi", "output_schema": doubling(40)}
+"""A step whose check never ends."""
 
 
 class Held:
@@ -76,7 +84,7 @@ class Shop:
         self._database = urlsplit(address).path[1:]
         self.held = Held()
         provider = self._open.enter_context(answering(self.held))
-        self.env = {
+        self._env = {
             "RUNGLASS_STORE": address,
             "RUNGLASS_PRICES": json.dumps(PRICES),
             "RUNGLASS_PROVIDERS": json.dumps({"held": f"{provider}/v1"}),
@@ -89,7 +97,9 @@ class Shop:
 
     def __enter__(self) -> "Shop":
         server = self._open.enter_context(
-            started("serve", "--port", "0", "--no-worker", "--flows", "flows", env=self.env, cwd=self._folder)
+            started(
+                "serve", "--port", "0", "--no-worker", "--flows", "flows", env=self._env, cwd=self._folder
+            )
         )
         self.url = server.line().removeprefix("ready ")
         key = self.run("keys", "create", "--create", "acme/shop").strip()
@@ -110,14 +120,14 @@ class Shop:
 
     def run(self, *arguments: str) -> str:
         """What the command prints."""
-        done = runglass(*arguments, env=self.env, cwd=self._folder)
+        done = runglass(*arguments, env=self._env, cwd=self._folder)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def worker(self) -> Process:
+    def worker(self, *options: str) -> Process:
         """A worker that claims runs by now."""
         worker = self._workers.enter_context(
-            started("worker", "--concurrency", "10", env=self.env, cwd=self._folder)
+            started("worker", "--concurrency", "10", *options, env=self._env, cwd=self._folder)
         )
         assert worker.line().startswith("ready worker on postgresql:///runglass_")
         return worker
@@ -273,8 +283,69 @@ def test_workers_that_ask_for_one_budget_at_once_spend_no_more_and_no_less(shop:
     assert Decimal(budget["spentUsd"]) == CALLS_PAID * CALL_USD
 
 
+def test_a_worker_is_ready_counts_what_it_does_and_logs_as_json(shop: Shop) -> None:
+    def ask(path: str) -> tuple[int, dict[str, Any]]:
+        answer = httpx2.get(f"{address}{path}", timeout=WAIT_S)
+        return answer.status_code, answer.json()
+
+    worker = shop.worker("--port", "0", "--log-format", "json", "--log-level", "info")
+    lines: list[str] = []
+    while not all(any(part in line for line in lines) for part in (CARRIED, WATCHED)):
+        lines.append(worker.line_of_stderr_with())
+    said = {entry["message"]: entry for entry in map(json.loads, lines)}
+    (carried,) = [entry for message, entry in said.items() if CARRIED in message]
+    assert (carried["level"], carried["logger"]) == ("info", "runglass.bus.process_bus")
+    (address,) = [message.removesuffix(WATCHED) for message in said if WATCHED in message]
+    shop.start(1)
+    shop.held.reached(1)
+    eventually(lambda: ask("/ready") == (200, {"status": "ready"}))
+    eventually(lambda: ask("/health")[0] == 200)
+    assert ask("/health")[1]["executesRuns"] is True
+    told = httpx2.get(f"{address}/metrics", timeout=WAIT_S).text.splitlines()
+    for line in (
+        "runglass_executes_runs 1.0",
+        "runglass_active_runs 1.0",
+        "runglass_claimed_runs_total 1.0",
+        "runglass_leases 2.0",
+        "runglass_bus_connected 1.0",
+        "runglass_store_pool_most 10.0",
+        'runglass_runs{project="acme/shop",status="running"} 1.0',
+    ):
+        assert line in told
+    shop.held.let_go.set()
+    assert worker.terminate() == 0
+
+
 def test_a_worker_on_a_file_is_told_what_to_do(tmp_path: Path) -> None:
     done = runglass("worker", cwd=tmp_path)
     assert done.returncode == 2
     assert "`runglass serve` executes the runs of its file itself" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_outlives_no_process_is_ended_by_a_start(tmp_path: Path) -> None:
+    key, run = fill(tmp_path, {"slug": "f", "steps": [CHECKED]}), ""
+    env = {"RUNGLASS_CHECK_TIME_LIMIT_MS": "600000", "RUNGLASS_CRASH_RETRIES": "1"}
+    for attempt in (1, 2):
+        with served(tmp_path, key, env=env) as (server, http):
+            run = run or http.post("/seq/acme/shop/f/jobs", json={}).json()["executionId"]
+            followed(http, run, until=("answer", attempt))
+            # The check goes on in its process, and everybody else is served.
+            assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "running"
+            server.kill()
+    with served(tmp_path, key, env=env) as (_, http):
+        codes = [event["error"]["code"] for event in followed(http, run) if "error" in event]
+        assert codes == ["WORKER_LOST"] * 3, "two attempts, and the run"
+
+
+def test_a_check_that_never_ends_keeps_no_server_from_stopping(tmp_path: Path) -> None:
+    """The very request that froze a server, which then did not hear SIGTERM any more."""
+    key = fill(tmp_path, {"slug": "f", "steps": [{**CHECKED, "output_schema": {"type": "object"}}]})
+    env = {"RUNGLASS_CHECK_TIME_LIMIT_MS": "600000", "RUNGLASS_STOP_GRACE_S": "0"}
+    with served(tmp_path, key, env=env) as (server, http):
+        overrides = {"answer": {"output_schema": doubling(40)}}
+        job = http.post("/seq/acme/shop/f/jobs", json={"blockOverrides": overrides})
+        assert job.status_code == 202
+        followed(http, job.json()["executionId"], until=("answer", 1))
+        # The check goes on for longer than this waits.
+        assert server.terminate() == 0

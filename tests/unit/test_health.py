@@ -17,27 +17,6 @@ from runglass.runtime.composition import open_runtime
 from runglass.runtime.health import HealthCheck
 from runglass.runtime.metrics.collector import MOST_PROJECTS, bounded
 from runglass.support.logs import FailureLog, OneASecond, plain_cause
-from tests.faulty_store import FaultyStore
-
-
-@pytest.mark.parametrize(("method", "what"), [("project", "read"), ("check_write", "write")])
-async def test_a_silent_store_is_told_and_kept_one_question_waiting(
-    tmp_path: Path, method: str, what: str
-) -> None:
-    async with open_runtime(Settings(data=tmp_path)) as runtime:
-        faults = FaultyStore(runtime.store)
-        asked, silent = faults.calls(method), faults.hold(method)
-        check = HealthCheck(runtime, wait_s=0.0)
-        reason = f"the store has not answered a {what} for 0 s"
-        # The other one may not have been answered in no time either.
-        assert reason in (await check.report()).reasons
-        assert (await check.report()).status == "unavailable"
-        readiness = await check.readiness()
-        assert (readiness.status, reason in readiness.reasons) == ("unready", True)
-        assert len(asked) == 1
-        silent.let_go()
-        patient = HealthCheck(runtime, wait_s=60.0)
-        assert (await patient.report()).status == "ok"
 
 
 async def test_a_disk_that_is_nearly_full_degrades_health(

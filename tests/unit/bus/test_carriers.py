@@ -18,7 +18,7 @@ from tests.conformance.test_bus import ECHO_S
 from tests.nats_server import NatsServer, nats_server
 from tests.postgres_proxy import cutting_proxy
 from tests.postgres_server import connected as session_in
-from tests.postgres_server import postgres_database
+from tests.postgres_server import postgres_database, until_waiting
 from tests.unit.bus.fake_carrier import connected, running
 from tests.waiting import until
 
@@ -26,6 +26,14 @@ pytestmark = pytest.mark.slow
 
 TLS = Path(__file__).parent / "tls"
 SERVER_TLS = ("--tls", "--tlscert", str(TLS / "cert.pem"), "--tlskey", str(TLS / "key.pem"))
+
+SLOW_NOTIFY = """
+CREATE FUNCTION public.pg_notify(text, text) RETURNS void LANGUAGE sql AS $$
+  SELECT pg_advisory_xact_lock_shared(1) WHERE $2 = 'cut off';
+  SELECT pg_catalog.pg_notify($1, $2)
+$$
+"""
+"""It is found before that of the system where a search path says so, and one text waits for a lock."""
 
 
 @pytest.fixture
@@ -200,6 +208,25 @@ async def test_each_of_the_two_sessions_may_be_ended(
         await connected(here, there)
         await woken(here, there)
         await woken(there, here)
+
+
+async def test_a_text_that_is_cut_off_keeps_the_next_one_from_nobody(database: str) -> None:
+    heard: list[str] = []
+    carrier = PostgresCarrier(f"{database}&search_path=public,pg_catalog")
+    async with session_in(database) as administrator:
+        await administrator.execute(SLOW_NOTIFY)
+        async with (
+            administrator.transaction(),
+            carrier.connect(hear=heard.append, lost=lambda _: None) as send,
+        ):
+            await administrator.execute("SELECT pg_advisory_xact_lock(1)")
+            sending = asyncio.ensure_future(send("cut off"))
+            await until_waiting(database)
+            sending.cancel()
+            await asyncio.wait({sending})
+            await send("the last one")
+            await until(lambda: heard)
+    assert heard == ["the last one"]
 
 
 async def test_a_role_that_ends_silent_sessions_does_not_end_these(

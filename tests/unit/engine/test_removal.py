@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from runglass.config.settings import Settings
-from runglass.engine.maintenance.removal import AT_ONCE, BATCH_ROWS, INTERVAL_S, SCRUBS, RunRemoval
+from runglass.engine.maintenance.removal import AT_ONCE, BATCH_ROWS, SCRUBS, RunRemoval
 from runglass.errors import StoreError
 from runglass.store.records import Retention, RunRecord
 from runglass.support.clock import Clock, iso
 from runglass.wire.admin_api import SERVER
 from tests.conformance.stores import batch
-from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.records import new_recording, new_run
 from tests.unit.engine.conftest import EngineHarness, Execute, run_of
+from tests.unit.engine.test_store_check import GatedClock
+from tests.waiting import until_told
 
 DAY_S = 86_400.0
 GRACE_S = 5.0
@@ -46,12 +47,22 @@ def removal_in(
     )
 
 
+@pytest.fixture
+async def run(house: EngineHarness, execute: Execute) -> RunRecord:
+    """One that has ended, and whose content is kept."""
+    return await run_of(house, (await execute(STEPS, {"x": "sesame"})).id)
+
+
 async def days_pass(house: EngineHarness, days: float) -> None:
     await house.clock.sleep(days * DAY_S)
 
 
 async def events_of(house: EngineHarness, run: RunRecord) -> list[bytes]:
     return [data for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)]
+
+
+async def is_gone(house: EngineHarness, run: RunRecord) -> bool:
+    return await house.store.steps(run.no) == []
 
 
 @pytest.mark.parametrize(
@@ -62,28 +73,41 @@ async def events_of(house: EngineHarness, run: RunRecord) -> list[bytes]:
         (None, None, 10.1, False),
         (None, None, timedelta.max.days, False),
         (None, 15.0, 5.0, False),
+        (None, 0.0, 15.0, True),
         (15.0, 5.0, 5.0, False),
         (5.0, 15.0, 15.0, True),
         (0.0, 15.0, 15.0, True),
     ],
 )
-async def test_a_run_goes_after_the_days_of_its_flow_else_of_its_project_else_of_the_server(
+async def test_the_days_of_a_flow_count_else_those_of_its_project_else_those_of_the_server(
     house: EngineHarness,
-    execute: Execute,
+    run: RunRecord,
     flow: float | None,
     project: float | None,
     server: float | None,
     gone: bool,
 ) -> None:
-    ran = await execute(STEPS, {"x": "sesame"})
-    run = await run_of(house, ran.id)
-    await house.store.put_draft(
-        run.project_id, "test", name=None, capture=None, source=b"{}", retention=Retention(flow)
-    )
-    await house.store.set_retention(run.project_id, Retention(project))
+    unreadable = new_run(run.project_id, run.flow_id, id=house.engine.ids.next())
+    await house.store.create_run(unreadable)
+    house.engine.active.put_aside(unreadable.id, ValueError("garbage"))
+
+    async def removal(kind: str) -> RunRemoval:
+        """Of runs after so many `days`, or of their content after so many `content_days`."""
+        retention = Retention(**{kind: flow})
+        await house.store.put_draft(
+            run.project_id, "test", name=None, capture=None, source=b"{}", retention=retention
+        )
+        await house.store.set_retention(run.project_id, Retention(**{kind: project}))
+        settings: dict[str, Any] = {f"{kind.removesuffix('days')}retention_days": server}
+        return removal_in(house, **settings)
+
     await days_pass(house, 10)
-    await removal_in(house, retention_days=server).tidy()
-    assert (await house.store.run(ran.id) is None) is gone
+    await (await removal("content_days")).tidy()
+    assert (b"sesame" not in b"".join(await events_of(house, run))) is gone
+    due = await removal("days")
+    await due.tidy()
+    await due.tidy_set_aside()
+    assert [await house.store.run(each) is None for each in (run.id, unreadable.id)] == [gone, gone]
 
 
 async def test_plain_runs_go_after_a_day_whatever_their_flow_says(house: EngineHarness) -> None:
@@ -130,9 +154,7 @@ async def test_more_than_are_looked_up_at_once_all_go_those_that_cannot_be_read_
     assert all(len(each) < len(runs) / 20 for each in bites), "they go many together"
 
 
-async def test_removal_rests_as_long_as_a_batch_has_taken(house: EngineHarness, execute: Execute) -> None:
-    ran = await execute(STEPS, {"x": "sesame"})
-    run = await run_of(house, ran.id)
+async def test_removal_rests_as_long_as_a_batch_has_taken(house: EngineHarness, run: RunRecord) -> None:
     took_s = 0.125
     FaultyStore(house.store).before("purge_rows", lambda runs, **limits: house.clock.set_back(-took_s))
     removal = removal_in(house, batch_rows=3)
@@ -152,45 +174,26 @@ async def kept_on(removal: RunRemoval) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-class StillClock(VirtualClock):
-    """A clock that is where that of the engine is, and whose long sleeps never end."""
-
-    def __init__(self, house: EngineHarness) -> None:
-        super().__init__()
-        self.set_back(-house.clock.monotonic_s())
-        self.idle = asyncio.Event()
-
-    async def sleep(self, seconds: float) -> None:
-        if seconds == INTERVAL_S:
-            self.idle.set()
-            await asyncio.Event().wait()
-        await super().sleep(0)
-
-
-async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, execute: Execute) -> None:
-    ran = await execute(STEPS, {"x": "sesame"})
-    run = await run_of(house, ran.id)
-    clock = StillClock(house)
-    removal = removal_in(house, clock)
+async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, run: RunRecord) -> None:
+    # On its clock no minute ends.
+    removal, has_begun = removal_in(house, GatedClock()), asyncio.Event()
+    FaultyStore(house.store).before("compact", lambda *, limit_bytes: has_begun.set())
     async with kept_on(removal):
-        await clock.idle.wait()
-        clock.idle.clear()
+        await has_begun.wait()
         assert await removal.purge(run, by=SERVER)
-        await clock.idle.wait()
-    assert await house.store.steps(run.no) == []
+        await until_told(lambda: is_gone(house, run))
 
 
 async def test_a_reader_in_the_way_of_the_overwriting_is_waited_for_a_while_and_then_told(
-    house: EngineHarness, execute: Execute, caplog: pytest.LogCaptureFixture
+    house: EngineHarness, run: RunRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = await run_of(house, (await execute(STEPS, {"x": "sesame"})).id)
     removal = removal_in(house)
     assert await removal.purge(run, by=SERVER)
     with FaultyStore(house.store) as faults:
         faults.answer("scrub", False, times=SCRUBS - 1)
         await removal.finish()
         assert caplog.messages == []
-        assert await house.store.steps(run.no) == []
+        assert await is_gone(house, run)
 
         faults.answer("scrub", False)
         await removal.finish()
@@ -201,10 +204,10 @@ async def test_a_reader_in_the_way_of_the_overwriting_is_waited_for_a_while_and_
 
 
 async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_removal_of_another(
-    house: EngineHarness, execute: Execute
+    house: EngineHarness, execute: Execute, run: RunRecord
 ) -> None:
     """A reader who follows a run that is purged while it goes on has yet to read its last event."""
-    runs = [await run_of(house, (await execute(STEPS, {"x": "sesame"})).id) for _ in range(2)]
+    runs = [run, await run_of(house, (await execute(STEPS, {"x": "sesame"})).id)]
     removal = removal_in(house)
     purged_s: dict[int, float] = {}
     stayed_s: dict[int, float] = {}
@@ -222,39 +225,26 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
     FaultyStore(house.store).before("purge_rows", purge_the_other)
     await purge(runs[0])
     await removal.tidy(grace_s=GRACE_S)
-    assert await house.store.steps(runs[0].no) == []
+    assert await is_gone(house, runs[0])
     assert len(await events_of(house, runs[1])) == runs[1].head
     await removal.tidy(grace_s=GRACE_S)
-    assert await house.store.steps(runs[1].no) == []
+    assert await is_gone(house, runs[1])
     assert all(stayed >= GRACE_S for stayed in stayed_s.values())
 
 
-async def test_a_store_that_fails_is_tried_again(
-    house: EngineHarness, execute: Execute, caplog: pytest.LogCaptureFixture
+async def test_a_store_that_fails_is_tried_again_and_a_run_set_aside_keeps_no_other_from_going(
+    house: EngineHarness, run: RunRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ran = await execute(STEPS, {"x": "sesame"})
     await days_pass(house, 2)
     removal = removal_in(house, retention_days=1)
+    house.engine.active.put_aside("stuck", ValueError("garbage"))
     faults, done = FaultyStore(house.store), asyncio.Event()
     faults.fail("retentions", StoreError("not now"), times=1)
+    faults.fail("run", StoreError("it cannot be ended"))
     faults.before("compact", lambda *, limit_bytes: done.set())
     with caplog.at_level(logging.WARNING, logger="runglass"):
         async with kept_on(removal):
             await done.wait()
-    assert await house.store.run(ran.id) is None
+    faults.mend("run")
+    assert await house.store.run(run.id) is None
     assert "removing runs that are due failed, and is retried: not now" in caplog.text
-
-
-async def test_a_run_set_aside_that_cannot_be_ended_keeps_no_other_from_going(
-    house: EngineHarness, execute: Execute
-) -> None:
-    ran = await execute(STEPS, {"x": "sesame"})
-    await days_pass(house, 2)
-    clock = StillClock(house)
-    removal = removal_in(house, clock, retention_days=1)
-    house.engine.active.put_aside("stuck", ValueError("garbage"))
-    with FaultyStore(house.store) as faults:
-        faults.fail("run", StoreError("not now"))
-        async with kept_on(removal):
-            await clock.idle.wait()
-    assert await house.store.run(ran.id) is None

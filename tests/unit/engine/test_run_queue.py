@@ -1,6 +1,7 @@
 """A limit on runs that go on at once: the others wait in the store, and survive a crash."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ FLOW = """
 """
 
 
-def db(path: Path) -> SqliteStore:
-    return SqliteStore(path / "db", synchronous="NORMAL")
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[EngineHarness]:
+    """An engine with one slot, and room for three runs that wait."""
+    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), slots=1, line=3) as house:
+        yield house
 
 
 def hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,92 +49,72 @@ async def status(house: EngineHarness, started: StartedRun) -> str:
     return run.status
 
 
-async def waiting_runs(house: EngineHarness) -> int:
-    project = await house.store.ensure_project("acme", "demo")
-    return (await house.store.queued_runs(project.id, most=99)).waiting
-
-
 async def begun(house: EngineHarness, started: StartedRun) -> None:
     await follow(house, started.id, until=1)
 
 
 async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold(monkeypatch)
-    async with open_harness(db(tmp_path), slots=1) as house:
-        first = await start(house, FLOW)
-        await begun(house, first)
-        run = await run_of(house, first.id)
-        pages = follow_runs(
-            house.store, house.bus, run.project_id, RunQuery(), after=0, idle_s=3600.0, poll_s=3600.0
-        )
-        async with aclosing(pages):
-            assert [each.run_id for each in (await anext(pages)).changed] == [first.id]
-            second = await start(house, FLOW)
-            assert [each.run_id for each in (await anext(pages)).changed] == [second.id]
+    first = await start(house, FLOW)
+    await begun(house, first)
+    run = await run_of(house, first.id)
+    pages = follow_runs(
+        house.store, house.bus, run.project_id, RunQuery(), after=0, idle_s=3600.0, poll_s=3600.0
+    )
+    async with aclosing(pages):
+        assert [each.run_id for each in (await anext(pages)).changed] == [first.id]
+        second = await start(house, FLOW)
+        assert [each.run_id for each in (await anext(pages)).changed] == [second.id]
 
 
 async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = db(tmp_path)
-    async with open_harness(store, slots=1) as house:
-        hold(monkeypatch)
-        first = await start(house, FLOW)
-        second = await start(house, FLOW)
-        await begun(house, first)
-        looked = FaultyStore(store).hold("run", when=lambda run_id: run_id == second.id, answered=True)
-        outcome = asyncio.ensure_future(second.outcome())
-        await looked.reached()
-        spoil(store.connections.path, UPDATES["request"], b"garbage", second.id)
-        assert house.engine.active.cancel(first.id, reason="enough")
-        looked.let_go()
-        async with asyncio.timeout(30):
-            with pytest.raises(RunUnreadable, match=second.id):
-                await outcome
+    hold(monkeypatch)
+    first = await start(house, FLOW)
+    second = await start(house, FLOW)
+    await begun(house, first)
+    looked = FaultyStore(house.store).hold("run", when=lambda run_id: run_id == second.id, answered=True)
+    outcome = asyncio.ensure_future(second.outcome())
+    await looked.reached()
+    spoil(house.store.connections.path, UPDATES["request"], b"garbage", second.id)
+    assert house.engine.active.cancel(first.id, reason="enough")
+    looked.let_go()
+    async with asyncio.timeout(30):
+        with pytest.raises(RunUnreadable, match=second.id):
+            await outcome
 
 
-async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn_if_there_is_room(
+    house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_harness(db(tmp_path), slots=1) as house:
-        steps = await start(house, FLOW, segment=Segment(first=0, last=0))
-        assert (await steps.outcome()).status == "paused"
-        hold(monkeypatch)
-        first, second = await start(house, FLOW), await start(house, FLOW)
-        await begun(house, first)
-        run = await run_of(house, steps.id)
-        paused = await house.engine.idle.paused(run)
-        resumed = await house.engine.resume(paused, paused.spec, Segment(first=1))
-        third = await start(house, FLOW)
-        with pytest.raises(APIError, match="taken up already"):
-            await house.engine.resume(paused, paused.spec, Segment(first=1))
-        assert await status(house, steps) == "paused"
-        monkeypatch.undo()
-        appends = FaultyStore(house.store).hold("append", when=lambda batch: batch.run_no == run.no)
-        house.engine.active.cancel(first.id, reason="enough")
-        await appends.reached()
-        assert await status(house, second) == "completed"
-        assert await status(house, third) == "pending"
-        appends.let_go()
-        for each in (resumed, third):
-            assert (await each.outcome()).status == "completed"
-
-
-async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_harness(db(tmp_path), slots=1, line=0) as house:
-        steps = await start(house, FLOW, segment=Segment(first=0, last=0))
-        assert (await steps.outcome()).status == "paused"
-        hold(monkeypatch)
-        first = await start(house, FLOW)
-        with pytest.raises(APIError, match="nothing was started"):
-            await resume(house, steps.id, Segment(first=1))
-        assert await status(house, steps) == "paused"
-        assert not house.engine.active.is_active(steps.id)
-        house.engine.active.cancel(first.id, reason="enough")
+    steps, beyond = [await start(house, FLOW, segment=Segment(first=0, last=0)) for _ in range(2)]
+    for each in (steps, beyond):
+        assert (await each.outcome()).status == "paused"
+    hold(monkeypatch)
+    first, second = await start(house, FLOW), await start(house, FLOW)
+    await begun(house, first)
+    run = await run_of(house, steps.id)
+    paused = await house.engine.idle.paused(run)
+    resumed = await house.engine.resume(paused, paused.spec, Segment(first=1))
+    with pytest.raises(APIError, match="taken up already"):
+        await house.engine.resume(paused, paused.spec, Segment(first=1))
+    third = await start(house, FLOW)
+    with pytest.raises(APIError, match="nothing was started"):
+        await resume(house, beyond.id, Segment(first=1))
+    assert not house.engine.active.is_active(beyond.id)
+    assert await status(house, steps) == await status(house, beyond) == "paused"
+    monkeypatch.undo()
+    appends = FaultyStore(house.store).hold("append", when=lambda batch: batch.run_no == run.no)
+    house.engine.active.cancel(first.id, reason="enough")
+    await appends.reached()
+    assert await status(house, second) == "completed"
+    assert await status(house, third) == "pending"
+    appends.let_go()
+    for each in (resumed, third):
+        assert (await each.outcome()).status == "completed"
 
 
 FLOOD, GUEST = 1, 2
@@ -224,19 +208,8 @@ async def test_runs_that_a_claim_will_take_at_once_do_not_fill_the_line() -> Non
         queue.require_room(FLOOD, QueuedRuns(0, 0, 0))
 
 
-async def test_a_run_that_cannot_be_stored_holds_no_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    faults = FaultyStore(store)
-    async with open_harness(store, slots=1) as house:
-        for waits in (False, True):
-            if waits:
-                hold(monkeypatch)
-                await begun(house, await start(house, FLOW))
-            before = house.engine.queue.held, await waiting_runs(house)
-            faults.fail("create_run", StoreError("the disk is full"))
-            with pytest.raises(StoreError):
-                await start(house, FLOW)
-            faults.mend("create_run")
-            assert (house.engine.queue.held, await waiting_runs(house)) == before
+async def test_a_run_that_cannot_be_stored_holds_no_place(house: EngineHarness) -> None:
+    FaultyStore(house.store).fail("create_run", StoreError("the disk is full"))
+    with pytest.raises(StoreError):
+        await start(house, FLOW)
+    assert house.engine.queue.held == 0

@@ -135,13 +135,17 @@ async def test_more_runs_than_one_claim_takes_begin_one_claim_after_the_other(ma
     assert len(machines.worker.engine.active.tasks) == CLAIMED_AT_ONCE + 1
 
 
-async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", ["max_queued_runs", "max_queued_runs_per_project"])
+async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path, most: str) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, line=5, executes_runs=False) as front:
+    limits: dict[str, Any] = {"executes_runs": False, "line" if most == "max_queued_runs" else most: 5}
+    async with open_harness(store, **limits) as front, open_harness(store, beside=front, **limits) as other:
         ends = await asyncio.gather(*(start(front, HOLD) for _ in range(20)), return_exceptions=True)
         assert sum(isinstance(end, StartedRun) for end in ends) == 5
         refused = [end for end in ends if not isinstance(end, StartedRun)]
         assert all(isinstance(end, APIError) and end.code == "UNAVAILABLE" for end in refused)
+        with pytest.raises(APIError, match=f"`{most}` is 5"):
+            await start(other, HOLD)
 
 
 async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
@@ -195,13 +199,6 @@ async def test_of_two_processes_that_resume_one_pause_one_does(
     await machines.worker.engine.claims.keep_lease()
     await until_idle(machines.front, run.id)
     assert (await types(machines.front, run.id)).count("flow_completed") == 1
-
-
-async def test_a_run_whose_next_segment_is_stored_waits_for_no_call(machines: Machines) -> None:
-    run = await paused_run(machines)
-    await resume(machines.front, run.id, Segment(first=1))
-    with pytest.raises(FlowExecutionError, match="waits for no call"):
-        await machines.other.engine.idle.paused(await run_of(machines.front, run.id))
 
 
 async def test_a_resumed_run_goes_on_elsewhere_if_its_process_dies_at_once(machines: Machines) -> None:
@@ -328,23 +325,24 @@ async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(mac
     await follow(machines.front, slow)
 
 
-async def test_housekeeping_ends_a_run_that_paused_before_its_cancel_was_read(machines: Machines) -> None:
+async def test_housekeeping_ends_paused_runs_that_are_to_be_cancelled_or_are_due_and_none_that_is_resumed(
+    machines: Machines,
+) -> None:
     front = machines.front
-    waiting, other = await paused_run(machines), await paused_run(machines)
-    assert await front.engine.idle.request_cancel(waiting.id, reason="why")
+    cancelled, due, resumed = [await paused_run(machines) for _ in range(3)]
+    # It came too late for the segment that has paused.
+    assert await front.engine.idle.request_cancel(cancelled.id, reason="why")
     await maintenance(front).tidy()
-    assert (await types(front, waiting.id))[-1] == "flow_cancelled"
-    assert (await run_of(front, other.id)).status == "paused"
-
-
-async def test_housekeeping_leaves_a_run_that_is_being_resumed(machines: Machines) -> None:
-    front = machines.front
-    run = await paused_run(machines)
-    await resume(front, run.id, Segment(first=1))
+    assert (await types(front, cancelled.id))[-1] == "flow_cancelled"
+    assert (await run_of(front, due.id)).status == "paused"
+    await resume(front, resumed.id, Segment(first=1))
+    with pytest.raises(FlowExecutionError, match="waits for no call"):
+        await machines.other.engine.idle.paused(await run_of(front, resumed.id))
     front.clock.set_back(-48 * 3600)
     await maintenance(front).tidy()
+    assert (await types(front, due.id))[-1] == "flow_cancelled"
     await machines.worker.engine.claims.keep_lease()
-    assert (await until_idle(front, run.id)).status == "completed"
+    assert (await until_idle(front, resumed.id)).status == "completed"
 
 
 async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:

@@ -37,35 +37,30 @@ async def actions(store: PostgresStore, project_id: int) -> list[tuple[str, str,
     return [(e.action, e.subject, e.details) for e in entries if e.action.startswith("run.")]
 
 
-async def test_a_start_notes_what_runs_that_go_on_have_then(store: PostgresStore, address: str) -> None:
+async def known(store: PostgresStore, run: RunRecord) -> list[tuple[int | None, int | None]]:
+    """What the run had at each start, and what a process says to have been told that it had before."""
+    return [(each.head, each.had) for each in await store.setbacks(run.id)]
+
+
+async def test_a_start_notes_what_runs_have_then_and_a_loss_is_kept_and_said_with_all_that_is_known_of_it(
+    store: PostgresStore, address: str
+) -> None:
     run, ended = await make_run(store), await make_run(store, "ended")
     await store.append(batch(run, 0, b"1", b"2"))
     await store.append(batch(ended, 0, b"1", status="completed"))
     await start_anew(address)
-    (setback,) = await store.setbacks(run.id)
-    assert (setback.head, setback.had) == (2, None)
-    assert await store.setbacks(ended.id) == []
+    assert (await known(store, run), await known(store, ended)) == ([(2, None)], [])
     await store.append(batch(run, 2, b"3"))
     await start_anew(address)
-    (setback,) = await store.setbacks(run.id)
-    assert (setback.head, setback.had) == (3, None), "what says nothing of a loss goes with the next start"
-
-
-async def test_a_loss_is_kept_beside_the_next_start_and_said_with_all_that_is_known_of_it(
-    store: PostgresStore, address: str
-) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", b"2"))
-    await start_anew(address)
+    assert await known(store, run) == [(3, None)], "what says nothing of a loss goes with the next start"
     # Others have gone on with it before the process that knows more came to say so.
-    await store.append(batch(run, 2, b"3", b"4", b"5"))
-    await store.note_setback(run.id, run.project_id, had=4)
-    await store.note_setback(run.id, run.project_id, had=6)
-    await store.note_setback(run.id, run.project_id, had=3)
+    await store.append(batch(run, 3, b"4", b"5", b"6"))
+    for had in (5, 7, 4):
+        await store.note_setback(run.id, run.project_id, had=had)
     await start_anew(address)
-    assert [(each.head, each.had) for each in await store.setbacks(run.id)] == [(5, None), (2, 6)]
+    assert await known(store, run) == [(6, None), (3, 7)]
     assert await actions(store, run.project_id) == [
-        ("run.set_back", run.id, {"before": {"events": had}, "after": {"events": 2}}) for had in (6, 4)
+        ("run.set_back", run.id, {"before": {"events": had}, "after": {"events": 3}}) for had in (7, 5)
     ]
 
 
@@ -80,11 +75,10 @@ async def test_a_run_that_is_gone_is_lost_and_one_that_was_purged_is_not(
         await database.execute(f"DELETE FROM run WHERE no = {lost.no}")
     await start_anew(address)
     await store.note_setback(purged.id, purged.project_id, had=1)
-    assert await store.setbacks(purged.id) == []
+    assert await known(store, purged) == []
     await store.note_setback(lost.id, lost.project_id, had=2)
     await store.note_setback(lost.id, lost.project_id, had=2)
-    (setback,) = await store.setbacks(lost.id)
-    assert (setback.head, setback.had) == (None, 2)
+    assert await known(store, lost) == [(None, 2)]
     said, _ = await actions(store, lost.project_id)
     assert said == ("run.lost", lost.id, {"before": {"events": 2}})
 
@@ -101,7 +95,7 @@ async def test_a_crash_after_which_the_server_goes_on_by_itself_is_a_start(addre
             assert started == server.execute("SELECT pg_postmaster_start_time()")
             assert store.generation == 1
             assert later.no >= run.no + 1_000_000, "no lost run shares its number with a new one"
-            assert [(each.head, each.had) for each in await store.setbacks(run.id)] == [(2, None)]
+            assert await known(store, run) == [(2, None)]
 
 
 Taking = Callable[[PostgresStore, RunRecord, str], Awaitable[RunRecord | None]]

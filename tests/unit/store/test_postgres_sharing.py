@@ -10,9 +10,11 @@ from decimal import Decimal
 
 import pytest
 
+from runglass.engine.models.budget import Budgets
 from runglass.errors import ImportConflict, StoreError, WrongExpectedVersion
 from runglass.store.imports import ImportedRun
 from runglass.store.postgres.store import PostgresStore
+from runglass.store.records import RunRecord
 from runglass.support.clock import SystemClock, iso, iso_ms
 from runglass.testing import running_server
 from runglass.wire.admin_api import SERVER
@@ -35,20 +37,30 @@ async def stores(address: str) -> AsyncIterator[list[PostgresStore]]:
         yield [one, two, three]
 
 
-async def test_no_run_is_claimed_twice_and_each_is_claimed(stores: list[PostgresStore]) -> None:
-    first = await make_run(stores[0])
+async def test_no_run_is_claimed_twice_no_room_is_seen_twice_and_each_run_is_claimed(
+    stores: list[PostgresStore],
+) -> None:
     for number in range(RUNS):
-        await stores[0].create_run(new_run(first.project_id, first.flow_id, id=f"new-{number}"))
+        await make_run(stores[0], f"run-{number}")
+    owners = dict(zip("abcdef", stores * 2, strict=True))
+    for owner, store in owners.items():
+        await store.hold_lease(owner, until="2999-01-01", renew=False)
+
     claimed: list[str] = []
 
-    async def claim(store: PostgresStore, owner: str) -> None:
-        await store.hold_lease(owner, until="2030-01-01", renew=False)
-        # What others have locked at this moment is passed over, so an empty answer is not the end.
-        while len(claimed) < RUNS + 1:
-            claimed.extend(run.id for run in await store.claim_runs(owner, now="2026-01-01", limit=3))
+    async def claim(owner: str, most_each: int | None = None) -> None:
+        runs = await owners[owner].claim_runs(owner, now="2026-01-01", limit=3, most_each=most_each)
+        claimed.extend(run.id for run in runs)
 
-    await asyncio.gather(*(claim(store, str(number)) for number, store in enumerate(stores * 2)))
-    assert len(claimed) == len(set(claimed)) == RUNS + 1
+    async def claim_all(owner: str) -> None:
+        # What others have locked at this moment is passed over, so an empty answer is not the end.
+        while len(claimed) < RUNS:
+            await claim(owner)
+
+    await asyncio.gather(*(claim(owner, most_each=5) for owner in owners))
+    assert len(claimed) == 5
+    await asyncio.gather(*map(claim_all, owners))
+    assert len(claimed) == len(set(claimed)) == RUNS
 
 
 async def test_of_two_writers_of_a_run_one_alone_goes_on(stores: list[PostgresStore]) -> None:
@@ -225,18 +237,26 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
     assert set(through) == {1}
 
 
-async def test_two_claims_at_once_see_no_room_twice(stores: list[PostgresStore]) -> None:
-    for number in range(20):
-        await make_run(stores[0], f"run-{number}")
-    for owner, store in zip("ab", stores, strict=False):
-        await store.hold_lease(owner, until="2999-01-01", renew=False)
-    claims = await asyncio.gather(
-        *(
-            store.claim_runs(owner, now="2026-01-01", limit=3, most_each=5)
-            for owner, store in [*zip("ab", stores, strict=False)] * 4
-        )
-    )
-    assert sum(map(len, claims)) == 5
+async def test_calls_that_wait_for_a_budget_leave_connections_to_others(
+    stores: list[PostgresStore], address: str
+) -> None:
+    store, budgets = stores[0], Budgets(stores[0], stores[0].clock)
+    [run, *_] = [await make_run(store, f"run-{number}") for number in range(20)]
+    await store.set_budget(run.project_id, Decimal(20))
+    await store.hold_lease("me", until="2999-01-01", renew=False)
+    runs = await store.claim_runs("me", now="2026-01-01", limit=20)
+
+    async def reserve(run: RunRecord) -> None:
+        async with budgets.reserved(run, Decimal("0.1")):
+            pass
+
+    async with asyncio.timeout(30), connected(address) as other:
+        async with other.transaction():
+            await other.execute("SELECT FROM project WHERE id = $1 FOR UPDATE", run.project_id)
+            reserving = [asyncio.create_task(reserve(each)) for each in runs]
+            await until_waiting(address)
+            assert await store.project(run.project_id) is not None
+        await asyncio.gather(*reserving)
 
 
 AHEAD = timedelta(hours=2)

@@ -96,7 +96,7 @@ async def _followed_end(request: ApiRequest, run: RunRecord) -> RunRecord | None
     with suppress(TimeoutError):
         async with asyncio.timeout(runtime.settings.lease_s + CLAIMED_S):
             while now is not None and not now.ended:
-                # The run may have paused before its process read the request.
+                # The run may have paused since it was read, or before its process read the request.
                 if await runtime.engine.idle.cancel(now, reason=_reason_of(request)):
                     now = await runtime.store.run(run.id)
                 else:
@@ -122,14 +122,7 @@ def _not_recorded(run: RunRecord) -> APIError:
 
 
 async def _request_end(request: ApiRequest, run: RunRecord) -> bool:
-    runtime = request.services.runtime
-    engine, reason = runtime.engine, _reason_of(request)
+    engine, reason = request.services.runtime.engine, _reason_of(request)
     if engine.active.cancel(run.id, reason=reason) or await engine.idle.cancel(run, reason=reason):
-        return True
-    # The run may have paused, or been resumed, since it was read.
-    now = await runtime.store.run(run.id)
-    if now is None or now.ended:
-        return False
-    if engine.active.cancel(run.id, reason=reason) or await engine.idle.cancel(now, reason=reason):
         return True
     return await engine.idle.request_cancel(run.id, reason=reason)
