@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from runglass.errors import StoreError
+from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
@@ -32,8 +33,11 @@ steps:
   - {id: bad, type: code, code: 'raise ValueError("it broke")'}
 """
 
-# What could not be recorded is tried again when the lease is renewed.
-server = server_with(*wire.FLOWS, TALK, FALLS, capture="full", lease_s=10.0, body_limit_bytes=100_000)
+# What could not be recorded is tried again when the lease is renewed, and a repeat is never too late.
+REPEATS = FixedLimits(repeated_s=3600.0)
+server = server_with(
+    *wire.FLOWS, TALK, FALLS, limits=REPEATS, capture="full", lease_s=10.0, body_limit_bytes=100_000
+)
 
 
 @pytest.mark.parametrize(
