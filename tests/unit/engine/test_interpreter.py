@@ -46,7 +46,7 @@ async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_p
             f" steps: [{steps}]}}"
         )
     models = FakeModels()
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(60):
+    async with open_harness(tmp_path / "db", models=models) as house, asyncio.timeout(60):
         started = await start(house, f"- {steps}")
         # Each worker, and the first one of all, is at one innermost iteration, or on its way to one.
         while models.calls <= MOST_WORKERS:
@@ -143,7 +143,7 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
         - {id: after, type: llm, model: echo, prompt: after}
 """
     models = SlowToEnd()
-    house = open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models)
+    house = open_harness(tmp_path / "db", models=models)
     async with house as opened, asyncio.timeout(60):
         started = await start(opened, flow)
         outcome = await started.outcome()
@@ -180,8 +180,7 @@ async def test_events_go_to_the_store_while_more_of_them_come(house: EngineHarne
 
 
 async def test_a_log_of_skipped_steps_has_an_end(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, run_log_bytes=100_000) as house:
+    async with open_harness(tmp_path / "db", run_log_bytes=100_000) as house:
         ran = await run_to_end(house, SKIPPED, {"lists": [[]] * 10})
         assert ran.outcome.status == "failed"
         assert (ran.outcome.error or {})["limit"] == "log"
