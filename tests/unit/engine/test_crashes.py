@@ -23,6 +23,7 @@ from runglass.wire.run_api import CaptureMode
 from tests.fakes import LEASE_S, VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
+    EngineHarness,
     Execute,
     Ran,
     end_in_next_life,
@@ -166,18 +167,19 @@ async def another_that_has(path: Path, run_id: str) -> AsyncIterator[SqliteStore
         yield other
 
 
-async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_path: Path) -> None:
-    async with open_harness(tmp_path / "db") as stopped:
-        started = await start(stopped, "- {id: a, type: code, code: 'while True: pass'}")
-        await follow(stopped, started.id, until=2)
-        async with another_that_has(tmp_path / "db", started.id) as other:
-            await other.hold_lease("other", until="9999", renew=False)
-            before = measured.lost_leases
-            await stopped.engine.claims.keep_lease()
-            assert measured.lost_leases == before + 1
-            with pytest.raises(LeaseLost):
-                await started.outcome()
-            assert not stopped.engine.active.is_active(started.id)
+async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(
+    house: EngineHarness, tmp_path: Path
+) -> None:
+    started = await start(house, "- {id: a, type: code, code: 'while True: pass'}")
+    await follow(house, started.id, until=2)
+    async with another_that_has(tmp_path / "db", started.id) as other:
+        await other.hold_lease("other", until="9999", renew=False)
+        before = measured.lost_leases
+        await house.engine.claims.keep_lease()
+        assert measured.lost_leases == before + 1
+        with pytest.raises(LeaseLost):
+            await started.outcome()
+        assert not house.engine.active.is_active(started.id)
 
 
 async def test_a_run_that_an_engine_gets_again_goes_on_at_once_and_its_step_of_before_is_cut_off(
@@ -228,18 +230,16 @@ async def test_a_stop_lets_steps_end_and_begins_none_and_nobody_takes_their_runs
     assert ran.trace.flow_run.status == "completed"
 
 
-async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    held = FaultyStore(store).hold("append", when=lambda batch: batch.status == "completed")
-    async with next_life(store) as house:
-        started = await start(house, "- {id: a, type: passthrough}", {"n": 1})
-        waiting = asyncio.ensure_future(started.outcome())
-        await held.reached()
-        stopping = asyncio.create_task(house.engine.stop())
-        await asyncio.sleep(0)
-        held.let_go()
-        await stopping
-        assert (await waiting).status == "completed"
+async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(house: EngineHarness) -> None:
+    held = FaultyStore(house.store).hold("append", when=lambda batch: batch.status == "completed")
+    started = await start(house, "- {id: a, type: passthrough}", {"n": 1})
+    waiting = asyncio.ensure_future(started.outcome())
+    await held.reached()
+    stopping = asyncio.create_task(house.engine.stop())
+    await asyncio.sleep(0)
+    held.let_go()
+    await stopping
+    assert (await waiting).status == "completed"
 
 
 async def test_an_attempt_that_a_crash_cut_off_keeps_its_input(tmp_path: Path) -> None:
@@ -362,14 +362,12 @@ async def test_a_run_that_no_process_survives_keeps_its_outputs(tmp_path: Path) 
 
 @pytest.mark.parametrize("data", [b"\xff\x00", b"{", b"[1", b"\x00" * 100_000])
 async def test_where_an_output_cannot_be_read_the_run_fails_by_its_own_error(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
+    house: EngineHarness, caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
-    store = SqliteStore(tmp_path / "db")
-    FaultyStore(store).answer("checkpoint", data)
-    async with open_harness(store) as house:
-        started = await start(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
-        outcome = await started.outcome()
-        ran = await read(house, started.id, outcome)
+    FaultyStore(house.store).answer("checkpoint", data)
+    started = await start(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
+    outcome = await started.outcome()
+    ran = await read(house, started.id, outcome)
     assert (outcome.status, outcome.step_id) == ("failed", "last")
     assert (outcome.error or {})["code"] == "CODE_ERROR"
     assert "content_kept" not in ran.types()

@@ -19,7 +19,6 @@ from runglass.errors import StoreError
 from runglass.log.events import (
     StepProgress,
 )
-from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
@@ -344,18 +343,16 @@ async def test_a_run_whose_input_cannot_be_told_at_first_fails_with_all_of_its_l
     assert ran.types() == ["run_started", "run_input", "flow_failed"]
 
 
-async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    faults, full = FaultyStore(store), StoreError("the disk is full")
+async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(house: EngineHarness) -> None:
+    faults, full = FaultyStore(house.store), StoreError("the disk is full")
     faults.fail("append", full, when=lambda batch: b'"step_completed"' in b"".join(batch.events))
-    async with open_harness(store) as house:
-        started = await start(house, "- {id: a, type: code, code: 'return {}'}")
-        with pytest.raises(StoreError):
-            await started.outcome()
-        assert house.engine.active.cancel(started.id, reason="asked for")
-        faults.mend("append")
-        await house.engine.claims.keep_lease()
-        ran = await read_at_end(house, started.id)
+    started = await start(house, "- {id: a, type: code, code: 'return {}'}")
+    with pytest.raises(StoreError):
+        await started.outcome()
+    assert house.engine.active.cancel(started.id, reason="asked for")
+    faults.mend("append")
+    await house.engine.claims.keep_lease()
+    ran = await read_at_end(house, started.id)
     assert ran.types()[-1] == "flow_cancelled"
 
 

@@ -8,7 +8,6 @@ import pytest
 from runglass.engine.journal.run_spec import Segment
 from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.log.events import FlowFailed
-from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
     EngineHarness,
@@ -19,7 +18,6 @@ from tests.unit.engine.conftest import (
     open_harness,
     read,
     run_of,
-    run_to_end,
     start,
 )
 from tests.unit.engine.test_crashes import die_at
@@ -164,32 +162,27 @@ async def test_a_fault_inside_of_the_store_ends_the_run_and_stays_inside(
     assert "running" not in [step.status for step in ran.trace.steps]
 
 
-async def test_a_run_whose_commit_failed_and_was_made_goes_on(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    FaultyStore(store).fail("create_run", CommitUncertain("disk I/O error"), commits=True)
-    async with open_harness(store) as house:
-        ran = await run_to_end(house, ONE)
-    assert ran.types()[-1] == "flow_completed"
+async def test_a_run_whose_commit_failed_and_was_made_goes_on(house: EngineHarness, execute: Execute) -> None:
+    FaultyStore(house.store).fail("create_run", CommitUncertain("disk I/O error"), commits=True)
+    assert (await execute(ONE)).types()[-1] == "flow_completed"
 
 
 @pytest.mark.parametrize("commits", [True, False])
 async def test_a_run_of_an_uncertain_commit_is_answered_with_its_id_and_goes_on_if_it_is_stored(
-    tmp_path: Path, commits: bool
+    house: EngineHarness, commits: bool
 ) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    faults = FaultyStore(store)
+    faults = FaultyStore(house.store)
     faults.fail("create_run", CommitUncertain("disk I/O error"), commits=commits)
     faults.fail("run", StoreError("disk I/O error"), times=1)
-    async with open_harness(store) as house:
-        with pytest.raises(APIError) as caught:
-            await start(house, ONE)
-        assert caught.value.code == "INTERNAL_ERROR"
-        run_id = caught.value.execution_id
-        assert run_id is not None
-        await house.engine.claims.keep_lease()
-        if commits:
-            await follow(house, run_id)
-            assert (await read(house, run_id)).types()[-1] == "flow_completed"
-        else:
-            assert await house.store.run(run_id) is None
-        await house.engine.claims.keep_lease()
+    with pytest.raises(APIError) as caught:
+        await start(house, ONE)
+    assert caught.value.code == "INTERNAL_ERROR"
+    run_id = caught.value.execution_id
+    assert run_id is not None
+    await house.engine.claims.keep_lease()
+    if commits:
+        await follow(house, run_id)
+        assert (await read(house, run_id)).types()[-1] == "flow_completed"
+    else:
+        assert await house.store.run(run_id) is None
+    await house.engine.claims.keep_lease()
