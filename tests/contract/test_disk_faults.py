@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from runglass import __version__ as runglass_version
-from runglass.engine.run.claims import RunClaims
+from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.errors import StoreError
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
@@ -138,16 +138,10 @@ def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
         assert process.interrupt() == 0
 
 
-def fail(*_: object) -> None:
-    raise ZeroDivisionError("a fault of the server")
-
-
-def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(caplog: pytest.LogCaptureFixture) -> None:
     with running_server(lease_s=0.3) as server:
-        with monkeypatch.context() as patch:
-            patch.setattr(RunClaims, "hold_lease", fail)
+        with FaultyStore(server.runtime.engine.claims) as claims:
+            claims.fail("hold_lease", ZeroDivisionError("a fault of the server"))
             reasons = until_health(server.address, "unavailable")["reasons"]
             assert reasons == ["the lease keeper has failed and is restarted"]
         until_health(server.address, "ok")
@@ -155,7 +149,10 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
 
 
 def test_failing_housekeeping_degrades_health_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runglass.engine.maintenance.maintenance.Maintenance.tidy", fail)
+    def fail(_: Maintenance) -> None:
+        raise ZeroDivisionError("a fault of the server")
+
+    monkeypatch.setattr(Maintenance, "tidy", fail)
     with running_server() as server:
         reasons = until_health(server.address, "degraded")["reasons"]
     assert reasons == ["housekeeping has failed and is restarted"]

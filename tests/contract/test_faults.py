@@ -295,15 +295,10 @@ def test_a_call_that_differs_runs_the_flow(server: RunningServer, http: httpx2.C
     assert failed(http, **body)[1]
 
 
-def test_a_fault_of_the_server_is_given_again(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def faulty(*args: object, **more: object) -> None:
-        raise RuntimeError("a mistake")
-
+def test_a_fault_of_the_server_is_given_again(server: RunningServer, http: httpx2.Client) -> None:
     path, body = "/seq/acme/demo/anything/jobs", {"message": str(uuid4())}
-    with monkeypatch.context() as patched:
-        patched.setattr(server.runtime, "submit", faulty)
+    with FaultyStore(server.runtime) as runtime:
+        runtime.fail("submit", RuntimeError("a mistake"))
         first = http.post(path, json=body)
     assert wire.refusal(first) == (500, "INTERNAL_ERROR")
     again = http.post(path, json=body)
