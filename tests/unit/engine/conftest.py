@@ -34,6 +34,7 @@ from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES, VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.laws.stored import kept_run
+from tests.records import there
 from tests.unit.engine.fake_models import FakeModels
 
 NO_OUTCOME = RunOutcome("")
@@ -231,9 +232,7 @@ async def resume(house: EngineHarness, run_id: str, segment: Segment) -> Started
 
 
 async def run_of(house: EngineHarness, run_id: str) -> RunRecord:
-    run = await house.store.run(run_id)
-    assert run is not None
-    return run
+    return there(await house.store.run(run_id))
 
 
 def maintenance(house: EngineHarness, *, pause_limit_h: float = 24.0) -> Maintenance:
