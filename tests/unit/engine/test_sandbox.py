@@ -57,7 +57,7 @@ async def failure(sandbox: Sandbox, code: str, **names: Any) -> StepFailure:
         ("def up(f):\n  return lambda: f() + 1\n@up\ndef g(): return 1\nreturn g()", 2),
         ("n = 0\ndef f():\n  nonlocal n\n  n += 1\nf(); f()\nreturn n", 2),
         ("def f():\n  n = 0\n  def g():\n    nonlocal n\n    n += 1\n  g()\n  return n\nreturn f()", 1),
-        ("n = 0\nclass A:\n  def m(self):\n    nonlocal n\n    n += 1\nA().m()\nreturn n", 1),
+        ("n = 0\nclass A:\n  n = 7\n  def m(self):\n    nonlocal n\n    n += 1\nA().m()\nreturn n", 1),
         ("n = 0\ndef f():\n  global n\n  n += 1\nf()\nreturn n", 1),
         ("return 2 ** 70, -0.5, True, None, 'a\\u2028😀'", [2**70, -0.5, True, None, "a\u2028😀"]),
     ],
@@ -69,7 +69,8 @@ async def test_code_is_the_body_of_a_function(sandbox: Sandbox, code: str, value
 @pytest.mark.parametrize(
     ("between", "has_it"),
     [
-        *((line, False) for line in ("pass", "nonlocal n", "x = lambda n: n", "x = [n for n in '1']")),
+        *((line, False) for line in ("pass", "x = lambda n: n", "x = [n for n in '1']")),
+        *((f"{word} n; n = 1", False) for word in ("nonlocal", "global")),
         *(
             (line, True)
             for line in ("n = 1", "import json as n", "def n(): pass", "x = [(n := i) for i in '1']")

@@ -129,13 +129,9 @@ Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def _nonlocals(scope: Scope, around: frozenset[str]) -> Iterator[tuple[ast.Nonlocal, list[str]]]:
-    """Each `nonlocal` inside, and which of its names no function has between it and the body.
-
-    `around` are the variables of the functions that the scope is in.
-    """
+    """Each `nonlocal` inside, and those of its names that are not variables of functions `around` it."""
     inner: list[Scope] = []
-    bound: set[str] = set()
-    of_others: set[str] = set()
+    bound, of_others = set[str](), set[str]()
     pending = list(ast.iter_child_nodes(scope))
     while pending:
         node = pending.pop()
@@ -161,12 +157,8 @@ def _nonlocals(scope: Scope, around: frozenset[str]) -> Iterator[tuple[ast.Nonlo
                 bound.add(node.arg)
             case ast.alias():
                 bound.add(node.asname or node.name.partition(".")[0])
-            case (
-                ast.ExceptHandler(name=str(name))
-                | ast.MatchAs(name=str(name))
-                | ast.MatchStar(name=str(name))
-            ):
-                bound.add(name)
+            case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar() if node.name:
+                bound.add(node.name)
             case ast.MatchMapping(rest=str(name)):
                 bound.add(name)
         pending.extend(ast.iter_child_nodes(node))
