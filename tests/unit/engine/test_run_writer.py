@@ -21,7 +21,6 @@ from runglass.log.events import (
     RunStarted,
     StepCompleted,
     StepStarted,
-    decode_event,
 )
 from runglass.log.fold import RunFold
 from runglass.log.measurements import measured
@@ -75,22 +74,6 @@ def completed(step_id: str = "a") -> StepCompleted:
 
 async def stored(store: SqliteStore, run: RunRecord) -> list[bytes]:
     return [data for _, data in await store.events(run.no, after=0, limit_bytes=1 << 20)]
-
-
-async def test_events_of_one_turn_travel_in_one_append(
-    store: SqliteStore, run: RunRecord, writer: RunWriter, faults: FaultyStore
-) -> None:
-    appends = faults.calls("append")
-    writer.record(run_started())
-    writer.record(started())
-    await writer.commit()
-    writer.record(completed(), checkpoint=Checkpoint("a", "", b"{}"))
-    writer.record(started("b"))
-    await writer.commit()
-    assert [len(call.args[0].events) for call in appends] == [2, 2]
-    events = [decode_event(data) for data in await stored(store, run)]
-    assert [event.seq for event in events] == [1, 2, 3, 4]
-    assert await store.checkpoints(run.no) == [Checkpoint("a", "", b"{}")]
 
 
 async def test_events_are_stored_without_a_commit_and_one_can_wait_for_the_next(
