@@ -9,13 +9,14 @@ import httpx2
 import pytest
 
 from runglass import __version__ as runglass_version
-from runglass.engine.run.claims import RunClaims
+from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.errors import StoreError
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, LONGEST_S, detail, execute, log_of, refusal, start, until_health
-from tests.e2e.command import failing_disk, runglass, started
+from tests.contract.wire import ANYTHING, detail, execute, log_of, refusal, start, until_health
+from tests.e2e.command import failing_disk, runglass, served
 from tests.faulty_store import FaultyStore
+from tests.servers import server_with
 from tests.waiting import eventually
 
 LARGE = {"parameters": {"text": "x" * 1_000_000}}
@@ -61,6 +62,7 @@ def full(server: RunningServer) -> Iterator[None]:
 @contextmanager
 def locked(server: RunningServer) -> Iterator[None]:
     """Another process writes, and for longer than anybody waits."""
+    assert pragma(server, "busy_timeout = 200") == 200
     with closing(sqlite3.connect(server.runtime.settings.database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -70,15 +72,8 @@ def locked(server: RunningServer) -> Iterator[None]:
 FAULTS: list[Fault] = [full, locked]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    # What could not be recorded is tried again when the lease is renewed.
-    with running_server(lease_s=10.0) as running:
-        # So long it waits for a file that is locked.
-        assert pragma(running, "busy_timeout = 200") == 200
-        for flow in (ANYTHING, LASTING):
-            running.push(flow)
-        yield running
+# What could not be recorded is tried again when the lease is renewed.
+server = server_with(ANYTHING, LASTING, lease_s=10.0)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -121,40 +116,32 @@ def test_a_run_in_the_middle_ends_once_the_disk_is_back(
 
 def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
     key = runglass("keys", "create", "--create", "acme/demo", "--data", tmp_path).stdout.strip()
-    with started("serve", "--port", "0", "--data", tmp_path) as process:
-        url = process.line().split()[1]
-        headers = {"Authorization": f"Bearer {key}"}
-        with httpx2.Client(base_url=f"{url}/api/v1", headers=headers, timeout=LONGEST_S) as http:
-            for slug, text in (("anything", ANYTHING), ("walk", WALK)):
-                assert http.put(f"/flows/acme/demo/{slug}", content=text.encode()).status_code == 200
-            done = execute(http, "anything")
-            until_health(url, "ok")
-            job = http.post("/seq/acme/demo/walk/jobs", json={}).json()["executionId"]
-            with failing_disk(process.pid):
-                sick = until_health(url, "unavailable")
-                assert sick["reasons"] == ["the store takes no writes: disk I/O error"]
-                assert sick["detail"]["code"] == "UNAVAILABLE"
-                assert refusal(http.post("/seq/acme/demo/anything/execute", json={})) == (503, "UNAVAILABLE")
-                assert http.get(f"/flow-runs/{done}/trace").json()["flowRun"]["status"] == "completed"
-                process.line_of_stderr_with(job)
-            eventually(lambda: http.delete(f"/flow-runs/{job}").status_code in (202, 409))
-            assert log_of(http, job)[-1].event in ("flow_cancelled", "flow_failed")
-            execute(http, "anything")
-            well = {"status": "ok", "version": runglass_version, "executesRuns": True}
-            assert until_health(url, "ok") == well
+    with served(tmp_path, key) as (process, http):
+        url = str(http.base_url).removesuffix("/api/v1/")
+        for slug, text in (("anything", ANYTHING), ("walk", WALK)):
+            assert http.put(f"/flows/acme/demo/{slug}", content=text.encode()).status_code == 200
+        done = execute(http, "anything")
+        until_health(url, "ok")
+        job = http.post("/seq/acme/demo/walk/jobs", json={}).json()["executionId"]
+        with failing_disk(process.pid):
+            sick = until_health(url, "unavailable")
+            assert sick["reasons"] == ["the store takes no writes: disk I/O error"]
+            assert sick["detail"]["code"] == "UNAVAILABLE"
+            assert refusal(http.post("/seq/acme/demo/anything/execute", json={})) == (503, "UNAVAILABLE")
+            assert http.get(f"/flow-runs/{done}/trace").json()["flowRun"]["status"] == "completed"
+            process.line_of_stderr_with(job)
+        eventually(lambda: http.delete(f"/flow-runs/{job}").status_code in (202, 409))
+        assert log_of(http, job)[-1].event in ("flow_cancelled", "flow_failed")
+        execute(http, "anything")
+        well = {"status": "ok", "version": runglass_version, "executesRuns": True}
+        assert until_health(url, "ok") == well
         assert process.interrupt() == 0
 
 
-def fail(*_: object) -> None:
-    raise ZeroDivisionError("a fault of the server")
-
-
-def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(caplog: pytest.LogCaptureFixture) -> None:
     with running_server(lease_s=0.3) as server:
-        with monkeypatch.context() as patch:
-            patch.setattr(RunClaims, "hold_lease", fail)
+        with FaultyStore(server.runtime.engine.claims) as claims:
+            claims.fail("hold_lease", ZeroDivisionError("a fault of the server"))
             reasons = until_health(server.address, "unavailable")["reasons"]
             assert reasons == ["the lease keeper has failed and is restarted"]
         until_health(server.address, "ok")
@@ -162,7 +149,10 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
 
 
 def test_failing_housekeeping_degrades_health_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runglass.engine.maintenance.maintenance.Maintenance.tidy", fail)
+    def fail(_: Maintenance) -> None:
+        raise ZeroDivisionError("a fault of the server")
+
+    monkeypatch.setattr(Maintenance, "tidy", fail)
     with running_server() as server:
         reasons = until_health(server.address, "degraded")["reasons"]
     assert reasons == ["housekeeping has failed and is restarted"]

@@ -60,13 +60,6 @@ def test_message_and_parameters_are_the_inputs_side_by_side_with_numbers_of_any_
     assert answer.json()["result"] == {**given, "message": "hello"}
 
 
-@pytest.mark.parametrize("name", ["blockOverrides", "block_overrides"])
-def test_both_spellings_of_a_field_are_taken(http: httpx2.Client, name: str) -> None:
-    overrides = {"split": {"code": 'return {"words": ["x", "y", "z"]}'}}
-    answer = http.post(PATH, json={"message": "a", name: overrides})
-    assert answer.json()["result"] == {"items": [{"text": "X"}, {"text": "Y"}, {"text": "Z"}]}
-
-
 def test_null_fields_and_empty_lists_count_as_not_given(http: httpx2.Client) -> None:
     nothing = dict.fromkeys(
         ["parameters", "blockOverrides", "trace", "messages", "tools", "toolChoice", "executionId"]

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from runglass.errors import StoreError
+from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
@@ -30,8 +31,11 @@ steps:
   - {id: bad, type: code, code: 'raise ValueError("it broke")'}
 """
 
-# What could not be recorded is tried again when the lease is renewed.
-server = server_with(*wire.FLOWS, TALK, FALLS, capture="full", lease_s=10.0, body_limit_bytes=100_000)
+# What could not be recorded is tried again when the lease is renewed, and a repeat is never too late.
+REPEATS = FixedLimits(repeated_s=3600.0)
+server = server_with(
+    *wire.FLOWS, TALK, FALLS, limits=REPEATS, capture="full", lease_s=10.0, body_limit_bytes=100_000
+)
 
 
 @pytest.mark.parametrize(
@@ -277,15 +281,10 @@ def test_a_call_that_differs_runs_the_flow(server: RunningServer, http: httpx2.C
     assert failed(http, **body)[1]
 
 
-def test_a_fault_of_the_server_is_given_again(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def faulty(*args: object, **more: object) -> None:
-        raise RuntimeError("a mistake")
-
+def test_a_fault_of_the_server_is_given_again(server: RunningServer, http: httpx2.Client) -> None:
     path, body = "/seq/acme/demo/anything/jobs", {"message": str(uuid4())}
-    with monkeypatch.context() as patched:
-        patched.setattr(server.runtime, "submit", faulty)
+    with FaultyStore(server.runtime) as runtime:
+        runtime.fail("submit", RuntimeError("a mistake"))
         first = http.post(path, json=body)
     assert wire.refusal(first) == (500, "INTERNAL_ERROR")
     again = http.post(path, json=body)

@@ -8,7 +8,7 @@ import msgspec
 
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.test_retention import tidy
 from tests.contract.wire import Frame, http_for, log_of, ran
 from tests.servers import server_on, server_with
@@ -44,17 +44,6 @@ server = server_with(
 def failed(http: httpx2.Client, slug: str) -> str:
     # Each call is another one: the repeat of a failed call would be told the same run.
     return ran(http, slug, parameters={"call": next(CALLS)})
-
-
-def test_it_comes_along_in_a_file(http: httpx2.Client) -> None:
-    run = failed(http, "as-others")
-    with running_server() as other, http_for(other, other.key) as there:
-        file = http.get(f"/flow-runs/{run}/export", params={"format": "jsonl"}).content
-        answer = there.post("/flow-runs/import", content=file)
-        assert answer.status_code == 201, answer.text
-        for what in ("trace", "trace/stream"):
-            told = http.get(f"/flow-runs/{run}/{what}").content
-            assert there.get(f"/flow-runs/{run}/{what}").content == told
 
 
 def first_output(http: httpx2.Client, run: str) -> Any:

@@ -1,8 +1,11 @@
-"""How large answers leave: in parts, packed, or as a range of their bytes.
+"""How large answers leave: in parts, packed, or as a range of their bytes; and what is said of those cut off.
 
 The outline of a large run is kept once it has ended: who opens the run later does not wait for it.
 """
 
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx2
@@ -16,8 +19,8 @@ from runglass.runtime.runtime import FixedLimits
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.services.outlines import Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
-from runglass.testing import RunningServer
-from tests.contract.wire import execute
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import execute, head_of, http_for, raw_connection, requests_in, rest_of
 from tests.faulty_store import FaultyStore
 from tests.servers import server_with
 from tests.waiting import eventually
@@ -66,14 +69,61 @@ def test_no_read_of_an_answer_is_larger_than_a_part(
     assert max(sizes) < PART_BYTES + 2 * STEP_BYTES
 
 
-def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off(
-    server: RunningServer, http: httpx2.Client, run: str
+def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off_and_the_log_says_why(
+    server: RunningServer, http: httpx2.Client, run: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    unusable = StoreError("the store cannot be used: disk I/O error")
-    with FaultyStore(server.runtime.store) as faults:
-        faults.fail("trace_page", unusable, when=lambda run_no, *, after, limit_bytes: after > STEPS // 2)
+    def broken_off() -> str:
+        caplog.clear()
         with pytest.raises(httpx2.RemoteProtocolError):
-            http.get(f"{run}/trace")
+            http.get(f"{run}/trace", headers={"X-Request-Id": "asked-for-all"})
+        (line,) = caplog.messages
+        return line
+
+    def with_a_broken_end(steps: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        return [(number, data if number < STEPS else b"garbage") for number, data in steps]
+
+    cut_off = f"request asked-for-all: the answer to GET /api/v1{run}/trace was cut off: "
+    with FaultyStore(server.runtime.store) as faults:
+        unusable = StoreError("the store cannot be used: disk I/O error")
+        faults.fail("trace_page", unusable, when=lambda run_no, *, after, limit_bytes: after > STEPS // 2)
+        assert broken_off() == f"{cut_off}{unusable}"
+        faults.mend("trace_page")
+        faults.after("trace_page", with_a_broken_end, replaces=True)
+        told = broken_off()
+    assert told.startswith(cut_off)
+    assert "cannot be read" in told
+
+
+@contextmanager
+def half_read(server: RunningServer, run: str) -> Iterator[socket.socket]:
+    """A connection that has read the beginning of a trace, and reads no more."""
+    with raw_connection(server) as connection:
+        connection.sendall(head_of(server, "GET", f"/api/v1{run}/trace"))
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        yield connection
+
+
+def test_a_caller_who_leaves_amid_an_answer_is_no_fault(
+    server: RunningServer, run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with half_read(server, run):
+        assert requests_in(server) == 1
+    eventually(lambda: requests_in(server) == 0)
+    assert caplog.messages == []
+
+
+def test_an_answer_that_the_end_of_the_server_cuts_off_does_not_pass_for_the_whole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with ExitStack() as stopping:
+        server = stopping.enter_context(running_server(capture="full"))
+        server.push(LARGE)
+        with http_for(server, server.key) as http:
+            run = f"/flow-runs/{execute(http, 'large')}"
+        with half_read(server, run) as connection:
+            stopping.close()
+            assert not rest_of(connection).endswith(b"0\r\n\r\n")
+    assert caplog.messages[-1].endswith(f"/api/v1{run}/trace was cut off: the server is being stopped")
 
 
 GZIP = ("gzip", "GZIP", "deflate, gzip;q=0.5, br", "br,x-gzip ; q=1")

@@ -4,13 +4,11 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import asyncpg
 import httpx2
 import pytest
 
@@ -22,7 +20,7 @@ from tests.contract import wire
 from tests.contract.test_span_export import send_all
 from tests.contract.test_tool_calls import paused
 from tests.contract.wire import execute
-from tests.postgres_server import postgres_database
+from tests.postgres_server import connected, postgres_database
 from tests.unit.engine.test_unreadable import UPDATES
 from tests.waiting import eventually
 
@@ -42,16 +40,12 @@ class Place(NamedTuple):
                 return database.execute(sql, values).fetchall()
 
         async def told() -> list[tuple[Any, ...]]:
-            connection = await asyncpg.connect(address)
-            try:
-                first, *parts = sql.split("?")
-                numbered = first + "".join(f"${number}{part}" for number, part in enumerate(parts, 1))
+            first, *parts = sql.split("?")
+            numbered = first + "".join(f"${number}{part}" for number, part in enumerate(parts, 1))
+            async with connected(address) as connection:
                 return [tuple(row) for row in await connection.fetch(numbered, *values)]
-            finally:
-                await connection.close()
 
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(asyncio.run, told()).result()
+        return asyncio.run(told())
 
     def spoil(self, what: str, run: str, data: bytes = GARBAGE) -> None:
         assert self.execute(f"{UPDATES[what]} RETURNING 1", data, run)

@@ -12,8 +12,6 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +19,7 @@ import httpx2
 
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
+from tests.contract.wire import log_of, until_event
 from tests.e2e.command import served
 from tests.prove.furnish import furnish
 from tests.prove.killing.flows import PLACE
@@ -201,7 +200,7 @@ class Caller:
         body = self.good()
         body["blockOverrides"]["hold"] = {"ms": ms}
         run = str(self.post("jobs", body, status=202).json()["executionId"])
-        until(lambda: "hold" in [step["stepId"] for step in _trace(self.http, run)["steps"]])
+        until_event(self.http, run, "step_started", nth=3)
         return run
 
 
@@ -244,7 +243,7 @@ def repeat(caller: Caller, *, status: int = 200) -> None:
 
 def job(caller: Caller) -> str:
     run = str(caller.post("jobs", caller.good(), status=202, key=True).json()["executionId"])
-    until(lambda: caller.http.get(f"{caller.path}/jobs/{run}").json()["status"] == "completed")
+    assert log_of(caller.http, run)[-1].event == "flow_completed"
     return run
 
 
@@ -301,9 +300,10 @@ def canary() -> list[str]:
         # The runs that were cut off end, and answers expire.
         with served(folder, key, env={"RUNGLASS_ANSWER_TTL_S": "0.5"}) as (process, http):
             for run in crashed:
-                until(partial(_has_completed, http, run))
-            with suppress(TimeoutError):
-                until(lambda: not _wrong(marks.found_in(folder), too_many=True))
+                assert log_of(http, run)[-1].event == "flow_completed"
+            over_s = time.monotonic() + WAIT_S
+            while _wrong(marks.found_in(folder), too_many=True) and time.monotonic() < over_s:
+                time.sleep(0.05)
             for mode in MODES:
                 repeat(Caller(http, marks, mode, "repeat"), status=410)
                 polled = http.get(f"/seq/acme/demo/{_slug(mode)}/jobs/{gone[mode, 'job']}")
@@ -342,22 +342,5 @@ async def _prepare(settings: Settings) -> str:
         return await furnish(store, PLACE, flows)
 
 
-def _trace(http: httpx2.Client, run: str) -> dict[str, Any]:
-    found: dict[str, Any] = http.get(f"/flow-runs/{run}/trace").json()
-    return found
-
-
-def _has_completed(http: httpx2.Client, run: str) -> bool:
-    return bool(_trace(http, run)["flowRun"]["status"] == "completed")
-
-
 def _slug(mode: str) -> str:
     return f"canary-{mode.replace('_', '-')}"
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.05)

@@ -193,24 +193,12 @@ def set_clock(file: Path) -> None:
     SystemClock.now = now  # type: ignore[assignment]
 
 
-def _begin_waits_anew() -> None:
-    StepExecutor._seconds_since = lambda *_: 0.0  # type: ignore[method-assign]
-
-
-def _end_waits_at_once() -> None:
-    StepExecutor._seconds_since = lambda *_: 1e9  # type: ignore[method-assign]
-
-
-def _ask_own_clock() -> None:
-    SharedClock.now = lambda _: SystemClock().now()  # type: ignore[assignment]
-
-
-PLANTS: dict[str, Callable[[], None]] = {
-    "a wait that another process goes on with begins anew": _begin_waits_anew,
-    "a wait that another process goes on with ends at once": _end_waits_at_once,
-    "a process dates events by its own clock": _ask_own_clock,
+PLANTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
+    "a wait that another process goes on with begins anew": (StepExecutor, "_seconds_since", lambda *_: 0.0),
+    "a wait that another process goes on with ends at once": (StepExecutor, "_seconds_since", lambda *_: 1e9),
+    "a process dates events by its own clock": (SharedClock, "now", lambda _: SystemClock().now()),
 }
-"""Faults that a program under trial may be given."""
+"""Faults that a program under trial may be given: the method that becomes another one."""
 
 
 def die_with_parent() -> None:
@@ -228,7 +216,7 @@ def run_server(start: Start) -> NoReturn:
     if start.clock is not None:
         set_clock(start.clock)
     if start.plant:
-        PLANTS[start.plant]()
+        setattr(*PLANTS[start.plant])
     status = 1
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:

@@ -1,18 +1,16 @@
 """The readers that every broken stream is given to, and a proxy that keeps cutting a real server off.
 
-The readers are the blocking client, the asyncio client and bare HTTP. The clients keep their cursor and their
-patience; only the waits before they come back take no time.
-
-More than 300 lines: what a reader does and what it meets are one protocol.
+The readers are the blocking client, the asyncio client and HTTP without either. The clients keep their
+cursor and their patience; only the waits before they come back take no time.
 """
 
 import asyncio
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 import httpx2
 
@@ -79,7 +77,9 @@ async def reader(kind: Kind, base_url: str, key: str) -> AsyncIterator[Read]:
 
                 yield follow
         case "raw HTTP":
-            yield lambda run_id: read_raw(base_url, run_id, key)
+            headers = {"Authorization": f"Bearer {key}", "Connection": "close"}
+            async with httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=60.0) as http:
+                yield partial(read_raw, http)
 
 
 @contextmanager
@@ -102,46 +102,23 @@ def as_one_lie() -> Iterator[None]:
         raise AssertionError("\n".join([f"{type(first).__name__}: {first}", *notes])) from failures
 
 
-async def read_raw(base_url: str, run_id: str, key: str) -> list[Row]:
-    """The events of a run as anybody reads them who has a socket and the standard of event streams."""
+async def read_raw(http: httpx2.AsyncClient, run_id: str) -> list[Row]:
+    """The events of a run as anybody reads them who knows HTTP and the standard of event streams."""
     rows: list[Row] = []
     last_id, in_vain = "", 0
     while not rows or rows[-1].event not in TERMINAL_EVENTS:
-        had = len(rows)
-        decoder = Decoder()
-        async with aclosing(_body(base_url, run_id, key, last_id)) as body:
-            async for part in body:
-                rows += [Row(int(frame.id), frame.event, frame.data) for frame in decoder.feed(part)]
+        had, decoder = len(rows), Decoder()
+        resume = {"Last-Event-ID": last_id} if last_id else {}
+        # What has come before a connection breaks counts.
+        with suppress(httpx2.TransportError):
+            async with http.stream("GET", f"/flow-runs/{run_id}/trace/stream", headers=resume) as answer:
+                assert answer.status_code == 200, f"the answer after event {last_id!r} is {answer}"
+                async for part in answer.aiter_raw():
+                    rows += [Row(int(frame.id), frame.event, frame.data) for frame in decoder.feed(part)]
         last_id = decoder.last_event_id or last_id
         in_vain = in_vain + 1 if len(rows) == had else 0
         assert in_vain < _MOST_IN_VAIN, f"{in_vain} connections after event {last_id!r} brought nothing"
     return rows
-
-
-async def _body(base_url: str, run_id: str, key: str, last_id: str) -> AsyncGenerator[bytes, None]:
-    """What one connection brings, taken out of its chunks, until it ends or breaks."""
-    parts = urlsplit(base_url)
-    resume = f"Last-Event-ID: {last_id}\r\n" if last_id else ""
-    incoming, outgoing = await asyncio.open_connection(parts.hostname, parts.port)
-    try:
-        outgoing.write(
-            f"GET {parts.path}/flow-runs/{run_id}/trace/stream HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-            f"Authorization: Bearer {key}\r\nConnection: close\r\n{resume}\r\n".encode()
-        )
-        head = await incoming.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200 "), f"the answer after event {last_id!r} is {head[:200]!r}"
-        while left := int(await incoming.readuntil(b"\r\n"), 16):
-            while left:
-                part = await incoming.read(left)
-                if not part:
-                    return
-                left -= len(part)
-                yield part
-            await incoming.readexactly(2)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return
-    finally:
-        outgoing.close()
 
 
 Way = Literal["refuses", "closes", "resets", "half-closes", "half-closes upstream"]
@@ -284,7 +261,7 @@ async def _break_live(server: RunningServer, resumes: int, seed: int) -> list[st
             started = await http.post("/seq/acme/demo/steady/jobs", json=BODY)
             run = started.json()["executionId"]
             async with asyncio.TaskGroup() as group:
-                witness = group.create_task(read_raw(server.base_url, run, server.key))
+                witness = group.create_task(read_raw(http, run))
                 for number in range(READERS * len(KINDS)):
                     group.create_task(follow(KINDS[number % len(KINDS)], f"{runs}-{number}", witness))
             for kind in KINDS:

@@ -54,6 +54,8 @@ class FixedLimits(NamedTuple):
     """Of a run with fewer events the outline is made within some tenths of a second."""
     ends_bytes: int = 128 * 1024
     """About how much is read of the beginning of such a run, and of its end."""
+    repeated_s: float = 3.0
+    """So long after a failure the repeat of a call without an Idempotency-Key gets it once more."""
 
 
 decode_stored_flow = ByteCache(decode_flow, times=10, share=0.5)

@@ -38,7 +38,7 @@ def create_app(
         open_responses=open_responses or OpenResponses(),
         limits=runtime.engine.limits,
         call_locks=IdempotencyLocks(),
-        failures=FailureReplay(),
+        failures=FailureReplay(runtime.limits.repeated_s),
         health=HealthCheck(runtime),
         outlines=outlines or Outlines(runtime),
         sessions=BrowserSessions(runtime.store, clock=runtime.store.clock),

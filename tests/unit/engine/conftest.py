@@ -34,6 +34,7 @@ from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES, VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.laws.stored import kept_run
+from tests.records import there
 from tests.unit.engine.fake_models import FakeModels
 
 NO_OUTCOME = RunOutcome("")
@@ -93,7 +94,7 @@ class EngineHarness(NamedTuple):
 
 @asynccontextmanager
 async def open_harness(
-    store: SqliteStore,
+    store: SqliteStore | Path,
     *,
     prices: Mapping[str, Price] | None = None,
     clock: VirtualClock | None = None,
@@ -104,11 +105,13 @@ async def open_harness(
     poll_s: float = 9_999,
     **settings: Any,
 ) -> AsyncIterator[EngineHarness]:
-    """An engine on this store, which is opened here; `models` stand in for the real ones.
+    """An engine on this store or file, which is opened here; `models` stand in for the real ones.
 
     With `beside` it has the store, the bus and the clock of another. Lost wake-ups are found after `poll_s`.
     Further `settings` are those of its limits.
     """
+    if isinstance(store, Path):
+        store = SqliteStore(store, synchronous="NORMAL")
     clock = beside.clock if beside else clock or VirtualClock()
     async with AsyncExitStack() as opened:
         if beside is None:
@@ -132,9 +135,10 @@ async def open_harness(
 
 
 @asynccontextmanager
-async def next_life(store: SqliteStore, **settings: Any) -> AsyncIterator[EngineHarness]:
+async def next_life(store: SqliteStore | Path, **settings: Any) -> AsyncIterator[EngineHarness]:
     """An engine in a process of its own, started after the one before it died."""
-    async with SqliteStore(store.connections.path, synchronous="NORMAL") as first:
+    path = store if isinstance(store, Path) else store.connections.path
+    async with SqliteStore(path, synchronous="NORMAL") as first:
         await first.end_lease(None)
     async with open_harness(store, **settings) as house:
         yield house
@@ -164,7 +168,7 @@ async def take_over_in_vain(path: Path) -> None:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[EngineHarness]:
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+    async with open_harness(tmp_path / "db") as house:
         yield house
 
 
@@ -228,9 +232,7 @@ async def resume(house: EngineHarness, run_id: str, segment: Segment) -> Started
 
 
 async def run_of(house: EngineHarness, run_id: str) -> RunRecord:
-    run = await house.store.run(run_id)
-    assert run is not None
-    return run
+    return there(await house.store.run(run_id))
 
 
 def maintenance(house: EngineHarness, *, pause_limit_h: float = 24.0) -> Maintenance:
@@ -263,9 +265,9 @@ async def read_at_end(house: EngineHarness, run_id: str) -> Ran:
     return await read(house, run_id)
 
 
-async def end_in_next_life(path: Path, run_id: str) -> Ran:
+async def end_in_next_life(path: Path, run_id: str, **settings: Any) -> Ran:
     """The run, once a process that starts after its own died has brought it to its end."""
-    async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
+    async with next_life(path, **settings) as house:
         return await read_at_end(house, run_id)
 
 

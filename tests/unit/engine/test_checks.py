@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -41,30 +42,21 @@ async def test_the_usual_request_and_answer_start_no_process() -> None:
 @pytest.mark.parametrize("inputs", [{"n": 1}, {"n": "x"}, {"next": {"n": "x"}}, {}])
 @pytest.mark.parametrize("overrides", [{}, {"a": {"prompt": "y"}}, {"b": {}}, {"a": {"model": "no"}}])
 async def test_a_process_gives_the_same_answers_as_the_event_loop(
-    overrides: dict[str, Any], inputs: dict[str, Any], shared: Checks, monkeypatch: pytest.MonkeyPatch
+    overrides: dict[str, Any], inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def told() -> Any:
         own = flow(type="object", properties={"n": {"type": "integer"}, "next": {"type": "object"}})
         if inputs.get("next"):
             own = flow(type="object", properties={"next": {"properties": {"n": {"type": "integer"}}}})
         try:
-            return await shared.request(own, overrides, inputs, size_bytes=100, project_id=1)
+            return await checks.request(own, overrides, inputs, size_bytes=100, project_id=1)
         except APIError as error:
             return error.code, error.message, error.step_id, error.details
 
-    here = await told()
-
-    def unproved(*_: object, **more: Any) -> Any:
-        raise Unproved
-
-    monkeypatch.setattr(module, "check_request", unproved)
-    assert await told() == here
-
-
-@pytest.fixture
-async def shared() -> Any:
     async with Checks() as checks:
-        yield checks
+        here = await told()
+        monkeypatch.setattr(module, "check_request", Mock(side_effect=Unproved))
+        assert await told() == here
 
 
 async def test_a_check_that_takes_too_long_fails_its_step_and_the_next_one_is_served() -> None:

@@ -23,6 +23,7 @@ from runglass.wire.run_api import CaptureMode
 from tests.fakes import LEASE_S, VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
+    EngineHarness,
     Execute,
     Ran,
     end_in_next_life,
@@ -42,17 +43,16 @@ ASK = "- {id: ask, type: llm, model: 'any:model', prompt: Hi}"
 MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
 
 
-def dying_store(path: Path, lives: int, *, commits: bool = False) -> tuple[SqliteStore, FaultyStore]:
+def dying_store(path: Path, lives: int, *, commits: bool = False) -> SqliteStore:
     """A store whose process dies at its append number `lives`, just before or just after the commit."""
     store = SqliteStore(path, synchronous="NORMAL")
-    faults = FaultyStore(store)
-    faults.die(at_append=lives, commits=commits)
-    return store, faults
+    FaultyStore(store).die(at_append=lives, commits=commits)
+    return store
 
 
 async def die_at(path: Path, lives: int, flow: str, inputs: dict[str, Any] | None = None, **more: Any) -> str:
     """The id of a run whose process has died just before it was to commit its append number `lives`."""
-    async with open_harness(dying_store(path, lives)[0]) as house:
+    async with open_harness(dying_store(path, lives)) as house:
         started = await start(house, flow, inputs, **more)
         with pytest.raises(StoreError):
             await started.outcome()
@@ -79,7 +79,7 @@ async def test_a_caller_is_owed_the_whole_error_of_a_step_that_was_lost_before_a
         with pytest.raises(StoreError):
             await started.outcome()
         assert "step_error" in (await read(house, started.id)).types()
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+    async with next_life(tmp_path / "db") as house:
         ran = await read_at_end(house, started.id)
         run = await run_of(house, started.id)
         _, error = await house.store.outcome(run.no)
@@ -92,8 +92,7 @@ async def test_a_caller_is_owed_the_whole_error_of_a_step_that_was_lost_before_a
 async def test_a_loop_that_has_begun_goes_on_under_a_limit_that_was_lowered_since(tmp_path: Path) -> None:
     flow = "- {id: each, type: loop, over: '[1, 2, 3]', steps: [{id: a, type: code, code: 'return {}'}]}"
     run_id = await die_at(tmp_path / "db", 3, flow)
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL"), run_iterations=1) as house:
-        ran = await read_at_end(house, run_id)
+    ran = await end_in_next_life(tmp_path / "db", run_id, run_iterations=1)
     assert ran.trace.flow_run.status == "completed"
 
 
@@ -102,8 +101,7 @@ async def test_of_the_delay_of_a_retry_the_next_process_waits_for_the_rest(tmp_p
     run_id = await die_at(tmp_path / "db", 3, f"- {{id: a, type: code, retry: {retry}, code: '{code}'}}")
     clock = VirtualClock()
     await clock.sleep(2)
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as house:
-        ran = await read_at_end(house, run_id)
+    ran = await end_in_next_life(tmp_path / "db", run_id, clock=clock)
     assert ran.trace.flow_run.status == "completed"
     assert max(clock.slept_s) == pytest.approx(3)
 
@@ -119,7 +117,7 @@ async def test_a_branch_that_is_not_taken_is_skipped_as_a_whole(tmp_path: Path) 
 @pytest.mark.parametrize("lives", range(1, 7))
 async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path: Path, lives: int) -> None:
     tools = [{"type": "function", "function": {"name": "one", "parameters": {}}}]
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+    async with next_life(tmp_path / "db") as house:
         flow = "- {id: ask, type: llm, model: echo}\n- {id: z, type: passthrough}"
         started = await start(house, flow, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=tools)))
         outcome = await started.outcome()
@@ -127,8 +125,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
         assert outcome.pause.tool_loop is not None
         [call] = outcome.pause.tool_loop.calls
     results = [{"role": "tool", "toolCallId": call["id"], "content": "42"}]
-    store, _ = dying_store(tmp_path / "db", lives, commits=True)
-    async with next_life(store) as house:
+    async with next_life(dying_store(tmp_path / "db", lives, commits=True)) as house:
         again = await resume(house, started.id, Segment(first=0, results=results))
         with suppress(StoreError):
             await again.outcome()
@@ -145,15 +142,15 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_input(tmp_path: Pat
 - {id: b, type: code, code: 'return {"n": n * 10}'}
 - {id: c, type: passthrough}
 """
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+    async with next_life(tmp_path / "db") as house:
         started = await start(house, flow, {"n": 1}, segment=Segment(last=1))
         await started.outcome()
-    async with next_life(dying_store(tmp_path / "db", lives, commits=True)[0]) as house:
+    async with next_life(dying_store(tmp_path / "db", lives, commits=True)) as house:
         segment = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
         again = await resume(house, started.id, segment)
         with suppress(StoreError):
             await again.outcome()
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+    async with next_life(tmp_path / "db") as house:
         await house.engine.active.join(started.id)
         paused = await house.engine.idle.paused(await run_of(house, started.id))
     assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 70}})
@@ -170,18 +167,19 @@ async def another_that_has(path: Path, run_id: str) -> AsyncIterator[SqliteStore
         yield other
 
 
-async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as stopped:
-        started = await start(stopped, "- {id: a, type: code, code: 'while True: pass'}")
-        await follow(stopped, started.id, until=2)
-        async with another_that_has(tmp_path / "db", started.id) as other:
-            await other.hold_lease("other", until="9999", renew=False)
-            before = measured.lost_leases
-            await stopped.engine.claims.keep_lease()
-            assert measured.lost_leases == before + 1
-            with pytest.raises(LeaseLost):
-                await started.outcome()
-            assert not stopped.engine.active.is_active(started.id)
+async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(
+    house: EngineHarness, tmp_path: Path
+) -> None:
+    started = await start(house, "- {id: a, type: code, code: 'while True: pass'}")
+    await follow(house, started.id, until=2)
+    async with another_that_has(tmp_path / "db", started.id) as other:
+        await other.hold_lease("other", until="9999", renew=False)
+        before = measured.lost_leases
+        await house.engine.claims.keep_lease()
+        assert measured.lost_leases == before + 1
+        with pytest.raises(LeaseLost):
+            await started.outcome()
+        assert not house.engine.active.is_active(started.id)
 
 
 async def test_a_run_that_an_engine_gets_again_goes_on_at_once_and_its_step_of_before_is_cut_off(
@@ -208,7 +206,7 @@ async def test_a_stop_lets_steps_end_and_begins_none_and_nobody_takes_their_runs
 ) -> None:
     answer = asyncio.get_running_loop().create_future()
     models = FakeModels(answer)
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
+    async with next_life(tmp_path / "db", models=models) as house:
         started = await start(house, f"{ASK}\n- {{id: b, type: passthrough}}")
         await models.asked.wait()
         stopping = asyncio.create_task(house.engine.stop(grace_s=30))
@@ -232,18 +230,16 @@ async def test_a_stop_lets_steps_end_and_begins_none_and_nobody_takes_their_runs
     assert ran.trace.flow_run.status == "completed"
 
 
-async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    held = FaultyStore(store).hold("append", when=lambda batch: batch.status == "completed")
-    async with next_life(store) as house:
-        started = await start(house, "- {id: a, type: passthrough}", {"n": 1})
-        waiting = asyncio.ensure_future(started.outcome())
-        await held.reached()
-        stopping = asyncio.create_task(house.engine.stop())
-        await asyncio.sleep(0)
-        held.let_go()
-        await stopping
-        assert (await waiting).status == "completed"
+async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(house: EngineHarness) -> None:
+    held = FaultyStore(house.store).hold("append", when=lambda batch: batch.status == "completed")
+    started = await start(house, "- {id: a, type: passthrough}", {"n": 1})
+    waiting = asyncio.ensure_future(started.outcome())
+    await held.reached()
+    stopping = asyncio.create_task(house.engine.stop())
+    await asyncio.sleep(0)
+    held.let_go()
+    await stopping
+    assert (await waiting).status == "completed"
 
 
 async def test_an_attempt_that_a_crash_cut_off_keeps_its_input(tmp_path: Path) -> None:
@@ -329,7 +325,7 @@ async def test_of_many_steps_the_newest_keep_their_outputs(execute: Execute) -> 
 async def test_a_run_that_fails_keeps_the_outputs_of_its_finished_steps_whatever_process_records_that(
     tmp_path: Path, lives: int, *, commits: bool
 ) -> None:
-    async with next_life(dying_store(tmp_path / "db", lives, commits=commits)[0]) as house:
+    async with next_life(dying_store(tmp_path / "db", lives, commits=commits)) as house:
         started = await start(house, FAILS_LATE, {"n": 1}, capture="metadata_only", capture_failed="full")
         with suppress(StoreError):
             await started.outcome()
@@ -366,14 +362,12 @@ async def test_a_run_that_no_process_survives_keeps_its_outputs(tmp_path: Path) 
 
 @pytest.mark.parametrize("data", [b"\xff\x00", b"{", b"[1", b"\x00" * 100_000])
 async def test_where_an_output_cannot_be_read_the_run_fails_by_its_own_error(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
+    house: EngineHarness, caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
-    store = SqliteStore(tmp_path / "db")
-    FaultyStore(store).answer("checkpoint", data)
-    async with open_harness(store) as house:
-        started = await start(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
-        outcome = await started.outcome()
-        ran = await read(house, started.id, outcome)
+    FaultyStore(house.store).answer("checkpoint", data)
+    started = await start(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
+    outcome = await started.outcome()
+    ran = await read(house, started.id, outcome)
     assert (outcome.status, outcome.step_id) == ("failed", "last")
     assert (outcome.error or {})["code"] == "CODE_ERROR"
     assert "content_kept" not in ran.types()

@@ -1,5 +1,7 @@
 """The laws hold for every flow: checked in simulated worlds, append by append."""
 
+from typing import Any
+
 import pytest
 
 from tests.prove.simulate import live, simulate
@@ -26,41 +28,29 @@ def test_a_seed_is_replayed_exactly() -> None:
     assert [live(seed) for seed in range(5)] == [live(seed) for seed in range(5)]
 
 
-@pytest.mark.parametrize("fault", ["checkpoints that are lost", "steps that are not stored"])
-def test_a_store_that_does_not_keep_its_word_is_found_out(fault: Fault) -> None:
-    with pytest.raises(AssertionError):
-        [live(seed, fault=fault) for seed in range(20)]
+ON_BUDGET: dict[str, Any] = {"engines": 2, "limits": Limits(budget_usd=BUDGET_USD, is_crowded=True)}
+OLD_FENCE = r"an append with fence \d+, not|there is more after that|has ended and was claimed"
 
 
 @pytest.mark.parametrize(
-    ("fault", "limits", "lie"),
+    ("fault", "lie", "first", "how"),
     [
-        (
-            "budgets that each process counts alone",
-            Limits(budget_usd=BUDGET_USD, is_crowded=True),
-            "dollars of .* are spent or held",
-        ),
-        ("claims that are not limited", Limits(of_project=1), "runs of .* go on at once, and 1 may"),
+        ("steps that are not stored", "the stored steps are the fold", 0, {}),
+        ("budgets that each process counts alone", "dollars of .* are spent or held", 0, ON_BUDGET),
+        ("claims that are not limited", "and 1 may", 0, {"engines": 2, "limits": Limits(of_project=1)}),
+        # The first is about where it was found last.
+        ("writers with an old fence", OLD_FENCE, 40, {"engines": 2, "naps": True}),
+        ("writers with an old fence", OLD_FENCE, 0, {"engines": 3, "naps": True}),
     ],
 )
-def test_a_limit_over_all_processes_that_each_takes_for_its_own_is_found_out(
-    fault: Fault, limits: Limits, lie: str
+def test_a_store_that_does_not_keep_its_word_is_found_out(
+    fault: Fault, lie: str, first: int, how: dict[str, Any]
 ) -> None:
+    """In one of eighty worlds at the latest."""
     with pytest.raises(AssertionError, match=lie):
-        [live(seed, fault=fault, engines=2, limits=limits) for seed in range(80)]
+        [live(seed, fault=fault, **how) for seed in range(first, first + 80)]
 
 
-@pytest.mark.parametrize(("engines", "first"), [(2, 40), (3, 0)])
-def test_a_store_that_ignores_the_fence_is_found_out(engines: int, first: int) -> None:
-    """In one of eighty worlds at the latest; the first of them is about where it was found last."""
-    lies = r"an append with fence \d+, not|there is more after that|has ended and was claimed"
-    with pytest.raises(AssertionError, match=lies):
-        [
-            live(seed, fault="writers with an old fence", engines=engines, naps=True)
-            for seed in range(first, first + 80)
-        ]
-
-
-def test_a_lie_names_its_seed() -> None:
+def test_a_store_that_loses_checkpoints_is_found_out_by_a_lie_that_names_its_seed() -> None:
     with pytest.raises(AssertionError, match=r"(?s)^seed \d+: .*--first \d+ --seeds 1"):
         simulate(seeds=20, fault="checkpoints that are lost")

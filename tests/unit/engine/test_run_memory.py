@@ -9,8 +9,6 @@ import pytest
 
 from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment
-from runglass.engine.models.gateway import ModelRequest
-from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.payload import Payload
 from runglass.engine.run_memory import RunMemory
 from runglass.engine.steps.scope import mentioned_outputs
@@ -18,7 +16,6 @@ from runglass.errors import APIError, RunglassError
 from runglass.flows.flow import CodeStep
 from runglass.limits.limits import STEPS_AT_A_TIME, StoreTurns
 from runglass.limits.memory import COUNTED_BYTES, MemoryBudget
-from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.unit.engine.conftest import (
     follow,
@@ -30,7 +27,7 @@ from tests.unit.engine.conftest import (
     run_to_end,
     start,
 )
-from tests.unit.engine.fake_models import FakeModels
+from tests.unit.engine.fake_models import ANSWER, FakeModels
 from tests.unit.engine.test_crashes import dying_store
 
 LARGE = """
@@ -51,13 +48,13 @@ RESULT = {"a": 40_000, "b": [30_000] * 3}
 async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
     tmp_path: Path, lives: int
 ) -> None:
-    store, _ = dying_store(tmp_path / "db", lives, commits=True)
+    store = dying_store(tmp_path / "db", lives, commits=True)
     async with open_harness(store, run_memory_bytes=0) as house:
         started = await start(house, LARGE)
         with contextlib.suppress(RunglassError):
             await started.outcome()
         assert house.engine.limits.memory.held == 0
-    async with next_life(SqliteStore(tmp_path / "db"), run_memory_bytes=0) as later:
+    async with next_life(tmp_path / "db", run_memory_bytes=0) as later:
         await follow(later, started.id)
         run = await run_of(later, started.id)
         assert (run.status, await later.store.outcome(run.no)) == (
@@ -67,7 +64,7 @@ async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
 
 
 async def test_a_run_that_was_paused_reads_back_what_its_next_segment_mentions(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db"), run_memory_bytes=0) as house:
+    async with open_harness(tmp_path / "db", run_memory_bytes=0) as house:
         started = await start(house, LARGE, segment=Segment(last=1))
         paused = await started.outcome()
         assert [len(step["text"]) for step in paused.outputs["each"]["items"]] == [30_000] * 3
@@ -79,7 +76,7 @@ async def test_a_run_that_was_paused_reads_back_what_its_next_segment_mentions(t
 async def test_a_run_takes_the_bytes_of_its_log_and_steps_and_of_what_its_caller_is_owed(
     tmp_path: Path,
 ) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db")) as house:
+    async with open_harness(tmp_path / "db") as house:
         run = await run_of(house, (await run_to_end(house, LARGE)).id)
         steps = await house.store.steps(run.no)
         events = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
@@ -181,26 +178,14 @@ def test_outputs_are_read_back_for_steps_that_mention_them(code: str, ids: set[s
     assert mentioned_outputs(CodeStep(id="x", code=code)) == ids
 
 
-class PatientModels(FakeModels):
-    """Models that answer when they may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may_end = asyncio.Event()
-
-    async def answer(self, request: ModelRequest) -> ProviderResponse:
-        await self.may_end.wait()
-        return ProviderResponse(model_used="fake", text="said")
-
-
 @pytest.mark.parametrize("capture", ["full", "redacted", "metadata_only"])
 async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
     tmp_path: Path, capture: CaptureMode
 ) -> None:
-    models = PatientModels()
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    answer = asyncio.get_running_loop().create_future()
+    models = FakeModels(answer)
     # One such output is all that may be decoded at a time.
-    async with open_harness(store, models=models, memory_limit_bytes=1_000_000) as house:
+    async with open_harness(tmp_path / "db", models=models, memory_limit_bytes=1_000_000) as house:
         made = '- {id: a, type: code, code: \'return {"text": "a" * 200000}\'}\n'
         asking = await start(
             house,
@@ -210,9 +195,9 @@ async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
         await models.asked.wait()
         other = await start(house, made + "- {id: b, type: code, code: 'return {\"n\": len(text)}'}")
         assert (await other.outcome()).result_json == b'{"n":200000}'
-        models.may_end.set()
+        answer.set_result(ANSWER)
         ran = await read(house, asking.id, await asking.outcome())
-        assert ran.result == {"text": "said"}
+        assert ran.result == {"text": "hi"}
 
 
 async def test_the_output_of_a_container_that_memory_has_no_room_for_is_read_where_it_is_needed(
@@ -226,8 +211,7 @@ async def test_the_output_of_a_container_that_memory_has_no_room_for_is_read_whe
     b: [{id: b, type: code, code: 'return {"text": "b" * 40000}'}]
 """
     last = '- {id: last, type: code, code: \'return {"n": len(a["text"] + b["text"]), "more": more}\'}'
-    store = SqliteStore(tmp_path / "db")
-    async with open_harness(store, run_memory_bytes=0, memory_limit_bytes=60_000) as house:
+    async with open_harness(tmp_path / "db", run_memory_bytes=0, memory_limit_bytes=60_000) as house:
         outcome = await (await start(house, flow)).outcome()
         assert (outcome.status, len(outcome.result_json or b"")) == ("completed", 80_033)
         stepped = await start(house, flow + last, segment=Segment(last=0))
@@ -247,7 +231,7 @@ async def test_a_loop_that_memory_has_no_room_for_fails_once_however_many_of_its
   max_concurrency: 20
   steps: [{id: a, type: passthrough, input: {text: '{{ initial.text }}'}}]
 """
-    async with open_harness(SqliteStore(tmp_path / "db"), memory_limit_bytes=100_000) as house:
+    async with open_harness(tmp_path / "db", memory_limit_bytes=100_000) as house:
         ran = await run_to_end(house, flow, {"text": "a" * 6000}, capture="redacted")
     assert (ran.error["code"], ran.error["setting"]) == ("RUN_LIMIT", "memory_limit_bytes")
     assert [attempt.status for attempt in ran.attempts["each"]] == ["failed"]

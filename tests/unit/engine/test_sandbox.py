@@ -57,12 +57,34 @@ async def failure(sandbox: Sandbox, code: str, **names: Any) -> StepFailure:
         ("def up(f):\n  return lambda: f() + 1\n@up\ndef g(): return 1\nreturn g()", 2),
         ("n = 0\ndef f():\n  nonlocal n\n  n += 1\nf(); f()\nreturn n", 2),
         ("def f():\n  n = 0\n  def g():\n    nonlocal n\n    n += 1\n  g()\n  return n\nreturn f()", 1),
+        ("n = 0\nclass A:\n  n = 7\n  def m(self):\n    nonlocal n\n    n += 1\nA().m()\nreturn n", 1),
         ("n = 0\ndef f():\n  global n\n  n += 1\nf()\nreturn n", 1),
         ("return 2 ** 70, -0.5, True, None, 'a\\u2028😀'", [2**70, -0.5, True, None, "a\u2028😀"]),
     ],
 )
 async def test_code_is_the_body_of_a_function(sandbox: Sandbox, code: str, value: Any) -> None:
     assert await sandbox.run(code, {}) == value
+
+
+@pytest.mark.parametrize(
+    ("between", "has_it"),
+    [
+        *((line, False) for line in ("pass", "x = lambda n: n", "x = [n for n in '1']")),
+        *((f"{word} n; n = 1", False) for word in ("nonlocal", "global")),
+        *(
+            (line, True)
+            for line in ("n = 1", "import json as n", "def n(): pass", "x = [(n := i) for i in '1']")
+        ),
+        ("try: 1 / 0\n  except Exception as n: pass", True),
+        *((f"match {{}}:\n    case {each}: pass", True) for each in ("n", "[*n]", "{**n}")),
+    ],
+)
+async def test_nonlocal_is_of_the_nearest_function_that_has_the_variable_or_of_the_body(
+    sandbox: Sandbox, between: str, *, has_it: bool
+) -> None:
+    inner = "  def g():\n    nonlocal n, m\n    n, m = 9, 8\n  g()\n  return n, m\n"
+    code = f"n = 0\ndef f(m=5):\n  {between}\n{inner}return [f(), n]"
+    assert await sandbox.run(code, {}) == [[9, 8], 0 if has_it else 9]
 
 
 @pytest.mark.parametrize(

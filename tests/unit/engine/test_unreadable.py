@@ -8,7 +8,6 @@ import pytest
 from runglass.engine.journal.run_spec import Segment
 from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.log.events import FlowFailed
-from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
     EngineHarness,
@@ -19,9 +18,9 @@ from tests.unit.engine.conftest import (
     open_harness,
     read,
     run_of,
-    run_to_end,
     start,
 )
+from tests.unit.engine.test_crashes import die_at
 
 FLOW = """
   - {id: one, type: passthrough}
@@ -36,17 +35,6 @@ UPDATES = {
     "step": "UPDATE step SET data = ? WHERE run_no = (SELECT no FROM run WHERE id = ?)",
     "event": "UPDATE event SET data = ? WHERE run_no = (SELECT no FROM run WHERE id = ?)",
 }
-
-
-async def left_off(path: Path) -> str:
-    """A run that was left off while a step of it went on, with a checkpoint of the one before."""
-    store = SqliteStore(path, synchronous="NORMAL")
-    FaultyStore(store).die(at_append=4)
-    async with open_harness(store) as house:
-        started = await start(house, FLOW)
-        with pytest.raises(StoreError):
-            await started.outcome()
-        return started.id
 
 
 def spoil(path: Path, sql: str, value: bytes, run_id: str) -> None:
@@ -68,10 +56,11 @@ def spoil(path: Path, sql: str, value: bytes, run_id: str) -> None:
 async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
     tmp_path: Path, what: str, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """They were left off while their second step went on, with a checkpoint of the first."""
     path = tmp_path / "db"
-    broken, good = await left_off(path), await left_off(path)
+    broken, good = await die_at(path, 4, FLOW), await die_at(path, 4, FLOW)
     spoil(path, UPDATES[what], garbage, broken)
-    async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
+    async with next_life(path) as house:
         assert len(house.engine.active.set_aside) == 1
         (said,) = [record for record in caplog.records if "quarantined" in record.getMessage()]
         assert broken in said.getMessage()
@@ -83,7 +72,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
         assert len([record for record in caplog.records if "quarantined" in record.getMessage()]) == 1
         assert (await start(house, FLOW)).id
     # Nothing of it has been dropped, and the next start gives it another chance.
-    async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
+    async with open_harness(path) as house:
         assert len(house.engine.active.set_aside) == 1
         run = await run_of(house, broken)
         assert await house.store.request(run.no) is not None
@@ -112,11 +101,11 @@ async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_
 
 async def test_a_run_with_an_odd_time_is_cancelled_and_nothing_of_it_comes_twice(tmp_path: Path) -> None:
     path = tmp_path / "db"
-    run_id = await left_off(path)
+    run_id = await die_at(path, 4, FLOW)
     odd = b'{"id":"x","flowId":"y","status":"running","startedAt":"yesterday"}'
     spoil(path, UPDATES["summary"], odd, run_id)
     spoil(path, UPDATES["request"], b"garbage", run_id)
-    async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
+    async with next_life(path) as house:
         before = await run_of(house, run_id)
         assert await house.engine.idle.cancel(before, reason="enough")
         assert (await run_of(house, run_id)).head == before.head + 1
@@ -173,32 +162,27 @@ async def test_a_fault_inside_of_the_store_ends_the_run_and_stays_inside(
     assert "running" not in [step.status for step in ran.trace.steps]
 
 
-async def test_a_run_whose_commit_failed_and_was_made_goes_on(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    FaultyStore(store).fail("create_run", CommitUncertain("disk I/O error"), commits=True)
-    async with open_harness(store) as house:
-        ran = await run_to_end(house, ONE)
-    assert ran.types()[-1] == "flow_completed"
+async def test_a_run_whose_commit_failed_and_was_made_goes_on(house: EngineHarness, execute: Execute) -> None:
+    FaultyStore(house.store).fail("create_run", CommitUncertain("disk I/O error"), commits=True)
+    assert (await execute(ONE)).types()[-1] == "flow_completed"
 
 
 @pytest.mark.parametrize("commits", [True, False])
 async def test_a_run_of_an_uncertain_commit_is_answered_with_its_id_and_goes_on_if_it_is_stored(
-    tmp_path: Path, commits: bool
+    house: EngineHarness, commits: bool
 ) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    faults = FaultyStore(store)
+    faults = FaultyStore(house.store)
     faults.fail("create_run", CommitUncertain("disk I/O error"), commits=commits)
     faults.fail("run", StoreError("disk I/O error"), times=1)
-    async with open_harness(store) as house:
-        with pytest.raises(APIError) as caught:
-            await start(house, ONE)
-        assert caught.value.code == "INTERNAL_ERROR"
-        run_id = caught.value.execution_id
-        assert run_id is not None
-        await house.engine.claims.keep_lease()
-        if commits:
-            await follow(house, run_id)
-            assert (await read(house, run_id)).types()[-1] == "flow_completed"
-        else:
-            assert await house.store.run(run_id) is None
-        await house.engine.claims.keep_lease()
+    with pytest.raises(APIError) as caught:
+        await start(house, ONE)
+    assert caught.value.code == "INTERNAL_ERROR"
+    run_id = caught.value.execution_id
+    assert run_id is not None
+    await house.engine.claims.keep_lease()
+    if commits:
+        await follow(house, run_id)
+        assert (await read(house, run_id)).types()[-1] == "flow_completed"
+    else:
+        assert await house.store.run(run_id) is None
+    await house.engine.claims.keep_lease()

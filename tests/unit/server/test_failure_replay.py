@@ -3,9 +3,11 @@
 from runglass.errors import APIError, api_error
 from runglass.server.calls import idempotency
 from runglass.server.calls.call import CallFingerprint, StoredResponse
-from runglass.server.calls.idempotency import WITHIN_S, FailureReplay
+from runglass.server.calls.idempotency import FailureReplay
 from runglass.server.http.error_responses import error_body
 from tests.fakes import VirtualClock
+
+WITHIN_S = 3.0
 
 
 def call(number: int = 0, *, project_id: int = 1) -> CallFingerprint:
@@ -27,7 +29,7 @@ def answer(error: APIError) -> StoredResponse:
 
 def test_a_failure_is_forgotten_after_its_time() -> None:
     clock = VirtualClock()
-    found = FailureReplay(clock=clock.monotonic_s)
+    found = FailureReplay(WITHIN_S, clock=clock.monotonic_s)
     found.keep(call(1), failure(), stays=True)
     clock.set_back(-(WITHIN_S - 0.01))
     found.keep(call(2), failure(), stays=False)
@@ -42,7 +44,7 @@ def test_a_failure_is_forgotten_after_its_time() -> None:
 
 
 def test_failures_of_another_project_push_out_none() -> None:
-    found = FailureReplay(clock=VirtualClock().monotonic_s)
+    found = FailureReplay(WITHIN_S, clock=VirtualClock().monotonic_s)
     found.keep(call(1), failure(), stays=False)
     for number in range(idempotency.MAX_ANSWERS + 5):
         found.keep(call(number, project_id=2), failure(), stays=False)
@@ -51,7 +53,7 @@ def test_failures_of_another_project_push_out_none() -> None:
 
 
 def test_the_oldest_go_where_there_are_too_many_or_too_large_ones() -> None:
-    found = FailureReplay(clock=VirtualClock().monotonic_s)
+    found = FailureReplay(WITHIN_S, clock=VirtualClock().monotonic_s)
     last = idempotency.MAX_ANSWERS + 4
     for number in range(last + 1):
         found.keep(call(number), failure(), stays=True)

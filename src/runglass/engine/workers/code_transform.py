@@ -111,22 +111,61 @@ def _edits(tree: ast.AST) -> Iterator[tuple[int, int, int, bytes]]:
             else:
                 yield node.lineno, start, 0, _OPEN
                 yield node.end_lineno or 0, node.end_col_offset or 0, 0, _CLOSE
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            # The variables of the body are globals of the program; a function right inside must say so.
-            for inner in _nonlocals(node):
-                yield inner.lineno, inner.col_offset, len("nonlocal"), b"global"
-        elif not isinstance(node, ast.expr | ast.ClassDef):
+        elif isinstance(node, Scope):
+            # The variables of the body are globals of the program; whoever changes them inside must say so.
+            for inner, free in _nonlocals(node, frozenset()):
+                others = [name for name in inner.names if name not in free]
+                if free and others:
+                    names = f"global {', '.join(free)}; nonlocal {', '.join(others)}; lambda: ("
+                    yield inner.lineno, inner.col_offset, len("nonlocal"), names.encode()
+                    yield inner.end_lineno or 0, inner.end_col_offset or 0, 0, b")"
+                elif free:
+                    yield inner.lineno, inner.col_offset, len("nonlocal"), b"global"
+        elif not isinstance(node, ast.expr):
             pending.extend(ast.iter_child_nodes(node))
 
 
-def _nonlocals(function: ast.AST) -> Iterator[ast.Nonlocal]:
-    pending = list(ast.iter_child_nodes(function))
+Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def _nonlocals(scope: Scope, around: frozenset[str]) -> Iterator[tuple[ast.Nonlocal, list[str]]]:
+    """Each `nonlocal` inside, and those of its names that are not variables of functions `around` it."""
+    inner: list[Scope] = []
+    bound, of_others = set[str](), set[str]()
+    pending = list(ast.iter_child_nodes(scope))
     while pending:
         node = pending.pop()
-        if isinstance(node, ast.Nonlocal):
-            yield node
-        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
-            pending.extend(ast.iter_child_nodes(node))
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                bound.add(node.name)
+                inner.append(node)
+                continue
+            case ast.Lambda():
+                continue
+            case ast.comprehension():
+                # Its target is a variable of its own.
+                pending += [node.iter, *node.ifs]
+                continue
+            case ast.Nonlocal():
+                of_others.update(node.names)
+                yield node, [name for name in node.names if name not in around]
+            case ast.Global():
+                of_others.update(node.names)
+            case ast.Name(ctx=ast.Store()):
+                bound.add(node.id)
+            case ast.arg():
+                bound.add(node.arg)
+            case ast.alias():
+                bound.add(node.asname or node.name.partition(".")[0])
+            case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar() if node.name:
+                bound.add(node.name)
+            case ast.MatchMapping(rest=str(name)):
+                bound.add(name)
+        pending.extend(ast.iter_child_nodes(node))
+    if inner and not isinstance(scope, ast.ClassDef):
+        around |= bound - of_others
+    for each in inner:
+        yield from _nonlocals(each, around)
 
 
 def _read_expression(expression: str) -> Program:

@@ -28,7 +28,6 @@ from runglass.store.records import IdempotencyRecord, RunRecord
 
 log = logging.getLogger(__name__)
 
-WITHIN_S = 3.0
 MAX_ANSWERS, MAX_BYTES = 1000, 4 * 1024 * 1024
 """The most of one project, so that its failures push out no other's: a client would then pay twice."""
 REPEATED_AFTER = frozenset({500, 502, 503, 504})
@@ -49,11 +48,12 @@ class FailureReplay:
 
     Some clients send a POST again after 500, 502, 503 or 504, and a flow that is run anew is paid for anew.
     The first such repeat gets the failure once more; the next one runs the flow. One that stays, as there is
-    nothing to run anew, is repeated any number of times. Failures are kept in this process's memory for
-    seconds. `clock` gives seconds that never go back.
+    nothing to run anew, is repeated any number of times. Failures are kept in this process's memory, for
+    `within_s`. `clock` gives seconds that never go back.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, within_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._within_s = within_s
         self._clock = clock
         self._failed: dict[int, OrderedDict[CallFingerprint, _Kept]] = {}
 
@@ -68,7 +68,7 @@ class FailureReplay:
         response = StoredResponse(error.status, error_body(error), error_headers(error))
         of_project = self._failed.setdefault(call.project_id, OrderedDict())
         of_project.pop(call, None)
-        of_project[call] = _Kept(response, stays, self._clock() + WITHIN_S)
+        of_project[call] = _Kept(response, stays, self._clock() + self._within_s)
         size = sum(len(each.response.body) for each in of_project.values())
         while len(of_project) > MAX_ANSWERS or size > MAX_BYTES:
             _, oldest = of_project.popitem(last=False)
