@@ -18,8 +18,9 @@ NO_MORE = "Your session has ended"
 
 
 def type_key(page: Page, key: str) -> None:
-    page.get_by_label("API key").fill(key)
-    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_label("API key")).to_be_focused()
+    page.keyboard.type(key)
+    page.keyboard.press("Enter")
 
 
 @pytest.fixture
@@ -166,3 +167,8 @@ def test_a_revoked_key_ends_what_is_shown(
     assert page.locator("tbody tr").count() == 0
     type_key(page, server.key)
     expect(page.locator("tbody tr").first).to_be_visible()
+    stranger.keys("Control+k")
+    expect(page.get_by_role("combobox", name="Command")).to_be_focused()
+    page.keyboard.type("sign out")
+    stranger.keys("Enter")
+    expect(page.get_by_label("API key")).to_be_visible()
