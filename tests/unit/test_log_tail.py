@@ -20,6 +20,7 @@ from runglass.tails.cursor import Page
 from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from tests.conformance.stores import batch, make_run
 from tests.examples import examples
+from tests.fakes import in_virtual_time
 from tests.faulty_store import FaultyStore, ReplacedStore
 from tests.records import run_record
 
@@ -31,27 +32,21 @@ def event(number: int, *, size: int = 0) -> bytes:
     return b'{"eventType":"step_started","n":%d,"x":"%b"}' % (number, b"x" * size)
 
 
-class DeafBus(Bus):
-    """Loses every wake-up."""
-
-    async def wake(self, subject: str) -> None:
-        return
-
-
 class GrowingLog:
     """A run in a store, which gets the events that a test writes, and tails that follow it."""
 
     def __init__(self, store: ReplacedStore, run: RunRecord) -> None:
         self.store = store
         self.run = run
-        self.bus: Bus = Bus()
+        self.bus = Bus()
         self._head = 0
 
-    async def write(self, *events: bytes) -> None:
+    async def write(self, *events: bytes, wakes: bool = True) -> None:
         status = "completed" if events[-1] == LAST else "running"
         await self.store.append(batch(self.run, self._head, *events, status=status))
         self._head += len(events)
-        await self.bus.wake(self.run.id)
+        if wakes:
+            await self.bus.wake(self.run.id)
 
     async def current(self) -> RunRecord:
         found = await self.store.run(self.run.id)
@@ -117,11 +112,9 @@ async def test_there_is_nothing_after_the_last_event(log: GrowingLog, after: int
 
 
 async def test_a_lost_wake_up_costs_a_poll_and_no_event(log: GrowingLog) -> None:
-    log.bus = DeafBus()
     task = asyncio.create_task(collect(log.tails(poll_s=0.01), log.run))
-    for head in range(5):
-        await log.write(event(head))
-    await log.write(LAST)
+    for data in (*map(event, range(5)), LAST):
+        await log.write(data, wakes=False)
     assert await task == [1, 2, 3, 4, 5, 6]
 
 
@@ -188,49 +181,6 @@ async def test_an_end_that_comes_before_the_place_to_resume_at_ends_the_tail(log
     task = asyncio.create_task(collect(log.tails(), log.run, after=7))
     await log.write(event(0), LAST)
     assert await task == []
-
-
-@pytest.mark.parametrize("takes", [False, True])
-async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event(
-    log: GrowingLog, monkeypatch: pytest.MonkeyPatch, *, takes: bool
-) -> None:
-    taken = asyncio.Queue[Page]()
-
-    def take(page: Page) -> bool:
-        taken.put_nowait(page)
-        return True
-
-    loop, later_s = asyncio.get_running_loop(), 0.0
-    true_time, call_at, timers = loop.time, loop.call_at, 0
-
-    def noting(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
-        nonlocal timers
-        timers += when > loop.time() + 500
-        return call_at(when, *args, **options)
-
-    monkeypatch.setattr(loop, "time", lambda: true_time() + later_s)
-    monkeypatch.setattr(loop, "call_at", noting)
-    timers = 0
-    tails = log.tails(poll_s=300)
-    async with aclosing(tails.follow(log.run, idle_s=1000, take=take if takes else None)) as pages:
-        coming = asyncio.ensure_future(anext(pages))
-        for number in range(5):
-            await asyncio.sleep(0)
-            await log.write(event(number))
-            found = await (taken.get() if takes else coming)
-            assert found == ((number + 1, event(number)),)
-            coming = coming if takes else asyncio.ensure_future(anext(pages))
-            later_s += 180
-        await asyncio.sleep(0)
-        assert timers == 1
-        # The timer of the first wait ends here, 180 s and more after the last event.
-        later_s += 180
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert not coming.done()
-        later_s += 1000
-        assert await coming == ()
-        assert timers == 2
 
 
 async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(log: GrowingLog) -> None:
@@ -385,6 +335,41 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
 
 async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
     return await anext(pages, None)
+
+
+@pytest.mark.parametrize("takes", [False, True])
+@in_virtual_time
+async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event(
+    monkeypatch: pytest.MonkeyPatch, takes: bool
+) -> None:
+    store, bus, taken, timers = ScriptedStore(), Bus(), asyncio.Queue[Page](), 0
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+
+    def noting(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        nonlocal timers
+        timers += when > loop.time() + 500
+        return call_at(when, *args, **options)
+
+    def take(page: Page) -> bool:
+        taken.put_nowait(page)
+        return True
+
+    monkeypatch.setattr(loop, "call_at", noting)
+    tails = following(store, bus, poll_s=300)
+    async with aclosing(tails.follow(run_record(), idle_s=1000, take=take if takes else None)) as pages:
+        coming = asyncio.ensure_future(anext(pages))
+        for number in range(5):
+            await asyncio.sleep(180)
+            store.log.append(event(number))
+            await bus.wake("r")
+            found = await (taken.get() if takes else coming)
+            assert found == ((number + 1, event(number)),)
+            coming = coming if takes else asyncio.ensure_future(anext(pages))
+        last_s = loop.time()
+        assert await coming == ()
+        assert loop.time() - last_s == pytest.approx(1000, abs=1)
+        assert timers == 2
 
 
 async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() -> None:
