@@ -6,6 +6,7 @@ that knows nothing of either; those of the engine are checked where runs die, as
 
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from runglass.log.events import (
 from runglass.log.fold import RunFold, TraceFold, fold, milliseconds_between
 from runglass.log.trace import RunSummary
 from tests.examples import examples
-from tests.reference_fold import JsonObject, reference_trace
+from tests.reference_fold import JsonObject, reference_trace, sum_of_money
 from tests.run_logs import UNKNOWN, run_logs
 
 
@@ -36,13 +37,16 @@ def canonical(trace: Any) -> str:
     return json.dumps(trace, sort_keys=True, indent=1)
 
 
-def check_agreement(events: Sequence[JsonObject]) -> None:
+def check_agreement(events: list[JsonObject]) -> None:
     """Whatever the log has come to: a trace can be read after any of its events."""
-    state = TraceFold()
+    state, run = TraceFold(), RunFold(RunSummary(id="r", flow_id="f", status="pending"))
     for number, event in enumerate(events, start=1):
-        state.apply(decode_event(msgspec.json.encode(event)))
-        folded = json.loads(msgspec.json.encode(state.trace()))
-        assert canonical(folded) == canonical(reference_trace(list(events[:number]))), event
+        state.apply(decoded := decode_event(msgspec.json.encode(event)))
+        run.apply(decoded)
+        folded, reference = json.loads(msgspec.json.encode(state.trace())), reference_trace(events[:number])
+        assert canonical(folded) == canonical(reference), event
+        reserved = [step["reservation"]["usd"] for step in reference["steps"] if "reservation" in step]
+        assert run.reserved_usd == Decimal(sum_of_money(reserved) or 0), event
 
 
 def check_agreement_on(events: Sequence[StreamEvent]) -> None:
