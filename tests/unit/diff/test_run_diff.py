@@ -14,6 +14,7 @@ from runglass.diff.run_diff import RunDiff
 from runglass.flows.parser import parse_flow
 from runglass.log.trace import RunSummary
 from runglass.server.services.outlines import flow_nodes
+from tests.examples import examples
 
 JsonObject = dict[str, Any]
 
@@ -157,6 +158,7 @@ def expected_fields(a: JsonObject, b: JsonObject) -> set[str]:
     return fields
 
 
+@examples(300, of=1000)
 @given(RUNS, RUNS)
 def test_the_rows_are_the_attempts_that_differ_with_the_fields_in_which_they_do(a: Run, b: Run) -> None:
     """In the order of the flow; the first of them is the divergence."""
@@ -208,6 +210,11 @@ HERE = ("before", (3,), 1)
             'model response differs at [0].errorCode: only in the first run, "TIMEOUT" and 1 more',
         ),
         (OK, FAILED, "status differs: completed / failed (TIMEOUT: late)"),
+        (
+            FAILED,
+            FAILED | {"errorContext": {"code": "TIMEOUT", "message": "later"}},
+            'error differs at message: "late" / "later"',
+        ),
     ],
 )
 def test_the_first_divergence_is_said_in_a_sentence(a: JsonObject, b: JsonObject, sentence: str) -> None:
