@@ -101,16 +101,6 @@ async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had_an
         assert log.store.lost == {log.run.id: 3}
 
 
-@pytest.mark.parametrize("after", [10, 11, 1000])
-async def test_there_is_nothing_after_the_last_event(log: GrowingLog, after: int) -> None:
-    await log.write(*map(event, range(9)), LAST)
-    tails = log.tails()
-    assert await collect(tails, log.run, after=after) == []
-    reads = FaultyStore(log.store).calls("events")
-    assert await collect(tails, await log.current(), after=after) == []
-    assert reads == []
-
-
 async def test_a_lost_wake_up_costs_a_poll_and_no_event(log: GrowingLog) -> None:
     task = asyncio.create_task(collect(log.tails(poll_s=0.01), log.run))
     for data in (*map(event, range(5)), LAST):
