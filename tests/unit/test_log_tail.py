@@ -21,11 +21,12 @@ from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from tests.conformance.stores import batch, make_run
 from tests.examples import examples
 from tests.fakes import in_virtual_time
-from tests.faulty_store import FaultyStore, ReplacedStore
+from tests.faulty_store import FaultyStore, Held, ReplacedStore
 from tests.records import run_record
 
 LAST = b'{"eventType":"flow_completed"}'
 PAUSED = b'{"eventType":"step_paused"}'
+GONE = StoreError("the disk is gone")
 
 
 def event(number: int, *, size: int = 0) -> bytes:
@@ -220,9 +221,6 @@ class ScriptedStore(SqliteStore):
     def __init__(self, turns: Callable[[], int] = lambda: 0) -> None:
         super().__init__(Path("nowhere"), synchronous="NORMAL")
         self.log: list[bytes] = []
-        self.failure: Exception | None = None
-        self.go_on = asyncio.Event()
-        self.go_on.set()
         self._turns = turns
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
@@ -234,9 +232,6 @@ class ScriptedStore(SqliteStore):
                 break
         for _ in range(self._turns()):
             await asyncio.sleep(0)
-        await self.go_on.wait()
-        if self.failure is not None:
-            raise self.failure
         return found
 
 
@@ -401,36 +396,32 @@ async def noise() -> AsyncIterator[list[dict[str, Any]]]:
     "run", [run_record(head=2, status="completed"), run_record()], ids=["replay", "follow"]
 )
 class TestShared:
-    async def started(self, run: RunRecord) -> tuple[ScriptedStore, Tails, list[asyncio.Task[list[int]]]]:
+    async def started(self, run: RunRecord) -> tuple[Held, Tails, list[asyncio.Task[list[int]]]]:
+        """Tails that wait for a read, which will fail."""
         store = ScriptedStore()
         store.log = [event(0), LAST]
-        store.go_on.clear()
+        read = FaultyStore(store).hold("events", error=GONE, times=1)
         tails = following(store, Bus())
         tasks = [asyncio.create_task(collect(tails, run)) for _ in range(5)]
-        for _ in range(5):
-            await asyncio.sleep(0)
-        return store, tails, tasks
+        await read.reached()
+        return read, tails, tasks
 
     async def test_a_failure_reaches_everyone_and_the_next_one_reads_anew(
         self, run: RunRecord, noise: list[dict[str, Any]]
     ) -> None:
-        store, tails, tasks = await self.started(run)
-        store.failure = StoreError("the disk is gone")
-        store.go_on.set()
-        found = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [(type(error), str(error)) for error in found] == [(StoreError, "the disk is gone")] * 5
-        store.failure = None
+        read, tails, tasks = await self.started(run)
+        read.let_go()
+        assert await asyncio.gather(*tasks, return_exceptions=True) == [GONE] * 5
         assert await collect(tails, run) == [1, 2]
 
     async def test_a_failure_after_all_tails_have_left_is_not_reported(
         self, run: RunRecord, noise: list[dict[str, Any]]
     ) -> None:
-        store, tails, tasks = await self.started(run)
+        read, tails, tasks = await self.started(run)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        store.failure = StoreError("the disk is gone")
-        store.go_on.set()
+        read.let_go()
         for _ in range(5):
             await asyncio.sleep(0)
         assert tails.followed_runs == 0
@@ -443,11 +434,12 @@ async def test_a_tail_that_comes_after_a_failure_reads_anew() -> None:
     async with aclosing(tails.follow(run_record())) as first:
         store.log.append(event(0))
         assert await anext(first)
-        store.failure = StoreError("the disk is gone")
+        faults = FaultyStore(store)
+        faults.fail("events", GONE)
         await bus.wake("r")
         for _ in range(10):
             await asyncio.sleep(0)
-        store.failure = None
+        faults.mend("events")
         second = asyncio.create_task(collect(tails, run_record()))
         store.log.append(LAST)
         await bus.wake("r")
