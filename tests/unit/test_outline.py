@@ -11,16 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.flows.flow import Flow, every_step, leaves
-from runglass.log.events import decode_event
-from runglass.log.fold import TraceFold
 from runglass.log.money import format_usd
-from runglass.log.trace import RunTotals, StepTrace, Trace
+from runglass.log.trace import RunTotals, Trace
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.kept_outline import pack, unpack
 from runglass.outlines.outline import SLICE_ROWS, STATUSES, Outline, OutlinePage
 from runglass.outlines.timeline import LANES, Timeline, timeline
 from runglass.server.services.outlines import flow_nodes
 from tests.flows import flow_trees
+from tests.laws.log import Log
 from tests.outlines import Attempt, lines_of, outline_of, page_of, rows_of, stored
 from tests.run_logs import JsonObject, run_logs
 
@@ -49,25 +48,13 @@ def lines(outline: Outline, *columns: str) -> list[str]:
     return lines_of(rows_of(outline), "status", *columns)
 
 
-def attempts_of(log: list[JsonObject]) -> tuple[Trace, list[AttemptRow]]:
+def attempts_of(events: list[JsonObject]) -> tuple[Trace, list[AttemptRow]]:
     """The trace of a log, and every attempt as the store has it at the end."""
-    fold = TraceFold()
-    kept: dict[tuple[int, int], StepTrace] = {}
-    for event in log:
-        fold.apply(decode_event(msgspec.json.encode(event)))
-        kept |= {(place, step.attempt): step for place, step in enumerate(fold.trace().steps, 1)}
-    rows = [
-        (
-            place,
-            step.step_id,
-            ",".join(map(str, step.loop_path or ())),
-            number,
-            step.status,
-            msgspec.json.encode(step),
-        )
-        for (place, number), step in sorted(kept.items(), key=lambda item: item[0])
-    ]
-    return fold.trace(), rows
+    log = Log("run")
+    for seq, event in enumerate(events, 1):
+        # A generated log may run any step again, at any time.
+        list(log.add(seq, msgspec.json.encode(event)))
+    return log.fold.trace(), [*log.attempt_rows]
 
 
 @given(run_logs(), st.integers(1, 5))
