@@ -1,13 +1,15 @@
 """One browser for all, and one server for each module, with the runs that most tests look at."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from runglass.testing import RunningServer
+from runglass.config.settings import Price
+from runglass.testing import RunningServer, running_server
 from tests.browser.chromium import launched
-from tests.browser.demo_runs import Runs, demo_server
+from tests.browser.demo_runs import Runs, leave_demo_runs
 from tests.browser.visitor import WAIT_MS, Visitor, visiting
 
 expect.set_options(timeout=WAIT_MS)
@@ -30,8 +32,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[RunningServer, Runs]]:
-    with demo_server() as served:
-        yield served
+    price = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60"))
+    with running_server(capture="full", prices={"echo": price}, log_level="error") as server:
+        yield server, leave_demo_runs(server)
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,10 @@
-"""A server with the runs that `runglass demo` leaves behind: what a newcomer sees."""
+"""The runs that `runglass demo` leaves behind: what a newcomer sees."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from decimal import Decimal
 from typing import NamedTuple
 
 from runglass.cli.demo.run import example_flows, leave_example_runs
 from runglass.client import Client
-from runglass.config.settings import Price
-from runglass.testing import ORG, PROJECT, RunningServer, running_server
-
-PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60"))
+from runglass.testing import ORG, PROJECT, RunningServer
 
 
 class Runs(NamedTuple):
@@ -22,13 +16,6 @@ class Runs(NamedTuple):
     nested: str
     cancelled: str
     waiting: str
-
-
-@contextmanager
-def demo_server() -> Iterator[tuple[RunningServer, Runs]]:
-    """The server and the runs that are in it."""
-    with running_server(capture="full", prices={"echo": PRICE}, log_level="error") as server:
-        yield server, leave_demo_runs(server)
 
 
 def leave_demo_runs(server: RunningServer) -> Runs:

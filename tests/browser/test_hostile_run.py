@@ -16,6 +16,7 @@ from tests.browser.hostile_logs import (
     TOGETHER,
     carried,
     groups,
+    listed_logs,
     names_log,
     structures_log,
     texts_log,
@@ -27,13 +28,18 @@ from tests.browser.visitor import Visitor
 
 SHOWN_WHOLE = 2_000
 """Longer texts are cut until somebody asks for all."""
+READ_ON = """count => {
+    const scroller = document.querySelector('.scroller');
+    scroller.scrollTop = scroller.scrollHeight;
+    return document.querySelectorAll('tbody tr').length >= count;
+}"""
 OPEN_ALL = "document.querySelectorAll('.diff-row > [aria-expanded=false]').forEach((each) => each.click())"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     with running_server(log_level="error") as server:
-        store_runs(server, [texts_log(), names_log(), structures_log()])
+        store_runs(server, [texts_log(), names_log(), structures_log(), *listed_logs()])
         yield server
 
 
@@ -94,6 +100,15 @@ def test_hostile_runs_are_compared(visitor: Visitor) -> None:
     page.evaluate(OPEN_ALL)
     expect(page.get_by_role("button", expanded=True)).not_to_have_count(0)
     assert page.evaluate(FOREIGN_ELEMENTS) == 0
+
+
+def test_every_run_of_the_list_is_shown_whatever_is_in_it(visitor: Visitor) -> None:
+    wanted = ["f"] * 3 + list(map(carried, texts()))
+    page = visitor.open("/")
+    page.wait_for_function(READ_ON, arg=len(wanted), polling=50)
+    shown = page.locator("tbody td.c-flow bdi")
+    expect(shown).to_have_count(len(wanted))
+    assert shown.all_text_contents()[::-1] == wanted
 
 
 def test_anything_can_be_asked_for(visitor: Visitor) -> None:

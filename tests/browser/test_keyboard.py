@@ -4,27 +4,9 @@ import re
 
 from playwright.sync_api import expect
 
-from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
 from tests.browser.run_page import lines, open_run, panel, selected
 from tests.browser.visitor import Visitor
-
-
-def test_somebody_signs_in_looks_at_a_run_and_signs_out(
-    server: RunningServer, runs: Runs, stranger: Visitor
-) -> None:
-    page = stranger.open("/")
-    expect(page.get_by_label("API key")).to_be_focused()
-    page.keyboard.type(server.key)
-    stranger.keys("Enter")
-    expect(page.locator("tbody tr")).to_have_count(len(runs))
-    stranger.keys("j", "Enter")
-    expect(page.get_by_role("tree")).to_be_visible()
-    stranger.keys("Control+k")
-    expect(page.get_by_role("combobox", name="Command")).to_be_focused()
-    page.keyboard.type("sign out")
-    stranger.keys("Enter")
-    expect(page.get_by_label("API key")).to_be_visible()
 
 
 def test_two_runs_are_chosen_and_compared(runs: Runs, visitor: Visitor) -> None:

@@ -18,8 +18,9 @@ NO_MORE = "Your session has ended"
 
 
 def type_key(page: Page, key: str) -> None:
-    page.get_by_label("API key").fill(key)
-    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_label("API key")).to_be_focused()
+    page.keyboard.type(key)
+    page.keyboard.press("Enter")
 
 
 @pytest.fixture
@@ -41,20 +42,7 @@ def test_a_key_signs_in_and_is_kept_nowhere(server: RunningServer, stranger: Vis
     assert secret not in page.content()
 
 
-def test_a_ticket_signs_in_once_and_shows_its_page(
-    runs: Runs, stranger: Visitor, http: httpx2.Client
-) -> None:
-    path = ticket(http, "/?q=flow%3Aadd-up-orders")
-    page = stranger.open(path)
-    expect(page.get_by_label("Query", exact=True)).to_have_value("flow:add-up-orders")
-    assert "ticket" not in page.url
-    stranger.context.clear_cookies()
-    page = stranger.open(path)
-    expect(page.get_by_text("This link was already used")).to_be_visible()
-    expect(page.get_by_label("API key")).to_be_focused()
-
-
-def test_the_half_that_a_ticket_hands_over_is_in_no_address_and_no_history(
+def test_a_ticket_leads_to_its_page_and_the_half_that_it_hands_over_is_in_no_address(
     server: RunningServer, runs: Runs, stranger: Visitor, http: httpx2.Client
 ) -> None:
     page = stranger.open(ticket(http, f"/runs/{runs.good}"))
@@ -166,3 +154,8 @@ def test_a_revoked_key_ends_what_is_shown(
     assert page.locator("tbody tr").count() == 0
     type_key(page, server.key)
     expect(page.locator("tbody tr").first).to_be_visible()
+    stranger.keys("Control+k")
+    expect(page.get_by_role("combobox", name="Command")).to_be_focused()
+    page.keyboard.type("sign out")
+    stranger.keys("Enter")
+    expect(page.get_by_label("API key")).to_be_visible()

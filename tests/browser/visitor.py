@@ -37,11 +37,6 @@ CANARY = "attacked"
 """The global variable that hostile data would set, if any of it were executed."""
 
 
-def keeps_proof(address: str, proof: str) -> str:
-    """A script after which the pages of this server have the half of a session that is no cookie."""
-    return f"if (location.origin === {address!r}) localStorage.setItem('runglass.proof', {proof!r});"
-
-
 class Visitor:
     """A browser context with one page, at the server with this address.
 
@@ -79,7 +74,9 @@ class Visitor:
             f"{self.address}/api/v1/viewer/session", headers={"Authorization": f"Bearer {key}"}
         )
         assert answer.status == 204, answer.text()
-        self.context.add_init_script(keeps_proof(self.address, answer.headers["x-viewer-proof"]))
+        # The half of the session that is no cookie is kept by the pages of this server alone.
+        proof = f"localStorage.setItem('runglass.proof', {answer.headers['x-viewer-proof']!r})"
+        self.context.add_init_script(f"if (location.origin === {self.address!r}) {proof};")
 
     def open(self, path: str) -> Page:
         """The page at this path of the server, once its main part is shown."""

@@ -20,22 +20,17 @@ from runglass.tails.cursor import Page
 from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from tests.conformance.stores import batch, make_run
 from tests.examples import examples
-from tests.faulty_store import FaultyStore, ReplacedStore
+from tests.fakes import in_virtual_time
+from tests.faulty_store import FaultyStore, Held, ReplacedStore
 from tests.records import run_record
 
 LAST = b'{"eventType":"flow_completed"}'
 PAUSED = b'{"eventType":"step_paused"}'
+GONE = StoreError("the disk is gone")
 
 
 def event(number: int, *, size: int = 0) -> bytes:
     return b'{"eventType":"step_started","n":%d,"x":"%b"}' % (number, b"x" * size)
-
-
-class DeafBus(Bus):
-    """Loses every wake-up."""
-
-    async def wake(self, subject: str) -> None:
-        return
 
 
 class GrowingLog:
@@ -44,14 +39,15 @@ class GrowingLog:
     def __init__(self, store: ReplacedStore, run: RunRecord) -> None:
         self.store = store
         self.run = run
-        self.bus: Bus = Bus()
+        self.bus = Bus()
         self._head = 0
 
-    async def write(self, *events: bytes) -> None:
+    async def write(self, *events: bytes, wakes: bool = True) -> None:
         status = "completed" if events[-1] == LAST else "running"
         await self.store.append(batch(self.run, self._head, *events, status=status))
         self._head += len(events)
-        await self.bus.wake(self.run.id)
+        if wakes:
+            await self.bus.wake(self.run.id)
 
     async def current(self) -> RunRecord:
         found = await self.store.run(self.run.id)
@@ -85,7 +81,9 @@ async def first_page(pages: AsyncGenerator[Page, None]) -> list[int]:
     return [seq for seq, _ in await anext(pages)]
 
 
-async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had(log: GrowingLog) -> None:
+async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had_and_ends_where_it_differs(
+    log: GrowingLog,
+) -> None:
     async with aclosing(log.tails().follow(log.run)) as pages:
         await log.write(event(1), event(2))
         assert await first_page(pages) == [1, 2]
@@ -93,52 +91,22 @@ async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had(lo
         await log.write(event(3))
         assert await first_page(pages) == [3]
         assert log.store.lost == {}
-
-
-async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(log: GrowingLog) -> None:
-    async with aclosing(log.tails().follow(log.run)) as pages:
-        await log.write(event(1), event(2))
-        assert await first_page(pages) == [1, 2]
         other = event(7)
         await log.store.connections.write(
-            lambda db: db.execute("UPDATE event SET data = ? WHERE seq = 2", (other,))
+            lambda db: db.execute("UPDATE event SET data = ? WHERE seq = 3", (other,))
         )
         log.store.generation += 1
-        await log.write(event(3))
+        await log.write(event(4))
         with pytest.raises(StoreWentBack, match="may lack events"):
             await first_page(pages)
-        assert log.store.lost == {log.run.id: 2}
-
-
-@pytest.mark.parametrize("after", [10, 11, 1000])
-async def test_there_is_nothing_after_the_last_event(log: GrowingLog, after: int) -> None:
-    await log.write(*map(event, range(9)), LAST)
-    tails = log.tails()
-    assert await collect(tails, log.run, after=after) == []
-    reads = FaultyStore(log.store).calls("events")
-    assert await collect(tails, await log.current(), after=after) == []
-    assert reads == []
+        assert log.store.lost == {log.run.id: 3}
 
 
 async def test_a_lost_wake_up_costs_a_poll_and_no_event(log: GrowingLog) -> None:
-    log.bus = DeafBus()
     task = asyncio.create_task(collect(log.tails(poll_s=0.01), log.run))
-    for head in range(5):
-        await log.write(event(head))
-    await log.write(LAST)
+    for data in (*map(event, range(5)), LAST):
+        await log.write(data, wakes=False)
     assert await task == [1, 2, 3, 4, 5, 6]
-
-
-async def test_the_last_tail_that_leaves_ends_the_listening(log: GrowingLog) -> None:
-    tails = log.tails()
-    await log.write(event(0))
-    async with aclosing(tails.follow(log.run)) as first:
-        assert await anext(first)
-        async with aclosing(tails.follow(log.run)) as second:
-            assert await anext(second)
-        assert log.bus.subjects == 1
-    assert log.bus.subjects == 0
-    assert tails.followed_runs == 0
 
 
 @pytest.mark.parametrize("count", [1, 50])
@@ -206,59 +174,6 @@ async def test_an_end_that_comes_before_the_place_to_resume_at_ends_the_tail(log
     assert await task == []
 
 
-async def test_silence_is_told_by_empty_pages(log: GrowingLog) -> None:
-    reads = FaultyStore(log.store).calls("events")
-    tails = log.tails()
-    async with aclosing(tails.follow(log.run, idle_s=0.01)) as pages:
-        assert [await anext(pages) for _ in range(3)] == [(), (), ()]
-        await log.write(LAST)
-        assert [page async for page in pages if page] == [((1, LAST),)]
-    assert len(reads) <= 2
-
-
-@pytest.mark.parametrize("takes", [False, True])
-async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event(
-    log: GrowingLog, monkeypatch: pytest.MonkeyPatch, *, takes: bool
-) -> None:
-    taken = asyncio.Queue[Page]()
-
-    def take(page: Page) -> bool:
-        taken.put_nowait(page)
-        return True
-
-    loop, later_s = asyncio.get_running_loop(), 0.0
-    true_time, call_at, timers = loop.time, loop.call_at, 0
-
-    def noting(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
-        nonlocal timers
-        timers += when > loop.time() + 500
-        return call_at(when, *args, **options)
-
-    monkeypatch.setattr(loop, "time", lambda: true_time() + later_s)
-    monkeypatch.setattr(loop, "call_at", noting)
-    timers = 0
-    tails = log.tails(poll_s=300)
-    async with aclosing(tails.follow(log.run, idle_s=1000, take=take if takes else None)) as pages:
-        coming = asyncio.ensure_future(anext(pages))
-        for number in range(5):
-            await asyncio.sleep(0)
-            await log.write(event(number))
-            found = await (taken.get() if takes else coming)
-            assert found == ((number + 1, event(number)),)
-            coming = coming if takes else asyncio.ensure_future(anext(pages))
-            later_s += 180
-        await asyncio.sleep(0)
-        assert timers == 1
-        # The timer of the first wait ends here, 180 s and more after the last event.
-        later_s += 180
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert not coming.done()
-        later_s += 1000
-        assert await coming == ()
-        assert timers == 2
-
-
 async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(log: GrowingLog) -> None:
     """But not what it begins with, and what ends it before the run does."""
     await log.write(event(1))
@@ -275,7 +190,7 @@ async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(log: Gro
         for seq in (2, 3, 4):
             await log.write(event(seq))
             assert await taken.get() == ((seq, event(seq)),)
-            assert tails.lag == 0
+            assert (tails.lag, tails.held_bytes) == (0, len(event(seq))), "what all have passed is not kept"
         assert not waiting.done()
         await log.write(event(5), PAUSED)
         assert await waiting == [5, 6]
@@ -306,9 +221,6 @@ class ScriptedStore(SqliteStore):
     def __init__(self, turns: Callable[[], int] = lambda: 0) -> None:
         super().__init__(Path("nowhere"), synchronous="NORMAL")
         self.log: list[bytes] = []
-        self.failure: Exception | None = None
-        self.go_on = asyncio.Event()
-        self.go_on.set()
         self._turns = turns
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
@@ -320,9 +232,6 @@ class ScriptedStore(SqliteStore):
                 break
         for _ in range(self._turns()):
             await asyncio.sleep(0)
-        await self.go_on.wait()
-        if self.failure is not None:
-            raise self.failure
         return found
 
 
@@ -413,6 +322,41 @@ async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
     return await anext(pages, None)
 
 
+@pytest.mark.parametrize("takes", [False, True])
+@in_virtual_time
+async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event(
+    monkeypatch: pytest.MonkeyPatch, takes: bool
+) -> None:
+    store, bus, taken, timers = ScriptedStore(), Bus(), asyncio.Queue[Page](), 0
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+
+    def noting(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        nonlocal timers
+        timers += when > loop.time() + 500
+        return call_at(when, *args, **options)
+
+    def take(page: Page) -> bool:
+        taken.put_nowait(page)
+        return True
+
+    monkeypatch.setattr(loop, "call_at", noting)
+    tails = following(store, bus, poll_s=300)
+    async with aclosing(tails.follow(run_record(), idle_s=1000, take=take if takes else None)) as pages:
+        coming = asyncio.ensure_future(anext(pages))
+        for number in range(5):
+            await asyncio.sleep(180)
+            store.log.append(event(number))
+            await bus.wake("r")
+            found = await (taken.get() if takes else coming)
+            assert found == ((number + 1, event(number)),)
+            coming = coming if takes else asyncio.ensure_future(anext(pages))
+        last_s = loop.time()
+        assert await coming == ()
+        assert loop.time() - last_s == pytest.approx(1000, abs=1)
+        assert timers == 2
+
+
 async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() -> None:
     store, bus = ScriptedStore(), Bus()
     tails = following(store, bus)
@@ -436,17 +380,6 @@ async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() ->
     assert seen == store.log
 
 
-async def test_events_that_all_tails_have_passed_are_not_kept() -> None:
-    store, bus = ScriptedStore(), Bus()
-    tails = following(store, bus)
-    async with aclosing(tails.follow(run_record())) as pages:
-        for n in range(50):
-            store.log.append(event(n, size=100))
-            await bus.wake("r")
-            assert await anext(pages)
-            assert tails.held_bytes == len(store.log[-1])
-
-
 @pytest.fixture
 async def noise() -> AsyncIterator[list[dict[str, Any]]]:
     """The failures that the event loop reports, as no task has retrieved them."""
@@ -463,46 +396,32 @@ async def noise() -> AsyncIterator[list[dict[str, Any]]]:
     "run", [run_record(head=2, status="completed"), run_record()], ids=["replay", "follow"]
 )
 class TestShared:
-    async def started(self, run: RunRecord) -> tuple[ScriptedStore, Tails, list[asyncio.Task[list[int]]]]:
+    async def started(self, run: RunRecord) -> tuple[Held, Tails, list[asyncio.Task[list[int]]]]:
+        """Tails that wait for a read, which will fail."""
         store = ScriptedStore()
         store.log = [event(0), LAST]
-        store.go_on.clear()
+        read = FaultyStore(store).hold("events", error=GONE, times=1)
         tails = following(store, Bus())
         tasks = [asyncio.create_task(collect(tails, run)) for _ in range(5)]
-        for _ in range(5):
-            await asyncio.sleep(0)
-        return store, tails, tasks
-
-    async def test_a_cancelled_tail_does_not_cancel_the_shared_read(
-        self, run: RunRecord, noise: list[dict[str, Any]]
-    ) -> None:
-        store, _, (first, *others) = await self.started(run)
-        first.cancel()
-        await asyncio.wait({first})
-        assert first.cancelled()
-        store.go_on.set()
-        assert await asyncio.gather(*others) == [[1, 2]] * 4
+        await read.reached()
+        return read, tails, tasks
 
     async def test_a_failure_reaches_everyone_and_the_next_one_reads_anew(
         self, run: RunRecord, noise: list[dict[str, Any]]
     ) -> None:
-        store, tails, tasks = await self.started(run)
-        store.failure = StoreError("the disk is gone")
-        store.go_on.set()
-        found = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [(type(error), str(error)) for error in found] == [(StoreError, "the disk is gone")] * 5
-        store.failure = None
+        read, tails, tasks = await self.started(run)
+        read.let_go()
+        assert await asyncio.gather(*tasks, return_exceptions=True) == [GONE] * 5
         assert await collect(tails, run) == [1, 2]
 
     async def test_a_failure_after_all_tails_have_left_is_not_reported(
         self, run: RunRecord, noise: list[dict[str, Any]]
     ) -> None:
-        store, tails, tasks = await self.started(run)
+        read, tails, tasks = await self.started(run)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        store.failure = StoreError("the disk is gone")
-        store.go_on.set()
+        read.let_go()
         for _ in range(5):
             await asyncio.sleep(0)
         assert tails.followed_runs == 0
@@ -515,11 +434,12 @@ async def test_a_tail_that_comes_after_a_failure_reads_anew() -> None:
     async with aclosing(tails.follow(run_record())) as first:
         store.log.append(event(0))
         assert await anext(first)
-        store.failure = StoreError("the disk is gone")
+        faults = FaultyStore(store)
+        faults.fail("events", GONE)
         await bus.wake("r")
         for _ in range(10):
             await asyncio.sleep(0)
-        store.failure = None
+        faults.mend("events")
         second = asyncio.create_task(collect(tails, run_record()))
         store.log.append(LAST)
         await bus.wake("r")

@@ -1,6 +1,6 @@
 """Outlines of generated runs and flows, also packed: the laws of a tree, totals of the run, the timeline."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -11,17 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.flows.flow import Flow, every_step, leaves
-from runglass.log.events import decode_event
-from runglass.log.fold import TraceFold
 from runglass.log.money import format_usd
-from runglass.log.trace import RunTotals, StepTrace, TokenBreakdown, Trace
+from runglass.log.trace import RunTotals, Trace
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.kept_outline import pack, unpack
 from runglass.outlines.outline import SLICE_ROWS, STATUSES, Outline, OutlinePage
 from runglass.outlines.timeline import LANES, Timeline, timeline
 from runglass.server.services.outlines import flow_nodes
 from tests.flows import flow_trees
-from tests.outlines import Row, lines_of, rows_in
+from tests.laws.log import Log
+from tests.outlines import Attempt, lines_of, outline_of, page_of, rows_of, stored
 from tests.run_logs import JsonObject, run_logs
 
 NODES = [
@@ -39,84 +38,23 @@ NODES = [
     Node("right", "right", "step", 10),
 ]
 """The tree of the steps in generated logs."""
-BEGAN = "2026-01-01T00:00:00.000Z"
 
 
-def outline_of(
-    attempts: Iterable[AttemptRow],
-    nodes: Sequence[Node] = NODES,
-    *,
-    started_at: str | None = BEGAN,
-    is_paused: bool = False,
-) -> Outline:
-    builder = OutlineBuilder(nodes, started_at=started_at, seq=7, is_paused=is_paused)
-    builder.add(attempts)
-    *_, outline = builder.finish()
-    assert outline is not None
-    return outline
-
-
-def page_of(outline: Outline, first: int = 0, count: int = 1_000_000) -> OutlinePage:
-    return msgspec.json.decode(b"".join(outline.json_parts(first, count)), type=OutlinePage, strict=True)
-
-
-def rows_of(outline: Outline) -> list[Row]:
-    return rows_in(b"".join(outline.json_parts(0, 1_000_000)))
+def made_of(*attempts: Attempt, nodes: Sequence[Node] = NODES, **about: Any) -> Outline:
+    return outline_of(nodes, stored(attempts), **about)
 
 
 def lines(outline: Outline, *columns: str) -> list[str]:
     return lines_of(rows_of(outline), "status", *columns)
 
 
-def attempt(
-    position: int,
-    step_id: str,
-    path: str = "",
-    number: int = 1,
-    status: str = "completed",
-    *,
-    at: tuple[float, float | None] | None = (1, 2),
-    tokens: int | None = None,
-    cost: str | None = None,
-    error: Any = None,
-    finish: str | None = None,
-) -> AttemptRow:
-    """`at` are the seconds at which it began and ended."""
-    start, end = at or (None, None)
-    step = StepTrace(
-        step_id=step_id,
-        attempt=number,
-        status=status,
-        started_at=None if start is None else f"2026-01-01T00:00:{start:06.3f}Z",
-        completed_at=None if end is None else f"2026-01-01T00:00:{end:06.3f}Z",
-        tokens=None if tokens is None else TokenBreakdown(prompt=tokens, completion=0, total=tokens),
-        cost_usd=cost,
-        error_context=error,
-        finish_reason=finish,
-        input_context={"startedAt": "not a time", "tokens": [{}]},
-    )
-    return position, step_id, path, number, status, msgspec.json.encode(step)
-
-
-def attempts_of(log: list[JsonObject]) -> tuple[Trace, list[AttemptRow]]:
+def attempts_of(events: list[JsonObject]) -> tuple[Trace, list[AttemptRow]]:
     """The trace of a log, and every attempt as the store has it at the end."""
-    fold = TraceFold()
-    kept: dict[tuple[int, int], StepTrace] = {}
-    for event in log:
-        fold.apply(decode_event(msgspec.json.encode(event)))
-        kept |= {(place, step.attempt): step for place, step in enumerate(fold.trace().steps, 1)}
-    rows = [
-        (
-            place,
-            step.step_id,
-            ",".join(map(str, step.loop_path or ())),
-            number,
-            step.status,
-            msgspec.json.encode(step),
-        )
-        for (place, number), step in sorted(kept.items(), key=lambda item: item[0])
-    ]
-    return fold.trace(), rows
+    log = Log("run")
+    for seq, event in enumerate(events, 1):
+        # A generated log may run any step again, at any time.
+        list(log.add(seq, msgspec.json.encode(event)))
+    return log.fold.trace(), [*log.attempt_rows]
 
 
 @given(run_logs(), st.integers(1, 5))
@@ -128,7 +66,7 @@ def test_rows_are_a_tree_in_pre_order_that_adds_up_to_the_run(log: list[JsonObje
     *_, outline = builder.finish()
     assert outline is not None
     page = page_of(outline)
-    assert page == page_of(outline_of(attempts, started_at=trace.flow_run.started_at))
+    assert page == page_of(outline_of(NODES, attempts, started_at=trace.flow_run.started_at))
 
     # A row's parent is the last one before it that is less deep, and siblings are in the flow's order.
     rows, columns, totals = rows_of(outline), page.columns, trace.flow_run.totals or RunTotals()
@@ -193,16 +131,16 @@ def test_the_nodes_of_a_flow_are_its_steps_and_branches_in_document_order(flow: 
 def test_an_attempt_that_was_cut_off_is_cancelled_and_no_failure() -> None:
     cut_off, error = {"code": "CANCELLED", "message": "m"}, {"code": "CODE_ERROR", "message": "CANCELLED"}
     attempts = [
-        attempt(1, "a", status="failed", error=error | {"line": msgspec.Raw(b"1e999"), "code": "CANCELLED?"}),
-        attempt(2, "in_loop", "0", status="completed"),
-        attempt(3, "in_loop", "1", 1, status="failed", error=error),
-        attempt(3, "in_loop", "1", 2, status="failed", error=cut_off),
-        attempt(4, "left", status="failed", error=cut_off),
-        attempt(5, "right", status="failed", error="CANCELLED"),
-        attempt(6, "ask", number=1, status="failed", error=cut_off | {"line": msgspec.Raw(b"1e999")}),
-        attempt(6, "ask", number=2, status="completed"),
+        Attempt("a", status="failed", error=error | {"line": msgspec.Raw(b"1e999"), "code": "CANCELLED?"}),
+        Attempt("in_loop", (0,)),
+        Attempt("in_loop", (1,), 1, "failed", error=error),
+        Attempt("in_loop", (1,), 2, "failed", error=cut_off),
+        Attempt("left", status="failed", error=cut_off),
+        Attempt("right", status="failed", error="CANCELLED"),
+        Attempt("ask", (), 1, "failed", error=cut_off | {"line": msgspec.Raw(b"1e999")}),
+        Attempt("ask", (), 2),
     ]
-    assert lines(outline_of(attempts)) == [
+    assert lines(made_of(*attempts)) == [
         "a#1 failed",
         "ask#2 retried",
         "  ask#1 retried",
@@ -223,14 +161,13 @@ def test_an_attempt_that_was_cut_off_is_cancelled_and_no_failure() -> None:
 
 
 def test_attempts_whose_model_was_stopped_are_told_by_their_rows() -> None:
-    attempts = [
-        attempt(1, "in_loop", "1", finish="length"),
-        attempt(2, "in_loop", "0", finish="stop"),
-        attempt(3, "ask", number=1, status="failed", finish="length"),
-        attempt(3, "ask", number=2, finish="length"),
-        attempt(3, "ask", number=3, finish="stop"),
-    ]
-    outline = outline_of(attempts)
+    outline = made_of(
+        Attempt("in_loop", (1,), finish="length"),
+        Attempt("in_loop", (0,), finish="stop"),
+        Attempt("ask", (), 1, "failed", finish="length"),
+        Attempt("ask", (), 2, finish="length"),
+        Attempt("ask", (), 3, finish="stop"),
+    )
     assert page_of(outline).cut == [1, 2, 8]
     assert [page_of(outline, first, 3).cut for first in (0, 3, 6, 9)] == [[1, 2], [], [8], []]
 
@@ -238,15 +175,15 @@ def test_attempts_whose_model_was_stopped_are_told_by_their_rows() -> None:
 def test_a_container_that_fails_itself_is_as_bad_as_that() -> None:
     """It is recorded like a step, before or after what is inside of it."""
     nodes = [Node("each", "each", "loop", -1), Node("step", "step", "step", 0)]
-    broken = attempt(2, "each", "", 1, "failed", tokens=1)
-    again = attempt(2, "each", "", 2, "failed", tokens=2)
-    within = attempt(1, "step", "0", tokens=4)
-    assert lines(outline_of([within, broken], nodes), "attempts", "tokens") == [
+    broken = Attempt("each", (), 1, "failed", tokens=1)
+    again = Attempt("each", (), 2, "failed", tokens=2)
+    within = Attempt("step", (0,), tokens=4)
+    assert lines(made_of(within, broken, nodes=nodes), "attempts", "tokens") == [
         "each#1 failed 1 5",
         "  each[0] completed 0 4",
         "    step#1 completed 1 4",
     ]
-    assert lines(outline_of([within, broken, again], nodes), "attempts", "tokens") == [
+    assert lines(made_of(within, broken, again, nodes=nodes), "attempts", "tokens") == [
         "each#2 failed 2 7",
         "  each#1 retried 0 1",
         "  each#2 failed 0 2",
@@ -260,19 +197,19 @@ def test_rows_have_their_names_where_locations_share_one() -> None:
         *(Node("one", "one", "condition", -1), Node(None, "then", "branch", 0), Node("a", "a", "step", 1)),
         *(Node("two", "two", "condition", -1), Node(None, "then", "branch", 3), Node("b", "b", "step", 4)),
     ]
-    rows = rows_of(outline_of([attempt(1, "a"), attempt(2, "b", "0"), attempt(3, "b")], nodes))
+    rows = rows_of(made_of(Attempt("a"), Attempt("b", (0,)), Attempt("b"), nodes=nodes))
     assert [row["name"] for row in rows] == ["one", "then", "a", "two", "then", "b", "b", "b", "b"]
 
 
 def test_in_a_paused_run_what_runs_is_waiting() -> None:
-    attempts = [attempt(1, "a"), attempt(2, "ask", status="running", at=(2, None))]
-    assert lines(outline_of(attempts, is_paused=True)) == ["a#1 completed", "ask#1 waiting"]
-    assert lines(outline_of(attempts)) == ["a#1 completed", "ask#1 running"]
+    attempts = [Attempt("a"), Attempt("ask", status="running", end=None)]
+    assert lines(made_of(*attempts, is_paused=True)) == ["a#1 completed", "ask#1 waiting"]
+    assert lines(made_of(*attempts)) == ["a#1 completed", "ask#1 running"]
 
 
 def test_a_clock_that_was_set_back_gives_no_negative_times() -> None:
-    attempts = [attempt(1, "a", at=(9, 3)), attempt(2, "b", at=(1, 2))]
-    outline = outline_of(attempts, started_at="2026-01-01T00:00:05.000Z")
+    attempts = [Attempt("a", start=9000, end=3000), Attempt("b", start=1000, end=2000)]
+    outline = made_of(*attempts, started_at="2026-01-01T00:00:05.000Z")
     assert lines(outline, "start", "end") == ["a#1 completed 4000 4000", "b#1 completed 0 1000"]
 
 
@@ -285,7 +222,7 @@ def test_a_clock_that_was_set_back_gives_no_negative_times() -> None:
 )
 def test_an_attempt_that_is_none_is_refused(row: AttemptRow, error: type[Exception]) -> None:
     with pytest.raises(error):
-        outline_of([row])
+        outline_of(NODES, [row])
 
 
 def parts_of(outline: Outline) -> tuple[bytes, list[bytes]]:
@@ -301,7 +238,7 @@ def packed(head: bytes, parts: Sequence[bytes]) -> Outline:
 
 @given(run_logs(), st.integers(0, 20), st.integers(0, 20))
 def test_each_page_is_as_it_was(log: list[JsonObject], first: int, count: int) -> None:
-    outline = outline_of(attempts_of(log)[1])
+    outline = outline_of(NODES, attempts_of(log)[1])
     found = packed(*parts_of(outline))
     assert (found.seq, found.row_count) == (outline.seq, outline.row_count)
     assert found.latest_ms == outline.latest_ms
@@ -312,9 +249,8 @@ def test_pages_may_begin_and_end_in_any_part() -> None:
     count = 2 * SLICE_ROWS
     nodes = [Node("each", "each", "loop", -1), Node("step", "step", "step", 0)]
     costs = (None, "0.000000001", "12.5")
-    outline = outline_of(
-        [attempt(at, "step", str(at - 1), tokens=at, cost=costs[at % 3]) for at in range(1, count + 1)], nodes
-    )
+    attempts = [Attempt("step", (at,), tokens=at, cost=costs[at % 3]) for at in range(count)]
+    outline = made_of(*attempts, nodes=nodes)
     head, parts = parts_of(outline)
     assert len(parts) == 5
     found = packed(head, parts)
@@ -331,10 +267,6 @@ def timeline_of(outline: Outline, from_ms: int, to_ms: int, buckets: int) -> Tim
     *_, made = timeline(outline, from_ms=from_ms, to_ms=to_ms, buckets=buckets)
     assert made is not None
     return made
-
-
-def words(lane: list[int]) -> list[str]:
-    return ["-" if status < 0 else STATUSES[status] for status in lane]
 
 
 def duration_of(page: OutlinePage, made: Timeline, row: int) -> int:
@@ -373,7 +305,7 @@ def test_each_bucket_has_the_worst_and_the_longest_of_what_went_on_in_it(
     log: list[JsonObject], from_ms: int, width: int, buckets: int
 ) -> None:
     trace, attempts = attempts_of(log)
-    outline = outline_of(attempts, started_at=trace.flow_run.started_at)
+    outline = outline_of(NODES, attempts, started_at=trace.flow_run.started_at)
     for first, count in ((0, outline.latest_ms + 1), (from_ms, width), (from_ms, 7)):
         made = timeline_of(outline, first, first + count, buckets)
         assert made.from_ == first
@@ -385,28 +317,23 @@ def test_each_bucket_has_the_worst_and_the_longest_of_what_went_on_in_it(
 
 
 def test_the_latest_time_is_that_of_the_last_attempt_that_began_or_ended() -> None:
-    assert outline_of([]).latest_ms == 0
-    assert outline_of([attempt(1, "a", at=(1, 9)), attempt(2, "b", at=(2, 3))]).latest_ms == 9000
-    going_on = attempt(2, "b", at=(8, None), status="running")
-    assert outline_of([attempt(1, "a", at=(1, 3)), going_on]).latest_ms == 8000
+    assert made_of().latest_ms == 0
+    assert made_of(Attempt("a", start=1, end=9), Attempt("b", start=2, end=3)).latest_ms == 9
+    going_on = Attempt("b", status="running", start=8, end=None)
+    assert made_of(Attempt("a", start=1, end=3), going_on).latest_ms == 8
 
 
 @pytest.mark.parametrize("count", [LANES - 1, LANES, LANES + 1, 3 * LANES])
 def test_rows_beyond_the_last_lane_share_it(count: int) -> None:
     nodes = [Node(f"s{number}", f"s{number}", "step", -1) for number in range(count)]
     attempts = [
-        attempt(
-            number + 1,
-            f"s{number}",
-            at=(number % 50, number % 50 + 1),
-            status="failed" if number == 52 else "completed",
-        )
+        Attempt(f"s{number}", (), 1, "failed" if number == 52 else "completed", number % 50, 50)
         for number in range(count)
     ]
-    lanes = timeline_of(outline_of(attempts, nodes), 0, 60_000, 60).lanes
+    lanes = timeline_of(made_of(*attempts, nodes=nodes), 0, 60, 60).lanes
     assert len(lanes) == min(count, LANES)
     assert [lane.row for lane in lanes] == list(range(len(lanes)))
     assert sum(lane.row_count for lane in lanes) == count
     assert [lane.name for lane in lanes[: LANES - 1]] == [node.name for node in nodes[: LANES - 1]]
     assert lanes[-1].name == (None if count > LANES else f"s{count - 1}")
-    assert ("failed" in words(lanes[-1].worst)) == (count > 52)
+    assert (STATUSES.index("failed") in lanes[-1].worst) == (count > 52)

@@ -17,12 +17,9 @@ from runglass.outlines.builder import AttemptRow
 from runglass.outlines.outline import SLICE_ROWS, Outline, SpanMarks
 from runglass.outlines.span_builder import LEVELS, SpanOutlineBuilder
 from runglass.support.clock import iso_ms
+from tests.outlines import BEGAN_MS, page_of, rows_of
 from tests.recorded_spans import Recording
-from tests.unit.test_outline import page_of, rows_of
 from tests.unit.test_span_tree import arrivals as received
-
-BEGAN_MS = 1_767_225_600_000
-"""Milliseconds since 1970 at which the spans of the tests begin."""
 
 
 class Span(NamedTuple):

@@ -7,7 +7,8 @@ from runglass.cli.terminal.outline_rows import OutlineRows, choose_rows, tree_li
 from runglass.cli.terminal.outline_view import Bar, TimeAxis
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import NONE
-from tests.unit.cli.outlines import Attempt, rows_of
+from tests.outlines import Attempt
+from tests.unit.cli.outlines import rows_of
 
 GRID = [
     Node("rows", "rows", "loop", -1),

@@ -15,7 +15,8 @@ from runglass.log.trace import RunSummary
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import OutlinePage
 from runglass.wire.run_api import RunPage
-from tests.unit.cli.outlines import Attempt, outline_of, pages_of
+from tests.outlines import Attempt, outline_of, stored
+from tests.unit.cli.outlines import pages_of
 
 IDS = [f"{number:08x}-0000-7000-8000-{number:012x}" for number in range(9_000, 9_000 - NEWEST - 50, -1)]
 
@@ -79,7 +80,7 @@ class GoingOn:
     """A run in which something happens before each of the first `changes` pages beyond the first."""
 
     def __init__(self, *, iterations: int, changes: int) -> None:
-        outline = outline_of(NODES, [Attempt("ask", (at,)) for at in range(iterations)])
+        outline = outline_of(NODES, stored(Attempt("ask", (at,)) for at in range(iterations)))
         self._pages = {page.first: page for page in pages_of(outline, limit=PAGE_ROWS)}
         self._changes = changes
         self._seq = 1

@@ -14,7 +14,8 @@ from runglass.cli.terminal.run_view import attempt_list, overview_lines
 from runglass.log.trace import ModelCall, RunError, RunSummary, RunTotals, StepTrace
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import NONE
-from tests.unit.cli.outlines import Attempt, rows_of
+from tests.outlines import Attempt
+from tests.unit.cli.outlines import rows_of
 
 NODES = [
     Node("each", "each", "loop", -1),
@@ -64,7 +65,7 @@ def shown(
 
 
 def test_a_cancelled_run_says_by_whom_and_where_it_was_and_counts_no_failure() -> None:
-    cut_off = Attempt("answer", (), 1, "failed", 1000, 1210, code="CANCELLED")
+    cut_off = Attempt("answer", (), 1, "failed", 1000, 1210, error={"code": "CANCELLED"})
     rows = rows_of(NODES, [Attempt("ask", (0,), end=700), cut_off])
     run = replace(
         FAILED,

@@ -71,11 +71,6 @@ def identical(a: Any, b: Any) -> bool:
     return isinstance(a, bool) is isinstance(b, bool) and a == b
 
 
-def nodes(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + sum(map(nodes, inner))
-
-
 @given(VALUES, VALUES)
 def test_the_changes_make_the_second_value_of_the_first(a: Any, b: Any) -> None:
     """So nothing that differs is left out."""

@@ -139,12 +139,14 @@ async def timeline(
     return await while_awaited(request, run.id, response(), otherwise="nothing was changed")
 
 
+def accepts_gzip(header: str | None) -> bool:
+    """Whether a caller who sends this `Accept-Encoding` can read gzip."""
+    found = _ACCEPTED.search(header or "")
+    return found is not None and (found[1] is None or bool(found[1].strip("0.")))
+
+
 def _gzip_for(accept_encoding: str | None) -> "zlib._Compress | None":
-    """What compresses for a caller who sends this header; None where it cannot read that."""
-    found = _ACCEPTED.search(accept_encoding or "")
-    if found is None or (found[1] is not None and not found[1].strip("0.")):
-        return None
-    return zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
+    return zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP) if accepts_gzip(accept_encoding) else None
 
 
 def _answer(body: bytes, gzip: "zlib._Compress | None") -> Response:

@@ -8,6 +8,8 @@ from runglass.limits.offload import offload_in_turn
 from runglass.server.api_request import ApiRequest
 from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import read_body
+from runglass.server.routes.outline import accepts_gzip
+from runglass.server.routes.payload import names_tag
 from runglass.server.security.browser_sessions import (
     PROOF,
     cookie_with,
@@ -112,9 +114,9 @@ async def _assets() -> Assets:
 
 def _file(request: ApiRequest, asset: Asset, *, etag: str, cache: str) -> Response:
     headers = {"etag": f'"{etag}"', "cache-control": cache, "vary": "Accept-Encoding", **PAGE_HEADERS}
-    if f'"{etag}"' in request.headers.get("if-none-match", ""):
+    if names_tag(request.headers.get("if-none-match"), headers["etag"]):
         return Response(status_code=304, headers=headers)
     content = asset.content
-    if asset.gzipped is not None and "gzip" in request.headers.get("accept-encoding", ""):
+    if asset.gzipped is not None and accepts_gzip(request.headers.get("accept-encoding")):
         headers["content-encoding"], content = "gzip", asset.gzipped
     return Response(content, media_type=asset.media_type, headers=headers)
