@@ -1,6 +1,5 @@
 """Large values are redacted in a process like here; what its limits end is not kept, and the run goes on."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,7 +13,6 @@ from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, answered
 from runglass.engine.capture.snapshots import shortened, shortened_error
 from runglass.engine.payload import Payload
-from runglass.limits.pace import current_project
 from runglass.redact import Redactor
 
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"])
@@ -190,26 +188,6 @@ async def test_what_cannot_be_redacted_is_not_kept(
     assert truncated
     assert b"hunter2" not in kept
     assert why in msgspec.json.decode(kept)["…"]
-
-
-async def test_projects_take_turns_and_one_that_is_cancelled_frees_its_process(
-    redactions: RedactionClient,
-) -> None:
-    own = capture(redactions)
-
-    def begin(project_id: int, value: dict[str, Any]) -> asyncio.Task[None]:
-        current_project.set(project_id)
-        return asyncio.create_task(own.prepare(Payload(value)))
-
-    flood = [begin(1, {"text": "+49 170 1234567 \n" * MANY}) for _ in range(4)]
-    await begin(2, large())
-    assert not any(task.done() for task in flood)
-    for task in flood:
-        task.cancel()
-    await asyncio.wait(flood)
-    await begin(1, large())
-    assert not redactions.busy
-    assert len(redactions.idle) <= 2
 
 
 async def test_a_pattern_that_is_late_in_a_process_is_logged_once(
