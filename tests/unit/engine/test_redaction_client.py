@@ -1,5 +1,6 @@
 """Large values are redacted in a process like here; what its limits end is not kept, and the run goes on."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +15,7 @@ from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRe
 from runglass.engine.capture.snapshots import shortened, shortened_error
 from runglass.engine.payload import Payload
 from runglass.redact import Redactor
+from tests.waiting import until
 
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"])
 SECRETS = ("hunter2", "ACME-4711", "crimson", "a.b@example.com")
@@ -136,6 +138,16 @@ async def test_a_large_value_whose_run_was_cut_off_meanwhile_is_not_redacted_on_
     redactions: RedactionClient,
 ) -> None:
     assert "its run was interrupted" in note_of(capture(redactions), Payload(large()))
+
+
+async def test_a_value_whose_process_is_killed_is_not_kept(redactions: RedactionClient) -> None:
+    own, payload = capture(redactions), Payload(slow(MANY))
+    preparing = asyncio.create_task(own.prepare(payload))
+    await until(lambda: redactions.busy)
+    for process in redactions.busy:
+        process.kill()
+    await preparing
+    assert "it took too much memory or time to redact" in note_of(own, payload)
 
 
 @pytest.mark.parametrize(("limit_ms", "size", "told_ms"), [(50, MANY, 100), (1, 5_300_000, 6)])
