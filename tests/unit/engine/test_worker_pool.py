@@ -28,20 +28,13 @@ def answer(message):
     if word == "compute":
         while True:
             pass
-    if word == "claim":
-        # The head of a reply of 4 GB, to wherever it may go.
+    if word in ("claim", "linger"):
+        pid = str(os.getpid()).encode()
+        # The head of a reply of 4 GB, or a reply and more, from a process that obeys nobody any more.
+        told = {"claim": b"\\xff" * 5 + b"x" * 1000, "linger": len(pid).to_bytes(4) + b"\\0" + pid + b"more"}
         for fd in range(3, 64):
             try:
-                os.write(fd, b"\\xff" * 5 + b"x" * 1000)
-            except OSError:
-                continue
-        threading.Event().wait()
-    if word == "linger":
-        # A reply, and more than that, from a process that obeys nobody any more.
-        reply = str(os.getpid()).encode()
-        for fd in range(3, 64):
-            try:
-                os.write(fd, len(reply).to_bytes(4) + b"\\0" + reply + b"more")
+                os.write(fd, told[word])
             except OSError:
                 continue
         threading.Event().wait()
