@@ -261,26 +261,20 @@ def test_the_settings_are_those_that_a_model_can_be_asked_with() -> None:
     )
 
 
-def is_provider(name: str) -> bool:
+def is_installed(provider: str) -> bool | None:
+    """Whether the package of the provider is there; None for what is no provider."""
     try:
-        infer_provider_class(name)
+        infer_provider_class(provider)
     except ImportError:
-        return True
-    except ValueError:
         return False
+    except ValueError:
+        return None
     return True
 
 
 def test_the_packages_of_providers_are_those_that_the_library_asks_for() -> None:
     names = set(re.findall(r"'([a-z-]+)'", inspect.getsource(infer_provider_class)))
-    missing = set()
-    for name in names:
-        try:
-            infer_provider_class(name)
-        except ImportError:
-            missing.add(name)
-        except ValueError:
-            continue
+    missing = {name for name in names if is_installed(name) is False}
     assert missing
     assert missing <= set(flow_models.PROVIDER_PACKAGES) <= names
 
@@ -306,7 +300,7 @@ def test_the_families_of_settings_are_those_of_the_library() -> None:
         for path, name in named.items()
         if re.search(rf"^    {name}_\w+: ", path.read_text("utf-8"), re.M)
     }
-    assert {name for name in families if is_provider(name)} == set(flow_models.OWN)
+    assert {name for name in families if is_installed(name) is not None} == set(flow_models.OWN)
 
 
 def test_a_flow_has_10_000_steps_at_most() -> None:
