@@ -29,17 +29,12 @@ steps:
 """
 SECRETS = ("hunter2", "ACME-4711", "@example.com")
 SETTINGS: dict[str, Any] = {"capture": "redacted", "redact_patterns": ["ACME-[0-9]+"]}
-PATH = "/seq/acme/demo"
-
-
-def bytes_in(folder: Path) -> bytes:
-    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
 def test_secrets_in_megabytes_are_in_no_trace_and_no_file(tmp_path: Path) -> None:
     with running_server(data=tmp_path, **SETTINGS) as server, http_for(server, server.key) as http:
         server.push(GROW)
-        answer = http.post(f"{PATH}/grow/execute", json={"parameters": {"word": "w0rd"}})
+        answer = http.post("/seq/acme/demo/grow/execute", json={"parameters": {"word": "w0rd"}})
         assert refusal(answer) == (500, "STEP_FAILED")
         trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace")
         made = {"password": "hunter2-w0rd", "note": "mail w0rd@example.com or ACME-4711", "n": 1}
@@ -52,7 +47,7 @@ def test_secrets_in_megabytes_are_in_no_trace_and_no_file(tmp_path: Path) -> Non
         assert error["message"] == "ValueError: I know [redacted] and [redacted] (line 1)"
         assert not any(secret in trace.text for secret in SECRETS)
         expire(server)
-    held = bytes_in(tmp_path)
+    held = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert b"[redacted]" in held
     # The flow itself is stored, and says of the first two what they are before a word is put behind them.
     assert not any(secret in held for secret in (b"hunter2-w0rd", b"w0rd@example.com"))
