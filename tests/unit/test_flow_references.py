@@ -288,6 +288,9 @@ def test_an_input_of_the_run_is_not_there_for_a_step_behind_a_model() -> None:
         "'message' is an input of the run, but this step gets the output of step 'ask', which has `text`; "
         "the run's input is initial.message"
     )
+    both = {"id": "both", "type": "parallel", "branches": {"a": [step("left")], "b": [step("right")]}}
+    (finding,) = warnings(both, llm("c", "{{ message }} {{ a }}"), inputs=RUN_INPUTS)
+    assert "step 'both', which has `a`, `b`;" in finding.message
 
 
 @pytest.mark.parametrize(
