@@ -103,15 +103,6 @@ TURNS = [{"role": "user", "content": "first"}, {"role": "assistant", "content": 
 CONVERSATION = {"messages": [*TURNS, {"role": "user", "content": "now"}], "attachments": [IMAGE]}
 
 
-def test_a_conversation_and_its_images_are_told_beside_the_inputs(http: httpx2.Client) -> None:
-    flow_run, _ = read(http, run_of(http, "full", **CONVERSATION))
-    given = flow_run["input"]
-    assert given["inputs"] == {"message": "now"}
-    assert given["messages"] == TURNS
-    assert [each["url"] for each in given["attachments"]] == [IMAGE["url"]]
-    assert flow_run["inputPreview"] == "now"
-
-
 def test_previews_are_200_characters_on_one_line(http: httpx2.Client) -> None:
     flow_run, _ = read(http, run_of(http, "full", message="two\n lines " + "é" * 300))
     assert flow_run["inputPreview"] == "two lines " + "é" * 189 + "…"
@@ -182,9 +173,12 @@ def ended(http: httpx2.Client, run: str) -> dict[str, Any]:
     return found
 
 
-def test_a_new_run_has_the_same_input_and_says_of_which_it_is(http: httpx2.Client) -> None:
+def test_a_new_run_has_the_same_conversation_and_says_of_which_it_is(http: httpx2.Client) -> None:
     run = run_of(http, "full", **CONVERSATION, parameters={"more": [1]})
     before, after = ended(http, run), again(http, run)
+    given = before["input"]
+    assert (given["inputs"], given["messages"]) == ({"message": "now", "more": [1]}, TURNS)
+    assert [each["url"] for each in given["attachments"]] == [IMAGE["url"]]
     assert after["id"] != run
     assert (after["rerunOf"], after["triggerType"], after["status"]) == (run, "replay", "completed")
     assert "rerunOf" not in before

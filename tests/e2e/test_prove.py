@@ -1,4 +1,4 @@
-"""What `make prove` does for long, here for seconds: kills, streams that are cut, links that break."""
+"""What `make prove` tries, and for seconds what it does for long: kills, cut streams, links that break."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,13 +6,29 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from tests.examples import ALL, VARIABLE, examples
 from tests.prove import cuts
+from tests.prove.__main__ import PROOFS, everything
 from tests.prove.clustering.network import Link
 from tests.prove.kill import kill
+from tests.prove.laws import law_files
 from tests.prove.proxied import KINDS, Kind, break_live
 from tests.prove.recorded import Recording, record
 
 STRIDE = 127
+
+
+def test_all_examples_are_tried_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert examples(3, of=7).max_examples == 3
+    monkeypatch.setenv(VARIABLE, ALL)
+    assert examples(3, of=7).max_examples == 7
+
+
+def test_make_prove_tries_each_law_of_which_make_test_tries_only_some_examples() -> None:
+    assert "laws" in PROOFS
+    assert set(PROOFS) == set(everything.commands)
+    assert {"test_money.py", "test_sse.py"} < {file.name for file in law_files()}
 
 
 @pytest.fixture(scope="module")

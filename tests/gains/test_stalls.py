@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from runglass.testing import RunningServer, running_server
-from tests.contract.test_large_redaction import COPY, SETTINGS, slow_text
 from tests.contract.test_limits import FLOW, HOSTILE, LIMIT_MS, override
 from tests.contract.wire import http_for, refusal
 
@@ -53,6 +52,9 @@ class Sent(NamedTuple):
     statuses: tuple[int, ...] = (200,)
 
 
+COPY = "slug: copy\nsteps:\n- {id: copy, type: passthrough}\n"
+SLOW_TEXT = "+49 170 1234567, password: hunter2\n" * 60_000
+"""Takes a second or more to redact."""
 FAILING = "slug: failing\nsteps:\n- {step}\n"
 FAILURES = {
     "step": "{id: work, type: code, code: 'raise ValueError(\"no\")'}",
@@ -81,7 +83,7 @@ SENT: dict[str, Sent] = {
         )
         for name, step in FAILURES.items()
     },
-    "a large redaction": Sent(SETTINGS, COPY, "copy", {"parameters": slow_text()}),
+    "a large redaction": Sent({"capture": "redacted"}, COPY, "copy", {"parameters": {"text": SLOW_TEXT}}),
 }
 
 

@@ -73,7 +73,6 @@ def pods() -> Iterator[Process]:
 IN_COMPOSE, IN_PODS = list(services()), list(pods())
 PROCESSES = [*IN_COMPOSE, *IN_PODS]
 NAME = attrgetter("name")
-each_process = pytest.mark.parametrize("process", PROCESSES, ids=NAME)
 
 
 def parsed(arguments: list[str]) -> click.Context:
@@ -105,13 +104,16 @@ def _no_settings_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
 
 
-@each_process
-def test_a_process_has_a_command_flags_and_settings_that_there_are(process: Process) -> None:
+@pytest.mark.parametrize("process", PROCESSES, ids=NAME)
+def test_a_process_has_settings_that_there_are_and_more_time_to_stop_than_its_steps(process: Process) -> None:
     found = settings(process)
     assert found.postgres is not None
     assert found.bus_address is not None
     if process.arguments[0] == "serve":
         assert not found.executes_runs
+    if process.goes_on:
+        assert process.allowed_s is not None
+        assert process.allowed_s >= found.stop_grace_s + 10
 
 
 def test_each_variable_and_command_that_is_named_anywhere_is_there() -> None:
@@ -137,13 +139,6 @@ def test_a_pod_listens_on_its_ports_and_is_probed_there(process: Process) -> Non
     for probe, path in {"startupProbe": "/health", "readinessProbe": "/ready"}.items():
         assert container[probe]["httpGet"]["path"] == path
         assert container[probe]["httpGet"]["port"] in listens
-
-
-@each_process
-def test_a_process_has_more_time_to_stop_than_its_steps(process: Process) -> None:
-    if process.goes_on:
-        assert process.allowed_s is not None
-        assert process.allowed_s >= settings(process).stop_grace_s + 10
 
 
 def test_no_file_has_a_secret() -> None:

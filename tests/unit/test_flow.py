@@ -207,41 +207,37 @@ def test_yaml_1_2_scalars_and_aliases_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", ["f.yaml:1:1: the file is empty"]),
-        ("hello\n", ["f.yaml:1:1: expected an object, found 'hello'"]),
-        (b"\x89PNG\r\n\x1a\n", ["f.yaml:1:1: the file is not UTF-8 text: byte 0x89"]),
-        ("slug: é\nname: ü".encode("latin-1"), ["f.yaml:1:7: the file is not UTF-8 text: byte 0xE9"]),
-        ("slug: a".encode("utf-16"), ["f.yaml:1:1: the file is UTF-16 or UTF-32; save it as UTF-8"]),
-        ("slug: a\nname: b\0", ["f.yaml:2:8: the character U+0000 may not stand in a text file"]),
+        ("", "1:1: the file is empty"),
+        ("hello\n", "1:1: expected an object, found 'hello'"),
+        (b"\x89PNG\r\n\x1a\n", "1:1: the file is not UTF-8 text: byte 0x89"),
+        ("slug: é\nname: ü".encode("latin-1"), "1:7: the file is not UTF-8 text: byte 0xE9"),
+        ("slug: a".encode("utf-16"), "1:1: the file is UTF-16 or UTF-32; save it as UTF-8"),
+        ("slug: a\nname: b\0", "2:8: the character U+0000 may not stand in a text file"),
         (
             "slug: a\nsteps:\n\t- id: a\n",
-            [
-                r"f.yaml:3:1: not valid YAML: found character '\t' that cannot start any token "
-                "(while scanning for the next token); indent with spaces, not tabs"
-            ],
+            r"3:1: not valid YAML: found character '\t' that cannot start any token "
+            "(while scanning for the next token); indent with spaces, not tabs",
         ),
         (
             "slug: a\nsteps: [\n",
-            [
-                "f.yaml:3:1: not valid YAML: expected the node content, but found '<stream end>' "
-                "(while parsing a flow node from line 3)"
-            ],
+            "3:1: not valid YAML: expected the node content, but found '<stream end>' "
+            "(while parsing a flow node from line 3)",
         ),
         (
             'slug: a\nname: "\\UFFFFFFFF"\n',
-            ["f.yaml:2:8: not valid YAML: an escape names a character beyond U+10FFFF"],
+            "2:8: not valid YAML: an escape names a character beyond U+10FFFF",
         ),
-        ("%YAML 2.0\n---\nslug: a\n", ["f.yaml:1:1: only YAML 1.2 is read"]),
-        ("[" * 5000, ["f.yaml:1:151: values are nested deeper than 150 levels"]),
-        ("&a [*a]", ["f.yaml:1:1: values are nested deeper than 150 levels, or an alias contains itself"]),
+        ("%YAML 2.0\n---\nslug: a\n", "1:1: only YAML 1.2 is read"),
+        ("[" * 5000, "1:151: values are nested deeper than 150 levels"),
+        ("&a [*a]", "1:1: values are nested deeper than 150 levels, or an alias contains itself"),
         (
             "x" * (1 << 20) + "x",
-            ["f.yaml: the file is larger than 1,048,576 characters (setting flow_limit_bytes)"],
+            " the file is larger than 1,048,576 characters (setting flow_limit_bytes)",
         ),
     ],
 )
-def test_text_that_cannot_be_read_is_refused_with_its_place(text: str | bytes, expected: list[str]) -> None:
-    assert problems(text) == expected
+def test_text_that_cannot_be_read_is_refused_with_its_place(text: str | bytes, expected: str) -> None:
+    assert problems(text) == [f"f.yaml:{expected}"]
 
 
 def test_aliases_that_multiply_are_refused() -> None:

@@ -20,6 +20,22 @@ def step(step_id: str, **fields: Any) -> dict[str, Any]:
     return {"id": step_id, "type": "code", "code": LOOK} | fields
 
 
+def llm(step_id: str, prompt: str, **more: Any) -> dict[str, Any]:
+    return {"id": step_id, "type": "llm", "model": "echo", "prompt": prompt, **more}
+
+
+def findings(*steps: dict[str, Any], **more: Any) -> list[Finding]:
+    """What is found in a flow of these steps."""
+    return list(unmet_references({"slug": "a", "steps": list(steps), **more}))
+
+
+def warnings(*steps: dict[str, Any], **more: Any) -> list[Finding]:
+    """What is found where that is nothing but warnings."""
+    found = findings(*steps, **more)
+    assert all(finding.is_warning for finding in found)
+    return found
+
+
 def tree() -> list[dict[str, Any]]:
     """Every way in which two steps can stand to each other."""
     route = {"id": "route", "type": "condition", "if": "True"}
@@ -39,15 +55,13 @@ def tree() -> list[dict[str, Any]]:
     ]
 
 
-def found(code: str, **more: Any) -> list[Finding]:
+def in_code(text: str) -> list[Finding]:
     """What is found in code of the step `here`, which stands between others."""
-    steps = [step("before"), step("here", code=code), step("after")]
-    return list(unmet_references({"slug": "a", "steps": steps, **more}))
+    return findings(step("before"), step("here", code=text), step("after"))
 
 
 def in_prompt(text: str) -> list[Finding]:
-    prompt = {"id": "here", "type": "llm", "model": "echo", "prompt": text}
-    return list(unmet_references({"slug": "a", "steps": [step("before"), prompt, step("af-ter")]}))
+    return findings(step("before"), llm("here", text), step("af-ter"))
 
 
 def all_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -77,11 +91,11 @@ def test_the_findings_agree_with_a_run() -> None:
         steps = tree()
         (place,) = [part for part in all_steps(steps) if part["id"] == reader]
         place["code"] = f"return steps[{target!r}]"
-        findings = list(unmet_references({"slug": "tree", "steps": steps}))
-        if findings and findings[0].is_warning:
+        found = findings(*steps)
+        if found and found[0].is_warning:
             continue
         judged += 1
-        assert bool(findings) == (target not in seen[reader]), (reader, target, findings)
+        assert bool(found) == (target not in seen[reader]), (reader, target, found)
     assert judged > 100
 
 
@@ -129,7 +143,7 @@ def test_a_template_that_may_be_filled_is_no_mistake(text: str) -> None:
     ],
 )
 def test_code_that_can_never_run_is_a_mistake(code: str, said: str, place: tuple[int, int]) -> None:
-    (finding,) = found(code)
+    (finding,) = in_code(code)
     assert (finding.message, (finding.line, finding.column), finding.is_warning) == (said, place, False)
 
 
@@ -146,7 +160,7 @@ def test_code_that_can_never_run_is_a_mistake(code: str, said: str, place: tuple
     ],
 )
 def test_code_that_cannot_be_judged_or_is_right_has_no_finding(code: str) -> None:
-    assert found(code) == []
+    assert in_code(code) == []
 
 
 @pytest.mark.parametrize(
@@ -157,7 +171,7 @@ def test_code_that_cannot_be_judged_or_is_right_has_no_finding(code: str) -> Non
     ],
 )
 def test_code_that_asks_first_gets_a_warning(code: str) -> None:
-    assert [(finding.message, finding.is_warning) for finding in found(code)] == [
+    assert [(finding.message, finding.is_warning) for finding in in_code(code)] == [
         ("the flow has no step 'nope'", True)
     ]
 
@@ -165,22 +179,20 @@ def test_code_that_asks_first_gets_a_warning(code: str) -> None:
 def test_what_may_be_there_gets_a_warning_unless_the_text_goes_by_a_condition() -> None:
     steps = tree()
     steps[-1]["code"] = "return steps['then1']"
-    (finding,) = unmet_references({"slug": "a", "steps": steps})
-    assert finding.is_warning
+    (finding,) = warnings(*steps)
     assert finding.message == "step 'then1' runs only where condition 'route' takes its branch"
     steps[-1]["code"] = "return steps['then1'] if initial['x'] else {}"
-    assert list(unmet_references({"slug": "a", "steps": steps})) == []
+    assert findings(*steps) == []
     steps[3]["branches"]["b"][0]["input"] = {"x": ["{{ steps.a1.seen }}"]}
-    (finding,) = unmet_references({"slug": "a", "steps": steps})
-    assert (finding.is_warning, finding.path) == (True, ("steps", 3, "branches", "b", 0, "input", "x", 0))
+    (finding,) = warnings(*steps)
+    assert finding.path == ("steps", 3, "branches", "b", 0, "input", "x", 0)
     assert "runs in another branch of 'both' at the same time" in finding.message
 
 
 @pytest.mark.parametrize("field", ["over", "if"])
 def test_a_container_asks_before_its_steps_run(field: str) -> None:
     kind, inside = ("loop", "steps") if field == "over" else ("condition", "then")
-    container = {"id": "c", "type": kind, field: "steps['inner']", inside: [step("inner")]}
-    (finding,) = unmet_references({"slug": "a", "steps": [container]})
+    (finding,) = findings({"id": "c", "type": kind, field: "steps['inner']", inside: [step("inner")]})
     assert (finding.message, finding.path) == (
         "step 'inner' is inside 'c' and runs later; its output is not there yet",
         ("steps", 0, field),
@@ -212,30 +224,24 @@ steps: [{id: a, type: code, code: "return steps.get('b')"}]
     assert len(refused.value.warnings) == 2
 
 
-def advice(steps: list[dict[str, Any]], **more: Any) -> list[tuple[str, int | None, int | None]]:
-    """The warnings about step ids that stand alone as names."""
-    findings = list(unmet_references({"slug": "a", "steps": steps, **more}))
-    assert all(finding.is_warning for finding in findings)
-    assert all("as far as is known here" in finding.message for finding in findings)
-    return [(finding.message.rpartition(" is ")[2], finding.line, finding.column) for finding in findings]
+BEFORE = llm("define", "{{ message }}")
 
 
-def llm(step_id: str, prompt: str, **more: Any) -> dict[str, Any]:
-    return {"id": step_id, "type": "llm", "model": "echo", "prompt": prompt, **more}
+def advice(use: dict[str, Any], before: dict[str, Any] = BEFORE, **more: Any) -> list[tuple[Any, ...]]:
+    """The warnings about step ids that stand alone as names, in a step behind the step `define`."""
+    found = warnings(before, use, **more)
+    assert all("as far as is known here" in finding.message for finding in found)
+    return [(finding.message.rpartition(" is ")[2], finding.line, finding.column) for finding in found]
 
 
 def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
-    before = llm("define", "{{ message }}")
-    assert advice([before, llm("grade", "Grade this:\n  {{ define.text }}")]) == [("steps.define", 2, 6)]
-    assert advice([before, step("n", code="x = 1\nreturn {'n': len(define)}")]) == [
-        ('steps["define"]', 2, 18)
-    ]
-    assert advice([before, step("n", code="return {'n': define or define}")]) == [('steps["define"]', 1, 14)]
+    assert advice(llm("grade", "Grade this:\n  {{ define.text }}")) == [("steps.define", 2, 6)]
+    assert advice(step("n", code="x = 1\nreturn {'n': len(define)}")) == [('steps["define"]', 2, 18)]
+    assert advice(step("n", code="return {'n': define or define}")) == [('steps["define"]', 1, 14)]
     loop = {"id": "each", "type": "loop", "over": "define", "steps": [step("in")]}
-    assert advice([before, loop]) == [('steps["define"]', 1, 1)]
-    assert advice([before, {"id": "keep", "type": "passthrough", "input": {"a": "{{ define }}"}}]) == [
-        ("steps.define", 1, 4)
-    ]
+    assert advice(loop) == [('steps["define"]', 1, 1)]
+    keep = {"id": "keep", "type": "passthrough", "input": {"a": "{{ define }}"}}
+    assert advice(keep) == [("steps.define", 1, 4)]
 
 
 @pytest.mark.parametrize(
@@ -254,66 +260,55 @@ def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
     ids=lambda use: str(use.get("prompt") or use.get("code")),
 )
 def test_what_means_no_step_gets_no_warning(use: dict[str, Any]) -> None:
-    assert advice([llm("define", "{{ message }}"), use]) == []
+    assert advice(use) == []
 
 
 def test_a_field_of_the_same_name_may_be_meant() -> None:
     use = llm("use", "{{ define }}")
     field = {"type": "object", "properties": {"define": {}}}
-    before = llm("define", "{{ message }}")
-    assert advice([before, use], inputs=field) == []
-    assert advice([llm("define", "x", output_schema=field), use]) == []
-    assert advice([step("define", code="return {'define': 1}"), use]) == []
-    assert advice([step("define", code="return dict(define=1)"), use]) == []
-    assert advice([{"id": "define", "type": "passthrough", "input": {"define": 1}}, use]) == []
+    assert advice(use, inputs=field) == []
+    assert advice(use, llm("define", "x", output_schema=field)) == []
+    assert advice(use, step("define", code="return {'define': 1}")) == []
+    assert advice(use, step("define", code="return dict(define=1)")) == []
+    assert advice(use, {"id": "define", "type": "passthrough", "input": {"define": 1}}) == []
     branches = {"define": [step("a")], "other": [step("b")]}
-    assert advice([before, {"id": "both", "type": "parallel", "branches": branches}, use]) == []
+    assert findings(BEFORE, {"id": "both", "type": "parallel", "branches": branches}, use) == []
     loop = {"id": "each", "type": "loop", "over": "words", "as": "define", "steps": [use]}
-    assert advice([before, loop]) == []
+    assert advice(loop) == []
 
 
 RUN_INPUTS = {"type": "object", "properties": {"message": {"type": "string"}, "text": {}, "word": {}}}
-ASKED = {"id": "ask", "type": "llm", "model": "echo", "prompt": "{{ message }}"}
-
-
-def lost(use: dict[str, Any], *, before: dict[str, Any] = ASKED) -> list[Finding]:
-    """What is found in a step behind another, in a flow whose run has three inputs."""
-    return list(unmet_references({"slug": "a", "inputs": RUN_INPUTS, "steps": [before, use]}))
+ASKED = llm("ask", "{{ message }}")
 
 
 def test_an_input_of_the_run_is_not_there_for_a_step_behind_a_model() -> None:
-    (finding,) = lost({"id": "b", "type": "llm", "model": "echo", "prompt": "Of {{ message }}: {{ text }}"})
-    assert finding.is_warning
+    (finding,) = warnings(ASKED, llm("b", "Of {{ message }}: {{ text }}"), inputs=RUN_INPUTS)
     assert (finding.path, finding.column) == (("steps", 1, "prompt"), 7)
     assert finding.message == (
         "'message' is an input of the run, but this step gets the output of step 'ask', which has `text`; "
         "the run's input is initial.message"
     )
+    both = {"id": "both", "type": "parallel", "branches": {"a": [step("left")], "b": [step("right")]}}
+    (finding,) = warnings(both, llm("c", "{{ message }} {{ a }}"), inputs=RUN_INPUTS)
+    assert "step 'both', which has `a`, `b`;" in finding.message
 
 
 @pytest.mark.parametrize(
     "use",
     [
         step("b", code="return {'a': message}", input={"message": "{{ initial.message }}"}),
-        {
-            "id": "b",
-            "type": "llm",
-            "model": "echo",
-            "prompt": "{% if message is defined %}{{ message }}{% endif %}",
-        },
+        llm("b", "{% if message is defined %}{{ message }}{% endif %}"),
     ],
     ids=["given", "asked"],
 )
 def test_an_input_of_the_run_that_a_step_can_have_is_left_alone(use: dict[str, Any]) -> None:
-    assert lost(use) == []
+    assert findings(ASKED, use, inputs=RUN_INPUTS) == []
 
 
 def slips(*steps: dict[str, Any], **schema: Any) -> list[tuple[str, Any, int | None, int | None]]:
     """The warnings about inputs that are not declared; `message` and `language` are."""
     inputs = {"properties": {"message": {}, "language": {}}, **schema}
-    findings = list(unmet_references({"slug": "a", "inputs": inputs, "steps": list(steps)}))
-    assert all(finding.is_warning for finding in findings)
-    return [(each.message, each.path, each.line, each.column) for each in findings]
+    return [(each.message, each.path, each.line, each.column) for each in warnings(*steps, inputs=inputs)]
 
 
 def test_an_input_that_is_nearly_a_declared_one_is_told() -> None:

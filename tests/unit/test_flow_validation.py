@@ -7,20 +7,24 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pydantic_ai.models
 import pytest
 from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
 from runglass.config.settings import USUAL
+from runglass.engine.steps.scope import mentioned_outputs
 from runglass.flows import models as flow_models
 from runglass.flows.diagnostics import path_text
-from runglass.flows.flow import LlmStep, step_count
+from runglass.flows.flow import LlmStep, Step, Syntax, step_count
 from runglass.flows.parser import check_flow, flow_rules, parse_flow
+from runglass.flows.references import unmet_references
 from runglass.flows.schemas.schema import compile_schema
-from tests.flows import ANY_KIND, HEAD, LLM, ONE, problems
+from runglass.flows.syntax import fields_with_syntax, syntaxes
+from tests.flows import ANY_KIND, HEAD, LLM, ONE, problems, smallest_step
 
 LEAF = "{id: s%d, type: passthrough}"
 
@@ -257,26 +261,20 @@ def test_the_settings_are_those_that_a_model_can_be_asked_with() -> None:
     )
 
 
-def is_provider(name: str) -> bool:
+def is_installed(provider: str) -> bool | None:
+    """Whether the package of the provider is there; None for what is no provider."""
     try:
-        infer_provider_class(name)
+        infer_provider_class(provider)
     except ImportError:
-        return True
-    except ValueError:
         return False
+    except ValueError:
+        return None
     return True
 
 
 def test_the_packages_of_providers_are_those_that_the_library_asks_for() -> None:
     names = set(re.findall(r"'([a-z-]+)'", inspect.getsource(infer_provider_class)))
-    missing = set()
-    for name in names:
-        try:
-            infer_provider_class(name)
-        except ImportError:
-            missing.add(name)
-        except ValueError:
-            continue
+    missing = {name for name in names if is_installed(name) is False}
     assert missing
     assert missing <= set(flow_models.PROVIDER_PACKAGES) <= names
 
@@ -302,7 +300,7 @@ def test_the_families_of_settings_are_those_of_the_library() -> None:
         for path, name in named.items()
         if re.search(rf"^    {name}_\w+: ", path.read_text("utf-8"), re.M)
     }
-    assert {name for name in families if is_provider(name)} == set(flow_models.OWN)
+    assert {name for name in families if is_installed(name) is not None} == set(flow_models.OWN)
 
 
 def test_a_flow_has_10_000_steps_at_most() -> None:
@@ -331,3 +329,57 @@ def test_schemas_are_compiled_once_and_never_fetched() -> None:
     assert compile_schema(schema) is compile_schema(copy.deepcopy(schema))
     with pytest.raises(ValueError, match="Retrieval is disabled"):
         compile_schema({"$ref": "http://127.0.0.1:9/schema.json"})
+
+
+KINDS = get_args(Step)
+
+MALFORMED: dict[Syntax, tuple[Any, str]] = {
+    "template": ("{{ x", "template is malformed"),
+    "templates": ({"a": ["{{ x"]}, "template is malformed"),
+    "code": ("return (", "the code is not valid Python"),
+    "expression": ("x +", "the expression is not valid Python"),
+    "variable": ("two words", "cannot be a name in Python"),
+    "model": ("nameless", "names no provider"),
+    "schema": ({"type": "objekt"}, "not a valid JSON Schema"),
+}
+REFERS: dict[Syntax, Any] = {
+    "template": "{{ steps.gone.text }}",
+    "templates": {"a": [{"b": "{{ steps.gone.text }}"}]},
+    "code": "return steps['gone']",
+    "expression": "steps['gone']['items']",
+}
+FIELDS = {
+    f"{kind.__struct_config__.tag}-{field.name}": (kind, field)
+    for kind in KINDS
+    for field in fields_with_syntax(kind)
+}
+REFERRING = [name for name, (_, field) in FIELDS.items() if field.syntax in REFERS]
+
+
+def test_every_kind_of_step_is_looked_into() -> None:
+    assert len(KINDS) >= 7
+    assert all("input" in {field.name for field in fields_with_syntax(kind)} for kind in KINDS)
+    assert {field.syntax for _, field in FIELDS.values()} == set(get_args(Syntax))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_mistake_in_a_field_is_found(name: str) -> None:
+    kind, field = FIELDS[name]
+    value, message = MALFORMED[field.syntax]
+    findings = list(flow_rules(1000).step(smallest_step(kind, **{field.name: value}), ()))
+    assert any(message in each.message and each.path[0] == field.name for each in findings), findings
+
+
+@pytest.mark.parametrize("name", REFERRING)
+def test_the_check_of_a_flow_and_the_engine_see_the_same_references(name: str) -> None:
+    kind, field = FIELDS[name]
+    data = smallest_step(kind, **{field.name: REFERS[field.syntax]})
+    (finding,) = unmet_references({"slug": "a", "steps": [data]})
+    assert finding.path[:3] == ("steps", 0, field.name)
+    assert "no step 'gone'" in finding.message
+    assert mentioned_outputs(msgspec.convert(data, kind)) == frozenset({"gone"})
+
+
+@pytest.mark.parametrize("kind", ["lllm", None, [], {}])
+def test_of_an_unknown_kind_the_input_is_looked_into(kind: Any) -> None:
+    assert syntaxes(kind) == {"input": "templates"}

@@ -420,8 +420,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
-        shown["provider_keys"] = dict.fromkeys(self.provider_keys, "…")
-        shown["otlp_headers"] = dict.fromkeys(self.otlp_headers, "…")
+        # An URL, too, may hold a key.
+        for name in ("provider_keys", "providers", "otlp_headers"):
+            shown[name] = dict.fromkeys(shown[name], "…")
+        shown["otlp_endpoint"] = None if self.otlp_endpoint is None else "…"
         shown["store"] = None if self.store is None else shown_address(self.store)
         shown["bus"] = None if self.bus is None else shown_address(self.bus)
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"

@@ -14,8 +14,8 @@ from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, answered
 from runglass.engine.capture.snapshots import shortened, shortened_error
 from runglass.engine.payload import Payload
-from runglass.limits.pace import current_project
 from runglass.redact import Redactor
+from tests.waiting import until
 
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"])
 SECRETS = ("hunter2", "ACME-4711", "crimson", "a.b@example.com")
@@ -140,6 +140,16 @@ async def test_a_large_value_whose_run_was_cut_off_meanwhile_is_not_redacted_on_
     assert "its run was interrupted" in note_of(capture(redactions), Payload(large()))
 
 
+async def test_a_value_whose_process_is_killed_is_not_kept(redactions: RedactionClient) -> None:
+    own, payload = capture(redactions), Payload(slow(MANY))
+    preparing = asyncio.create_task(own.prepare(payload))
+    await until(lambda: redactions.busy)
+    for process in redactions.busy:
+        process.kill()
+    await preparing
+    assert "it took too much memory or time to redact" in note_of(own, payload)
+
+
 @pytest.mark.parametrize(("limit_ms", "size", "told_ms"), [(50, MANY, 100), (1, 5_300_000, 6)])
 async def test_a_value_that_takes_too_long_is_not_kept(
     caplog: pytest.LogCaptureFixture, limit_ms: int, size: int, told_ms: int
@@ -190,26 +200,6 @@ async def test_what_cannot_be_redacted_is_not_kept(
     assert truncated
     assert b"hunter2" not in kept
     assert why in msgspec.json.decode(kept)["…"]
-
-
-async def test_projects_take_turns_and_one_that_is_cancelled_frees_its_process(
-    redactions: RedactionClient,
-) -> None:
-    own = capture(redactions)
-
-    def begin(project_id: int, value: dict[str, Any]) -> asyncio.Task[None]:
-        current_project.set(project_id)
-        return asyncio.create_task(own.prepare(Payload(value)))
-
-    flood = [begin(1, {"text": "+49 170 1234567 \n" * MANY}) for _ in range(4)]
-    await begin(2, large())
-    assert not any(task.done() for task in flood)
-    for task in flood:
-        task.cancel()
-    await asyncio.wait(flood)
-    await begin(1, large())
-    assert not redactions.busy
-    assert len(redactions.idle) <= 2
 
 
 async def test_a_pattern_that_is_late_in_a_process_is_logged_once(

@@ -11,9 +11,13 @@ from runglass.engine.workers.schema_example import smallest_object
 from runglass.errors import StepFailure
 
 
+def with_field(schema: Any) -> dict[str, Any]:
+    """The schema of an object whose field `f` has this one."""
+    return {"properties": {"f": schema}, "required": ["f"]}
+
+
 def in_field(schema: Any) -> Any:
-    made = smallest_object({"type": "object", "properties": {"f": schema}, "required": ["f"]})
-    return made["f"]
+    return smallest_object(with_field(schema))["f"]
 
 
 @pytest.mark.parametrize(
@@ -87,23 +91,13 @@ def test_the_same_schema_gives_a_fresh_object_each_time() -> None:
     "schema",
     [
         {"type": "array"},
-        {"properties": {"a": False}, "required": ["a"]},
-        {"properties": {"a": {"type": "string", "pattern": "^[A-Z]+$"}}, "required": ["a"]},
-        {
-            "properties": {"a": {"type": "integer", "minimum": 3, "exclusiveMinimum": 3, "maximum": 3}},
-            "required": ["a"],
-        },
-        {"properties": {"a": {"type": "integer", "minimum": 2, "maximum": 1}}, "required": ["a"]},
-        {"properties": {"a": {"type": "string", "minLength": 10**9}}, "required": ["a"]},
-        {
-            "properties": {"a": {"$ref": "#/$defs/a"}},
-            "required": ["a"],
-            "$defs": {"a": {"$ref": "#/$defs/a"}},
-        },
-        {
-            "$ref": "#/$defs/a",
-            "$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a"}}, "required": ["a"]}},
-        },
+        with_field(False),
+        with_field({"type": "string", "pattern": "^[A-Z]+$"}),
+        with_field({"type": "integer", "minimum": 3, "exclusiveMinimum": 3, "maximum": 3}),
+        with_field({"type": "integer", "minimum": 2, "maximum": 1}),
+        with_field({"type": "string", "minLength": 10**9}),
+        with_field({"$ref": "#/properties/f"}),
+        with_field({"$ref": "#"}),
     ],
 )
 def test_a_schema_without_a_value_is_refused_with_the_reason(schema: dict[str, Any]) -> None:

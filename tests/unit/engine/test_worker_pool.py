@@ -11,6 +11,7 @@ import pytest
 from runglass.engine.workers.pool import LimitHit, WorkerPool
 from runglass.engine.workers.process import WorkerDied, WorkerNotStarted
 from runglass.engine.workers.worker import PEAK_BYTES
+from runglass.limits.pace import current_project
 from tests.waiting import eventually, until
 
 MODULE = """
@@ -27,25 +28,20 @@ def answer(message):
     if word == "compute":
         while True:
             pass
-    if word == "claim":
-        # The head of a reply of 4 GB, to wherever it may go.
+    if word in ("claim", "linger"):
+        pid = str(os.getpid()).encode()
+        # The head of a reply of 4 GB, or a reply and more, from a process that obeys nobody any more.
+        told = {"claim": b"\\xff" * 5 + b"x" * 1000, "linger": len(pid).to_bytes(4) + b"\\0" + pid + b"more"}
         for fd in range(3, 64):
             try:
-                os.write(fd, b"\\xff" * 5 + b"x" * 1000)
-            except OSError:
-                continue
-        threading.Event().wait()
-    if word == "linger":
-        # A reply, and more than that, from a process that obeys nobody any more.
-        reply = str(os.getpid()).encode()
-        for fd in range(3, 64):
-            try:
-                os.write(fd, len(reply).to_bytes(4) + b"\\0" + reply + b"more")
+                os.write(fd, told[word])
             except OSError:
                 continue
         threading.Event().wait()
     if word == "hold":
         b"x" * int(rest)
+    if word == "keys":
+        return str(sum("KEY" in name for name in os.environ)).encode()
     return str(os.getpid()).encode()
 """
 LIMIT_BYTES = 512 << 20
@@ -53,11 +49,11 @@ LIMIT_BYTES = 512 << 20
 
 @pytest.fixture
 async def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WorkerPool]:
-    """There is one process only: it would be asked for as long as its answer may take."""
+    """Of a project there is one process only: it would be asked for as long as its answer may take."""
     (tmp_path / "as_told.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     async with WorkerPool(
-        "as_told:answer", what="tests", memory_limit_bytes=LIMIT_BYTES, memory_setting="memory", slots=1
+        "as_told:answer", what="tests", memory_limit_bytes=LIMIT_BYTES, memory_setting="memory"
     ) as pool:
         yield pool
 
@@ -75,16 +71,28 @@ async def test_a_process_answers_its_owner_again_and_nobody_else(pool: WorkerPoo
     assert await asked(pool, "ping", owner=2) != first
 
 
-async def test_a_caller_who_is_cancelled_ends_the_process_and_the_next_one_is_answered(
+async def test_a_project_waits_for_its_own_process_alone_and_a_caller_who_is_cancelled_ends_it(
     pool: WorkerPool, tmp_path: Path
 ) -> None:
     is_asked = tmp_path / "asked"
     first = await asked(pool, "ping")
     never = asyncio.create_task(asked(pool, f"never {is_asked}"))
     await until(is_asked.exists)
+    waiting = asyncio.create_task(asked(pool, "ping"))
+    current_project.set(2)
+    for owner in (2, 3):
+        assert await asked(pool, "ping", owner=owner)
+    assert not waiting.done()
     never.cancel()
     await asyncio.wait([never])
-    assert await asked(pool, "ping") != first
+    assert await waiting != first
+
+
+async def test_a_process_knows_no_keys_of_the_server(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-a-very-secret-key")
+    assert await asked(pool, "keys") == 0
 
 
 async def test_a_caller_who_is_cancelled_before_a_process_is_there_ends_nobody(pool: WorkerPool) -> None:
