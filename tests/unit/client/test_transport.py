@@ -369,6 +369,8 @@ def test_a_closed_client_waits_for_nothing(opens: int, asked: str) -> None:
         assert not thread.is_alive()
         assert mute.left.wait(AT_ONCE_S)
     assert "the client has been closed" in str(ended[0])
+    with pytest.raises(RuntimeError, match="the client has been closed"):
+        client.run(RUN).trace()
 
 
 @pytest.mark.parametrize("opens", [0, 1])
