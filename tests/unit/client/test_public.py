@@ -65,10 +65,8 @@ def test_a_source_that_changes_is_seen(tmp_path: Path) -> None:
             copy.write_text(file.read_text("utf-8"), "utf-8")
     runs = tmp_path / "aio" / "runs.py"
     runs.write_text(runs.read_text("utf-8").replace("requests.trace(", "requests.job("), "utf-8")
-    changed = [line for line in twins.differences(tmp_path) if line.startswith("+ ")]
-    assert [line.split() for line in changed] == [
-        ["+", "return", "self._transport.call(requests.job(self._path),", "timeout=timeout)"]
-    ]
+    (changed,) = (line for line in twins.differences(tmp_path) if line.startswith("+ "))
+    assert "requests.job(" in changed
 
 
 def test_what_is_written_by_hand_has_the_same_names() -> None:
