@@ -105,6 +105,9 @@ def test_attempt_and_loop_index_are_asked_for(given: dict[str, Any], query: str)
     assert step_trace(**given).target == f"/flow-runs/r1/steps/s1/trace?{query}"
 
 
+rerun = partial(run_requests.rerun, RUN)
+
+
 def step_trace(**given: Any) -> requests.RequestSpec[Any]:
     return requests.step_trace(RUN, "s1", **{"attempt": "latest", "loop_index": None, **given})
 
@@ -113,6 +116,7 @@ def step_trace(**given: Any) -> requests.RequestSpec[Any]:
     ("ask", "name", "impossible"),
     [
         (execute, "version", (True, False, -1, 1.0, "latest", "v1", "1", None)),
+        (rerun, "version", (True, -1, 1.0, "draft", "1", None)),
         (step_trace, "attempt", (0, -1, True, "first", "1", 1.0, None)),
         (step_trace, "loop_index", (-1, True, False, "0", (), [], (0, -1), (0, "1"), (True,), 1.0, {1: 1})),
     ],
