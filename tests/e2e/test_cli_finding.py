@@ -35,10 +35,6 @@ FAILING = """\
 slug: fail
 steps: [{id: broken, type: code, code: "raise ValueError('the reason')"}]
 """
-ENDLESS = """\
-slug: endless
-steps: [{id: endless, type: wait, ms: 60000}]
-"""
 SHOUT = """\
 slug: shout
 capture: full
@@ -53,7 +49,7 @@ steps:
 """
 
 
-server = server_with(FLOW, SECRET, FAILING, ENDLESS, SHOUT)
+server = server_with(FLOW, SECRET, FAILING, SHOUT)
 
 
 pytestmark = pytest.mark.usefixtures("connected")
@@ -155,16 +151,6 @@ def test_a_name_that_is_no_run_or_several_says_what_to_write(ids: dict[str, str]
         for command in (["show"], ["tail"], ["step"]):
             more = ["say"] if command == ["step"] else []
             assert message in printed("runs", *command, name, *more, code=code).err
-
-
-def test_a_run_is_cancelled_once_and_then_has_its_status(
-    ids: dict[str, str], client: Client, printed: Printed
-) -> None:
-    run_id = client.flow("endless").execute_async().execution_id
-    assert printed("runs", "cancel", run_id).out == f"run {run_id} is cancelled\n"
-    err = printed("runs", "cancel", run_id, code=Exit.FAILED).err
-    assert "has ended already; its status is cancelled" in err
-    assert "its status is completed" in printed("runs", "cancel", ids["plain"], code=Exit.FAILED).err
 
 
 FAILED = RunSummary(
