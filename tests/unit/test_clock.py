@@ -52,20 +52,14 @@ def test_it_goes_on_from_what_it_was_told_whatever_time_it_is_on_its_machine(mac
 
 def test_an_answer_that_took_long_moves_it_only_where_it_knows_less(machine: Machine) -> None:
     clock = SharedClock(machine)
-    asked_s = clock.monotonic_s()
-    machine.pass_s(4)
-    clock.tell(NOON, asked_s=asked_s)
-    assert off_s(clock, NOON + timedelta(seconds=2)) < 1e-3, "the middle of what is possible"
+    tell(clock, machine, NOON, took_s=4)
+    assert off_s(clock, NOON) < 1e-3, "the middle of what is possible"
     tell(clock, machine, NOON)
-    asked_s = clock.monotonic_s()
-    machine.pass_s(4)
-    clock.tell(NOON, asked_s=asked_s)
+    tell(clock, machine, NOON + timedelta(seconds=2), took_s=4)
     assert off_s(clock, NOON + timedelta(seconds=4)) < 1e-3, "it was told at once, and that is passed over"
     machine.pass_s(10_000)
-    asked_s = clock.monotonic_s()
-    machine.pass_s(4)
-    clock.tell(NOON, asked_s=asked_s)
-    assert off_s(clock, NOON + timedelta(seconds=2)) < 1e-3, "the clocks may have diverged by as much"
+    tell(clock, machine, NOON, took_s=4)
+    assert off_s(clock, NOON) < 1e-3, "the clocks may have diverged by as much"
 
 
 @pytest.mark.parametrize("by", [timedelta(hours=-1), timedelta(seconds=5), timedelta(days=400)])
