@@ -1,7 +1,6 @@
 """Ctrl-C in the first moments of a command: exit code 130, and no traceback."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
-from tests.e2e.command import WAIT_S, environment, hears_ctrl_c
+from tests.e2e.command import runglass
 
 WRAPPED = """
 import sys
@@ -40,16 +39,8 @@ sys.setprofile(count)
 
 def interrupted(*arguments: str, cwd: Path, before: str = "", moment: str = "") -> tuple[int, str]:
     """Exit code and stderr of a command that interrupts itself."""
-    ended = subprocess.run(
-        [sys.executable, "-c", WRAPPED.format(before, moment), *arguments],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        preexec_fn=hears_ctrl_c,
-        timeout=WAIT_S,
-        check=False,
-    )
-    return ended.returncode, ended.stderr.decode()
+    ended = runglass(*arguments, cwd=cwd, program=WRAPPED.format(before, moment))
+    return ended.returncode, ended.stderr
 
 
 @pytest.mark.parametrize("calls", [100, 10_000, 150_000, 500_000])

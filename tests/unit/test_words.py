@@ -1,13 +1,9 @@
 """Pages and help texts use the field's words: one for each thing, and none that has to be read twice."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
-
-from runglass.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,20 +48,6 @@ def pages() -> list[Path]:
     return sorted(page for page in found if CONTRACTS not in page.parents)
 
 
-def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
-    """Each command's help, with its subcommands."""
-    yield name, command.get_help(click.Context(command, info_name=name))
-    if isinstance(command, click.Group):
-        for inner, each in command.commands.items():
-            yield from help_texts(each, f"{name} {inner}")
-
-
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_says_what_is_meant(page: Path) -> None:
     assert unsaid(page.read_text("utf-8")) == [], INSTEAD
-
-
-def test_help_says_what_is_meant() -> None:
-    texts = dict(help_texts(app, "runglass"))
-    assert len(texts) > 30
-    assert {name: found for name, text in texts.items() if (found := unsaid(text))} == {}, INSTEAD
