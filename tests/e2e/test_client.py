@@ -1,4 +1,7 @@
-"""The client against a real server: one list of scenarios, run blocking and on asyncio."""
+"""The client against a real server: one list of scenarios, run blocking and on asyncio.
+
+At the end, that a trace equals the fold of its events, as a client reads both over HTTP.
+"""
 
 import re
 from collections.abc import Iterator
@@ -6,9 +9,13 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runglass import (
+    Client,
     FlowCompleted,
     FlowExecutionError,
     FlowNotFoundError,
@@ -17,9 +24,13 @@ from runglass import (
     StepOutput,
     StepPaused,
 )
+from runglass.flows.flow import Flow
+from runglass.log.fold import fold
 from runglass.testing import RunningServer
 from runglass.wire.run_api import RunChange
 from tests.browser.cutting_proxy import cutting_proxy
+from tests.examples import examples
+from tests.flows import flow_trees
 from tests.servers import server_with
 from tests.unit.client.sides import Blocking, Side
 
@@ -187,3 +198,19 @@ def test_a_list_that_is_cut_off_again_and_again_loses_nothing_and_repeats_nothin
         closing(side.following(connect(side, server, address).live_runs(after=after))) as changes,
     ):
         assert ended(changes, 12) == ids
+
+
+@examples(12, of=25)
+@given(flow=flow_trees(), live=st.booleans())
+def test_the_trace_is_the_fold_of_the_live_trace(server: RunningServer, flow: Flow, *, live: bool) -> None:
+    """With nested loops, parallel branches, retries, skips and failures; afterwards and meanwhile."""
+    server.push(flow.encode().decode())
+    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        job = client.flow("generated").execute_async(parameters={"n": 1}, trace=True)
+        if not live:
+            job.run.wait(60)
+        told = fold(job.run.live_trace())
+        assert job.run.trace() == told
+        assert told.flow_run.status in ("completed", "failed")
+        listed = msgspec.structs.replace(told.flow_run, input=None, result=None)
+        assert next(client.flow("generated").runs(limit=1)) == listed

@@ -1,4 +1,4 @@
-"""The pages that are written from the code say what the code says."""
+"""The pages that are written from the code say what the code says, and examples what they promise."""
 
 import ast
 import importlib
@@ -22,6 +22,8 @@ from runglass.errors import CODES
 from runglass.flows.flow import Step
 from runglass.log.events import EVENT_TYPES
 from runglass.store.statements import Dialect
+from tests.e2e.command import said_by
+from tests.servers import server_with
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "runglass"
@@ -200,3 +202,35 @@ def test_every_module_that_begins_a_task_thread_or_process_is_on_the_page_on_the
         if STARTER.search(file.read_text(encoding="utf-8"))
     }
     assert beginning - {"testing"} <= named
+
+
+EXAMPLES = ROOT / "examples"
+SAYS = {
+    "tool_conversation.py": [
+        "the model reads page 1",
+        "the model reads page 2",
+        "the model reads page 3",
+        "answer: When did the ferry come?",
+        "answer: Who looked up?",
+        "the first run waited 3 times for tools",
+    ],
+    "edit_a_step.py": [
+        "0 draft: {'text': 'A draft that is much too long'}",
+        "  replaced by: Short",
+        "1 count: {'text': 'Short', 'words': 1}",
+        "2 report: {'report': '1 words: Short'}",
+        "the run has completed",
+    ],
+}
+
+
+server = server_with()
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_an_example_says_what_it_promises(variables: dict[str, str], name: str) -> None:
+    assert said_by(EXAMPLES / name, env=variables).splitlines() == SAYS[name]
