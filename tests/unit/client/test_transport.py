@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpcore2
@@ -344,64 +344,59 @@ AT_ONCE_S = 30.0
 """Before the 45 s after which a silent stream is given up."""
 
 
-@pytest.mark.parametrize("opens", [0, 1])
-@pytest.mark.parametrize("asked", ["trace", "live_trace"])
-def test_a_closed_client_waits_for_nothing(opens: int, asked: str) -> None:
-    """Whatever its thread waited for: the head of an answer, or the rest of it."""
-    ended: list[BaseException] = []
-    mute = Mute(opens=opens)
-    with ScriptedServer() as silent:
-        silent.plays(mute)
-        client = Client(KEY, base_url=silent.url)
+def closed_while(client: Client, ask: Callable[[], object], begun: threading.Event) -> None:
+    """Closes the client while a thread asks something of it, which ends at once."""
+    ended: list[RuntimeError] = []
 
-        def ask() -> None:
-            try:
-                run = client.run(RUN)
-                list(run.live_trace()) if asked == "live_trace" else run.trace()
-            except RuntimeError as error:
-                ended.append(error)
+    def asking() -> None:
+        try:
+            ask()
+        except RuntimeError as error:
+            ended.append(error)
 
-        thread = threading.Thread(target=ask)
-        thread.start()
-        assert mute.asked.wait(AT_ONCE_S)
-        client.close()
-        thread.join(AT_ONCE_S)
-        assert not thread.is_alive()
-        assert mute.left.wait(AT_ONCE_S)
+    thread = threading.Thread(target=asking)
+    thread.start()
+    assert begun.wait(AT_ONCE_S)
+    client.close()
+    thread.join(AT_ONCE_S)
+    assert not thread.is_alive()
     assert "the client has been closed" in str(ended[0])
-    with pytest.raises(RuntimeError, match="the client has been closed"):
-        client.run(RUN).trace()
 
 
 @pytest.mark.parametrize("opens", [0, 1])
 @pytest.mark.parametrize("asked", ["trace", "live_trace"])
-async def test_a_closed_async_client_waits_for_nothing(opens: int, asked: str) -> None:
+def test_a_closed_client_waits_for_nothing(server: ScriptedServer, opens: int, asked: str) -> None:
+    """Whatever its thread waited for: the head of an answer, or the rest of it."""
     mute = Mute(opens=opens)
-    with ScriptedServer() as silent:
-        silent.plays(mute)
-        client = AsyncClient(KEY, base_url=silent.url)
-        run = client.run(RUN)
-        asking = asyncio.ensure_future(anext(run.live_trace()) if asked == "live_trace" else run.trace())
-        assert await asyncio.to_thread(mute.asked.wait, AT_ONCE_S)
-        await client.aclose()
-        with pytest.raises(RuntimeError, match="the client has been closed"):
-            await asyncio.wait_for(asking, AT_ONCE_S)
-        assert await asyncio.to_thread(mute.left.wait, AT_ONCE_S)
+    server.plays(mute)
+    client = Client(KEY, base_url=server.url)
+    run = client.run(RUN)
+    closed_while(client, lambda: run.trace() if asked == "trace" else list(run.live_trace()), mute.asked)
+    assert mute.left.wait(AT_ONCE_S)
+    with pytest.raises(RuntimeError, match="the client has been closed"):
+        run.trace()
+
+
+@pytest.mark.parametrize("opens", [0, 1])
+@pytest.mark.parametrize("asked", ["trace", "live_trace"])
+async def test_a_closed_async_client_waits_for_nothing(
+    server: ScriptedServer, opens: int, asked: str
+) -> None:
+    mute = Mute(opens=opens)
+    server.plays(mute)
+    client = AsyncClient(KEY, base_url=server.url)
+    run = client.run(RUN)
+    asking = asyncio.ensure_future(anext(run.live_trace()) if asked == "live_trace" else run.trace())
+    assert await asyncio.to_thread(mute.asked.wait, AT_ONCE_S)
+    await client.aclose()
+    with pytest.raises(RuntimeError, match="the client has been closed"):
+        await asyncio.wait_for(asking, AT_ONCE_S)
+    assert await asyncio.to_thread(mute.left.wait, AT_ONCE_S)
 
 
 def test_a_closed_client_does_not_wait_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader whose server is away sleeps between two attempts; closing the client wakes it."""
-    with ScriptedServer() as gone:
-        pass
-    client = Client(KEY, base_url=gone.url, max_retries=100)
-    ended: list[BaseException] = []
-
-    def follow() -> None:
-        try:
-            list(client.run(RUN).live_trace())
-        except RuntimeError as error:
-            ended.append(error)
-
+    client = Client(KEY, base_url=f"http://127.0.0.1:{free_port()}", max_retries=100)
     slept = threading.Event()
     sleep = SyncTransport.sleep
 
@@ -410,10 +405,4 @@ def test_a_closed_client_does_not_wait_to_come_back(monkeypatch: pytest.MonkeyPa
         sleep(transport, math.inf)
 
     monkeypatch.setattr(SyncTransport, "sleep", sleeping)
-    thread = threading.Thread(target=follow)
-    thread.start()
-    assert slept.wait(AT_ONCE_S)
-    client.close()
-    thread.join(AT_ONCE_S)
-    assert not thread.is_alive()
-    assert "the client has been closed" in str(ended[0])
+    closed_while(client, lambda: list(client.run(RUN).live_trace()), slept)
