@@ -9,7 +9,7 @@ from runglass.cli import main
 from runglass.cli.app import HELP_WIDTH, app
 from runglass.cli.exit_codes import Exit
 from tests.e2e.command import runglass
-from tests.unit.test_words import unsaid
+from tests.e2e.test_docs import unsaid
 
 
 def commands(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:

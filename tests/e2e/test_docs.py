@@ -1,4 +1,4 @@
-"""The pages that are written from the code say what the code says, and examples what they promise."""
+"""The pages use one word for each thing and say what the code says, and the examples what they promise."""
 
 import ast
 import importlib
@@ -49,6 +49,51 @@ COMMAND = re.compile(r"(?:^|[ (]|bin/)runglass ([a-z][^\n|&;)]*)", re.M)
 """A command of ours in a block, up to where the shell ends it."""
 
 
+PAGES = sorted(page for folder in (DOCS, ROOT / "deploy") for page in folder.rglob("*.md"))
+each_page = pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *PAGES], ids=lambda page: str(page.relative_to(ROOT))
+)
+
+INSTEAD = {
+    # A second word for run, step or attempt.
+    r"executions?(?! ids?\b)": "run; the wire's `executionId` is the execution id",
+    r"(a|each|one|every|further|another) tr(y|ies)": "attempt",
+    r"walk(s|ed|ing)?": "step through, or execute: a walk is neither a run nor a step-through",
+    r"(try|tries|tried|trying) again": "retry",
+    # Plain words that hide what happens.
+    r"(go|goes|going|went|gone) on": "continue or resume; an active run, not one that goes on",
+    r"(cut|cuts|cutting) off": "abort or interrupt",
+    r"(break|breaks|broke|broken|breaking) off": "abort",
+    r"(set|sets|put|puts) (aside|away)": "quarantine (a run), evict (a value)",
+    r"let go": "release",
+    r"(take|takes|taken|took) in": "accept or receive",
+    r"for (good|ever)": "permanently, forever",
+    r"told": "report, say or send",
+    r"anew": "again, new, or re- with the verb",
+    r"whoever": "the component or the caller",
+    r"mistakes?": "error",
+    r"beware": "warning",
+}
+"""What is not said, and the word that is; see the glossary of docs/concepts.md."""
+
+_UNSAID = re.compile("|".join(rf"\b(?:{each})\b" for each in INSTEAD), re.IGNORECASE)
+_QUOTED = re.compile(r"^```.*?^```|<!-- bench.*?: end -->|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+"""Code, and tables that the bench writes."""
+
+
+def unsaid(text: str) -> list[str]:
+    """Each of these words in the text, with what stands around it."""
+    prose = _QUOTED.sub("``", text)
+    return [prose[max(0, found.start() - 40) : found.end() + 20] for found in _UNSAID.finditer(prose)]
+
+
+@each_page
+def test_a_page_says_what_is_meant(page: Path) -> None:
+    # The words of a contract are those that third parties rely on.
+    if DOCS / "spec" not in page.parents:
+        assert unsaid(page.read_text("utf-8")) == [], INSTEAD
+
+
 def test_the_reference_is_what_the_code_says() -> None:
     page = runpy.run_path(str(DOCS / "make_reference.py"))["page"]()
     assert (DOCS / "reference.md").read_text(encoding="utf-8") == page, "run `make reference`"
@@ -84,9 +129,7 @@ def rows(text: str) -> list[list[str]]:
     return [re.sub(r"[━╸╺─╴╶·]+|\d+(\.\d+)? m?s", "", line).split() for line in tree.splitlines()[2:]]
 
 
-@pytest.mark.parametrize(
-    "page", sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")]), ids=lambda page: str(page.relative_to(ROOT))
-)
+@each_page
 def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
     for target, anchor in MENTION.findall(page.read_text(encoding="utf-8")):
         other = page.parent / target if target else page
