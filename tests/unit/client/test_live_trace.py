@@ -12,7 +12,6 @@ from runglass import (
     AuthenticationError,
     Client,
     FlowNotFoundError,
-    UnknownEvent,
 )
 from runglass.client.core.stream_cursor import SILENCE_S, TailCursor
 from runglass.wire.sse import PING
@@ -57,18 +56,6 @@ async def goes_on(exchange: Exchange) -> None:
 
 def live(side: Side, server: ScriptedServer, **options: Any) -> Any:
     return side.client(server.url, **options).flow("acme/school/grade-3").run(RUN).live_trace()
-
-
-def test_a_run_is_replayed_to_its_end(server: ScriptedServer, side: Side) -> None:
-    server.plays(plays_on)
-    events = side.events(live(side, server))
-    assert seqs(events) == SEQS
-    assert isinstance(events[3], UnknownEvent)
-    assert [event.event_type for event in (events[0], events[-1])] == ["run_started", "flow_completed"]
-    (request,) = server.requests
-    assert request.target == f"/api/v1/seq/acme/school/grade-3/runs/{RUN}/trace/stream"
-    assert request.headers["accept"] == "text/event-stream"
-    assert "last-event-id" not in request.headers
 
 
 async def half_closes(exchange: Exchange) -> None:
