@@ -19,6 +19,7 @@ from runglass import (
     FlowCompleted,
     FlowExecutionError,
     FlowNotFoundError,
+    RequestError,
     RunStarted,
     StepCompleted,
     StepOutput,
@@ -151,7 +152,13 @@ def test_a_run_is_printed_as_its_tree_and_a_trace_is_one_line(server: RunningSer
 def test_a_run_is_run_again_compared_and_deleted(server: RunningServer, side: Side) -> None:
     client = connect(side, server)
     first = client.run(execute(side, client, "brief"))
-    again = side.value(first.rerun())
+    again = side.value(first.rerun(version="production", idempotency_key="once"))
+    assert (
+        side.value(first.rerun(version="production", idempotency_key="once")).execution_id
+        == again.execution_id
+    )
+    with pytest.raises(RequestError, match="no step 'none'"):
+        side.value(first.rerun(block_overrides={"none": {"model": "echo"}}))
     assert side.value(again.wait(60)).rerun_of == first.execution_id
     assert side.value(again.diff(first)) == side.value(again.diff(first.execution_id))
     assert side.value(again.diff(first)).same
