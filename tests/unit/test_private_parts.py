@@ -8,7 +8,7 @@ import runglass
 SOURCE = Path(runglass.__file__).parent
 TESTS = Path(__file__).parents[1]
 ALLOWED = {
-    "unit/test_others_parts.py": {"_add_usage", "_client", "_pool", "_transport"},  # private parts of httpx2
+    "unit/test_dependencies.py": {"_add_usage", "_client", "_pool", "_transport"},  # private parts of httpx2
     "prove/child.py": {"_seconds_since"},  # a process whose steps all take no time, or all a long one
 }
 PRIVATE = r"_[a-zA-Z]\w*"
