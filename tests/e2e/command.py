@@ -64,7 +64,6 @@ def runglass(
         cwd=cwd,
         input=stdin,
         capture_output=True,
-        preexec_fn=hears_ctrl_c,
         timeout=WAIT_S,
         check=False,
     )

@@ -11,7 +11,9 @@ from runglass.cli.exit_codes import Exit
 from tests.e2e.command import runglass
 
 WRAPPED = """
-import sys
+import _signal, sys
+# A shell starts its background jobs with the signal ignored, and the tests may be such a job.
+_signal.signal(_signal.SIGINT, _signal.default_int_handler)
 {0}
 from runglass.cli import main
 {1}
@@ -19,8 +21,6 @@ sys.exit(main())
 """
 """What the installed script does, with what comes before it and before `main`."""
 COUNTED = """
-import _signal
-
 left = {0}
 
 
@@ -60,7 +60,6 @@ def test_an_interrupt_at_any_moment_shows_no_traceback(
 def test_an_interrupt_while_the_thread_of_a_server_begins_ends_the_command(tmp_path: Path) -> None:
     # In the thread that starts it, which waits for it to be there.
     prelude = (
-        "import _signal, sys\n"
         "from concurrent.futures import Future\n"
         "result = Future.result\n"
         "def interrupted(future, timeout=None):\n"
