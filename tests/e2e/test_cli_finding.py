@@ -227,16 +227,11 @@ def test_runs_that_differ_end_with_1_and_each_change(two_runs: tuple[str, str], 
     assert found["firstDivergence"]["stepId"] == "words"
 
 
-def diff_of(*rows: RowDiff, **fields: object) -> RunDiff:
-    run = RunSummary(id="r", flow_id="f", status="completed")
-    found: dict[str, object] = {"same": False, "flows": "same", "cut": True, **fields}
-    return RunDiff(a=run, b=run, rows=list(rows), **found)  # type: ignore[arg-type]
-
-
 def test_what_runs_hold_cannot_look_like_a_line_of_ours() -> None:
     place = ValueChange(path='["\\u001b[2J"]', kind="changed", a="x\n\x1b[31mfake", b="\u202e")
-    found = diff_of(RowDiff(step_id="s", changes=[FieldChange(field="output", paths=[place])]))
-    lines = list(diff_lines(found))
+    row = RowDiff(step_id="s", changes=[FieldChange(field="output", paths=[place])])
+    run = RunSummary(id="r", flow_id="f", status="completed")
+    lines = list(diff_lines(RunDiff(a=run, b=run, same=False, flows="same", cut=True, rows=[row])))
     assert [line.plain for line in lines[-2:]] == [
         "s",
         '  output differs at ["\\u001b[2J"]: "x\\n\\u001b[31mfake" / "\ufffd"',
