@@ -27,11 +27,6 @@ from tools.vendor import FOLDER, PACKAGES, TEST_FOLDER, TEST_PACKAGES, problems
 ROOT = Path(__file__).parents[2]
 
 
-def project() -> dict[str, Any]:
-    about: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return about
-
-
 def test_an_extra_has_code_that_needs_it() -> None:
     imported = {
         name.partition(".")[0]
@@ -50,7 +45,8 @@ def test_an_extra_has_code_that_needs_it() -> None:
     }
     # Those that are looked for by name, and done without where they are not.
     unseen = {"httptools", "uvloop"}
-    for extra, requirements in project()["optional-dependencies"].items():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extra, requirements in project["optional-dependencies"].items():
         names = {re.split(r"[^\w.-]", requirement)[0] for requirement in requirements} - unseen
         for name in names:
             assert modules.get(name, name.replace("-", "_")) in imported, (extra, name)
