@@ -227,6 +227,9 @@ def test_push_publish_show_and_rollback(shop: Printed, tmp_path: Path) -> None:
         assert json.loads(shop("flow", "show", NAME, "--version", version).out)["name"] == name
 
     assert shop("flow", "publish", NAME).out == f"{NAME}  version 3\n"
+    shop("flow", "rollback", NAME, "0", code=Exit.USAGE)
+    for missing in (["show", NAME, "--version", "7"], ["rollback", NAME, "7"], ["list", "acme/other"]):
+        assert shop("flow", *missing, code=Exit.NOT_FOUND).err.startswith("error: ")
 
 
 def test_a_flow_is_stored_as_its_file_was_read(shop: Printed, tmp_path: Path) -> None:
@@ -237,20 +240,6 @@ def test_a_flow_is_stored_as_its_file_was_read(shop: Printed, tmp_path: Path) ->
     shop("flow", "push", "greet.yaml", "--to", "acme/shop")
     (step,) = json.loads(shop("flow", "show", NAME, "--version", "draft").out)["steps"]
     assert (step["prompt"], list(step["output_schema"]["properties"])) == (prompt, [key])
-
-
-def test_what_is_not_there_is_not_found(pushed: Printed) -> None:
-    for arguments in (
-        ["flow", "list", "acme/other"],
-        ["flow", "show", "acme/shop/none"],
-        ["flow", "show", "acme/other/greet"],
-        ["flow", "show", NAME, "--version", "7"],
-        ["flow", "publish", "acme/shop/none"],
-        ["flow", "rollback", NAME, "7"],
-        ["flow", "rollback", "acme/shop/none", "1"],
-    ):
-        assert pushed(*arguments, code=Exit.NOT_FOUND).err.startswith("error: ")
-    pushed("flow", "rollback", NAME, "0", code=Exit.USAGE)
 
 
 def test_a_server_without_a_key_is_not_taken_for_a_folder(
