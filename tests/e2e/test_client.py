@@ -46,13 +46,6 @@ steps:
     steps: [{id: shout, type: code, code: "return {'text': word.upper()}"}]
   - {id: last, type: code, code: "return {'texts': [item['text'] for item in items]}"}
 """
-EDIT = """
-slug: edit
-steps:
-  - {id: first, type: code, code: "return {'n': 1}"}
-  - {id: second, type: code, code: "return {'n': n + 1}"}
-  - {id: third, type: code, code: "return {'n': n + 1}"}
-"""
 BROKEN = """
 slug: broken
 steps:
@@ -64,7 +57,7 @@ steps:
 BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"
 
 
-server = server_with(WALK, EDIT, BROKEN, BRIEF, BRIEF.replace("brief", "other"))
+server = server_with(WALK, BROKEN, BRIEF, BRIEF.replace("brief", "other"))
 
 
 def connect(side: Side, server: RunningServer, address: str | None = None) -> Any:
@@ -105,8 +98,8 @@ def test_a_walk_is_one_run_with_one_trace_and_its_events_are_those_of_the_run(
 
 
 def test_a_walk_that_is_left_stays_paused(server: RunningServer, side: Side) -> None:
-    flow = connect(side, server).flow("edit")
-    steps = side.following(flow.steps())
+    flow = connect(side, server).flow("walk")
+    steps = side.following(flow.steps(message="a b"))
     run = flow.run(next(steps).execution_id)
     steps.close()
     trace = side.value(run.trace())

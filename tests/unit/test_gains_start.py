@@ -50,9 +50,11 @@ def test_no_library_of_a_provider_is_loaded_before_it_is_needed() -> None:
     assert loaded("import runglass.engine.models.gateway", "pydantic_ai", "openai") == set()
 
 
-def test_the_blocking_client_is_named_without_http_and_made_without_asyncio() -> None:
+def test_names_are_imported_without_http_and_the_blocking_client_is_made_without_asyncio() -> None:
+    libraries = ("httpx2", "httpcore2", "h11", "anyio", "ssl", "asyncio")
+    assert loaded("import runglass", "msgspec", "typing", *libraries) == set()
     code = "from runglass import Client, Trace"
-    assert loaded(code, "httpx2", "httpcore2", "h11", "anyio", "ssl", "asyncio") == set()
+    assert loaded(code, *libraries) == set()
     code += "; client = Client('nk_x', base_url='http://127.0.0.1:9'); client.run('r'); client.flow('a/b/c')"
     theirs = {"asyncio", "runglass.client.aio.client", "runglass.client.transport.on_asyncio"}
     assert loaded(code, "httpx2", *theirs) == {"httpx2"}
