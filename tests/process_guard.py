@@ -20,11 +20,11 @@ ENDED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def stand_guard() -> None:
+def stand_guard(*, grace_s: float = GRACE_S) -> None:
     """Returns in a child process, in which the program goes on; where the system is Linux, else in this one.
 
     SIGINT, SIGTERM and SIGHUP become a KeyboardInterrupt there, but one that is ignored, as by `nohup`. When
-    the child has ended, or `GRACE_S` after such a signal, all of its processes are killed, and this process
+    the child has ended, or `grace_s` after such a signal, all of its processes are killed, and this process
     exits: with the code of the child, or with 128 and the number of the signal.
     """
     ending = {number for number in ENDED_BY if signal.getsignal(number) != signal.SIG_IGN}
@@ -50,12 +50,12 @@ def stand_guard() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before - watched)
         return
-    code = _watch(child, watched)
+    code = _watch(child, watched, grace_s)
     _kill_the_rest()
     os._exit(code)
 
 
-def _watch(child: int, watched: set[signal.Signals]) -> int:
+def _watch(child: int, watched: set[signal.Signals], grace_s: float) -> int:
     """Returns when the child has ended, or its time is over: the exit code."""
     code, until_s = 0, float("inf")
     while (left_s := until_s - time.monotonic()) > 0:
@@ -68,7 +68,7 @@ def _watch(child: int, watched: set[signal.Signals]) -> int:
                     ended = os.waitstatus_to_exitcode(status)
                     return code or (ended if ended >= 0 else 128 - ended)
         elif not code:
-            code, until_s = 128 + came.si_signo, time.monotonic() + GRACE_S
+            code, until_s = 128 + came.si_signo, time.monotonic() + grace_s
             os.kill(child, signal.SIGINT)
     return code
 

@@ -30,7 +30,8 @@ from runglass.runtime.composition import open_store
 from runglass.runtime.runtime import push_flow
 from runglass.store.keys import make_key
 
-START = [sys.executable, "-c", "import sys; from runglass.cli import main; sys.exit(main())"]
+MAIN = "import sys; from runglass.cli import main; sys.exit(main())"
+START = [sys.executable, "-c", MAIN]
 WAIT_S = 60.0
 END = "\0"
 """In place of a line, where there are no more."""
@@ -54,10 +55,11 @@ def runglass(
     cwd: Path | None = None,
     stdin: bytes = b"",
     inside: Sequence[str] = (),
+    program: str = MAIN,
 ) -> subprocess.CompletedProcess[str]:
     """Runs one command to its end; `inside` is a command that runs another one."""
     done = subprocess.run(
-        [*inside, *START, *map(str, arguments)],
+        [*inside, sys.executable, "-c", program, *map(str, arguments)],
         env=environment(**(env or {})),
         cwd=cwd,
         input=stdin,

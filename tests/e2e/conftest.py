@@ -30,8 +30,6 @@ QUICK = frozenset(
         "test_client",
         "test_client_sessions",
         "test_docs",
-        "test_examples",
-        "test_laws",
         "test_replay",
     }
 )

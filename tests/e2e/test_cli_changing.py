@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runglass import Client, FlowExecutionError, Run
+from runglass import Client, Run
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Price
 from runglass.errors import APIConnectionError
@@ -107,17 +107,20 @@ def test_a_command_that_selects_no_runs_is_refused(delete: Printed, arguments: l
     assert err.startswith("error: ")
 
 
-def test_runs_of_a_query_are_cancelled(client: Client, printed: Printed) -> None:
-    ended = ran(client, "one")
+def test_a_run_and_those_of_a_query_are_cancelled_once(client: Client, printed: Printed) -> None:
+    ended, named = ran(client, "one"), client.flow("slow").execute_async().execution_id
+    assert printed("runs", "cancel", named).out == f"run {named} is cancelled\n"
+    for run, status in ((named, "cancelled"), (ended, "completed")):
+        err = printed("runs", "cancel", run, code=Exit.FAILED).err
+        assert f"has ended already; its status is {status}" in err
     going = {client.flow("slow").execute_async().execution_id for _ in range(2)}
     out, err = printed("runs", "cancel", "flow:one,slow status:running,pending,completed")
     assert out == "2 runs would be cancelled\n"
     assert "add --yes" in err
     printed("runs", "cancel", " ", "--yes", code=Exit.USAGE)
     assert printed("runs", "cancel", "flow:one,slow", "--yes").out == "cancelled 2 runs\n"
-    assert {run.id for run in client.runs(status="cancelled")} == going
+    assert {run.id for run in client.runs(status="cancelled")} == {named, *going}
     assert client.run(ended).summary().status == "completed"
-    printed("runs", "cancel", ended, code=Exit.FAILED)
 
 
 def test_runs_of_a_query_become_files(client: Client, printed: Printed, tmp_path: Path) -> None:
@@ -181,21 +184,6 @@ def reruns(client: Client) -> list[RunSummary]:
     return [client.run(run_id).wait() for run_id in reversed(found)]
 
 
-def test_the_client_runs_a_run_again_with_another_version_or_overrides(client: Client) -> None:
-    first = client.run(ran(client, "ask"))
-    overridden = first.rerun(version="production", block_overrides={"ask": {"prompt": "bye"}})
-    overridden.wait()
-    assert overridden.trace().flow_run.result == {"text": "bye"}
-    with pytest.raises(FlowExecutionError) as refused:
-        client.run(ran(client, "one")).rerun()
-    assert (refused.value.code, refused.value.status) == ("INPUT_NOT_KEPT", 409)
-    for bad in ("draft", -1, True):
-        with pytest.raises(ValueError, match="version"):
-            first.rerun(version=bad)  # type: ignore[arg-type]
-    again = first.rerun(version=1, idempotency_key="once")
-    assert first.rerun(version=1, idempotency_key="once").execution_id == again.execution_id
-
-
 def test_a_run_that_is_named_is_started_each_time(client: Client, rerun: Printed) -> None:
     run = ran(client, "ask")
     first = rerun(run).out
@@ -205,24 +193,17 @@ def test_a_run_that_is_named_is_started_each_time(client: Client, rerun: Printed
     assert [each.rerun_of for each in found] == [run, found[0].id], "the last run was a rerun itself"
 
 
-def test_an_empty_query_starts_nothing(client: Client, rerun: Printed) -> None:
-    run = ran(client, "ask")
-    for query in ("", "  "):
-        out, err = rerun(query, "--yes", code=Exit.USAGE)
-        assert out == ""
-        assert "status:completed,failed,cancelled" in err
-    assert reruns(client) == []
-    told = json.loads(rerun("status:completed,failed,cancelled", "--yes", "--json").out)
-    assert list(told["started"]) == [run]
-
-
-def test_a_query_is_told_first_and_then_started_once(client: Client, rerun: Printed) -> None:
+def test_a_query_is_told_first_and_then_started_once(
+    server: RunningServer, client: Client, rerun: Printed
+) -> None:
     runs = [ran(client, "bad") for _ in range(3)]
     ran(client, "ask")
     out, err = rerun("status:failed")
     assert out.splitlines()[0] == "3 runs would be started"
     assert "  3 of acme/demo/bad" in out or "3 of bad" in out
     assert "nothing has been started: add --yes" in err
+    for empty in ("", "  "):
+        assert "status:completed,failed,cancelled" in rerun(empty, "--yes", code=Exit.USAGE).err
     assert reruns(client) == []
 
     assert rerun("status:failed", "--yes").out.startswith("started 3 runs")
@@ -233,6 +214,9 @@ def test_a_query_is_told_first_and_then_started_once(client: Client, rerun: Prin
     assert {run.session_id for run in found} == {told["session"]}
     runs.append(ran(client, "bad"))
     assert rerun("  status:failed ", "--yes").out.startswith("started 1 run; 3 before, by the same command")
+    # A call is known for 24 hours; the runs that it started are there for longer.
+    assert server.call(server.runtime.store.forget_calls(before="9999")) > 0
+    assert rerun("status:failed", "--yes").out.startswith("started 0 runs; 4 before")
     assert [run.rerun_of for run in reruns(client)] == runs
     assert json.loads(rerun("status:failed", "--version", "1", "--json").out)["count"] == 4, "another command"
 
@@ -269,15 +253,3 @@ def test_a_run_that_is_refused_takes_nothing_of_the_budget(
     server.push(ASK.replace("message", "message ~ message"))
     told = json.loads(rerun(*budget, "--version", "2", "--yes", "--json", code=Exit.FAILED).out)
     assert (list(told["started"]), len(told["refused"]), told["overBudget"]) == ([run], 2, 0)
-
-
-def test_the_same_command_starts_nothing_once_its_calls_are_forgotten(
-    server: RunningServer, client: Client, rerun: Printed
-) -> None:
-    """A call is known for 24 hours; the runs that it started are there for longer."""
-    ran(client, "bad")
-    assert rerun("flow:bad", "--yes").out.startswith("started 1 run")
-    forgotten = server.call(server.runtime.store.forget_calls(before="9999"))
-    assert forgotten > 0
-    assert rerun("flow:bad", "--yes").out.startswith("started 0 runs; 1 before")
-    assert len(reruns(client)) == 1

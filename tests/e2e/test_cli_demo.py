@@ -2,12 +2,12 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
-from runglass.cli import main
 from runglass.cli.demo.command import read_text
 from runglass.cli.exit_codes import Exit, UsageError
 from tests.e2e.command import runglass, started
@@ -22,6 +22,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def demo(folder: Path) -> CompletedProcess[str]:
     return runglass("demo", cwd=folder)
+
+
+@pytest.fixture
+def connected(
+    demo: CompletedProcess[str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The demo's last words start a server, which commands from another folder ask as these say."""
+    (serve,) = re.findall(r"^  runglass (serve .*)$", demo.stdout, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    # Lines of a pipe are whole, unless the environment names a width.
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("RUNGLASS_API_KEY", re.findall(r"RUNGLASS_API_KEY=(\S+)", demo.stdout)[0])
+    with started(*shlex.split(serve), "--port", "0", cwd=folder) as server:
+        monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
+        yield
 
 
 def test_the_demo_shows_a_retry_a_skipped_step_and_every_step(demo: CompletedProcess[str]) -> None:
@@ -50,27 +65,17 @@ def test_the_demo_leaves_runs_of_every_kind(demo: CompletedProcess[str]) -> None
     assert "(2 retried)" in table
 
 
-def test_the_last_words_of_the_demo_work(
-    demo: CompletedProcess[str], folder: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
-) -> None:
-    commands = [line.strip() for line in demo.stdout.splitlines() if re.match(r"  (export|runglass)", line)]
-    key = next(line.rpartition("=")[2] for line in commands if line.startswith("export"))
-    serve = next(shlex.split(line)[1:] for line in commands if " serve " in line)
-    looks = [shlex.split(line)[1:] for line in commands if line.startswith("runglass run")]
+@pytest.mark.usefixtures("connected")
+def test_the_last_words_of_the_demo_work(demo: CompletedProcess[str], printed: Printed) -> None:
+    looks = [shlex.split(line)[1:] for line in re.findall(r"^  runglass run.*$", demo.stdout, re.MULTILINE)]
     assert [look[1] for look in looks] == ["list", "show", "step", "step", "tail", "demo/stories/read-a-text"]
-    with started(*serve, "--port", "0", cwd=folder) as server:
-        monkeypatch.setenv("RUNGLASS_API_KEY", key)
-        monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
-        for look in looks:
-            assert printed(*look).out
+    for look in looks:
+        assert printed(*look).out
 
 
+@pytest.mark.usefixtures("connected")
 def test_the_page_on_failed_runs_shows_what_its_commands_print(
-    demo: CompletedProcess[str],
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    demo: CompletedProcess[str], printed: Printed
 ) -> None:
     """Line by line but for numbers and durations; three dots stand for what the page leaves out."""
     page = (Path(__file__).parents[2] / "docs" / "debug-a-failed-run.md").read_text("utf-8")
@@ -83,20 +88,13 @@ def test_the_page_on_failed_runs_shows_what_its_commands_print(
         "GOOD": ids["completed", "add-up-orders"],
         "WAITING": ids["paused", "answer-with-tools"],
     }
-    monkeypatch.chdir(tmp_path)
-    # Lines of a pipe are whole, unless the environment names a width.
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setenv("RUNGLASS_API_KEY", re.findall(r"RUNGLASS_API_KEY=(\S+)", demo.stdout)[0])
-    with started("serve", "--data", "runglass-demo", "--port", "0", cwd=folder) as server:
-        monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
-        for line, *shown in dialogues:
-            words = [named.get(word, word) for word in shlex.split(line)]
-            if words[0] in ("demo", "serve"):
-                continue
-            assert main(words) == (Exit.FAILED if words[1] == "diff" else Exit.OK), line
-            printed = _blurred(capsys.readouterr().out)
-            for part in (part for each in shown for part in each.split("…")):
-                assert _blurred(part) in printed, line
+    for line, *shown in dialogues:
+        words = [named.get(word, word) for word in shlex.split(line)]
+        if words[0] in ("demo", "serve"):
+            continue
+        told = _blurred(printed(*words, code=Exit.FAILED if words[1] == "diff" else Exit.OK).out)
+        for part in (part for each in shown for part in each.split("…")):
+            assert _blurred(part) in told, line
     assert len(dialogues) > 12
 
 

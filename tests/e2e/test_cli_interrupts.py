@@ -1,7 +1,6 @@
 """Ctrl-C in the first moments of a command: exit code 130, and no traceback."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,10 +8,12 @@ import pytest
 
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
-from tests.e2e.command import WAIT_S, environment, hears_ctrl_c
+from tests.e2e.command import runglass
 
 WRAPPED = """
-import sys
+import _signal, sys
+# A shell starts its background jobs with the signal ignored, and the tests may be such a job.
+_signal.signal(_signal.SIGINT, _signal.default_int_handler)
 {0}
 from runglass.cli import main
 {1}
@@ -20,8 +21,6 @@ sys.exit(main())
 """
 """What the installed script does, with what comes before it and before `main`."""
 COUNTED = """
-import _signal
-
 left = {0}
 
 
@@ -40,16 +39,8 @@ sys.setprofile(count)
 
 def interrupted(*arguments: str, cwd: Path, before: str = "", moment: str = "") -> tuple[int, str]:
     """Exit code and stderr of a command that interrupts itself."""
-    ended = subprocess.run(
-        [sys.executable, "-c", WRAPPED.format(before, moment), *arguments],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        preexec_fn=hears_ctrl_c,
-        timeout=WAIT_S,
-        check=False,
-    )
-    return ended.returncode, ended.stderr.decode()
+    ended = runglass(*arguments, cwd=cwd, program=WRAPPED.format(before, moment))
+    return ended.returncode, ended.stderr
 
 
 @pytest.mark.parametrize("calls", [100, 10_000, 150_000, 500_000])
@@ -69,7 +60,6 @@ def test_an_interrupt_at_any_moment_shows_no_traceback(
 def test_an_interrupt_while_the_thread_of_a_server_begins_ends_the_command(tmp_path: Path) -> None:
     # In the thread that starts it, which waits for it to be there.
     prelude = (
-        "import _signal, sys\n"
         "from concurrent.futures import Future\n"
         "result = Future.result\n"
         "def interrupted(future, timeout=None):\n"

@@ -9,6 +9,7 @@ from runglass.cli import main
 from runglass.cli.app import HELP_WIDTH, app
 from runglass.cli.exit_codes import Exit
 from tests.e2e.command import runglass
+from tests.e2e.test_docs import unsaid
 
 
 def commands(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -36,6 +37,7 @@ def test_help_says_what_a_command_does_and_what_each_option_means(
     assert lines[0].startswith(f"Usage: {' '.join(['runglass', *path])} ")
     assert lines[2].startswith("  "), "what it does stands below the usage"
     assert max(map(len, lines)) <= HELP_WIDTH
+    assert unsaid(" ".join(map(str.strip, lines))) == []
     assert [each.name for each in command.params if not getattr(each, "help", None)] == []
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from runglass import Client
 from runglass.cli.exit_codes import Exit
 from runglass.log.events import decode_event
 from runglass.testing import RunningServer
-from tests.e2e.command import START, WAIT_S, environment, in_shell, runglass
+from tests.e2e.command import in_shell, runglass
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
 
@@ -269,17 +268,5 @@ def test_a_file_that_cannot_be_written_to_its_end_is_named_and_not_left(
 def test_a_reader_that_goes_away_is_no_error_of_ours(
     variables: dict[str, str], run_id: str, arguments: tuple[str, ...]
 ) -> None:
-    command = subprocess.Popen(
-        [*START, *arguments],
-        env=environment(**variables),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    with command:
-        assert command.stdout is not None
-        assert command.stderr is not None
-        command.stdout.close()
-        stderr = command.stderr.read()
-        assert command.wait(WAIT_S) == Exit.PIPE_CLOSED
-    assert stderr == b""
+    left = ("/bin/sh", "-c", '{ "$@"; echo $? >&2; } | :', "sh")
+    assert runglass(*arguments, env=variables, inside=left).stderr == f"{Exit.PIPE_CLOSED}\n"

@@ -53,9 +53,12 @@ def test_serve_publishes_its_folder_and_what_changes_in_it(
     file.write_text(FLOW)
     (flows / "misplaced.yaml").write_text(FLOW)
 
-    with started("serve", "--port", "0", "--data", data, "--flows", flows) as server:
+    # As Kubernetes sets it for a service of that name.
+    env = {"RUNGLASS_PORT": "tcp://10.96.0.17:8080"}
+    with started("serve", "--port", "0", "--data", data, "--flows", flows, env=env) as server:
         ready, url = server.line().split()
         assert ready == "ready"
+        server.line_of_stderr_with("warning: environment variable RUNGLASS_PORT is ignored")
         server.line_of_stderr_with("misplaced.yaml", "is not published")
         server.line_of_stderr_with(f"RUNGLASS_BASE_URL={url} runglass runs list")
         key = printed("keys", "create", "--create", "acme/shop", "--data", data).out
@@ -156,18 +159,6 @@ async def test_a_folder_publishes_no_flow_that_takes_long_to_check_or_has_a_mode
     (refused,) = reports
     assert "greet.yaml is not published" in refused
     assert says in refused
-
-
-def test_serve_starts_where_kubernetes_has_a_service_of_its_name(tmp_path: Path) -> None:
-    link = "tcp://10.96.0.17:8080"
-    env = {"RUNGLASS_SERVICE_HOST": "10.96.0.17", "RUNGLASS_PORT": link, "RUNGLASS_PORT_8080_TCP": link}
-    with started(
-        "serve", "--data", tmp_path / "data", "--port", "0", env=env | {"RUNGLASS_PROT": "1"}
-    ) as server:
-        assert server.line().startswith("ready ")
-        said = server.line_of_stderr_with("warning: environment variable RUNGLASS_PORT is ignored")
-        assert "Kubernetes" in said
-        assert "did you mean RUNGLASS_PORT?" in server.line_of_stderr_with("RUNGLASS_PROT")
 
 
 def test_with_a_log_of_json_each_line_is_an_object_and_has_no_last_words_of_the_sandbox(

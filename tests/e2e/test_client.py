@@ -1,4 +1,7 @@
-"""The client against a real server: one list of scenarios, run blocking and on asyncio."""
+"""The client against a real server: one list of scenarios, run blocking and on asyncio.
+
+At the end, that a trace equals the fold of its events, as a client reads both over HTTP.
+"""
 
 import re
 from collections.abc import Iterator
@@ -6,20 +9,29 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runglass import (
+    Client,
     FlowCompleted,
     FlowExecutionError,
     FlowNotFoundError,
+    RequestError,
     RunStarted,
     StepCompleted,
     StepOutput,
     StepPaused,
 )
+from runglass.flows.flow import Flow
+from runglass.log.fold import fold
 from runglass.testing import RunningServer
 from runglass.wire.run_api import RunChange
 from tests.browser.cutting_proxy import cutting_proxy
+from tests.examples import examples
+from tests.flows import flow_trees
 from tests.servers import server_with
 from tests.unit.client.sides import Blocking, Side
 
@@ -34,13 +46,6 @@ steps:
     steps: [{id: shout, type: code, code: "return {'text': word.upper()}"}]
   - {id: last, type: code, code: "return {'texts': [item['text'] for item in items]}"}
 """
-EDIT = """
-slug: edit
-steps:
-  - {id: first, type: code, code: "return {'n': 1}"}
-  - {id: second, type: code, code: "return {'n': n + 1}"}
-  - {id: third, type: code, code: "return {'n': n + 1}"}
-"""
 BROKEN = """
 slug: broken
 steps:
@@ -52,14 +57,16 @@ steps:
 BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"
 
 
-server = server_with(WALK, EDIT, BROKEN, BRIEF, BRIEF.replace("brief", "other"))
+server = server_with(WALK, BROKEN, BRIEF, BRIEF.replace("brief", "other"))
 
 
 def connect(side: Side, server: RunningServer, address: str | None = None) -> Any:
     return side.client(address or server.base_url, api_key=server.key, org="acme", project="demo")
 
 
-def test_a_walk_is_one_run_with_one_trace(server: RunningServer, side: Side) -> None:
+def test_a_walk_is_one_run_with_one_trace_and_its_events_are_those_of_the_run(
+    server: RunningServer, side: Side
+) -> None:
     flow = connect(side, server).flow("walk")
     results = side.events(flow.steps(message="a b"))
     assert [(each.step_id, each.loop_index, each.step_index) for each in results] == [
@@ -72,31 +79,27 @@ def test_a_walk_is_one_run_with_one_trace(server: RunningServer, side: Side) -> 
     with pytest.raises(ValueError, match="inside a loop"):
         results[1].replace_output({})
     (run_id,) = {each.execution_id for each in results}
-    assert [step.step_id for step in side.value(flow.run(run_id).trace()).steps] == [
-        each.step_id for each in results
-    ]
+    trace = side.value(flow.run(run_id).trace())
+    assert [step.step_id for step in trace.steps] == [each.step_id for each in results]
 
-
-def test_events_of_a_walk_are_those_of_its_trace(server: RunningServer, side: Side) -> None:
-    flow = connect(side, server).flow("walk")
     events = side.events(flow.events(message="a b"))
     assert isinstance(events[0], RunStarted)
     assert isinstance(events[-1], FlowCompleted)
     assert events[-1].result == {"texts": ["A", "B"]}
     # What the log does not keep comes in the walk without a number.
     assert [each.event_type for each in events if each.seq == 0] == ["step_output"] * 4
-    outputs = [each.output_data for each in events if isinstance(each, StepOutput)]
-    assert outputs == [each.output for each in events if isinstance(each, StepCompleted)]
-    events = [each for each in events if each.seq]
-    assert [each.seq for each in events] == list(range(1, len(events) + 1))
+    outputs = [each.output for each in results]
+    assert [each.output_data for each in events if isinstance(each, StepOutput)] == outputs
+    assert [each.output for each in events if isinstance(each, StepCompleted)] == outputs
     assert [each.step_index for each in events if isinstance(each, StepPaused)] == [0, 1]
-    told = side.events(flow.run(events[0].execution_id).live_trace())
-    assert [(each.seq, each.event_type) for each in told] == [(each.seq, each.event_type) for each in events]
+    told = [(each.seq, each.event_type) for each in events if each.seq]
+    live = side.events(flow.run(events[0].execution_id).live_trace())
+    assert [(each.seq, each.event_type) for each in live] == told
 
 
 def test_a_walk_that_is_left_stays_paused(server: RunningServer, side: Side) -> None:
-    flow = connect(side, server).flow("edit")
-    steps = side.following(flow.steps())
+    flow = connect(side, server).flow("walk")
+    steps = side.following(flow.steps(message="a b"))
     run = flow.run(next(steps).execution_id)
     steps.close()
     trace = side.value(run.trace())
@@ -140,7 +143,13 @@ def test_a_run_is_printed_as_its_tree_and_a_trace_is_one_line(server: RunningSer
 def test_a_run_is_run_again_compared_and_deleted(server: RunningServer, side: Side) -> None:
     client = connect(side, server)
     first = client.run(execute(side, client, "brief"))
-    again = side.value(first.rerun())
+    again = side.value(first.rerun(version="production", idempotency_key="once"))
+    assert (
+        side.value(first.rerun(version="production", idempotency_key="once")).execution_id
+        == again.execution_id
+    )
+    with pytest.raises(RequestError, match="no step 'none'"):
+        side.value(first.rerun(block_overrides={"none": {"model": "echo"}}))
     assert side.value(again.wait(60)).rerun_of == first.execution_id
     assert side.value(again.diff(first)) == side.value(again.diff(first.execution_id))
     assert side.value(again.diff(first)).same
@@ -187,3 +196,19 @@ def test_a_list_that_is_cut_off_again_and_again_loses_nothing_and_repeats_nothin
         closing(side.following(connect(side, server, address).live_runs(after=after))) as changes,
     ):
         assert ended(changes, 12) == ids
+
+
+@examples(12, of=25)
+@given(flow=flow_trees(), live=st.booleans())
+def test_the_trace_is_the_fold_of_the_live_trace(server: RunningServer, flow: Flow, *, live: bool) -> None:
+    """With nested loops, parallel branches, retries, skips and failures; afterwards and meanwhile."""
+    server.push(flow.encode().decode())
+    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        job = client.flow("generated").execute_async(parameters={"n": 1}, trace=True)
+        if not live:
+            job.run.wait(60)
+        told = fold(job.run.live_trace())
+        assert job.run.trace() == told
+        assert told.flow_run.status in ("completed", "failed")
+        listed = msgspec.structs.replace(told.flow_run, input=None, result=None)
+        assert next(client.flow("generated").runs(limit=1)) == listed

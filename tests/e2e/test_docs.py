@@ -1,4 +1,4 @@
-"""The pages that are written from the code say what the code says."""
+"""The pages use one word for each thing and say what the code says, and the examples what they promise."""
 
 import ast
 import importlib
@@ -22,6 +22,8 @@ from runglass.errors import CODES
 from runglass.flows.flow import Step
 from runglass.log.events import EVENT_TYPES
 from runglass.store.statements import Dialect
+from tests.e2e.command import said_by
+from tests.servers import server_with
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "runglass"
@@ -34,17 +36,54 @@ OF_A_SERVER = [
     file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in {"client", "cli"}
 ]
 MENTION = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
-WITH_COMMANDS = (
-    "quickstart",
-    "debug-a-failed-run",
-    "operations",
-    "several-machines",
-    "flow-file",
-    "sessions",
-)
 BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.M | re.S)
 COMMAND = re.compile(r"(?:^|[ (]|bin/)runglass ([a-z][^\n|&;)]*)", re.M)
 """A command of ours in a block, up to where the shell ends it."""
+
+
+PAGES = sorted(page for folder in (DOCS, ROOT / "deploy") for page in folder.rglob("*.md"))
+each_page = pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *PAGES], ids=lambda page: str(page.relative_to(ROOT))
+)
+
+INSTEAD = {
+    # A second word for run, step or attempt.
+    r"executions?(?! ids?\b)": "run; the wire's `executionId` is the execution id",
+    r"(a|each|one|every|further|another) tr(y|ies)": "attempt",
+    r"walk(s|ed|ing)?": "step through, or execute: a walk is neither a run nor a step-through",
+    r"(try|tries|tried|trying) again": "retry",
+    # Plain words that hide what happens.
+    r"(go|goes|going|went|gone) on": "continue or resume; an active run, not one that goes on",
+    r"(cut|cuts|cutting) off": "abort or interrupt",
+    r"(break|breaks|broke|broken|breaking) off": "abort",
+    r"(set|sets|put|puts) (aside|away)": "quarantine (a run), evict (a value)",
+    r"let go": "release",
+    r"(take|takes|taken|took) in": "accept or receive",
+    r"for (good|ever)": "permanently, forever",
+    r"told": "report, say or send",
+    r"anew": "again, new, or re- with the verb",
+    r"whoever": "the component or the caller",
+    r"mistakes?": "error",
+    r"beware": "warning",
+}
+"""What is not said, and the word that is; see the glossary of docs/concepts.md."""
+
+_UNSAID = re.compile("|".join(rf"\b(?:{each})\b" for each in INSTEAD), re.IGNORECASE)
+_QUOTED = re.compile(r"^```.*?^```|<!-- bench.*?: end -->|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+"""Code, and tables that the bench writes."""
+
+
+def unsaid(text: str) -> list[str]:
+    """Each of these words in the text, with what stands around it."""
+    prose = _QUOTED.sub("``", text)
+    return [prose[max(0, found.start() - 40) : found.end() + 20] for found in _UNSAID.finditer(prose)]
+
+
+@each_page
+def test_a_page_says_what_is_meant(page: Path) -> None:
+    # The words of a contract are those that third parties rely on.
+    if DOCS / "spec" not in page.parents:
+        assert unsaid(page.read_text("utf-8")) == [], INSTEAD
 
 
 def test_the_reference_is_what_the_code_says() -> None:
@@ -82,9 +121,7 @@ def rows(text: str) -> list[list[str]]:
     return [re.sub(r"[━╸╺─╴╶·]+|\d+(\.\d+)? m?s", "", line).split() for line in tree.splitlines()[2:]]
 
 
-@pytest.mark.parametrize(
-    "page", sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")]), ids=lambda page: str(page.relative_to(ROOT))
-)
+@each_page
 def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
     for target, anchor in MENTION.findall(page.read_text(encoding="utf-8")):
         other = page.parent / target if target else page
@@ -138,14 +175,12 @@ def test_the_wire_contract_names_every_code_and_every_event_type() -> None:
     assert [each for each in (*CODES, *EVENT_TYPES) if not re.search(rf"\b{each}\b", contract)] == []
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *(DOCS / f"{name}.md" for name in WITH_COMMANDS)], ids=lambda page: page.name
-)
+@each_page
 def test_each_command_of_a_page_has_the_words_and_options_that_it_is_shown_with(page: Path) -> None:
     shown = [
         command for block in BLOCK.findall(page.read_text("utf-8")) for command in COMMAND.findall(block)
     ]
-    assert shown
+    assert shown or page.stem != "quickstart"
     for line in shown:
         words = shlex.split(line, comments=True)
         command: click.Command = app
@@ -200,3 +235,35 @@ def test_every_module_that_begins_a_task_thread_or_process_is_on_the_page_on_the
         if STARTER.search(file.read_text(encoding="utf-8"))
     }
     assert beginning - {"testing"} <= named
+
+
+EXAMPLES = ROOT / "examples"
+SAYS = {
+    "tool_conversation.py": [
+        "the model reads page 1",
+        "the model reads page 2",
+        "the model reads page 3",
+        "answer: When did the ferry come?",
+        "answer: Who looked up?",
+        "the first run waited 3 times for tools",
+    ],
+    "edit_a_step.py": [
+        "0 draft: {'text': 'A draft that is much too long'}",
+        "  replaced by: Short",
+        "1 count: {'text': 'Short', 'words': 1}",
+        "2 report: {'report': '1 words: Short'}",
+        "the run has completed",
+    ],
+}
+
+
+server = server_with()
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_an_example_says_what_it_promises(variables: dict[str, str], name: str) -> None:
+    assert said_by(EXAMPLES / name, env=variables).splitlines() == SAYS[name]

@@ -1,18 +1,86 @@
-"""How large a file of the package may be: a reader takes in one concept at a time."""
+"""A file of the package is one concept, and its name has words that everybody knows, or the glossary."""
 
 import ast
+import re
 from pathlib import Path
 
 import runglass
+
+SOURCE = Path(runglass.__file__).parent
+DOCS = Path(__file__).parents[2] / "docs"
+GLOSSARIES = {"concepts.md": "## Glossary", "architecture.md": "## Words of the code"}
+"""For users, and for those who read the code."""
 
 MOST_LINES = 300
 REASON = f"More than {MOST_LINES} lines: "
 """How a sentence in a module's docstring begins that says why the file is one."""
 
+COMMON = """
+access address admin answer api app append argument async asyncio attachments authentication backend backends
+base batcher blocking body bootstrap bound builder byte cache caller cancel catalog check checks cli client
+clock code columns command commands composition compression concurrency connection connections context core
+cost cursor data
+database deadline defaults delete demo driver encoded endpoint endpoints engine error errors example
+exchange execute exit expiry export failure fast file files folder formatting frames framing gc group
+handlers health helpers http id import integrity interrupt interrupts json keywords lazy limit limits lines
+list live local
+lock log loop mapping memory message messages middleware migrate migrations money note numbers openapi options
+output outputs own page pagination parameters parser parsers parsing path patterns policy pool postgres price
+priority process processes protocol query quick range rate raw reader records redactor references refusals
+removal request requests response responses result retries routes routing rows runner runtime safe
+schema schemas security selector serve server service services settings spans spec sql sqlite sse state
+stream streaming syntax table task template terminal terminate testing text threads time token tool
+transform transport types validation value view views watch watcher without writer
+condition creation credentials held index prepared search signals statements
+ai area bundle columns compare config cookie document gen header imported link login metrics nats new origin
+attributes grpc otlp overview parts perfetto progress ranking same show splitter styles support tree vendor
+forest redact rules sums synonyms wire
+doctor instrumentation program receiver alignment digest
+assets collector diagnostics gateway listener maintenance measurements outcomes payload sandbox
+supervision
+aio native sockets
+"""
+"""Words that need no explanation to whoever knows Python, HTTP and SQL."""
+
+GIVEN = frozenset({"did", "you", "mean", "name", "named", "known", "look", "lookup", "open", "on"})
+"""Parts of names that are said as one: `did_you_mean`, `path_lookup`, `open_responses`."""
+
+
+def explained() -> set[str]:
+    """The words of the glossaries."""
+    glossaries = "".join(
+        (DOCS / page).read_text("utf-8").partition(title)[2].partition("\n## ")[0]
+        for page, title in GLOSSARIES.items()
+    )
+    entries = re.findall(r"^\| ([^|]+) \|", glossaries, re.MULTILINE)
+    return {word for entry in entries for word in re.findall(r"[a-z]+", entry.lower())}
+
+
+def words() -> dict[str, str]:
+    """Each word of a module's or folder's name, with one that has it."""
+    found: dict[str, str] = {}
+    for path in SOURCE.rglob("*"):
+        if "__pycache__" in path.parts or path.name.startswith("__"):
+            continue
+        if path.is_dir() or path.suffix == ".py":
+            for word in path.stem.split("_"):
+                found[word] = str(path.relative_to(SOURCE))
+    return found
+
+
+def singular(word: str) -> str:
+    return word.removesuffix("s")
+
+
+def test_every_word_of_a_module_s_name_is_in_the_glossary_or_common() -> None:
+    known = {singular(word) for word in explained() | set(COMMON.split()) | GIVEN}
+    unknown = {word: path for word, path in words().items() if singular(word) not in known}
+    assert not unknown, f"explain them in a glossary, {GLOSSARIES}, or take better words: {unknown}"
+
 
 def test_a_long_file_says_in_its_docstring_why_it_is_one() -> None:
     """A file that is one table may be long; any other is split by concept."""
-    sources = sorted(Path(runglass.__file__).parent.rglob("*.py"))
+    sources = sorted(SOURCE.rglob("*.py"))
     assert sources
     unexplained = []
     for source in sources:

@@ -1,11 +1,17 @@
-"""The small parts that all rooms use: work that is begun again, a cache, the weight of JSON, safe text."""
+"""The small parts that all rooms use: work that is begun again, a cache, the weight of JSON, safe text.
+
+And a clock that processes share: it says what it was told last, whatever the clock of its machine does.
+"""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
 
 from runglass.support.byte_cache import ByteCache
+from runglass.support.clock import SharedClock
 from runglass.support.json_weight import MOST_VALUES, too_heavy, weighs_more
 from runglass.support.safe_text import printable
 from runglass.support.supervision import SupervisedTask
@@ -113,26 +119,18 @@ def test_slow_values_count_as_several(data: bytes, weight: int) -> None:
     assert not weighs_more(data, weight)
 
 
-def test_texts_are_recognised_wherever_the_json_is_cut() -> None:
+def test_json_of_many_values_is_refused_with_the_reason_and_not_that_of_long_texts_and_sensors() -> None:
     texts = ["1e300,{" * 200_000, '"\\' * 300_001, "", "a"]
-    assert too_heavy(msgspec.json.encode(texts * 2)) is None
-    assert too_heavy(msgspec.json.encode([*texts * 2, *[[]] * MOST_VALUES])) is not None
-
-
-def test_heavy_json_is_refused_with_the_reason() -> None:
-    assert too_heavy(msgspec.json.encode([[]] * 500_000)) is None
-    assert too_heavy(msgspec.json.encode({"csv": "1,2,3,4," * 500_000})) is None
-    told = (
-        "it takes as long to be read as more than 2,000,000 values, of which long numbers and great exponents"
-        " count as many"
-    )
-    assert too_heavy(msgspec.json.encode([[]] * 2_100_000)) == told
-    assert too_heavy(msgspec.json.encode([""] * 2_100_000)) == told
-
-
-def test_numbers_that_a_model_or_a_sensor_sends_are_not_heavy() -> None:
     vectors = [[(-1) ** i * (i + 1) / 7919.0 for i in range(1536)] for _ in range(300)]
-    assert too_heavy(msgspec.json.encode({"vectors": vectors})) is None
+    light: list[Any] = [[[]] * 500_000, {"csv": "1,2,3,4," * 500_000}, {"vectors": vectors}, texts * 2]
+    for value in light:
+        assert too_heavy(msgspec.json.encode(value)) is None
+    heavy: list[Any] = [[[]] * 2_100_000, [""] * 2_100_000, [*texts * 2, *[[]] * MOST_VALUES]]
+    for value in heavy:
+        assert too_heavy(msgspec.json.encode(value)) == (
+            "it takes as long to be read as more than 2,000,000 values, of which long numbers and great"
+            " exponents count as many"
+        )
 
 
 @pytest.mark.parametrize(
@@ -146,3 +144,66 @@ def test_numbers_that_a_model_or_a_sensor_sends_are_not_heavy() -> None:
 )
 def test_invisible_characters_are_escaped_and_long_texts_cut(text: str, line: str) -> None:
     assert printable(text) == line
+
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+class Machine(VirtualClock):
+    """A machine whose time of day is set by hand; its monotonic clock goes on by `pass_s`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time_of_day = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.time_of_day
+
+    def pass_s(self, seconds: float) -> None:
+        self._elapsed_s += seconds
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+def tell(clock: SharedClock, machine: Machine, moment: datetime, *, took_s: float = 0.002) -> None:
+    """Tells it a time that was true in the middle of a round trip."""
+    asked_s = clock.monotonic_s()
+    machine.pass_s(took_s)
+    clock.tell(moment - timedelta(seconds=took_s / 2), asked_s=asked_s)
+
+
+def off_s(clock: SharedClock, moment: datetime) -> float:
+    return abs((clock.now() - moment).total_seconds())
+
+
+def test_it_goes_on_from_what_it_was_told_whatever_time_it_is_on_its_machine(machine: Machine) -> None:
+    clock = SharedClock(machine)
+    tell(clock, machine, NOON)
+    assert off_s(clock, NOON) < 1e-3
+    machine.time_of_day += timedelta(hours=1)
+    machine.pass_s(5)
+    assert off_s(clock, NOON + timedelta(seconds=5)) < 1e-3
+    assert clock.now().tzinfo is UTC
+
+
+def test_an_answer_that_took_long_moves_it_only_where_it_knows_less(machine: Machine) -> None:
+    clock = SharedClock(machine)
+    tell(clock, machine, NOON, took_s=4)
+    assert off_s(clock, NOON) < 1e-3, "the middle of what is possible"
+    tell(clock, machine, NOON)
+    tell(clock, machine, NOON + timedelta(seconds=2), took_s=4)
+    assert off_s(clock, NOON + timedelta(seconds=4)) < 1e-3, "it was told at once, and that is passed over"
+    machine.pass_s(10_000)
+    tell(clock, machine, NOON, took_s=4)
+    assert off_s(clock, NOON) < 1e-3, "the clocks may have diverged by as much"
+
+
+@pytest.mark.parametrize("by", [timedelta(hours=-1), timedelta(seconds=5), timedelta(days=400)])
+def test_a_clock_that_was_set_is_followed_at_once(machine: Machine, by: timedelta) -> None:
+    clock = SharedClock(machine)
+    tell(clock, machine, NOON)
+    tell(clock, machine, NOON + by, took_s=3)
+    assert off_s(clock, NOON + by) < 1e-3

@@ -13,7 +13,6 @@ from runglass.cli.terminal.output import clean
 from runglass.cli.terminal.run_view import attempt_list, overview_lines
 from runglass.log.trace import ModelCall, RunError, RunSummary, RunTotals, StepTrace
 from runglass.outlines.builder import Node
-from runglass.outlines.outline import NONE
 from tests.outlines import Attempt
 from tests.unit.cli.outlines import rows_of
 
@@ -53,14 +52,13 @@ def shown(
     rows: OutlineRows,
     *,
     width: int | None = 100,
-    within: int = NONE,
     most: int = 100,
     **about: object,
 ) -> list[str]:
     def read(address: StepAddress) -> StepTrace:
         return StepTrace(step_id=address.step_id, attempt=address.attempt, **about)  # type: ignore[arg-type]
 
-    lines = overview_lines(run, rows, read, named="00aa", width=width, within=within, most=most)
+    lines = overview_lines(run, rows, read, named="00aa", width=width, most=most)
     return [line.plain for line in lines]
 
 

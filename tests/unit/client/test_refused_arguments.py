@@ -6,19 +6,27 @@ from typing import Any
 
 import pytest
 
-from runglass import Client
 from runglass.client.api.admin import Management
 from tests.unit.client.scripted import ScriptedServer
-from tests.unit.client.sides import Asyncio, Side
+from tests.unit.client.sides import Blocking, Side
 
 HALF = "\ud800"
 """Half of a surrogate pair."""
 TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+NO_VERSIONS: list[Any] = [0, -1, True, "1", 1.0, None]
 Ask = Callable[[Any], Any]
 
 
 def execute(**given: Any) -> Ask:
     return lambda client: client.flow("a/p/s").execute(**given)
+
+
+def push(slug: str, flow: str = "slug: s") -> Ask:
+    return lambda client: Management(client).push("a", "p", slug, flow)
+
+
+def set_production(version: Any) -> Ask:
+    return lambda client: Management(client).set_production("a", "p", "s", version)
 
 
 WITH_HALF = "half a surrogate pair"
@@ -56,12 +64,16 @@ REFUSED: dict[str, tuple[Ask, str]] = {
     "half a cursor": (lambda client: client.runs(cursor=HALF), WITH_HALF),
     "no change": (lambda client: client.live_runs(after=-1), "after must be the number of a change"),
     "half a flow": (lambda client: client.runs(flow_id=HALF), WITH_HALF),
+    "half a flow file": (push("s", HALF), WITH_HALF),
+    "half a slug that is pushed": (push(HALF), WITH_HALF),
+    **{f"push {slug!r}": (push(slug), "a name of an org, a project or") for slug in ("", ".", "..")},
+    **{f"production {version!r}": (set_production(version), "from 1 on") for version in NO_VERSIONS},
     "file name": (lambda client: client.import_run("run.jsonl"), "open for bytes"),
     "file of text": (lambda client: client.import_run(io.StringIO("{}")), "open for bytes"),
 }
 
 
-@pytest.mark.parametrize("side", [Asyncio], indirect=True)
+@pytest.mark.parametrize("side", [Blocking], indirect=True)
 @pytest.mark.parametrize(("ask", "says"), REFUSED.values(), ids=REFUSED)
 def test_an_argument_that_cannot_be_sent_is_refused_before_any_request(
     server: ScriptedServer, side: Side, ask: Ask, says: str
@@ -73,29 +85,8 @@ def test_an_argument_that_cannot_be_sent_is_refused_before_any_request(
     assert server.requests == []
 
 
-@pytest.mark.parametrize("side", [Asyncio], indirect=True)
+@pytest.mark.parametrize("side", [Blocking], indirect=True)
 def test_a_handler_that_cannot_be_called_is_of_a_wrong_type(server: ScriptedServer, side: Side) -> None:
     with pytest.raises(TypeError, match="tool_handler must be a function"):
         side.value(execute(tool_handler="weather")(side.client(server.url)))
-    assert server.requests == []
-
-
-@pytest.mark.parametrize("version", [0, -1, True, "1", 1.0, None])
-def test_a_version_that_cannot_be_in_production_is_refused_before_any_request(
-    server: ScriptedServer, version: Any
-) -> None:
-    with Client("nk_test", base_url=server.url) as client, pytest.raises(ValueError, match="from 1 on"):
-        Management(client).set_production("acme", "demo", "greet", version)
-    assert server.requests == []
-
-
-@pytest.mark.parametrize(
-    ("slug", "flow"), [("s", HALF), (HALF, "slug: s"), ("", "slug: s"), (".", "slug: s"), ("..", "slug: s")]
-)
-def test_a_flow_that_cannot_be_pushed_is_refused_before_any_request(
-    server: ScriptedServer, slug: str, flow: str
-) -> None:
-    says = f"{WITH_HALF}|a name of an org, a project or a flow may not be"
-    with Client("nk_test", base_url=server.url) as client, pytest.raises(ValueError, match=says):
-        Management(client).push("a", "p", slug, flow)
     assert server.requests == []

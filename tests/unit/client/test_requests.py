@@ -79,16 +79,12 @@ def test_a_run_is_named_by_a_string_or_a_uuid() -> None:
     assert requests.diff(RUN, run, all=False).target == f"/flow-runs/r1/diff/{run}"
 
 
-@pytest.mark.parametrize(
-    ("version", "suffix"), [("production", ""), ("draft", "/v0"), (0, "/v0"), (7, "/v7")]
-)
-def test_versions_are_part_of_the_path(version: Version, suffix: str) -> None:
-    assert execute(version).target == f"/seq/acme/school/grade-3{suffix}/execute"
-
-
-def test_execute_sends_nothing_that_was_not_given() -> None:
-    assert execute().body == b"{}"
-    assert execute().headers["Content-Type"] == "application/json"
+def test_a_version_is_part_of_the_path_and_nothing_is_sent_that_was_not_given() -> None:
+    suffixes: list[tuple[Version, str]] = [("production", ""), ("draft", "/v0"), (0, "/v0"), (7, "/v7")]
+    for version, suffix in suffixes:
+        call = execute(version)
+        assert call.target == f"/seq/acme/school/grade-3{suffix}/execute"
+        assert (call.body, call.headers["Content-Type"]) == (b"{}", "application/json")
 
 
 @pytest.mark.parametrize(
@@ -105,6 +101,9 @@ def test_attempt_and_loop_index_are_asked_for(given: dict[str, Any], query: str)
     assert step_trace(**given).target == f"/flow-runs/r1/steps/s1/trace?{query}"
 
 
+rerun = partial(run_requests.rerun, RUN)
+
+
 def step_trace(**given: Any) -> requests.RequestSpec[Any]:
     return requests.step_trace(RUN, "s1", **{"attempt": "latest", "loop_index": None, **given})
 
@@ -113,6 +112,7 @@ def step_trace(**given: Any) -> requests.RequestSpec[Any]:
     ("ask", "name", "impossible"),
     [
         (execute, "version", (True, False, -1, 1.0, "latest", "v1", "1", None)),
+        (rerun, "version", (True, -1, 1.0, "draft", "1", None)),
         (step_trace, "attempt", (0, -1, True, "first", "1", 1.0, None)),
         (step_trace, "loop_index", (-1, True, False, "0", (), [], (0, -1), (0, "1"), (True,), 1.0, {1: 1})),
     ],

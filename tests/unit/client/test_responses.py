@@ -188,7 +188,10 @@ def test_whether_a_call_is_tried_again_depends_on_its_kind_and_the_outcome(
 ) -> None:
     for call in (READ, EXECUTE, CANCELS):
         assert (Retries(call, 2).wait_s(outcome, left_s=math.inf) is not None) is again
-    assert (Retries(WITHOUT_KEY, 2).wait_s(outcome, left_s=math.inf) is not None) is again_without_key
+    retries = Retries(WITHOUT_KEY, 2)
+    assert (retries.wait_s(outcome, left_s=math.inf) is not None) is again_without_key
+    retries.wait_s(ConnectionLost("refused", sent=False), left_s=math.inf)
+    assert retries.sent is not again_without_key, "one attempt may have reached the server"
 
 
 def test_retries_end_after_max_retries() -> None:
@@ -210,20 +213,3 @@ def test_a_wait_beyond_the_calls_bound_is_not_begun() -> None:
     assert Retries(READ, 2, chance=lambda: 1.0).wait_s(refused(503), left_s=0.51) == 0.5
     assert Retries(READ, 2).wait_s(refused(429, "30"), left_s=10) is None
     assert Retries(READ, 2).wait_s(refused(429, "61"), left_s=math.inf) is None
-
-
-@pytest.mark.parametrize(
-    ("outcomes", "sent"),
-    [
-        ([ConnectionLost("refused", sent=False), refused(503), refused(429)], False),
-        ([ConnectionLost("broke off"), ConnectionLost("refused", sent=False)], True),
-        ([refused(504), refused(503)], True),
-    ],
-)
-def test_retries_know_whether_an_attempt_may_have_reached_the_server(
-    outcomes: list[Outcome], sent: bool
-) -> None:
-    retries = Retries(EXECUTE, len(outcomes))
-    for outcome in outcomes:
-        retries.wait_s(outcome, left_s=math.inf)
-    assert retries.sent is sent

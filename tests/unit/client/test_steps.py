@@ -195,27 +195,6 @@ def test_too_many_rounds_leave_a_run_that_can_go_on(server: ScriptedServer, side
     assert bodies(server)[-1]["pausedAtStep"] == "b"
 
 
-@pytest.mark.parametrize(
-    "scene",
-    [
-        hangs_up,
-        pytest.param(cuts(STARTED, step(2, "a", 0)), id="cut after a step"),
-        pytest.param(cuts(STARTED, lost("CODE_ERROR")), id="cut after a lost step"),
-        pytest.param(refuses(503, "UNAVAILABLE"), id="503"),
-    ],
-)
-def test_a_lost_answer_is_asked_for_again_under_the_same_key(
-    server: ScriptedServer, side: Side, scene: Scene
-) -> None:
-    server.plays(scene, streams(STARTED, step(2, "a", 0), PING, DONE))
-    events = side.events(flow(side, server).events())
-    assert events[0].seq == 1
-    assert len({each.seq for each in events}) == len(events)
-    first, again = server.requests
-    assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
-    assert first.body == again.body
-
-
 def beside(kind: str, **fields: object) -> bytes:
     """A frame that is no event of the run's log, as servers send it: without an id, and with seq 0."""
     data = msgspec.json.encode({"eventType": kind, "executionId": "r1", "seq": 0, **fields})
@@ -226,14 +205,22 @@ def told_output(step_id: str) -> bytes:
     return beside("step_output", stepId=step_id, outputData={"of": step_id})
 
 
-def test_frames_that_are_no_events_of_the_log_come_once(server: ScriptedServer, side: Side) -> None:
-    """Wherever among them the connection breaks: the answer that is sent again has them where they were."""
+def test_a_lost_answer_is_asked_for_again_under_the_same_key_and_each_frame_comes_once(
+    server: ScriptedServer, side: Side
+) -> None:
+    """Also frames that are no events of the log: the answer that is sent again has them where they were."""
     parts = [STARTED, told_output("a"), told_output("b"), step(2, "a", 0), told_output("c"), DONE]
-    for cut in range(1, len(parts)):
-        server.plays(cuts(*parts[:cut]), streams(*parts))
+    aborted = [cuts(*parts[:cut]) for cut in range(1, len(parts))]
+    for scene in (hangs_up, refuses(503, "UNAVAILABLE"), *aborted):
+        server.plays(scene, streams(*parts))
         events = side.events(flow(side, server).events())
-        assert [each.seq for each in events] == [1, 0, 0, 2, 3, 0, 90], cut
+        assert [each.seq for each in events] == [1, 0, 0, 2, 3, 0, 90]
         assert [each.step_id for each in events if isinstance(each, StepOutput)] == ["a", "b", "c"]
+        first, again = server.requests[-2:]
+        assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
+        assert first.body == again.body
+    server.plays(cuts(STARTED, lost("CODE_ERROR")), streams(STARTED, step(2, "a", 0), PING, DONE))
+    assert [each.seq for each in side.events(flow(side, server).events())] == [1, 4, 90]
 
 
 def test_a_complete_answer_is_not_asked_for_again_however_it_ends(server: ScriptedServer, side: Side) -> None:

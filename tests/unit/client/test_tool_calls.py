@@ -10,7 +10,7 @@ import pytest
 
 from runglass import AsyncClient, CompletedResult, ToolCallLimitError
 from runglass.client.core.tools import content_of, result_messages
-from tests.unit.client.scripted import RESULT, Exchange, ScriptedServer, answers, hangs_up
+from tests.unit.client.scripted import RESULT, Exchange, ScriptedServer, answers
 from tests.unit.client.sides import KEY, RUN, Blocking, Side
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
@@ -194,15 +194,6 @@ async def test_one_failed_call_cancels_the_others_of_its_round(server: ScriptedS
             await client.flow("a/p/s").execute(tools=TOOLS, tool_handler=handler)
     assert ended == ["weather"]
     assert vars(caught.value)["paused"].execution_id == RUN
-
-
-def test_a_lost_answer_is_asked_for_again_under_the_key_of_its_round(
-    server: ScriptedServer, side: Side
-) -> None:
-    server.plays(answers(pause(call("c1"))), hangs_up, answers(RESULT))
-    side.value(flow(side, server).execute(tools=TOOLS, tool_handler=lambda name, arguments: "dry"))
-    started, resumed, again = (each.headers["idempotency-key"] for each in server.requests)
-    assert started != resumed == again
 
 
 def test_contents_are_text_or_json() -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import httpcore2
@@ -53,9 +53,9 @@ TRACE = {
 BOUND_S = 0.2
 
 
-def times_out(within_s: float = BOUND_S) -> pytest.RaisesExc[APITimeoutError]:
+def times_out(within_s: float = BOUND_S, *, also: str = "$") -> pytest.RaisesExc[APITimeoutError]:
     """The bound is kept by a server that would go on for minutes."""
-    return pytest.raises(APITimeoutError, match=f"took longer than its timeout of {within_s:g} s")
+    return pytest.raises(APITimeoutError, match=f"took longer than its timeout of {within_s:g} s{also}")
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
@@ -211,13 +211,15 @@ def test_the_wall_clock_bounds_a_call_whatever_the_server_does(
     assert side.waits == [], "it is not tried again"
 
 
-def test_the_wall_clock_bounds_an_upload_that_nobody_reads(server: ScriptedServer, side: Side) -> None:
+def test_the_wall_clock_bounds_an_upload_that_nobody_reads_and_the_run_may_go_on(
+    server: ScriptedServer, side: Side
+) -> None:
     async def reads_nothing(exchange: Exchange) -> None:
         await asyncio.Event().wait()
 
     server.plays(reads_nothing)
     flow = side.client(server.url).flow("a/p/s")
-    with times_out():
+    with times_out(also="; the run may still be active"):
         side.value(flow.execute(message="x" * 40_000_000, timeout=BOUND_S))
 
 
@@ -263,14 +265,13 @@ def test_the_wall_clock_bounds_name_resolution(side: Side, monkeypatch: pytest.M
         released.wait(60)
         return []
 
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
     run = side.client("http://runglass.invalid/api/v1").run(RUN)
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", hangs)
-        try:
-            with times_out():
-                side.value(run.trace(timeout=BOUND_S))
-        finally:
-            released.set()
+    try:
+        with times_out():
+            side.value(run.trace(timeout=BOUND_S))
+    finally:
+        released.set()
 
 
 @contextmanager
@@ -296,11 +297,10 @@ async def test_on_asyncio_an_address_that_swallows_holds_up_no_other(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.plays(answers(TRACE))
-    client = AsyncClient("nk_test", base_url=f"http://localhost:{server.port}/api/v1", max_retries=0)
-    with swallowing(("127.0.0.2", server.port)), monkeypatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", two)
-        assert (await client.run(RUN).trace(timeout=60)).flow_run.id == RUN
-        await client.aclose()
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    with swallowing(("127.0.0.2", server.port)):
+        async with AsyncClient(KEY, base_url=f"http://localhost:{server.port}", max_retries=0) as client:
+            assert (await client.run(RUN).trace(timeout=60)).flow_run.id == RUN
 
 
 def test_a_blocking_call_gives_each_address_its_share_of_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,80 +326,69 @@ def test_a_name_that_does_not_exist_is_a_connection_error(
     def fails(*args: object, **kwargs: object) -> list[object]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
     run = side.client("http://runglass.invalid/api/v1", max_retries=0).run(RUN)
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", fails)
-        with pytest.raises(APIConnectionError, match=r"cannot be reached: .*not known"):
-            side.value(run.trace())
-
-
-def test_a_timed_out_execute_says_that_the_run_may_go_on(server: ScriptedServer, side: Side) -> None:
-    server.plays(says_nothing)
-    flow = side.client(server.url).flow("a/p/s")
-    with pytest.raises(APITimeoutError, match="the run may still be active"):
-        side.value(flow.execute(timeout=PASSED_S))
+    with pytest.raises(APIConnectionError, match=r"cannot be reached: .*not known"):
+        side.value(run.trace())
 
 
 AT_ONCE_S = 30.0
 """Before the 45 s after which a silent stream is given up."""
 
 
-@pytest.mark.parametrize("opens", [0, 1])
-@pytest.mark.parametrize("asked", ["trace", "live_trace"])
-def test_a_closed_client_waits_for_nothing(opens: int, asked: str) -> None:
-    """Whatever its thread waited for: the head of an answer, or the rest of it."""
-    ended: list[BaseException] = []
-    mute = Mute(opens=opens)
-    with ScriptedServer() as silent:
-        silent.plays(mute)
-        client = Client(KEY, base_url=silent.url)
+def closed_while(client: Client, ask: Callable[[], object], begun: threading.Event) -> None:
+    """Closes the client while a thread asks something of it, which ends at once."""
+    ended: list[RuntimeError] = []
 
-        def ask() -> None:
-            try:
-                run = client.run(RUN)
-                list(run.live_trace()) if asked == "live_trace" else run.trace()
-            except RuntimeError as error:
-                ended.append(error)
+    def asking() -> None:
+        try:
+            ask()
+        except RuntimeError as error:
+            ended.append(error)
 
-        thread = threading.Thread(target=ask)
-        thread.start()
-        assert mute.asked.wait(AT_ONCE_S)
-        client.close()
-        thread.join(AT_ONCE_S)
-        assert not thread.is_alive()
-        assert mute.left.wait(AT_ONCE_S)
+    thread = threading.Thread(target=asking)
+    thread.start()
+    assert begun.wait(AT_ONCE_S)
+    client.close()
+    thread.join(AT_ONCE_S)
+    assert not thread.is_alive()
     assert "the client has been closed" in str(ended[0])
 
 
 @pytest.mark.parametrize("opens", [0, 1])
 @pytest.mark.parametrize("asked", ["trace", "live_trace"])
-async def test_a_closed_async_client_waits_for_nothing(opens: int, asked: str) -> None:
+def test_a_closed_client_waits_for_nothing(server: ScriptedServer, opens: int, asked: str) -> None:
+    """Whatever its thread waited for: the head of an answer, or the rest of it."""
     mute = Mute(opens=opens)
-    with ScriptedServer() as silent:
-        silent.plays(mute)
-        client = AsyncClient(KEY, base_url=silent.url)
-        run = client.run(RUN)
-        asking = asyncio.ensure_future(anext(run.live_trace()) if asked == "live_trace" else run.trace())
-        assert await asyncio.to_thread(mute.asked.wait, AT_ONCE_S)
-        await client.aclose()
-        with pytest.raises(RuntimeError, match="the client has been closed"):
-            await asyncio.wait_for(asking, AT_ONCE_S)
-        assert await asyncio.to_thread(mute.left.wait, AT_ONCE_S)
+    server.plays(mute)
+    client = Client(KEY, base_url=server.url)
+    run = client.run(RUN)
+    closed_while(client, lambda: run.trace() if asked == "trace" else list(run.live_trace()), mute.asked)
+    assert mute.left.wait(AT_ONCE_S)
+    with pytest.raises(RuntimeError, match="the client has been closed"):
+        run.trace()
+
+
+@pytest.mark.parametrize("opens", [0, 1])
+@pytest.mark.parametrize("asked", ["trace", "live_trace"])
+async def test_a_closed_async_client_waits_for_nothing(
+    server: ScriptedServer, opens: int, asked: str
+) -> None:
+    mute = Mute(opens=opens)
+    server.plays(mute)
+    client = AsyncClient(KEY, base_url=server.url)
+    run = client.run(RUN)
+    asking = asyncio.ensure_future(anext(run.live_trace()) if asked == "live_trace" else run.trace())
+    assert await asyncio.to_thread(mute.asked.wait, AT_ONCE_S)
+    await client.aclose()
+    with pytest.raises(RuntimeError, match="the client has been closed"):
+        await asyncio.wait_for(asking, AT_ONCE_S)
+    assert await asyncio.to_thread(mute.left.wait, AT_ONCE_S)
 
 
 def test_a_closed_client_does_not_wait_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader whose server is away sleeps between two attempts; closing the client wakes it."""
-    with ScriptedServer() as gone:
-        pass
-    client = Client(KEY, base_url=gone.url, max_retries=100)
-    ended: list[BaseException] = []
-
-    def follow() -> None:
-        try:
-            list(client.run(RUN).live_trace())
-        except RuntimeError as error:
-            ended.append(error)
-
+    client = Client(KEY, base_url=f"http://127.0.0.1:{free_port()}", max_retries=100)
     slept = threading.Event()
     sleep = SyncTransport.sleep
 
@@ -408,10 +397,4 @@ def test_a_closed_client_does_not_wait_to_come_back(monkeypatch: pytest.MonkeyPa
         sleep(transport, math.inf)
 
     monkeypatch.setattr(SyncTransport, "sleep", sleeping)
-    thread = threading.Thread(target=follow)
-    thread.start()
-    assert slept.wait(AT_ONCE_S)
-    client.close()
-    thread.join(AT_ONCE_S)
-    assert not thread.is_alive()
-    assert "the client has been closed" in str(ended[0])
+    closed_while(client, lambda: list(client.run(RUN).live_trace()), slept)

@@ -103,7 +103,6 @@ class Server(NamedTuple):
             raise api_error("UNAUTHENTICATED", why)
         try:
             client = Client(self.api_key, base_url=self.base_url or None)
-            # Made here and not by the first call, as it also judges the environment's proxies.
             speaks_to(client._transport.endpoint.base_url)
         except ValueError as error:
             raise UsageError(str(error)) from error
