@@ -48,7 +48,7 @@ class Bench:
 @asynccontextmanager
 async def open_bench(folder: Path, **settings: Any) -> AsyncIterator[Bench]:
     """With the models' settings, of which `providers` stand in for `fake` where they are given."""
-    async with FakeProvider.serving() as fake:
+    async with FakeProvider().serving() as fake:
         settings = {"providers": {"local": fake.base_url}, "provider_keys": {"local": SECRET}} | settings
         async with (
             ModelGateway(Settings(**settings)) as models,

@@ -90,7 +90,7 @@ async def every_provider(
 ) -> AsyncIterator[tuple[FakeProvider, ModelGateway]]:
     """One server for the models of all families."""
     async with (
-        FakeProvider.serving() as fake,
+        FakeProvider().serving() as fake,
         ModelGateway(Settings(**addressed(fake, monkeypatch), prices=dict(prices or {}))) as models,
     ):
         yield fake, models

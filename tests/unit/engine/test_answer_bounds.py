@@ -38,7 +38,7 @@ OVER = 128 << 10
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider.serving() as server:
+    async with FakeProvider().serving() as server:
         yield server
 
 

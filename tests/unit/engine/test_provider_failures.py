@@ -102,7 +102,7 @@ async def test_a_provider_that_says_how_long_it_is_busy_is_asked_then(bench: Ben
 
 
 async def test_a_provider_that_is_not_there_could_not_be_reached(tmp_path: Path) -> None:
-    async with FakeProvider.serving() as gone:
+    async with FakeProvider().serving() as gone:
         base_url = gone.base_url
     async with open_bench(tmp_path, providers={"local": base_url}) as bench:
         ran = await bench.run(ASK)

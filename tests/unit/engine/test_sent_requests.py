@@ -129,7 +129,7 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
         replies = [whole("Hello" * 10_000, False), whole("Hello", False)]
     if case == "form declined":
         replies.insert(0, error_reply(400, "response_format json_schema is not known here"))
-    async with FakeProvider.serving() as fake:
+    async with FakeProvider().serving() as fake:
         fake.replies.extend(replies)
         models = ModelGateway(Settings(**addressed(fake, monkeypatch)))
         ran = await run(
@@ -184,7 +184,7 @@ async def test_a_form_that_no_server_has_declined_is_kept_for_other_requests(
         return ModelRequest(**{"model": google.model, "messages": [asked], "output_schema": SCHEMA} | more)
 
     async with (
-        FakeProvider.serving() as fake,
+        FakeProvider().serving() as fake,
         ModelGateway(Settings(**addressed(fake, monkeypatch))) as models,
     ):
         fake.replies += [google.stream(OBJECT, False)] * 3
@@ -207,7 +207,7 @@ ASK = {"id": "ask", "type": "llm", "model": "local:tiny", "system": "Be kind.", 
 async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with FakeProvider.serving() as fake:
+    async with FakeProvider().serving() as fake:
         hidden = AsyncOpenAI(base_url=fake.base_url, api_key=KEY)
         ordinary = ProviderClients(Settings(providers={"local": fake.base_url})).new_provider("local")
         provider = OpenAICompatibleProvider(
@@ -244,7 +244,7 @@ class Heard:
 async def test_a_login_that_is_renewed_on_the_way_is_told_to_nobody() -> None:
     heard = Heard()
     token = current_call.set(ProviderCall("local:tiny", heard, is_streamed=False))
-    async with FakeProvider.serving() as fake:
+    async with FakeProvider().serving() as fake:
         clients = ProviderClients(Settings(providers={"local": fake.base_url}))
         library: AsyncOpenAI = (await clients.prepared("local:tiny")).model.provider.client  # type: ignore[union-attr]
         elsewhere = fake.base_url.replace("127.0.0.1", "localhost")
