@@ -1,8 +1,6 @@
 """Reserved before it is spent: no crash and no silent provider passes a budget."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from tests.conformance.stores import make_run
 from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore
 from tests.records import run_record
-from tests.unit.engine.bench import Bench, open_bench
+from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
 from tests.unit.engine.conftest import (
     EngineHarness,
     die_asking,
@@ -60,15 +58,8 @@ async def project_of(house: EngineHarness) -> Project:
     return await house.store.ensure_project("acme", "demo")
 
 
-@asynccontextmanager
-async def on_budget(tmp_path: Path, usd: float | None = 10) -> AsyncIterator[Bench]:
-    """An engine whose project has a budget in dollars, or none, and a server that its models are asked at."""
-    async with open_bench(
-        tmp_path, prices=dict.fromkeys(["local:tiny", "local:dear"], PRICE), default_max_tokens=100
-    ) as bench:
-        if usd is not None:
-            await budget_of(bench.house, Decimal(str(usd)))
-        yield bench
+PRICED = {"prices": dict.fromkeys(["local:tiny", "local:dear"], PRICE), "default_max_tokens": 100}
+bench = engine_bench_with(**PRICED)
 
 
 async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
@@ -187,10 +178,12 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
     ("status", "charged", "has_budget"), [(400, 0, True), (500, 1, True), (400, 0, False)]
 )
 async def test_a_crash_after_a_declined_request_tells_and_charges_the_second(
-    tmp_path: Path, status: int, charged: int, has_budget: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, charged: int, has_budget: bool
 ) -> None:
     declined, silent = error_reply(status, "response_format is not known here"), Reply(body=b"", silent=True)
-    async with on_budget(tmp_path, 20 if has_budget else None) as bench, asyncio.timeout(60):
+    async with open_engine_bench(tmp_path, monkeypatch, **PRICED) as bench, asyncio.timeout(60):
+        if has_budget:
+            await budget_of(bench.house, Decimal(20))
         bench.fake.replies.extend([declined, silent])
         started = await start(bench.house, DECLINED)
         # The end of the first request, and on a budget the second reservation, for the second request.
@@ -223,22 +216,22 @@ NO_LIMITS = (-1_000_000_000, 0, 1.5, 2.0, True, None, "9")
     ids=str,
 )
 async def test_a_setting_that_changes_model_bill_or_address_or_is_no_limit_sends_nothing(
-    tmp_path: Path, settings: dict[str, Any]
+    bench: EngineBench, settings: dict[str, Any]
 ) -> None:
     """A reservation below nothing would be room for others, as long as it is held.
 
     A file with such a limit is refused; a flow that was stored before it was is not.
     """
+    await budget_of(bench.house, Decimal(10))
     flow = parse_flow(f"slug: test\nsteps:\n{ASK}")
-    async with on_budget(tmp_path) as bench:
-        ran = await run_to_end(bench.house, replace(flow, steps=[replace(flow.steps[0], settings=settings)]))
-        assert bench.fake.requests == []
-        if "max_tokens" in settings:
-            assert not any(isinstance(event, StepModelReserved) for event in ran.events)
-        assert ran.error["code"] == "INVALID_INPUT"
-        assert next(iter(settings)) in ran.error["message"]
-        project = await project_of(bench.house)
-        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
+    ran = await bench.run(replace(flow, steps=[replace(flow.steps[0], settings=settings)]))
+    assert bench.fake.requests == []
+    if "max_tokens" in settings:
+        assert not any(isinstance(event, StepModelReserved) for event in ran.events)
+    assert ran.error["code"] == "INVALID_INPUT"
+    assert next(iter(settings)) in ran.error["message"]
+    project = await project_of(bench.house)
+    assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
 class Late(FakeModels):
@@ -261,26 +254,29 @@ async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: P
         assert ran.error["code"] == "CREDITS_EXHAUSTED"
 
 
-async def test_a_model_without_a_price_is_not_asked_on_a_budget(tmp_path: Path) -> None:
-    async with on_budget(tmp_path) as bench:
-        ran = await bench.run(ASK.replace("tiny", "unknown"))
-        assert bench.fake.requests == []
-        assert ran.error["code"] == "MODEL_NOT_SUPPORTED"
-        assert "`prices`" in ran.error["message"]
-        echo = await bench.run("- {id: e, type: llm, model: echo, prompt: Hi}")
-        assert echo.outcome.status == "completed"
-        assert echo.calls[0].cost_usd is None, "free, and no cost made up"
+async def test_a_model_without_a_price_is_not_asked_on_a_budget(bench: EngineBench) -> None:
+    await budget_of(bench.house, Decimal(10))
+    ran = await bench.run(ASK.replace("tiny", "unknown"))
+    assert bench.fake.requests == []
+    assert ran.error["code"] == "MODEL_NOT_SUPPORTED"
+    assert "`prices`" in ran.error["message"]
+    echo = await bench.run("- {id: e, type: llm, model: echo, prompt: Hi}")
+    assert echo.outcome.status == "completed"
+    assert echo.calls[0].cost_usd is None, "free, and no cost made up"
 
 
 @pytest.mark.parametrize(("status", "budget"), [(400, 0.15), (500, 1), (500, 0.15)])
 async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the_next(
-    tmp_path: Path, status: int, budget: float
+    bench: EngineBench, status: int, budget: float
 ) -> None:
-    """A refusal with 4xx is free; after a 500 nobody knows, and the next request needs money of its own."""
+    """A refusal with 4xx is free; after a 500 nobody knows, and the next request needs money of its own.
+
+    Of what went well nothing is kept, under `metadata_only`, nor of what it took.
+    """
     declined = error_reply(status, "response_format is not known here")
-    async with on_budget(tmp_path, budget) as bench:
-        ran = await bench.run(DECLINED, declined, whole_reply('{"a": 1}', usage=USAGE))
-        project = await project_of(bench.house)
+    await budget_of(bench.house, Decimal(str(budget)))
+    ran = await bench.run(DECLINED, declined, whole_reply('{"a": 1}', usage=USAGE), capture="metadata_only")
+    project = await project_of(bench.house)
     reserved = [event.reservation for event in ran.events if isinstance(event, StepModelReserved)]
     assert Decimal("0.1") < Decimal(reserved[0].usd) < Decimal("0.11"), "100 tokens and a few bytes"
     assert {request["max_tokens"] for request in bench.fake.requests} == {100}
@@ -297,6 +293,7 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
     else:
         assert refused.note == "the server declined this request, and was asked again in another form"
         assert [(call.cost_usd, call.cost_estimated) for call in answered] == [("0.00501", False)]
+        assert "Hello" not in repr(ran.events)
 
 
 async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_begins_after_they_asked(

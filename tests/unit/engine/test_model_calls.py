@@ -14,13 +14,12 @@ from runglass.engine.models.gateway import (
     ModelCallFailed,
     ModelRequest,
 )
-from runglass.engine.models.model_types import ProviderResponse, RequestObserver
+from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.errors import StoreError
 from runglass.log.trace import StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
-from tests.fakes import send
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
     Ran,
@@ -190,25 +189,6 @@ async def test_under_metadata_only_an_answer_of_no_use_is_kept_with_its_request(
 async def test_a_large_answer_in_one_piece_is_cut_and_has_no_first_token(tmp_path: Path) -> None:
     (call,) = (await ran(tmp_path, ASK, said("x" * 5000, streamed=False))).step("ask").model_calls
     assert (call.truncated, call.streamed, call.time_to_first_token_ms) == (True, False, None)
-
-
-class Declining(FakeModels):
-    """Declines the first form in which it is asked."""
-
-    async def complete(
-        self, request: ModelRequest, *args: Any, observer: RequestObserver | None = None
-    ) -> ModelAnswer:
-        assert observer is not None
-        await send(request, observer)
-        await observer.declined(FAILURE)
-        return await super().complete(request, *args, observer=observer)
-
-
-async def test_under_metadata_only_no_call_of_an_attempt_that_goes_well_has_content(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db"), models=Declining(said("Hello"))) as house:
-        found = await run_to_end(house, ASK, {"who": "Ada"}, capture="metadata_only")
-    assert [call.error_code for call in found.step("ask").model_calls] == ["PROVIDER_ERROR", None]
-    assert "Greet Ada" not in repr(found.events)
 
 
 async def test_a_call_that_takes_too_long_is_recorded_without_a_cost(tmp_path: Path) -> None:
