@@ -38,6 +38,7 @@ from tests.unit.engine.conftest import (
     run_of,
     run_to_end,
     start,
+    take_over_in_vain,
 )
 from tests.unit.engine.fake_models import ANSWER, FakeModels, never
 from tests.unit.engine.fake_provider import Reply, error_reply, whole_reply
@@ -101,24 +102,33 @@ async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is
         assert (project.reserved_usd, project.spent_usd) == (Decimal(0), Decimal(1))
 
 
-@pytest.mark.parametrize("then", ["goes on", "is cancelled"])
-async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_path: Path, then: str) -> None:
-    run_id = await die_asking(tmp_path / "db", ASK, budget_usd=3)
+@pytest.mark.parametrize(
+    ("end", "budget_usd"),
+    [("completed", 3), ("cancelled", 3), ("failed", 3), ("cancelled", None), ("failed", None)],
+)
+async def test_a_call_that_a_crash_cut_off_is_told_as_lost_and_charged_as_it_was_reserved(
+    tmp_path: Path, end: str, budget_usd: int | None
+) -> None:
+    """The run goes on and asks again, is cancelled, or has taken too many processes down."""
+    run_id = await die_asking(tmp_path / "db", ASK, budget_usd=budget_usd)
+    reserved_usd = Decimal(1 if budget_usd else 0)
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
         project = await store.ensure_project("acme", "demo")
-        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1))
-        if then == "is cancelled":
+        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), reserved_usd)
+        if end == "cancelled":
             await store.request_cancel(run_id, reason="asked for")
+    if end == "failed":
+        await take_over_in_vain(tmp_path / "db")
     async with next_life(SqliteStore(tmp_path / "db"), models=FakeModels(ANSWER)) as house:
-        await house.engine.active.join(run_id)
-        run = await run_of(house, run_id)
-        assert run.status == ("cancelled" if then == "is cancelled" else "completed")
+        ran = await read_at_end(house, run_id)
         project = await project_of(house)
-        assert project.reserved_usd == 0
-        assert project.spent_usd == (1 if then == "is cancelled" else 2)
-        rows = await house.store.attempts_at(run.no, 1)
-        assert b'"costEstimated":true' in rows[0].data
-        assert b'"reservation"' not in rows[-1].data
+    lost, *answered = ran.calls
+    assert (ran.trace.flow_run.status, len(answered)) == (end, end == "completed")
+    assert (lost.error_code, lost.cost_unknown) == ("WORKER_LOST", "no_usage")
+    assert lost.cost_estimated == (budget_usd is not None)
+    assert (project.spent_usd, project.reserved_usd) == (reserved_usd + len(answered), Decimal(0))
+    assert (ran.totals.unmetered_calls, ran.totals.by_model["local:tiny"].calls) == (1, len(ran.calls))
+    assert ran.attempts["ask"][-1].reservation is None
 
 
 class Unsent(FakeModels):
@@ -204,13 +214,7 @@ NO_LIMITS = (-1_000_000_000, 0, 1.5, 2.0, True, None, "9")
 @pytest.mark.parametrize(
     "settings",
     [
-        {"extra_body": {"stream_options": {"include_usage": False}}},
-        {"extra_body": {"model": "dear"}},
         {"extra_body": {"n": 100}},
-        {"extra_headers": {"Host": "elsewhere"}},
-        {"extra_headers": {"AUTHORIZATION": "Bearer other"}},
-        {"extra_headers": {"Cookie": "a=b"}},
-        {"openai_store": True},
         *({"max_tokens": limit} for limit in NO_LIMITS),
     ],
     ids=str,

@@ -23,7 +23,6 @@ from runglass.wire.run_api import CaptureMode
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
     Ran,
-    die_asking,
     end_in_next_life,
     open_harness,
     read,
@@ -31,7 +30,6 @@ from tests.unit.engine.conftest import (
     run_of,
     run_to_end,
     start,
-    take_over_in_vain,
 )
 from tests.unit.engine.fake_models import Answer, FakeModels
 
@@ -149,43 +147,6 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     assert (totals.by_model["local:tiny"].calls, totals.unpriced_calls) == (3, 3)
 
 
-FAILURE = ModelCallFailed("PROVIDER_ERROR", "refused", may_be_charged=False, may_retry=False)
-
-
-@pytest.mark.parametrize(
-    ("capture", "fails", "keeps_request", "keeps_response"),
-    [
-        ("off", False, False, False),
-        ("off", True, False, False),
-        ("metadata_only", False, False, False),
-        ("metadata_only", True, True, False),
-        ("redacted", False, True, True),
-        ("full", False, True, True),
-        ("full", True, True, False),
-    ],
-)
-async def test_content_is_kept_by_the_capture_mode_and_measures_always(
-    tmp_path: Path, capture: CaptureMode, fails: bool, keeps_request: bool, keeps_response: bool
-) -> None:
-    flow = ASK.replace("Greet {{ who }}", "Greet {{ who }} at ada@ada.org")
-    found = await ran(tmp_path, flow, FAILURE if fails else said("Hello, Ada"), capture=capture)
-    (call,) = found.step("ask").model_calls
-    assert (call.request is not None, call.response is not None) == (keeps_request, keeps_response)
-    assert (call.model, call.error_code) == ("local:tiny", "PROVIDER_ERROR" if fails else None)
-    assert ("Greet Ada" in repr(found.events)) == keeps_request
-    assert ("Greet Ada" in repr(found.step("ask").input_context)) == keeps_request
-    assert ("ada@ada.org" in repr([found.events, call])) == (keeps_request and capture != "redacted")
-    if fails:
-        assert call.cost_unknown is None, "a request that was refused costs nothing"
-
-
-async def test_under_metadata_only_an_answer_of_no_use_is_kept_with_its_request(tmp_path: Path) -> None:
-    rejected = AnswerRejected("INVALID_OUTPUT", "of no use", response=said("half"), may_retry=False)
-    (call,) = (await ran(tmp_path, ASK, rejected, capture="metadata_only")).step("ask").model_calls
-    assert call.response == {"role": "assistant", "content": "half"}
-    assert (call.request or {})["messages"] == [{"role": "user", "content": "Greet Ada"}]
-
-
 async def test_a_large_answer_in_one_piece_is_cut_and_has_no_first_token(tmp_path: Path) -> None:
     (call,) = (await ran(tmp_path, ASK, said("x" * 5000, streamed=False))).step("ask").model_calls
     assert (call.truncated, call.streamed, call.time_to_first_token_ms) == (True, False, None)
@@ -208,10 +169,11 @@ async def test_a_call_of_a_branch_that_no_process_cut_off_is_told_as_lost(tmp_pa
     a: [{id: silent, type: llm, model: 'local:tiny', prompt: Hi}]
     b: [{id: bad, type: llm, model: 'local:tiny', prompt: Hi}]
 """
+    refused = ModelCallFailed("PROVIDER_ERROR", "refused", may_be_charged=False, may_retry=False)
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     died = StoreError("the process has died")
     FaultyStore(store).fail("append", died, when=lambda batch: b'"CANCELLED"' in b"".join(batch.events))
-    async with open_harness(store, models=FakeModels(None, FAILURE)) as house:
+    async with open_harness(store, models=FakeModels(None, refused)) as house:
         started = await start(house, flow)
         with pytest.raises(StoreError):
             await started.outcome()
@@ -219,24 +181,6 @@ async def test_a_call_of_a_branch_that_no_process_cut_off_is_told_as_lost(tmp_pa
     assert [call.error_code for call in ran.step("bad").model_calls] == ["PROVIDER_ERROR"]
     (call,) = ran.step("silent").model_calls
     assert (call.error_code, call.cost_unknown) == ("WORKER_LOST", "no_usage")
-
-
-@pytest.mark.parametrize("end", ["flow_cancelled", "flow_failed"])
-async def test_a_call_is_told_as_lost_where_its_run_ends_before_its_step_goes_on(
-    tmp_path: Path, end: str
-) -> None:
-    """The process dies with the call. Then the run is cancelled, or it has taken too many processes down."""
-    run_id = await die_asking(tmp_path / "db", ASK, {"who": "Ada"})
-    if end == "flow_failed":
-        await take_over_in_vain(tmp_path / "db")
-    else:
-        async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-            await store.request_cancel(run_id, reason="asked for")
-    ran = await end_in_next_life(tmp_path / "db", run_id)
-    assert ran.types()[-1] == end
-    (call,) = ran.step("ask").model_calls
-    assert (call.error_code, call.cost_unknown) == ("WORKER_LOST", "no_usage")
-    assert (ran.totals.unmetered_calls, ran.totals.by_model["local:tiny"].calls) == (1, 1)
 
 
 async def test_a_large_request_is_cut_and_says_so(tmp_path: Path) -> None:

@@ -166,26 +166,46 @@ async def test_an_answer_that_broke_off_is_in_its_attempt(bench: EngineBench, re
     assert totals.finish_reasons == {"stop": 1}
 
 
+WORDS = chunk({"content": "mail eve@ada.org"})
+ANSWERS = {
+    "good": Reply(body=WORDS + chunk({}, finish="stop") + DONE),
+    "refused": error_reply(400, "no"),
+    "broken": Reply(body=WORDS, cut=True),
+    "of no use": Reply(body=WORDS + chunk({}, finish="content_filter") + DONE),
+}
+
+
 @pytest.mark.parametrize(
-    ("capture", "kept"),
+    ("capture", "answer", "keeps_request", "keeps_answer"),
     [
-        ("off", None),
-        ("metadata_only", "mail eve@example.org"),
-        ("redacted", "mail [redacted]"),
-        ("full", "mail eve@example.org"),
+        ("off", "good", False, False),
+        ("off", "broken", False, False),
+        ("metadata_only", "good", False, False),
+        ("metadata_only", "refused", True, False),
+        ("metadata_only", "broken", True, True),
+        ("metadata_only", "of no use", True, True),
+        ("redacted", "good", True, True),
+        ("redacted", "broken", True, True),
+        ("full", "good", True, True),
+        ("full", "refused", True, False),
     ],
 )
-async def test_a_broken_answer_is_kept_as_the_input_of_a_failed_attempt_is(
-    bench: EngineBench, capture: CaptureMode, kept: str | None
+async def test_content_of_a_call_is_kept_by_the_capture_mode(
+    bench: EngineBench, capture: CaptureMode, answer: str, keeps_request: bool, keeps_answer: bool
 ) -> None:
-    flow = ASK[:-1] + ", retry: {max_attempts: 1}}"
-    ran = await bench.run(
-        flow, Reply(body=chunk({"content": "mail eve@example.org"}), cut=True), capture=capture
+    flow = ASK.replace("Hello", "Greet ada@ada.org")[:-1] + ", retry: {max_attempts: 1}}"
+    ran = await bench.run(flow, ANSWERS[answer], capture=capture)
+    call = call_of(ran)
+    assert (call.request is not None, call.response is not None) == (keeps_request, keeps_answer)
+    assert (call.error_code is None, call.model) == (answer == "good", "local:tiny")
+    found = repr([ran.events, call, ran.step("ask").input_context])
+    assert ("Greet" in found) == ("Greet" in repr(call.request)) == keeps_request
+    assert ("mail" in found) == ("mail" in repr(call.response)) == keeps_answer
+    is_plain = capture in ("metadata_only", "full")
+    assert ("ada@ada.org" in found, "eve@ada.org" in found) == (
+        keeps_request and is_plain,
+        keeps_answer and is_plain,
     )
-    response: Any = call_of(ran).response
-    assert (response and response["content"]) == kept
-    assert (call_of(ran).request is None) == (kept is None)
-    assert ("eve@example" in repr(ran.events)) == (capture in ("metadata_only", "full"))
 
 
 async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: EngineBench) -> None:
