@@ -72,26 +72,6 @@ def text_reply(
     return Reply(body=b"".join(frames) + DONE)
 
 
-def whole_reply(
-    text: str,
-    *,
-    finish: str = "stop",
-    usage: Mapping[str, Any] | None = None,
-    tool_calls: list[Mapping[str, Any]] | None = None,
-) -> Reply:
-    """An answer in one piece."""
-    message = {"role": "assistant", "content": text, "tool_calls": tool_calls}
-    answer = {
-        "id": "c1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "tiny-1",
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": usage,
-    }
-    return Reply(body=json.dumps(answer).encode(), headers={"content-type": "application/json"})
-
-
 def error_reply(
     status: int, message: str, *, headers: Mapping[str, str] | None = None, **fields: Any
 ) -> Reply:

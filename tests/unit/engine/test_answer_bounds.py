@@ -22,8 +22,8 @@ from runglass.engine.models.answer_bounds import (
 )
 from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
 from tests.unit.engine.bench import HELLO, Bench, bench_with, open_bench
-from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply, text_reply, whole_reply
-from tests.unit.engine.provider_families import CALL, FAMILIES, Family
+from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply, text_reply
+from tests.unit.engine.provider_families import FAMILIES, Family, put
 
 SMALL = {"answer_limit_bytes": 64 << 10}
 OVER = 128 << 10
@@ -183,6 +183,7 @@ async def test_a_few_hints_are_passed_over_and_cookies_are_not_kept(bench: Bench
     assert ["cookie" in headers for headers in bench.fake.headers] == [False, False]
 
 
+COMPATIBLE = FAMILIES["compatible"]
 PIECE = "x" * (PART_LIMIT_BYTES // 3)
 CALLED = {"index": 0, "id": "c", "type": "function", "function": {"name": "look", "arguments": ""}}
 ARGUMENTS = {"tool_calls": [{"index": 0, "function": {"arguments": PIECE}}]}
@@ -199,8 +200,8 @@ def in_pieces(*deltas: dict[str, Any]) -> Reply:
         (in_pieces(*[{"reasoning_content": PIECE}] * 4), True),
         (in_pieces(*[{"content": PIECE}] * 4), True),
         (Reply(body=b'{"choices":[%s{}]}' % MANY), True),
-        (whole_reply("", tool_calls=[CALL | {"function": {"name": "look", "arguments": LONG}}]), False),
-        (whole_reply(LONG), False),
+        (COMPATIBLE.reply(streamed=False, calls=True, change=put(LONG, "arguments")), False),
+        (COMPATIBLE.reply(LONG, streamed=False), False),
         (Reply(body=b'{"choices":[%s{}]}' % MANY, headers={"content-type": "application/json"}), False),
     ],
     ids=[

@@ -41,12 +41,12 @@ from tests.unit.engine.conftest import (
     take_over_in_vain,
 )
 from tests.unit.engine.fake_models import ANSWER, FakeModels, never
-from tests.unit.engine.fake_provider import Reply, error_reply, whole_reply
+from tests.unit.engine.fake_provider import Reply, error_reply
+from tests.unit.engine.provider_families import FAMILIES
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
 PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
-USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 DECLINED = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
 
 
@@ -278,8 +278,9 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
     Of what went well nothing is kept, under `metadata_only`, nor of what it took.
     """
     declined = error_reply(status, "response_format is not known here")
+    answer = FAMILIES["compatible"].reply('{"a": 1}', streamed=False)
     await budget_of(bench.house, Decimal(str(budget)))
-    ran = await bench.run(DECLINED, declined, whole_reply('{"a": 1}', usage=USAGE), capture="metadata_only")
+    ran = await bench.run(DECLINED, declined, answer, capture="metadata_only")
     project = await project_of(bench.house)
     reserved = [event.reservation for event in ran.events if isinstance(event, StepModelReserved)]
     assert Decimal("0.1") < Decimal(reserved[0].usd) < Decimal("0.11"), "100 tokens and a few bytes"
@@ -296,7 +297,7 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
         assert (ran.error["code"], answered) == ("CREDITS_EXHAUSTED", [])
     else:
         assert refused.note == "the server declined this request, and was asked again in another form"
-        assert [(call.cost_usd, call.cost_estimated) for call in answered] == [("0.00501", False)]
+        assert [(call.cost_usd, call.cost_estimated) for call in answered] == [("0.002005", False)]
         assert "Hello" not in repr(ran.events)
 
 

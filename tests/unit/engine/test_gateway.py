@@ -6,16 +6,19 @@ import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from runglass.config.settings import Price, Settings
 from runglass.engine.models.gateway import AnswerRejected, ModelGateway
 from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.provider_errors import setup_failure
 from runglass.log.trace import TokenBreakdown
+from tests.emitters.ledger import Usage
 from tests.unit.engine.bench import Bench, bench_with
 from tests.unit.engine.fake_provider import (
     DONE,
@@ -24,9 +27,8 @@ from tests.unit.engine.fake_provider import (
     chunk,
     error_reply,
     text_reply,
-    whole_reply,
 )
-from tests.unit.engine.provider_families import KEY
+from tests.unit.engine.provider_families import FAMILIES, KEY, TOLD, put
 
 USAGE = {
     "prompt_tokens": 800,
@@ -40,6 +42,8 @@ PRICE = Price(
     input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"), cached_input_per_mtok=Decimal("0.075")
 )
 PAID = Decimal("0.000102")
+COMPATIBLE = FAMILIES["compatible"]
+WHOLE = partial(COMPATIBLE.reply, streamed=False, told=replace(TOLD, usage=Usage(800, 20, cached=400)))
 
 bench = bench_with(prices={"local:priced": PRICE})
 
@@ -246,7 +250,7 @@ async def test_tool_calls_are_handed_over_in_the_wire_format(bench: Bench) -> No
 
 async def test_a_server_that_streams_no_usage_is_asked_in_one_piece_from_then_on(bench: Bench) -> None:
     first = await bench.ask(text_reply("Hi"), settings={})
-    second = await bench.ask(whole_reply("Hi again", usage=USAGE), settings={}, model="local:tiny")
+    second = await bench.ask(WHOLE("Hi again"), settings={}, model="local:tiny")
     assert [sent.get("stream", False) for sent in bench.fake.requests] == [True, False]
     assert (first.response.tokens, first.response.cost_unknown) == (None, "no_usage")
     assert (second.response.tokens, second.output) == (COUNTED, {"text": "Hi again"})
@@ -266,9 +270,7 @@ async def test_a_server_that_streams_usage_is_streamed_from_then_on(bench: Bench
 
 
 async def test_tools_are_offered_in_one_piece_until_a_server_has_shown_what_it_streams(bench: Bench) -> None:
-    call = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-    reply = whole_reply("", finish="tool_calls", usage=USAGE, tool_calls=[call])
-    answer = await bench.ask(reply, tools=[LOOK], settings={})
+    answer = await bench.ask(WHOLE(calls=True), tools=[LOOK], settings={})
     assert [call["function"]["name"] for call in answer.response.tool_calls] == ["look"]
     assert (answer.response.streamed, answer.response.finish_reason) == (False, "tool_call")
     assert (
@@ -285,18 +287,18 @@ NO_STREAM = "no stream came, but an answer in one piece"
     ("reply", "code", "said"),
     [
         (error_reply(400, "stream is not supported"), "PROVIDER_ERROR", "stream is not supported"),
-        (whole_reply("xx"), "PROVIDER_UNAVAILABLE", NO_STREAM),
-        (whole_reply("x" * 100_000), "PROVIDER_UNAVAILABLE", NO_STREAM),
+        (WHOLE("xx"), "PROVIDER_UNAVAILABLE", NO_STREAM),
+        (WHOLE("x" * 100_000), "PROVIDER_UNAVAILABLE", NO_STREAM),
     ],
     ids=["it declines", "it passes over the wish", "it does so at length"],
 )
 async def test_a_server_that_does_not_stream_is_asked_in_one_piece_unless_the_step_decides(
     bench: Bench, reply: Reply, code: str, said: str
 ) -> None:
-    answer = await bench.ask(reply, whole_reply("Hi", usage=USAGE), settings={})
+    answer = await bench.ask(reply, WHOLE("Hi"), settings={})
     assert answer.output == {"text": "Hi"}
     assert answer.response.note == "asked without streaming: the server does not stream"
-    await bench.ask(whole_reply("Hi", usage=USAGE), settings={})
+    await bench.ask(WHOLE("Hi"), settings={})
     assert [sent.get("stream", False) for sent in bench.fake.requests] == [True, False, False]
     failure = await bench.failure(reply, settings={"stream": True})
     assert (failure.code, str(failure).endswith(said)) == (code, True)
@@ -304,7 +306,7 @@ async def test_a_server_that_does_not_stream_is_asked_in_one_piece_unless_the_st
 
 async def test_a_step_may_ask_for_its_answer_in_one_piece(bench: Bench) -> None:
     answer = await bench.ask(
-        whole_reply("Well, and then", finish="length", usage=USAGE),
+        WHOLE("Well, and then", change=put("length", "finish_reason")),
         model="local:priced",
         settings={"stream": False, "max_tokens": 30},
     )
