@@ -317,33 +317,6 @@ async def test_a_step_may_ask_for_its_answer_in_one_piece(bench: Bench) -> None:
     assert bench.fake.requests[0].get("stream", False) is False
 
 
-async def test_a_conversation_with_tool_results_and_images_is_sent_as_it_was(bench: Bench) -> None:
-    image = {"url": "https://example.com/cat.png", "mimeType": "image/png"}
-    call = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"word":"tide"}'}}
-    await bench.ask(
-        text_reply("It rises."),
-        tools=[LOOK],
-        messages=[
-            {"role": "user", "content": "What is a tide?"},
-            {"role": "assistant", "content": "Let me look.", "toolCalls": [call]},
-            {"role": "tool", "toolCallId": "t1", "content": "sea level"},
-            {"role": "user", "content": "Like this?", "attachments": [image]},
-        ],
-    )
-    assert bench.fake.requests[0]["messages"] == [
-        {"role": "user", "content": "What is a tide?"},
-        {"role": "assistant", "content": "Let me look.", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "t1", "content": "sea level"},
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "Like this?"},
-                {"type": "image_url", "image_url": {"url": image["url"]}},
-            ],
-        },
-    ]
-
-
 @pytest.mark.parametrize(
     ("choice", "sent"),
     [

@@ -34,11 +34,18 @@ OBJECT = '{"grade":1,"why":"so"}'
 HISTORY: list[dict[str, Any]] = [
     {"role": "user", "content": "What is the sea?"},
     {"role": "assistant", "content": "I look.", "toolCalls": [CALL]},
-    {"role": "tool", "toolCallId": CALL["id"], "name": "look", "content": "blue"},
+    {"role": "tool", "toolCallId": CALL["id"], "content": "blue"},
     {"role": "assistant", "content": "It is blue."},
 ]
 # Google's library fetches images of any other address by itself, and sends their bytes.
 IMAGE = "https://generativelanguage.googleapis.com/v1beta/files/cat"
+
+GREETING = {"role": "user", "content": "Greet Ada"}
+SAID: dict[str, list[dict[str, Any]]] = {
+    "history": [*HISTORY, GREETING],
+    "attachments": [GREETING | {"attachments": [{"url": IMAGE}]}],
+}
+"""The conversation in the words of OpenAI, to which its library adds nothing."""
 
 TALK = ("system", "systemInstruction", "instructions", "messages", "input", "contents")
 """Where the bodies of providers have what is said."""
@@ -148,6 +155,8 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
     if case != "form declined":
         assert "Be kind." in last["system"]
         assert [message["role"] for message in last["messages"]] == ROLES.get(case, ["user"])
+    if family == "compatible" and case in SAID:
+        assert last["messages"] == SAID[case]
     # Mistral is told the schema in words.
     if case == "schema" and family != "mistral":
         assert last["outputSchema"]["required"] == SCHEMA["required"]
