@@ -6,26 +6,24 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from runglass.bus.base import Bus
 from runglass.config.settings import Price
-from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
 from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
-from runglass.log.fold import RunFold
-from runglass.log.trace import RunSummary
 from runglass.store.leases import BudgetDecision
-from runglass.store.records import Project
+from runglass.store.postgres.store import PostgresStore
+from runglass.store.records import Project, RunRecord
 from runglass.store.sqlite.store import SqliteStore
-from runglass.support.clock import SystemClock
 from tests.conformance.stores import make_run
 from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore
+from tests.postgres_server import postgres_server, until_waiting
 from tests.records import run_record
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
 from tests.unit.engine.conftest import (
@@ -47,6 +45,7 @@ from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
 PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
+RUNS = 20
 DECLINED = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
 
 
@@ -174,14 +173,12 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         if not is_reserved:
             await asyncio.sleep(0)
             held.let_go()
-        await house.engine.active.join(started.id)
-        run = await run_of(house, started.id)
-        assert run.status == "cancelled"
+        ran = await read_at_end(house, started.id)
         project = await project_of(house)
-        assert (project.spent_usd, project.reserved_usd, models.calls) == (Decimal(0), Decimal(0), 0)
-        (row,) = await house.store.attempts_at(run.no, 1)
-        assert b'"reservation"' not in row.data
-        assert b'"note":"aborted before it was made"' in row.data
+    assert (project.spent_usd, project.reserved_usd, models.calls) == (Decimal(0), Decimal(0), 0)
+    (call,) = ran.calls
+    assert (ran.trace.flow_run.status, call.note) == ("cancelled", "aborted before it was made")
+    assert ran.step("ask").reservation is None
 
 
 @pytest.mark.parametrize(
@@ -305,27 +302,20 @@ async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_beg
     tmp_path: Path,
 ) -> None:
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-        run = await make_run(store)
-        writer = RunWriter(
-            store,
-            Bus(),
-            run,
-            RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending")),
-            SystemClock(),
-        )
-        budgets, faults = Budgets(store, VirtualClock()), FaultyStore(store)
+        project_id = (await make_run(store)).project_id
+        projects, faults = Budgets(store, VirtualClock()).projects, FaultyStore(store)
         reads, held = faults.calls("project"), faults.hold("project", answered=True)
-        early = asyncio.create_task(budgets.of_run(run.project_id, writer))
+        early = asyncio.create_task(projects.read(project_id))
         await held.reached()
-        await store.set_budget(run.project_id, Decimal(1))
-        late = [asyncio.create_task(budgets.of_run(run.project_id, writer)) for _ in range(20)]
+        await store.set_budget(project_id, Decimal(1))
+        late = [asyncio.create_task(projects.read(project_id)) for _ in range(20)]
         await asyncio.sleep(0)
         late[0].cancel()
         held.let_go()
         assert await early is not None
         found = await asyncio.gather(*late[1:])
         assert len(reads) == 2
-        assert [budget is not None and await budget.is_set() for budget in found] == [True] * 19
+        assert [project and project.budget_usd for project in found] == [Decimal(1)] * 19
 
 
 async def test_a_step_that_is_cut_off_while_the_store_decides_holds_nothing(tmp_path: Path) -> None:
@@ -375,3 +365,31 @@ async def test_what_this_process_is_storing_is_waited_for_and_what_another_one_h
     faults.answer("hold_budget", without)
     with pytest.raises(BudgetExceeded):
         await reserve()
+
+
+@pytest.mark.slow
+async def test_calls_that_wait_for_a_budget_leave_connections_to_others(tmp_path: Path) -> None:
+    """As where several processes take from it."""
+    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+    async with PostgresStore(address) as store:
+        [run, *_] = [await make_run(store, f"run-{number}") for number in range(RUNS)]
+        await store.set_budget(run.project_id, Decimal(RUNS))
+        await store.hold_lease("me", until="2999-01-01", renew=False)
+        runs = await store.claim_runs("me", now="2026-01-01", limit=RUNS)
+        budgets = Budgets(store, store.clock)
+
+        async def reserve(run: RunRecord) -> None:
+            async with budgets.reserved(run, Decimal("0.1")):
+                pass
+
+        other = await asyncpg.connect(address)
+        try:
+            async with asyncio.timeout(30):
+                async with other.transaction():
+                    await other.execute("SELECT FROM project WHERE id = $1 FOR UPDATE", run.project_id)
+                    reserving = [asyncio.create_task(reserve(each)) for each in runs]
+                    await until_waiting(address)
+                    assert await store.project(run.project_id) is not None
+                await asyncio.gather(*reserving)
+        finally:
+            await other.close()

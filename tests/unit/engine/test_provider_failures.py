@@ -10,11 +10,10 @@ from runglass.config.settings import Settings
 from runglass.engine.models import provider_requests
 from runglass.engine.models.gateway import ModelGateway
 from runglass.log.events import StepRetrying
-from runglass.log.trace import ModelCall
 from runglass.wire.run_api import CaptureMode
 from tests.ports import free_port
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
-from tests.unit.engine.conftest import Ran, follow, read, start
+from tests.unit.engine.conftest import follow, read, start
 from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply, text_reply
 from tests.unit.engine.provider_families import KEY
 
@@ -24,11 +23,6 @@ GOOD = text_reply("Hi")
 HALF = chunk({"content": "Good mor"})
 
 bench = engine_bench_with()
-
-
-def call_of(ran: Ran) -> ModelCall:
-    (call,) = ran.step("ask").model_calls
-    return call
 
 
 REFUSALS = [307, 400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 499]
@@ -195,7 +189,7 @@ async def test_content_of_a_call_is_kept_by_the_capture_mode(
 ) -> None:
     flow = ASK.replace("Hello", "Greet ada@ada.org")[:-1] + ", retry: {max_attempts: 1}}"
     ran = await bench.run(flow, ANSWERS[answer], capture=capture)
-    call = call_of(ran)
+    (call,) = ran.calls
     assert (call.request is not None, call.response is not None) == (keeps_request, keeps_answer)
     assert (call.error_code is None, call.model) == (answer == "good", "local:tiny")
     found = repr([ran.events, call, ran.step("ask").input_context])
@@ -214,7 +208,7 @@ async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: EngineBenc
     # The starts and inputs of run and step, and the first piece of the answer.
     await follow(bench.house, started.id, until=5)
     bench.house.engine.active.cancel(started.id, reason="enough")
-    call = call_of(await read(bench.house, started.id, await started.outcome()))
+    (call,) = (await read(bench.house, started.id, await started.outcome())).calls
     await bench.fake.disconnected.wait()
     assert (call.error_code, call.finish_reason) == ("CANCELLED", None)
     assert call.response == {"role": "assistant", "content": "Good mor"}
