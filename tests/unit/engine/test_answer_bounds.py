@@ -193,28 +193,23 @@ def in_pieces(*deltas: dict[str, Any]) -> Reply:
     return Reply(body=b"".join(map(chunk, deltas)) + chunk({}, finish="stop") + DONE)
 
 
-@pytest.mark.parametrize(
-    ("reply", "streamed"),
-    [
-        (in_pieces({"tool_calls": [CALLED]}, *[ARGUMENTS] * 4), True),
-        (in_pieces(*[{"reasoning_content": PIECE}] * 4), True),
-        (in_pieces(*[{"content": PIECE}] * 4), True),
-        (Reply(body=b'{"choices":[%s{}]}' % MANY), True),
-        (COMPATIBLE.reply(streamed=False, calls=True, change=put(LONG, "arguments")), False),
-        (COMPATIBLE.reply(LONG, streamed=False), False),
-        (Reply(body=b'{"choices":[%s{}]}' % MANY, headers={"content-type": "application/json"}), False),
-    ],
-    ids=[
-        "small parts of the arguments of a tool call",
-        "small parts of reasoning",
-        "small parts of a text",
-        "values in the place of events",
-        "arguments of a tool call in one piece",
-        "text in one piece",
-        "values in one piece",
-    ],
-)
-async def test_parts_of_an_answer_are_bounded(bench: Bench, reply: Reply, streamed: bool) -> None:
+PARTS = {
+    "small parts of the arguments of a tool call": (
+        in_pieces({"tool_calls": [CALLED]}, *[ARGUMENTS] * 4),
+        True,
+    ),
+    "small parts of reasoning": (in_pieces(*[{"reasoning_content": PIECE}] * 4), True),
+    "small parts of a text": (in_pieces(*[{"content": PIECE}] * 4), True),
+    "values in the place of events": (Reply(body=b'{"choices":[%s{}]}' % MANY), True),
+    "arguments": (COMPATIBLE.reply(streamed=False, calls=True, change=put(LONG, "arguments")), False),
+    "a text": (COMPATIBLE.reply(LONG, streamed=False), False),
+    "values": (Reply(body=b'{"choices":[%s{}]}' % MANY, headers={"content-type": "application/json"}), False),
+}
+
+
+@pytest.mark.parametrize("what", PARTS)
+async def test_parts_of_an_answer_are_bounded(bench: Bench, what: str) -> None:
+    reply, streamed = PARTS[what]
     failure = await bench.failure(reply, settings={"stream": streamed})
     assert isinstance(failure, ModelCallFailed)
     assert (failure.code, failure.may_be_charged, failure.may_retry) == ("OUTPUT_TOO_LARGE", True, False)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.engine.journal.run_spec import ToolOffer
 from runglass.engine.models.gateway import (
     AnswerRejected,
     ModelAnswer,
@@ -26,9 +26,9 @@ from tests.unit.engine.conftest import (
     end_in_next_life,
     open_harness,
     read,
-    resume,
     run_of,
     run_to_end,
+    run_with_tools,
     start,
 )
 from tests.unit.engine.fake_models import Answer, FakeModels
@@ -121,11 +121,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         offer = ToolOffer(tools=[LOOK], choice="auto")
-        started = await start(house, flow, {"who": "Ada"}, segment=Segment(offer=offer))
-        await started.outcome()
-        results = [{"role": "tool", "toolCallId": "c1", "name": "look", "content": "blue"}]
-        resumed = await resume(house, started.id, Segment(results=results))
-        found = await read(house, started.id, await resumed.outcome())
+        found = await run_with_tools(house, flow, {"who": "Ada"}, offer=offer)
     first, second = found.attempts["ask"]
     (lost,) = first.model_calls
     assert (lost.error_code, lost.response) == (
@@ -139,7 +135,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     assert (asked.request or {})["toolChoice"] == "auto"
     roles = [message["role"] for message in (answered.request or {})["messages"]]
     assert roles == ["user", "assistant", "tool"]
-    assert (answered.request or {})["messages"][2]["content"] == "blue"
+    assert (answered.request or {})["messages"][2]["content"] == "7"
     assert second.tokens == TokenBreakdown(prompt=20, completion=10, total=30)
     totals = found.totals
     assert totals.tokens == TokenBreakdown(prompt=30, completion=15, total=45)

@@ -8,12 +8,17 @@ from pydantic_ai.exceptions import UserError
 
 from runglass.config.settings import Settings
 from runglass.engine.models import provider_requests
-from runglass.engine.models.gateway import ModelGateway
+from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
+from runglass.errors import RETRY_AFTER, StoreError
 from runglass.log.events import StepRetrying
+from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
+from tests.fakes import VirtualClock
+from tests.faulty_store import FaultyStore
 from tests.ports import free_port
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
-from tests.unit.engine.conftest import follow, read, start
+from tests.unit.engine.conftest import follow, next_life, open_harness, read, read_at_end, start
+from tests.unit.engine.fake_models import ANSWER, FakeModels
 from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply, text_reply
 from tests.unit.engine.provider_families import KEY
 
@@ -92,6 +97,25 @@ async def test_a_provider_that_says_how_long_it_is_busy_is_asked_then(
     retrying = [event for event in ran.events if isinstance(event, StepRetrying)]
     assert [(event.error or {}).get("retryAfterMs") for event in retrying] == [7000, 7000, None]
     assert [event.delay_ms for event in retrying] == [7000, 7000, 4]
+
+
+async def test_the_wait_that_a_provider_asked_for_outlives_the_process(tmp_path: Path) -> None:
+    """Also where no content is kept. The process dies before it asks again."""
+    busy = ModelCallFailed("RATE_LIMITED", "busy", may_be_charged=False, details={RETRY_AFTER: 5000})
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    FaultyStore(store).die(at_append=4)
+    async with open_harness(store, models=FakeModels(busy)) as house:
+        started = await start(house, ASK, capture="off")
+        with pytest.raises(StoreError):
+            await started.outcome()
+    clock = VirtualClock()
+    await clock.sleep(2)
+    next_store, models = SqliteStore(tmp_path / "db", synchronous="NORMAL"), FakeModels(ANSWER)
+    async with next_life(next_store, clock=clock, models=models) as house:
+        ran = await read_at_end(house, started.id)
+    assert ran.attempts["ask"][0].error_context == {"code": "RATE_LIMITED", RETRY_AFTER: 5000}
+    assert (ran.trace.flow_run.status, models.calls) == ("completed", 1)
+    assert max(clock.slept_s) == pytest.approx(3)
 
 
 async def test_a_provider_that_is_not_there_could_not_be_reached(
