@@ -9,7 +9,6 @@ import pytest
 
 from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment
-from runglass.engine.models.gateway import ModelRequest
 from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.payload import Payload
 from runglass.engine.run_memory import RunMemory
@@ -30,7 +29,7 @@ from tests.unit.engine.conftest import (
     run_to_end,
     start,
 )
-from tests.unit.engine.fake_models import FakeModels
+from tests.unit.engine.fake_models import ANSWER, FakeModels
 from tests.unit.engine.test_crashes import dying_store
 
 LARGE = """
@@ -181,23 +180,12 @@ def test_outputs_are_read_back_for_steps_that_mention_them(code: str, ids: set[s
     assert mentioned_outputs(CodeStep(id="x", code=code)) == ids
 
 
-class PatientModels(FakeModels):
-    """Models that answer when they may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may_end = asyncio.Event()
-
-    async def answer(self, request: ModelRequest) -> ProviderResponse:
-        await self.may_end.wait()
-        return ProviderResponse(model_used="fake", text="said")
-
-
 @pytest.mark.parametrize("capture", ["full", "redacted", "metadata_only"])
 async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
     tmp_path: Path, capture: CaptureMode
 ) -> None:
-    models = PatientModels()
+    answer = asyncio.Future[ProviderResponse]()
+    models = FakeModels(answer)
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     # One such output is all that may be decoded at a time.
     async with open_harness(store, models=models, memory_limit_bytes=1_000_000) as house:
@@ -210,9 +198,9 @@ async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
         await models.asked.wait()
         other = await start(house, made + "- {id: b, type: code, code: 'return {\"n\": len(text)}'}")
         assert (await other.outcome()).result_json == b'{"n":200000}'
-        models.may_end.set()
+        answer.set_result(ANSWER)
         ran = await read(house, asking.id, await asking.outcome())
-        assert ran.result == {"text": "said"}
+        assert ran.result == {"text": "hi"}
 
 
 async def test_the_output_of_a_container_that_memory_has_no_room_for_is_read_where_it_is_needed(
