@@ -21,8 +21,8 @@ from runglass.engine.models.request_parser import as_sent
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.wire.run_api import Attachment
 from tests.unit.engine.bench import HELLO, Bench, bench_with, open_engine_bench
-from tests.unit.engine.fake_provider import LOOK, error_reply
-from tests.unit.engine.provider_families import CALL, FAMILIES, KEY, in_one
+from tests.unit.engine.fake_provider import LOOK, Reply, error_reply
+from tests.unit.engine.provider_families import CALL, FAMILIES, KEY, Family, in_one
 
 bench = bench_with()
 SCHEMA = {
@@ -46,6 +46,8 @@ SAID: dict[str, list[dict[str, Any]]] = {
     "attachments": [GREETING | {"attachments": [{"url": IMAGE}]}],
 }
 """The conversation in the words of OpenAI, to which its library adds nothing."""
+
+NO_SCHEMA = error_reply(400, "response_format json_schema is not known here")
 
 TALK = ("system", "systemInstruction", "instructions", "messages", "input", "contents")
 """Where the bodies of providers have what is said."""
@@ -86,17 +88,24 @@ def sent_values(body: dict[str, Any]) -> list[Counter[str]]:
     return [values(each) for each in (said, rest.pop("tools", None), choice, rest)]
 
 
-CASES = (
-    "plain",
-    "schema",
-    "tools",
-    "history",
-    "attachments",
-    "retry",
-    "stream declined",
-    "stream passed over",
-    "form declined",
-)
+CASES: dict[str, Callable[[Family], list[Reply]]] = {
+    "plain": lambda family: [family.reply()],
+    "schema": lambda family: [family.reply(OBJECT)],
+    "tools": lambda family: [
+        # A server of one's own is asked in one piece until it has shown what it streams.
+        family.reply(text, calls=not text, streamed=not family.model.startswith("local:"))
+        for text in ("", "It is blue")
+    ],
+    "history": lambda family: [family.reply()],
+    "attachments": lambda family: [family.reply()],
+    "retry": lambda family: [error_reply(500, "an accident"), family.reply()],
+    "stream declined": lambda family: [error_reply(400, "no stream here"), family.reply(streamed=False)],
+    "stream passed over": lambda family: [
+        family.reply("Hello" * 10_000, streamed=False),
+        family.reply(streamed=False),
+    ],
+    "form declined": lambda family: [NO_SCHEMA, family.reply(OBJECT)],
+}
 # Mistral is asked for an object in one form only.
 TRIED = [each for each in product(FAMILIES, CASES) if each != ("mistral", "form declined")]
 
@@ -105,39 +114,24 @@ TRIED = [each for each in product(FAMILIES, CASES) if each != ("mistral", "form 
 async def test_what_is_told_of_a_request_is_what_was_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, case: str
 ) -> None:
-    model, reply = FAMILIES[family].model, FAMILIES[family].reply
     settings: dict[str, Any] = {"temperature": 0.5, "max_tokens": 300}
     # Mistral's library sends none.
     headers = {} if family == "mistral" else {"extra_headers": {"X-Title": "not to be told"}}
     step = {
         "id": "ask",
         "type": "llm",
-        "model": model,
+        "model": FAMILIES[family].model,
         "system": "Be kind.",
         "prompt": "Greet {{ who }}",
         "settings": settings | headers,
         "retry": {"max_attempts": 2, "initial_delay_ms": 0},
     }
-    replies = [reply()]
     if case in ("schema", "form declined"):
         step["output_schema"] = SCHEMA
-        replies = [reply(OBJECT)]
-    if case == "tools":
-        # A server of one's own is asked in one piece until it has shown what it streams.
-        streamed = family != "compatible"
-        replies = [reply(streamed=streamed, calls=True), reply("It is blue", streamed=streamed)]
-    if case == "retry":
-        replies.insert(0, error_reply(500, "an accident"))
-    if case == "stream declined":
-        replies = [error_reply(400, "no stream here"), reply(streamed=False)]
-    if case == "stream passed over":
-        replies = [reply("Hello" * 10_000, streamed=False), reply(streamed=False)]
-    if case == "form declined":
-        replies.insert(0, error_reply(400, "response_format json_schema is not known here"))
     async with open_engine_bench(tmp_path, monkeypatch) as bench:
         ran = await bench.run(
             f"- {json.dumps(step)}",
-            *replies,
+            *CASES[case](FAMILIES[family]),
             inputs={"who": "Ada"},
             history=HISTORY if case == "history" else [],
             attachments=[Attachment(url=IMAGE, mime_type="image/png")] if case == "attachments" else [],
@@ -194,7 +188,6 @@ async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is
 ) -> None:
     step = {"id": "ask", "type": "llm", "model": "local:tiny", "system": "Be kind.", "prompt": "Hi"}
     step_text = f"- {json.dumps(step | {'output_schema': SCHEMA})}"
-    declined = error_reply(400, "response_format json_schema is not known here")
     async with open_engine_bench(tmp_path, monkeypatch) as bench:
         fake = bench.fake
         hidden = AsyncOpenAI(base_url=fake.base_url, api_key=KEY)
@@ -203,7 +196,7 @@ async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is
             "local", openai_client=hidden, profile=ordinary._configured_model_profile
         )
         monkeypatch.setattr(ProviderClients, "new_provider", lambda clients, name: provider)
-        ran = await bench.run(step_text, declined, FAMILIES["compatible"].reply(OBJECT))
+        ran = await bench.run(step_text, NO_SCHEMA, FAMILIES["compatible"].reply(OBJECT))
         await hidden.close()
     assert ran.outcome.status == "completed"
     for call, body in zip(ran.calls, fake.requests, strict=True):

@@ -141,28 +141,23 @@ async def test_the_usage_of_each_provider_is_booked_as_it_is_meant(
 
 
 @pytest.mark.parametrize("family", ["openai chat", "compatible", "mistral", "groq"])
-async def test_of_usage_that_comes_with_each_part_of_an_answer_the_last_one_holds(
+async def test_of_usage_that_comes_with_each_part_of_an_answer_the_largest_counts_hold(
     bench: Bench, family: str
 ) -> None:
-    """Perplexity, and Google behind OpenAI's protocol, tell each time what was used so far."""
+    """Perplexity, and Google behind OpenAI's protocol, tell each time what was used so far.
+
+    Others tell the tokens of the prompt first, and none of them in the end.
+    """
 
     def change(frame: Any) -> Any:
-        frame["usage"] = frame["usage"] or USAGE | {"completion_tokens": 1}
+        so_far = USAGE | {"completion_tokens": 1}
+        frame["usage"] = frame["usage"] | {"prompt_tokens": 0} if frame["usage"] else so_far
         return in_x_groq(frame) if family == "groq" else frame
 
     body = FAMILIES[family].reply(change=change).body
     reply = Reply(body=body.replace(DONE, chunk(usage=dict.fromkeys(USAGE, 0)) + DONE))
     response = (await bench.ask(reply, model=FAMILIES[family].model)).response
     assert response.tokens == TokenBreakdown(prompt=5, completion=2, total=7)
-
-
-@pytest.mark.parametrize("is_told_again", [False, True], ids=["zero", "told again"])
-async def test_tokens_of_a_prompt_that_come_first_are_kept(bench: Bench, is_told_again: bool) -> None:
-    first = {"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100}
-    last = {"prompt_tokens": 100 * is_told_again, "completion_tokens": 7, "total_tokens": 7}
-    body = chunk({"content": "Hi"}, usage=first) + chunk({}, finish="stop", usage=last) + DONE
-    response = (await bench.ask(Reply(body=body))).response
-    assert response.tokens == TokenBreakdown(prompt=100, completion=7, total=107)
 
 
 ASKED = ModelRequest(
@@ -221,20 +216,13 @@ def test_the_list_price_goes_by_the_address_that_answered(
     assert read_usage(ASKED, given, price=None, image_tokens=0).cost_usd == cost
 
 
-@pytest.mark.parametrize(
-    ("told", "cost_usd", "unknown"),
-    [
-        ("0.002", Decimal("0.002"), None),
-        ("1e30", None, "bad_usage"),
-        ("1e-999999", None, "bad_usage"),
-        # The library takes these for none.
-        ("-1", None, "no_price"),
-        ("NaN", None, "no_price"),
-    ],
-)
-async def test_a_cost_that_a_provider_tells_is_judged_too(
-    bench: Bench, told: str, cost_usd: Decimal | None, unknown: str | None
+@pytest.mark.parametrize("odd", [None, "1e30", "-1"])
+async def test_a_cost_that_a_provider_tells_is_booked_unless_it_cannot_be_right(
+    bench: Bench, odd: str | None
 ) -> None:
-    usage = CHAT | {"pydantic_ai_gateway": {"cost_estimate": told}}
+    usage = CHAT | {"pydantic_ai_gateway": {"cost_estimate": odd or "0.002"}}
     response = (await bench.ask(COMPATIBLE.reply(change=put(usage, "usage")))).response
-    assert (response.cost_usd, response.cost_unknown) == (cost_usd, unknown)
+    assert (response.cost_usd, response.cost_unknown is None) == (
+        None if odd else Decimal("0.002"),
+        odd is None,
+    )
