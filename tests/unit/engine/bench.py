@@ -12,7 +12,7 @@ from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelReque
 from runglass.errors import StepFailure
 from runglass.flows.flow import Flow
 from runglass.store.sqlite.store import SqliteStore
-from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, run_with_tools
+from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, run_to_end
 from tests.unit.engine.fake_provider import FakeProvider, Reply
 from tests.unit.engine.provider_families import addressed
 
@@ -49,7 +49,7 @@ class EngineBench(Bench):
 
     async def run(self, flow: Flow | str, *replies: Reply, **more: Any) -> Ran:
         self.fake.replies[:] = replies
-        return await run_with_tools(self.house, flow, **more)
+        return await run_to_end(self.house, flow, **more)
 
 
 @asynccontextmanager

@@ -200,14 +200,6 @@ async def start(
 
 
 async def run_to_end(
-    house: EngineHarness, flow: Flow | str, inputs: dict[str, Any] | None = None, **more: Any
-) -> Ran:
-    """Runs a flow to its end and reads everything about it."""
-    started = await start(house, flow, inputs, **more)
-    return await read(house, started.id, await started.outcome())
-
-
-async def run_with_tools(
     house: EngineHarness,
     flow: Flow | str,
     inputs: dict[str, Any] | None = None,

@@ -28,7 +28,6 @@ from tests.unit.engine.conftest import (
     read,
     run_of,
     run_to_end,
-    run_with_tools,
     start,
 )
 from tests.unit.engine.fake_models import Answer, FakeModels
@@ -121,7 +120,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         offer = ToolOffer(tools=[LOOK], choice="auto")
-        found = await run_with_tools(house, flow, {"who": "Ada"}, offer=offer)
+        found = await run_to_end(house, flow, {"who": "Ada"}, offer=offer)
     first, second = found.attempts["ask"]
     (lost,) = first.model_calls
     assert (lost.error_code, lost.response) == (

@@ -24,15 +24,7 @@ COMPATIBLE = FAMILIES["compatible"]
 # Libraries warn of usage that they cannot read.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-VALUES: dict[str, Any] = {
-    "-1": -1,
-    "0.5": 0.5,
-    "1e308": 1e308,
-    "2^63": 2**63,
-    "true": True,
-    "null": None,
-    "text": "many",
-}
+VALUES: list[Any] = [-1, 0.5, 1e308, 2**63, True, None, "many"]
 CHAT = {
     "prompt_tokens": 50,
     "completion_tokens": 40,
@@ -85,13 +77,13 @@ async def test_each_number_of_usage_is_booked_as_the_table_says(
         rows: dict[str, list[str]] = {}
         for place in places(CHAT):
             if isinstance(place[-1], str) and not place[-1].endswith("details"):
-                for value in VALUES.values():
+                for value in VALUES:
                     usage = with_odd(CHAT, place, value)
                     reply = COMPATIBLE.reply(streamed=way == "streamed", change=put(usage, "usage"))
                     cell = await booked(bench, step, reply, on_budget=on_budget)
                     rows.setdefault(place[-1], []).append(cell)
-    found = [[*VALUES], *([field, *cells] for field, cells in rows.items())]
-    assert found == [line.split() for line in TABLES[way].strip().splitlines()]
+    _, *table = TABLES[way].strip().splitlines()
+    assert [[field, *cells] for field, cells in rows.items()] == [line.split() for line in table]
 
 
 async def booked(bench: EngineBench, step: str, reply: Reply, *, on_budget: bool) -> str:
