@@ -147,30 +147,26 @@ async def test_an_encoding_that_an_answer_is_said_to_have_does_not_hold(bench: B
 
 
 async def test_a_project_holds_one_large_answer_at_a_time() -> None:
-    class Stream(httpx.AsyncByteStream):
-        def __init__(self) -> None:
-            self.asked_for_more, self.more = asyncio.Event(), asyncio.Event()
+    async def large(asked_for_more: asyncio.Event, more: asyncio.Event) -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b" " * PART_LIMIT_BYTES
+        asked_for_more.set()
+        await more.wait()
 
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            for _ in range(3):
-                yield b" " * PART_LIMIT_BYTES
-            self.asked_for_more.set()
-            await self.more.wait()
-
-    streams, reading = [Stream(), Stream()], []
-    for stream in streams:
-        response = httpx.Response(200, stream=stream)
+    streams, reading = [(asyncio.Event(), asyncio.Event()) for _ in range(2)], []
+    for events in streams:
+        response = httpx.Response(200, content=large(*events))
         call = ProviderCall("local:tiny", None, is_streamed=False)
         bound(call, response, USUAL, may_be_charged=True)
         reading.append(asyncio.create_task(response.aread()))
-    first, second = streams
-    await first.asked_for_more.wait()
+    (first, first_more), (second, second_more) = streams
+    await first.wait()
     for _ in range(100):
         await asyncio.sleep(0)
-    assert not second.asked_for_more.is_set()
-    first.more.set()
-    await second.asked_for_more.wait()
-    second.more.set()
+    assert not second.is_set()
+    first_more.set()
+    await second.wait()
+    second_more.set()
     assert [len(data) for data in await asyncio.gather(*reading)] == [3 * PART_LIMIT_BYTES] * 2
 
 

@@ -337,8 +337,7 @@ async def test_a_character_that_a_provider_cut_in_two_comes_whole(bench: Bench) 
 async def test_half_a_character_in_an_object_or_a_tool_call_is_replaced(bench: Bench) -> None:
     answer = await bench.ask(text_reply('{"grade": 3, "why": "\\ud83d"}'), output_schema=GRADE)
     assert answer.output == {"grade": 3, "why": "�"}
-    call = {"index": 0, "id": "t1", "type": "function", "function": {"name": "look", "arguments": '"\ud83d"'}}
-    reply = Reply(body=chunk({"tool_calls": [call]}) + chunk({}, finish="tool_calls") + DONE)
+    reply = COMPATIBLE.reply(calls=True, change=put('"\ud83d"', "arguments"))
     answer = await bench.ask(reply, tools=[LOOK])
     assert answer.response.tool_calls[0]["function"]["arguments"] == '"�"'
     assert msgspec.json.encode(answer.response.tool_calls)
@@ -354,15 +353,13 @@ async def test_a_call_cut_off_while_its_client_is_made_leaves_one_client(
 ) -> None:
     """The thread that makes a client goes on; the next call takes what it made, and no other waits for it."""
     made: list[str] = []
-    slow = threading.Event()
-    begun = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    begun, slow = threading.Event(), threading.Event()
     new_provider = ProviderClients.new_provider
 
     def making(self: ProviderClients, name: str) -> Any:
         made.append(name)
         if name == "slow":
-            loop.call_soon_threadsafe(begun.set)
+            begun.set()
             slow.wait(60)
         return new_provider(self, name)
 
@@ -370,7 +367,7 @@ async def test_a_call_cut_off_while_its_client_is_made_leaves_one_client(
     addresses = dict.fromkeys(["slow", "quick"], "http://127.0.0.1:9/v1")
     clients = ProviderClients(Settings(providers=addresses))
     first = asyncio.create_task(clients.prepared("slow:a"))
-    await begun.wait()
+    await asyncio.to_thread(begun.wait, 60)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
