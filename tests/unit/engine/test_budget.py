@@ -177,7 +177,8 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         project = await project_of(house)
     assert (project.spent_usd, project.reserved_usd, models.calls) == (Decimal(0), Decimal(0), 0)
     (call,) = ran.calls
-    assert (ran.trace.flow_run.status, call.note) == ("cancelled", "aborted before it was made")
+    assert (call.note, call.error_code) == ("aborted before it was made", "CANCELLED")
+    assert ran.trace.flow_run.status == "cancelled"
     assert ran.step("ask").reservation is None
 
 

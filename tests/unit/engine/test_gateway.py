@@ -261,6 +261,10 @@ async def test_a_server_that_streams_no_usage_is_asked_in_one_piece_from_then_on
     assert bench.pieces == ["Hi", "Hi again"]
     third = await bench.ask(text_reply("as told"), settings={"stream": True})
     assert (third.response.streamed, third.response.note) == (True, None), "the step decides"
+    await bench.ask(COMPATIBLE.reply(streamed=False, change=put(None, "usage")), settings={})
+    for _ in range(2):
+        again = await bench.ask(text_reply("Hi"), settings={})
+        assert again.response.streamed, "nothing is gained where no usage is told in one piece either"
 
 
 async def test_tools_are_offered_in_one_piece_until_a_server_has_shown_what_it_streams(bench: Bench) -> None:
