@@ -3,7 +3,7 @@
 import asyncio
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import asyncpg
@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from runglass.config.settings import Price
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
 from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse
@@ -304,19 +305,21 @@ async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_beg
 ) -> None:
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
         project_id = (await make_run(store)).project_id
-        projects, faults = Budgets(store, VirtualClock()).projects, FaultyStore(store)
+        # Nothing is written.
+        writer = cast(RunWriter, None)
+        budgets, faults = Budgets(store, VirtualClock()), FaultyStore(store)
         reads, held = faults.calls("project"), faults.hold("project", answered=True)
-        early = asyncio.create_task(projects.read(project_id))
+        early = asyncio.create_task(budgets.of_run(project_id, writer))
         await held.reached()
         await store.set_budget(project_id, Decimal(1))
-        late = [asyncio.create_task(projects.read(project_id)) for _ in range(20)]
+        late = [asyncio.create_task(budgets.of_run(project_id, writer)) for _ in range(20)]
         await asyncio.sleep(0)
         late[0].cancel()
         held.let_go()
         assert await early is not None
         found = await asyncio.gather(*late[1:])
         assert len(reads) == 2
-        assert [project and project.budget_usd for project in found] == [Decimal(1)] * 19
+        assert [budget is not None and await budget.is_set() for budget in found] == [True] * 19
 
 
 async def test_a_step_that_is_cut_off_while_the_store_decides_holds_nothing(tmp_path: Path) -> None:
