@@ -138,6 +138,8 @@ def test_an_admin_may_set_every_field(http: httpx2.Client) -> None:
         ({"extra_body": {"stream_options": {"include_usage": False}}}, "never sent"),
         ({"extra_headers": {"HOST": "x"}}, "never sent"),
         ({"extra_headers": {"Authorization": "x"}}, "never sent"),
+        ({"extra_headers": {"Cookie": "x"}}, "never sent"),
+        ({"openai_store": True}, "`allowed_settings`"),
         ({"extra_headers": {"X-Other": "x"}}, "`allowed_settings`"),
         ({"extra_body": {"unheard_of": 1}}, "`allowed_settings`"),
     ],

@@ -81,11 +81,6 @@ def test_the_trace_names_no_header_and_no_text(http: httpx2.Client) -> None:
     assert SECRET not in http.get(f"/flow-runs/{run}/trace/stream").text
 
 
-def test_a_steps_name_is_the_flows_whatever_the_caller_overrides(http: httpx2.Client) -> None:
-    run = execute(http, "steer", blockOverrides={"z": {"name": SECRET}})
-    assert {each.data["name"] for each in events_of(http, run) if "name" in each.data} == {"Last"}
-
-
 @pytest.mark.parametrize(
     ("override", "sent", "named"),
     [

@@ -255,6 +255,9 @@ def anthropic(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence
             for number, each in enumerate(asked)
         ]
 
+    def thought(usage: Usage) -> dict[str, Any]:
+        return {"output_tokens_details": {"thinking_tokens": usage.reasoning}} if usage.reasoning else {}
+
     def message(call: Call, output: int, **members: Any) -> dict[str, Any]:
         usage = call.usage
         head = {
@@ -268,6 +271,7 @@ def anthropic(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence
                 "cache_creation_input_tokens": usage.cache_write,
                 "cache_read_input_tokens": usage.cached,
                 "output_tokens": output,
+                **thought(usage),
             },
         }
         return head | members
@@ -299,7 +303,7 @@ def anthropic(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence
             "message_delta",
             call.usage,
             delta={"stop_reason": stop, "stop_sequence": None},
-            usage={"output_tokens": call.usage.output},
+            usage={"output_tokens": call.usage.output, **thought(call.usage)},
         )
         yield frame("message_stop")
 

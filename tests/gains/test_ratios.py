@@ -124,7 +124,7 @@ async def seconds_a_turn(models: ModelGateway, fake: FakeProvider, streams: int)
 async def test_many_streams_hold_the_loop_no_longer_than_one() -> None:
     """About as long now; thirty times as long where each took its part of each turn."""
     async with (
-        FakeProvider.serving() as fake,
+        FakeProvider().serving() as fake,
         ModelGateway(Settings(providers={"local": fake.base_url})) as models,
     ):
         # Loads the library.

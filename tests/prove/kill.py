@@ -208,7 +208,7 @@ async def _server() -> AsyncIterator[tuple[KilledServer, Line, Outside]]:
     """A server that is yet to be started, on data with all flows; that of a lie is kept."""
     with kept_after_a_lie("runglass-kill-") as folder:
         async with AsyncExitStack() as stack:
-            outside = await stack.enter_async_context(Outside.serving())
+            outside = await stack.enter_async_context(Outside().serving())
             settings = Settings(
                 data=folder,
                 port=free_port(),

@@ -1,7 +1,7 @@
 """Flows: the text of a file and the tree of its steps, stored, overridden for one run, its inputs checked."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema_rs
 import msgspec
@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from runglass.errors import APIError, FlowExecutionError, FlowFileError, Problem, RunglassError
-from runglass.flows.arguments import apply_overrides, check_inputs
+from runglass.flows.arguments import apply_overrides, check_fields, check_inputs
 from runglass.flows.flow import (
     Flow,
+    LeafStep,
     LlmStep,
     LoopStep,
     PassthroughStep,
@@ -23,9 +24,10 @@ from runglass.flows.flow import (
     flow_schema,
     leaves,
 )
+from runglass.flows.models import EXTRAS, NEVER, PLAIN, PRICED, CommonSettings, SettingRules
 from runglass.flows.parser import parse_flow
 from tests.examples import examples
-from tests.flows import EXAMPLE, HEAD, LLM, ONE, flow_trees, problems
+from tests.flows import EXAMPLE, HEAD, LLM, ONE, flow_trees, problems, smallest_step
 
 
 def test_a_flow_file_is_stored_with_every_field_as_it_is_called_there() -> None:
@@ -128,6 +130,29 @@ def test_an_override_that_a_file_could_not_have_is_refused(overrides: dict[str, 
     with pytest.raises(FlowExecutionError) as caught:
         apply_overrides(parse_flow(EXAMPLE), overrides)
     assert (caught.value.code, caught.value.status, caught.value.message) == ("INVALID_REQUEST", 422, message)
+
+
+def test_every_setting_of_the_library_is_allowed_or_refused_by_name() -> None:
+    """One that pydantic-ai or we add must be given its place: with all of them, or among those with care."""
+    assert set(CommonSettings.__struct_fields__) == PLAIN | {PRICED} | set(EXTRAS)
+    assert not any(EXTRAS[name] & NEVER[name] for name in EXTRAS)
+
+
+@pytest.mark.parametrize("overridable", ['"code"', "[coode]", "[5]", "[id]", "[name]"])
+def test_a_flow_may_offer_existing_fields_alone(overridable: str) -> None:
+    text = f"slug: a\noverridable: {overridable}\nsteps: [{{id: a, type: passthrough}}]"
+    with pytest.raises(FlowFileError, match="overridable"):
+        parse_flow(text)
+
+
+@pytest.mark.parametrize("kind", get_args(LeafStep))
+def test_no_field_of_any_kind_of_step_is_open_unless_the_flow_says_so(kind: type[LeafStep]) -> None:
+    flow = msgspec.convert({"slug": "a", "overridable": [], "steps": [smallest_step(kind)]}, Flow)
+    for field in msgspec.structs.fields(kind):
+        if field.name in ("id", "name"):
+            continue
+        with pytest.raises(APIError, match=f"list '{field.encode_name}' in the flow's `overridable`"):
+            check_fields(flow, {"here": {field.encode_name: "another value"}}, SettingRules({}))
 
 
 INPUTS = """\

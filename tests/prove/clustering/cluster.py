@@ -88,7 +88,7 @@ class Cluster:
         shape = shape or Shape()
         with kept_after_a_lie("runglass-cluster-") as folder:
             async with AsyncExitStack() as stack:
-                outside = await stack.enter_async_context(Outside.serving())
+                outside = await stack.enter_async_context(Outside().serving())
                 running = {"postgres": await stack.enter_async_context(postgres())}
                 if has_nats(seed):
                     running["nats"] = await stack.enter_async_context(nats().running())

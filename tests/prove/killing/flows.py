@@ -6,13 +6,12 @@ answer depends on the first three alone, and a run's result never on an attempt'
 """
 
 import asyncio
-import json
 import random
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tests.unit.engine.fake_provider import FakeProvider, error_reply, text_reply
+from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply
 
 PLACE = "acme/demo"
 SLOWEST_S = 0.03
@@ -38,22 +37,14 @@ class Outside(FakeProvider):
     def total(self) -> int:
         return sum(attempts.total() for attempts in self.calls.values())
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines[1:] if line)
-        asked = json.loads(await reader.readexactly(int(headers["content-length"])))
-        effect, attempt = called_for(asked)
+    async def reply_to(self, request: dict[str, Any]) -> Reply:
+        effect, attempt = called_for(request)
         self.calls.setdefault(effect, Counter())[attempt] += 1
         await asyncio.sleep(random.uniform(0, SLOWEST_S))
-        answer = answer_to(effect)
-        reply = text_reply(answer[:20], answer[20:], usage=USAGE)
         if effect.step_id == "never" or (effect.step_id == "busy" and attempt == 1):
-            reply = error_reply(503, "busy")
-        fields = {"content-type": "text/event-stream", **reply.headers, "content-length": len(reply.body)}
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        writer.write(f"HTTP/1.1 {reply.status} Status\r\n{head}\r\n".encode() + reply.body)
-        await writer.drain()
-        return True
+            return error_reply(503, "busy")
+        answer = answer_to(effect)
+        return text_reply(answer[:20], answer[20:], usage=USAGE)
 
 
 USAGE = {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}

@@ -10,22 +10,21 @@ import pytest
 from runglass.config.settings import Settings
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.errors import StepFailure
+from runglass.flows.flow import Flow
 from runglass.store.sqlite.store import SqliteStore
-from runglass.wire.run_api import CaptureMode
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, run_to_end
 from tests.unit.engine.fake_provider import FakeProvider, Reply
+from tests.unit.engine.provider_families import addressed
 
-SECRET = "sk-a-very-secret-key"
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
 class Bench:
-    """Models `local:…` of the provider `fake`; `pieces` is the text that they streamed to `ask`."""
+    """The models of all families, whose provider is `fake`; `pieces` is the text that `ask` heard of them."""
 
-    def __init__(self, fake: FakeProvider, models: ModelGateway, house: EngineHarness) -> None:
+    def __init__(self, fake: FakeProvider, models: ModelGateway) -> None:
         self.fake = fake
         self.models = models
-        self.house = house
         self.pieces: list[str] = []
 
     async def ask(self, *replies: Reply, model: str = "local:tiny", **fields: Any) -> ModelAnswer:
@@ -40,18 +39,56 @@ class Bench:
             await self.ask(*replies, **fields)
         return caught.value
 
-    async def run(self, flow: str, *replies: Reply, capture: CaptureMode = "full") -> Ran:
+
+class EngineBench(Bench):
+    """The same with an engine, `house`."""
+
+    def __init__(self, fake: FakeProvider, models: ModelGateway, house: EngineHarness) -> None:
+        super().__init__(fake, models)
+        self.house = house
+
+    async def run(self, flow: Flow | str, *replies: Reply, **more: Any) -> Ran:
         self.fake.replies[:] = replies
-        return await run_to_end(self.house, flow, capture=capture)
+        return await run_to_end(self.house, flow, **more)
 
 
 @asynccontextmanager
-async def open_bench(folder: Path, **settings: Any) -> AsyncIterator[Bench]:
+async def open_bench(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[Bench]:
     """With the models' settings, of which `providers` stand in for `fake` where they are given."""
-    async with FakeProvider.serving() as fake:
-        settings = {"providers": {"local": fake.base_url}, "provider_keys": {"local": SECRET}} | settings
-        async with (
-            ModelGateway(Settings(**settings)) as models,
-            open_harness(SqliteStore(folder / "db", synchronous="NORMAL"), models=models) as house,
-        ):
-            yield Bench(fake, models, house)
+    async with (
+        FakeProvider().serving() as fake,
+        ModelGateway(Settings(**addressed(fake, monkeypatch) | settings)) as models,
+    ):
+        yield Bench(fake, models)
+
+
+@asynccontextmanager
+async def open_engine_bench(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any
+) -> AsyncIterator[EngineBench]:
+    async with open_bench(monkeypatch, **settings) as bench:
+        store = SqliteStore(folder / "db", synchronous="NORMAL")
+        async with open_harness(store, models=bench.models) as house:
+            yield EngineBench(bench.fake, bench.models, house)
+
+
+def bench_with(**settings: Any) -> Any:
+    """A fixture: a bench with these settings of the models."""
+
+    @pytest.fixture
+    async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+        async with open_bench(monkeypatch, **settings) as opened:
+            yield opened
+
+    return bench
+
+
+def engine_bench_with(**settings: Any) -> Any:
+    """A fixture: the same with an engine."""
+
+    @pytest.fixture
+    async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EngineBench]:
+        async with open_engine_bench(tmp_path, monkeypatch, **settings) as opened:
+            yield opened
+
+    return bench

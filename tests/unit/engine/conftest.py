@@ -204,15 +204,12 @@ async def start(
 
 
 async def run_to_end(
-    house: EngineHarness, flow: Flow | str, inputs: dict[str, Any] | None = None, **more: Any
-) -> Ran:
-    """Runs a flow to its end and reads everything about it."""
-    started = await start(house, flow, inputs, **more)
-    return await read(house, started.id, await started.outcome())
-
-
-async def run_with_tools(
-    house: EngineHarness, flow: Flow, inputs: dict[str, Any], *, offer: ToolOffer | None = None, **more: Any
+    house: EngineHarness,
+    flow: Flow | str,
+    inputs: dict[str, Any] | None = None,
+    *,
+    offer: ToolOffer | None = None,
+    **more: Any,
 ) -> Ran:
     """Runs a flow to its end, with a result for each call of a tool, and reads everything about it."""
     started = await start(house, flow, inputs, segment=Segment(offer=offer), **more)

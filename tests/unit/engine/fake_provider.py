@@ -5,11 +5,12 @@ Speaks raw HTTP/1.1 on purpose: it must be able to cut a connection in the middl
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
+
+from tests.prove.clustering.network import Between
 
 DONE = b"data: [DONE]\n\n"
 LOOK = {
@@ -71,26 +72,6 @@ def text_reply(
     return Reply(body=b"".join(frames) + DONE)
 
 
-def whole_reply(
-    text: str,
-    *,
-    finish: str = "stop",
-    usage: Mapping[str, Any] | None = None,
-    tool_calls: list[Mapping[str, Any]] | None = None,
-) -> Reply:
-    """An answer in one piece."""
-    message = {"role": "assistant", "content": text, "tool_calls": tool_calls}
-    answer = {
-        "id": "c1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "tiny-1",
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": usage,
-    }
-    return Reply(body=json.dumps(answer).encode(), headers={"content-type": "application/json"})
-
-
 def error_reply(
     status: int, message: str, *, headers: Mapping[str, str] | None = None, **fields: Any
 ) -> Reply:
@@ -99,41 +80,28 @@ def error_reply(
     return Reply(status=status, body=body, headers={"content-type": "application/json"} | dict(headers or {}))
 
 
-class FakeProvider:
+class FakeProvider(Between):
     """Answers each request with the next reply; `requests` holds their JSON bodies, `headers` their headers.
 
     `disconnected` is set while no client that came holds a connection any more.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.replies: list[Reply] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.base_url = ""
         self.disconnected = asyncio.Event()
-        self._connections: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
-    @classmethod
-    @asynccontextmanager
-    async def serving(cls) -> AsyncIterator[Self]:
-        fake = cls()
-        server = await asyncio.start_server(fake._serve, "127.0.0.1", 0)
-        fake.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        try:
-            yield fake
-        finally:
-            server.close()
-            served = set(fake._connections.values())
-            for writer in list(fake._connections):
-                writer.close()
-            if served:
-                await asyncio.wait(served)
-            await server.wait_closed()
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def reply_to(self, request: dict[str, Any]) -> Reply:
+        """The answer to a request with this body."""
+        return self.replies.pop(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections[writer] = task
         self.disconnected.clear()
         try:
             while await self._answer(reader, writer):
@@ -142,16 +110,16 @@ class FakeProvider:
             return
         finally:
             writer.close()
-            del self._connections[writer]
-            if not self._connections:
+            if self.opened == {writer}:
                 self.disconnected.set()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+        request = json.loads(await reader.readexactly(int(headers["content-length"])))
         self.headers.append(headers)
-        self.requests.append(json.loads(await reader.readexactly(int(headers["content-length"]))))
-        reply = self.replies.pop(0)
+        self.requests.append(request)
+        reply = await self.reply_to(request)
         fields = {"content-type": "text/event-stream", "transfer-encoding": "chunked"} | dict(reply.headers)
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         writer.write(reply.before + f"HTTP/1.1 {reply.status} Status\r\n{head}\r\n".encode())

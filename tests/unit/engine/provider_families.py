@@ -1,16 +1,13 @@
 """Providers whose answers come over httpx: what each sends, also with odd values, and a server for all."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any, NamedTuple
 
 import pytest
 from mistralai.client import sdkconfiguration
 
-from runglass.config.settings import Price, Settings
-from runglass.engine.models.gateway import ModelGateway
 from tests.emitters.answers import Answer, Asked, anthropic, chat, gemini, responses
 from tests.emitters.ledger import Call, Usage
 from tests.unit.engine.fake_provider import FakeProvider, Reply
@@ -41,20 +38,24 @@ class Family(NamedTuple):
     model: str
     api: Callable[..., Answer]
 
-    def stream(self, text: str, calls: bool, change: Change = lambda frame: frame) -> Reply:
-        """The text, or a call of the tool `look`."""
-        told = []
-        for frame in self._answer(text, calls).frames(TOLD):
+    def reply(
+        self,
+        text: str = "Hello",
+        *,
+        streamed: bool = True,
+        calls: bool = False,
+        told: Call = TOLD,
+        change: Change = lambda frame: frame,
+    ) -> Reply:
+        """The text, or a call of the tool `look`, of which each frame is what `change` makes of it."""
+        answer = self.api(BODY, [text], [Asked("look", '{"word":"sea"}')] if calls else [])
+        if not streamed:
+            return in_one(change(answer.whole(told)))
+        events = []
+        for frame in answer.frames(told):
             data = json.dumps(change(json.loads(frame.data))) if frame.data != "[DONE]" else frame.data
-            told.append((f"event: {frame.event}\n" if frame.event else "") + f"data: {data}\n\n")
-        return Reply(body="".join(told).encode())
-
-    def whole(self, text: str, calls: bool, change: Change = lambda frame: frame) -> Reply:
-        """The same in one piece."""
-        return in_one(change(self._answer(text, calls).whole(TOLD)))
-
-    def _answer(self, text: str, calls: bool) -> Answer:
-        return self.api(BODY, [text], [Asked("look", '{"word":"sea"}')] if calls else [])
+            events.append((f"event: {frame.event}\n" if frame.event else "") + f"data: {data}\n\n")
+        return Reply(body="".join(events).encode())
 
 
 def in_one(value: dict[str, Any]) -> Reply:
@@ -80,20 +81,10 @@ def addressed(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", host)
     monkeypatch.setenv("GROQ_BASE_URL", host)
     monkeypatch.setitem(sdkconfiguration.SERVERS, sdkconfiguration.SERVER_GLOBAL, host)
-    keys = dict.fromkeys(("openai", "openai-chat", "anthropic", "google", "groq", "mistral"), KEY)
-    return {"providers": {"local": fake.base_url}, "provider_keys": keys}
-
-
-@asynccontextmanager
-async def every_provider(
-    monkeypatch: pytest.MonkeyPatch, prices: Mapping[str, Price] | None = None
-) -> AsyncIterator[tuple[FakeProvider, ModelGateway]]:
-    """One server for the models of all families."""
-    async with (
-        FakeProvider.serving() as fake,
-        ModelGateway(Settings(**addressed(fake, monkeypatch), prices=dict(prices or {}))) as models,
-    ):
-        yield fake, models
+    names = ("local", "openai", "openai-chat", "anthropic", "google", "groq", "mistral")
+    # The one that it is not asked with.
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-another-secret-key")
+    return {"providers": {"local": fake.base_url}, "provider_keys": dict.fromkeys(names, KEY)}
 
 
 def places(value: Any, *place: str | int) -> Iterator[Place]:
@@ -112,12 +103,6 @@ def with_odd(value: Any, place: Place, odd: Any) -> Any:
         at = at[name]
     at[place[-1]] = odd
     return changed
-
-
-def changed(family: str, change: Change, *, streamed: bool, calls: bool = False) -> Reply:
-    """An answer of the family in which each frame is what `change` makes of it."""
-    answer = FAMILIES[family].stream if streamed else FAMILIES[family].whole
-    return answer("Hello", calls, change)
 
 
 def put(value: Any, *names: str) -> Change:

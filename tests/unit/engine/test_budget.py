@@ -1,17 +1,15 @@
 """Reserved before it is spent: no crash and no silent provider passes a budget."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from runglass.bus.base import Bus
 from runglass.config.settings import Price
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
@@ -19,17 +17,16 @@ from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelRe
 from runglass.engine.models.model_types import ProviderResponse
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
-from runglass.log.fold import RunFold
-from runglass.log.trace import RunSummary
 from runglass.store.leases import BudgetDecision
-from runglass.store.records import Project
+from runglass.store.postgres.store import PostgresStore
+from runglass.store.records import Project, RunRecord
 from runglass.store.sqlite.store import SqliteStore
-from runglass.support.clock import SystemClock
 from tests.conformance.stores import make_run
 from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore
+from tests.postgres_server import postgres_server, until_waiting
 from tests.records import run_record
-from tests.unit.engine.bench import Bench, open_bench
+from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
 from tests.unit.engine.conftest import (
     EngineHarness,
     die_asking,
@@ -40,14 +37,16 @@ from tests.unit.engine.conftest import (
     run_of,
     run_to_end,
     start,
+    take_over_in_vain,
 )
 from tests.unit.engine.fake_models import ANSWER, FakeModels, never
-from tests.unit.engine.fake_provider import Reply, error_reply, whole_reply
+from tests.unit.engine.fake_provider import Reply, error_reply
+from tests.unit.engine.provider_families import FAMILIES
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
 PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
-USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+RUNS = 20
 DECLINED = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
 
 
@@ -60,15 +59,8 @@ async def project_of(house: EngineHarness) -> Project:
     return await house.store.ensure_project("acme", "demo")
 
 
-@asynccontextmanager
-async def on_budget(tmp_path: Path, usd: float | None = 10) -> AsyncIterator[Bench]:
-    """An engine whose project has a budget in dollars, or none, and a server that its models are asked at."""
-    async with open_bench(
-        tmp_path, prices=dict.fromkeys(["local:tiny", "local:dear"], PRICE), default_max_tokens=100
-    ) as bench:
-        if usd is not None:
-            await budget_of(bench.house, Decimal(str(usd)))
-        yield bench
+PRICED = {"prices": {"local:tiny": PRICE}, "default_max_tokens": 100}
+bench = engine_bench_with(**PRICED)
 
 
 async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
@@ -110,24 +102,33 @@ async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is
         assert (project.reserved_usd, project.spent_usd) == (Decimal(0), Decimal(1))
 
 
-@pytest.mark.parametrize("then", ["goes on", "is cancelled"])
-async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_path: Path, then: str) -> None:
-    run_id = await die_asking(tmp_path / "db", ASK, budget_usd=3)
+@pytest.mark.parametrize(
+    ("end", "budget_usd"),
+    [("completed", 3), ("cancelled", 3), ("failed", 3), ("cancelled", None), ("failed", None)],
+)
+async def test_a_call_that_a_crash_cut_off_is_told_as_lost_and_charged_as_it_was_reserved(
+    tmp_path: Path, end: str, budget_usd: int | None
+) -> None:
+    """The run goes on and asks again, is cancelled, or has taken too many processes down."""
+    run_id = await die_asking(tmp_path / "db", ASK, budget_usd=budget_usd)
+    reserved_usd = Decimal(1 if budget_usd else 0)
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
         project = await store.ensure_project("acme", "demo")
-        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1))
-        if then == "is cancelled":
+        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), reserved_usd)
+        if end == "cancelled":
             await store.request_cancel(run_id, reason="asked for")
+    if end == "failed":
+        await take_over_in_vain(tmp_path / "db")
     async with next_life(SqliteStore(tmp_path / "db"), models=FakeModels(ANSWER)) as house:
-        await house.engine.active.join(run_id)
-        run = await run_of(house, run_id)
-        assert run.status == ("cancelled" if then == "is cancelled" else "completed")
+        ran = await read_at_end(house, run_id)
         project = await project_of(house)
-        assert project.reserved_usd == 0
-        assert project.spent_usd == (1 if then == "is cancelled" else 2)
-        rows = await house.store.attempts_at(run.no, 1)
-        assert b'"costEstimated":true' in rows[0].data
-        assert b'"reservation"' not in rows[-1].data
+    lost, *answered = ran.calls
+    assert (ran.trace.flow_run.status, len(answered)) == (end, end == "completed")
+    assert (lost.error_code, lost.cost_unknown) == ("WORKER_LOST", "no_usage")
+    assert lost.cost_estimated == (budget_usd is not None)
+    assert (project.spent_usd, project.reserved_usd) == (reserved_usd + len(answered), Decimal(0))
+    assert (ran.totals.unmetered_calls, ran.totals.by_model["local:tiny"].calls) == (1, len(ran.calls))
+    assert ran.attempts["ask"][-1].reservation is None
 
 
 class Unsent(FakeModels):
@@ -173,24 +174,25 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         if not is_reserved:
             await asyncio.sleep(0)
             held.let_go()
-        await house.engine.active.join(started.id)
-        run = await run_of(house, started.id)
-        assert run.status == "cancelled"
+        ran = await read_at_end(house, started.id)
         project = await project_of(house)
-        assert (project.spent_usd, project.reserved_usd, models.calls) == (Decimal(0), Decimal(0), 0)
-        (row,) = await house.store.attempts_at(run.no, 1)
-        assert b'"reservation"' not in row.data
-        assert b'"note":"aborted before it was made"' in row.data
+    assert (project.spent_usd, project.reserved_usd, models.calls) == (Decimal(0), Decimal(0), 0)
+    (call,) = ran.calls
+    assert (call.note, call.error_code) == ("aborted before it was made", "CANCELLED")
+    assert ran.trace.flow_run.status == "cancelled"
+    assert ran.step("ask").reservation is None
 
 
 @pytest.mark.parametrize(
     ("status", "charged", "has_budget"), [(400, 0, True), (500, 1, True), (400, 0, False)]
 )
 async def test_a_crash_after_a_declined_request_tells_and_charges_the_second(
-    tmp_path: Path, status: int, charged: int, has_budget: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, charged: int, has_budget: bool
 ) -> None:
     declined, silent = error_reply(status, "response_format is not known here"), Reply(body=b"", silent=True)
-    async with on_budget(tmp_path, 20 if has_budget else None) as bench, asyncio.timeout(60):
+    async with open_engine_bench(tmp_path, monkeypatch, **PRICED) as bench, asyncio.timeout(60):
+        if has_budget:
+            await budget_of(bench.house, Decimal(20))
         bench.fake.replies.extend([declined, silent])
         started = await start(bench.house, DECLINED)
         # The end of the first request, and on a budget the second reservation, for the second request.
@@ -211,34 +213,28 @@ NO_LIMITS = (-1_000_000_000, 0, 1.5, 2.0, True, None, "9")
 @pytest.mark.parametrize(
     "settings",
     [
-        {"extra_body": {"stream_options": {"include_usage": False}}},
-        {"extra_body": {"model": "dear"}},
         {"extra_body": {"n": 100}},
-        {"extra_headers": {"Host": "elsewhere"}},
-        {"extra_headers": {"AUTHORIZATION": "Bearer other"}},
-        {"extra_headers": {"Cookie": "a=b"}},
-        {"openai_store": True},
         *({"max_tokens": limit} for limit in NO_LIMITS),
     ],
     ids=str,
 )
 async def test_a_setting_that_changes_model_bill_or_address_or_is_no_limit_sends_nothing(
-    tmp_path: Path, settings: dict[str, Any]
+    bench: EngineBench, settings: dict[str, Any]
 ) -> None:
     """A reservation below nothing would be room for others, as long as it is held.
 
     A file with such a limit is refused; a flow that was stored before it was is not.
     """
+    await budget_of(bench.house, Decimal(10))
     flow = parse_flow(f"slug: test\nsteps:\n{ASK}")
-    async with on_budget(tmp_path) as bench:
-        ran = await run_to_end(bench.house, replace(flow, steps=[replace(flow.steps[0], settings=settings)]))
-        assert bench.fake.requests == []
-        if "max_tokens" in settings:
-            assert not any(isinstance(event, StepModelReserved) for event in ran.events)
-        assert ran.error["code"] == "INVALID_INPUT"
-        assert next(iter(settings)) in ran.error["message"]
-        project = await project_of(bench.house)
-        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
+    ran = await bench.run(replace(flow, steps=[replace(flow.steps[0], settings=settings)]))
+    assert bench.fake.requests == []
+    if "max_tokens" in settings:
+        assert not any(isinstance(event, StepModelReserved) for event in ran.events)
+    assert ran.error["code"] == "INVALID_INPUT"
+    assert next(iter(settings)) in ran.error["message"]
+    project = await project_of(bench.house)
+    assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
 class Late(FakeModels):
@@ -261,26 +257,30 @@ async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: P
         assert ran.error["code"] == "CREDITS_EXHAUSTED"
 
 
-async def test_a_model_without_a_price_is_not_asked_on_a_budget(tmp_path: Path) -> None:
-    async with on_budget(tmp_path) as bench:
-        ran = await bench.run(ASK.replace("tiny", "unknown"))
-        assert bench.fake.requests == []
-        assert ran.error["code"] == "MODEL_NOT_SUPPORTED"
-        assert "`prices`" in ran.error["message"]
-        echo = await bench.run("- {id: e, type: llm, model: echo, prompt: Hi}")
-        assert echo.outcome.status == "completed"
-        assert echo.calls[0].cost_usd is None, "free, and no cost made up"
+async def test_a_model_without_a_price_is_not_asked_on_a_budget(bench: EngineBench) -> None:
+    await budget_of(bench.house, Decimal(10))
+    ran = await bench.run(ASK.replace("tiny", "unknown"))
+    assert bench.fake.requests == []
+    assert ran.error["code"] == "MODEL_NOT_SUPPORTED"
+    assert "`prices`" in ran.error["message"]
+    echo = await bench.run("- {id: e, type: llm, model: echo, prompt: Hi}")
+    assert echo.outcome.status == "completed"
+    assert echo.calls[0].cost_usd is None, "free, and no cost made up"
 
 
 @pytest.mark.parametrize(("status", "budget"), [(400, 0.15), (500, 1), (500, 0.15)])
 async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the_next(
-    tmp_path: Path, status: int, budget: float
+    bench: EngineBench, status: int, budget: float
 ) -> None:
-    """A refusal with 4xx is free; after a 500 nobody knows, and the next request needs money of its own."""
+    """A refusal with 4xx is free; after a 500 nobody knows, and the next request needs money of its own.
+
+    Of what went well nothing is kept, under `metadata_only`, nor of what it took.
+    """
     declined = error_reply(status, "response_format is not known here")
-    async with on_budget(tmp_path, budget) as bench:
-        ran = await bench.run(DECLINED, declined, whole_reply('{"a": 1}', usage=USAGE))
-        project = await project_of(bench.house)
+    answer = FAMILIES["compatible"].reply('{"a": 1}', streamed=False)
+    await budget_of(bench.house, Decimal(str(budget)))
+    ran = await bench.run(DECLINED, declined, answer, capture="metadata_only")
+    project = await project_of(bench.house)
     reserved = [event.reservation for event in ran.events if isinstance(event, StepModelReserved)]
     assert Decimal("0.1") < Decimal(reserved[0].usd) < Decimal("0.11"), "100 tokens and a few bytes"
     assert {request["max_tokens"] for request in bench.fake.requests} == {100}
@@ -296,27 +296,23 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
         assert (ran.error["code"], answered) == ("CREDITS_EXHAUSTED", [])
     else:
         assert refused.note == "the server declined this request, and was asked again in another form"
-        assert [(call.cost_usd, call.cost_estimated) for call in answered] == [("0.00501", False)]
+        assert [(call.cost_usd, call.cost_estimated) for call in answered] == [("0.002005", False)]
+        assert "Hello" not in repr(ran.events)
 
 
 async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_begins_after_they_asked(
     tmp_path: Path,
 ) -> None:
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-        run = await make_run(store)
-        writer = RunWriter(
-            store,
-            Bus(),
-            run,
-            RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending")),
-            SystemClock(),
-        )
+        project_id = (await make_run(store)).project_id
+        # Nothing is written.
+        writer = cast(RunWriter, None)
         budgets, faults = Budgets(store, VirtualClock()), FaultyStore(store)
         reads, held = faults.calls("project"), faults.hold("project", answered=True)
-        early = asyncio.create_task(budgets.of_run(run.project_id, writer))
+        early = asyncio.create_task(budgets.of_run(project_id, writer))
         await held.reached()
-        await store.set_budget(run.project_id, Decimal(1))
-        late = [asyncio.create_task(budgets.of_run(run.project_id, writer)) for _ in range(20)]
+        await store.set_budget(project_id, Decimal(1))
+        late = [asyncio.create_task(budgets.of_run(project_id, writer)) for _ in range(20)]
         await asyncio.sleep(0)
         late[0].cancel()
         held.let_go()
@@ -373,3 +369,31 @@ async def test_what_this_process_is_storing_is_waited_for_and_what_another_one_h
     faults.answer("hold_budget", without)
     with pytest.raises(BudgetExceeded):
         await reserve()
+
+
+@pytest.mark.slow
+async def test_calls_that_wait_for_a_budget_leave_connections_to_others(tmp_path: Path) -> None:
+    """As where several processes take from it."""
+    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+    async with PostgresStore(address) as store:
+        [run, *_] = [await make_run(store, f"run-{number}") for number in range(RUNS)]
+        await store.set_budget(run.project_id, Decimal(RUNS))
+        await store.hold_lease("me", until="2999-01-01", renew=False)
+        runs = await store.claim_runs("me", now="2026-01-01", limit=RUNS)
+        budgets = Budgets(store, store.clock)
+
+        async def reserve(run: RunRecord) -> None:
+            async with budgets.reserved(run, Decimal("0.1")):
+                pass
+
+        other = await asyncpg.connect(address)
+        try:
+            async with asyncio.timeout(30):
+                async with other.transaction():
+                    await other.execute("SELECT FROM project WHERE id = $1 FOR UPDATE", run.project_id)
+                    reserving = [asyncio.create_task(reserve(each)) for each in runs]
+                    await until_waiting(address)
+                    assert await store.project(run.project_id) is not None
+                await asyncio.gather(*reserving)
+        finally:
+            await other.close()

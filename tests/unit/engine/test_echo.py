@@ -14,7 +14,9 @@ from runglass.config.settings import Price, Settings
 from runglass.engine.models.echo import STREAMED, WORDS_AT_ONCE, pieces_of, word_count
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.errors import StepFailure
+from runglass.limits import pace
 from runglass.log.trace import TokenBreakdown
+from tests.fakes import VirtualClock
 
 
 def tool(name: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -25,6 +27,7 @@ WEATHER = tool(
     "weather", {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 )
 TIME = tool("time")
+PIECE_S = 0.002
 
 
 async def ask(
@@ -105,8 +108,14 @@ def test_words_are_counted_as_split_tells_them_apart(text: str) -> None:
     assert word_count(text) == len(text.split())
 
 
-async def test_a_book_is_said_to_its_end_and_others_have_a_turn_after_each_piece() -> None:
+async def test_a_book_is_said_to_its_end_and_others_have_a_turn_after_each_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While another project is about, a rest as well."""
     text, pieces, turns, seen = "word " * 5_000, list[str](), 0, list[int]()
+    clock = VirtualClock()
+    monkeypatch.setattr(pace, "clock", clock)
+    monkeypatch.setattr(pace, "last_seen", [(7, 0.0)])
 
     async def other() -> None:
         nonlocal turns
@@ -117,6 +126,7 @@ async def test_a_book_is_said_to_its_end_and_others_have_a_turn_after_each_piece
     def hear(piece: str) -> None:
         pieces.append(piece)
         seen.append(turns)
+        clock.set_back(-PIECE_S)
 
     task = asyncio.create_task(other())
     async with ModelGateway(Settings()) as models:
@@ -125,3 +135,4 @@ async def test_a_book_is_said_to_its_end_and_others_have_a_turn_after_each_piece
     assert "".join(pieces) == text
     assert pieces[-1] == text[STREAMED:]
     assert len(set(seen)) == len(seen)
+    assert clock.slept_s[: len(pieces) - 3] == [pytest.approx(pace.REST * PIECE_S)] * (len(pieces) - 3)

@@ -26,7 +26,7 @@ from tests.examples import examples
 from tests.flows import ON_ERROR, flow_trees
 from tests.laws.law import require
 from tests.laws.stored import broken_in
-from tests.unit.engine.conftest import Ran, open_harness, run_with_tools
+from tests.unit.engine.conftest import Ran, open_harness, run_to_end
 from tests.unit.engine.fake_models import DicedModels
 from tests.unit.test_fold import check_agreement_on
 
@@ -86,7 +86,7 @@ def test_attempts_run_models_stream_and_budget_are_one_sum(
             async with open_harness(store, models=models) as house, asyncio.timeout(60):
                 project = await store.ensure_project("acme", "demo")
                 await store.set_budget(project.id, None if budget_usd is None else Decimal(budget_usd))
-                ran = await run_with_tools(house, flow, {"n": 1}, offer=ToolOffer(tools=[TOOL]))
+                ran = await run_to_end(house, flow, {"n": 1}, offer=ToolOffer(tools=[TOOL]))
                 if budget_usd is None:
                     check_money(ran, models)
                 else:

@@ -1,6 +1,5 @@
 """How a run takes the failures of its provider: what is asked again, told, and kept of an answer."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +8,26 @@ from pydantic_ai.exceptions import UserError
 
 from runglass.config.settings import Settings
 from runglass.engine.models import provider_requests
-from runglass.engine.models.gateway import ModelGateway
+from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
+from runglass.errors import RETRY_AFTER, StoreError
 from runglass.log.events import StepRetrying
-from runglass.log.trace import ModelCall
+from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
-from tests.unit.engine.bench import SECRET, Bench, open_bench
-from tests.unit.engine.conftest import Ran, follow, read, start
-from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, text_reply
+from tests.fakes import VirtualClock
+from tests.faulty_store import FaultyStore
+from tests.ports import free_port
+from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
+from tests.unit.engine.conftest import follow, next_life, open_harness, read, read_at_end, start
+from tests.unit.engine.fake_models import ANSWER, FakeModels
+from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply, text_reply
+from tests.unit.engine.provider_families import KEY
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello, settings: {stream: true}}"
 PATIENT = ASK[:-1] + ", retry: {max_attempts: 5, initial_delay_ms: 1, max_delay_ms: 60000}}"
 GOOD = text_reply("Hi")
 HALF = chunk({"content": "Good mor"})
 
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(tmp_path) as bench:
-        yield bench
-
-
-def call_of(ran: Ran) -> ModelCall:
-    (call,) = ran.step("ask").model_calls
-    return call
+bench = engine_bench_with()
 
 
 REFUSALS = [307, 400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 499]
@@ -52,9 +48,9 @@ ERRORS = [
 @pytest.mark.parametrize("flow", [ASK, PATIENT], ids=["no retry", "retry"])
 @pytest.mark.parametrize(("status", "said", "code"), ERRORS)
 async def test_an_error_status_is_understood_and_asked_again_only_where_it_may_pass(
-    bench: Bench, status: int, said: str | None, code: str, flow: str
+    bench: EngineBench, status: int, said: str | None, code: str, flow: str
 ) -> None:
-    ran = await bench.run(flow, error_reply(status, f"{said}, with {SECRET}", code=said), GOOD)
+    ran = await bench.run(flow, error_reply(status, f"{said}, with {KEY}", code=said), GOOD)
     attempt = ran.attempts["ask"][0]
     if code in MAY_PASS:
         assert (ran.outcome.status, len(bench.fake.requests)) == ("completed", 2)
@@ -66,7 +62,7 @@ async def test_an_error_status_is_understood_and_asked_again_only_where_it_may_p
     message = error.pop("message")
     assert f" at {bench.fake.base_url} " in message
     assert message.endswith(told)
-    assert SECRET not in repr(ran.events)
+    assert KEY not in repr(ran.events)
     assert "could not be reached" not in message
     assert error == {
         "code": code,
@@ -79,7 +75,7 @@ async def test_an_error_status_is_understood_and_asked_again_only_where_it_may_p
 
 
 async def test_the_same_server_error_twice_ends_the_attempts_and_another_status_or_body_does_not(
-    bench: Bench,
+    bench: EngineBench,
 ) -> None:
     errors = [(500, "one"), (500, "two"), (502, "two"), (500, "one")]
     others = [error_reply(status, words) for status, words in errors]
@@ -91,7 +87,9 @@ async def test_the_same_server_error_twice_ends_the_attempts_and_another_status_
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 529])
-async def test_a_provider_that_says_how_long_it_is_busy_is_asked_then(bench: Bench, status: int) -> None:
+async def test_a_provider_that_says_how_long_it_is_busy_is_asked_then(
+    bench: EngineBench, status: int
+) -> None:
     busy = error_reply(status, "slow down", headers={"retry-after": "7"})
     # The same answer twice would else be the last one.
     ran = await bench.run(PATIENT, busy, busy, error_reply(429, "slow down"), GOOD)
@@ -101,10 +99,30 @@ async def test_a_provider_that_says_how_long_it_is_busy_is_asked_then(bench: Ben
     assert [event.delay_ms for event in retrying] == [7000, 7000, 4]
 
 
-async def test_a_provider_that_is_not_there_could_not_be_reached(tmp_path: Path) -> None:
-    async with FakeProvider.serving() as gone:
-        base_url = gone.base_url
-    async with open_bench(tmp_path, providers={"local": base_url}) as bench:
+async def test_the_wait_that_a_provider_asked_for_outlives_the_process(tmp_path: Path) -> None:
+    """Also where no content is kept. The process dies before it asks again."""
+    busy = ModelCallFailed("RATE_LIMITED", "busy", may_be_charged=False, details={RETRY_AFTER: 5000})
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    FaultyStore(store).die(at_append=4)
+    async with open_harness(store, models=FakeModels(busy)) as house:
+        started = await start(house, ASK, capture="off")
+        with pytest.raises(StoreError):
+            await started.outcome()
+    clock = VirtualClock()
+    await clock.sleep(2)
+    next_store, models = SqliteStore(tmp_path / "db", synchronous="NORMAL"), FakeModels(ANSWER)
+    async with next_life(next_store, clock=clock, models=models) as house:
+        ran = await read_at_end(house, started.id)
+    assert ran.attempts["ask"][0].error_context == {"code": "RATE_LIMITED", RETRY_AFTER: 5000}
+    assert (ran.trace.flow_run.status, models.calls) == ("completed", 1)
+    assert max(clock.slept_s) == pytest.approx(3)
+
+
+async def test_a_provider_that_is_not_there_could_not_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base_url = f"http://127.0.0.1:{free_port()}/v1"
+    async with open_engine_bench(tmp_path, monkeypatch, providers={"local": base_url}) as bench:
         ran = await bench.run(ASK)
     assert ran.error["message"] == (
         f"provider 'local' at {base_url} could not be reached (model 'local:tiny'): "
@@ -115,7 +133,7 @@ async def test_a_provider_that_is_not_there_could_not_be_reached(tmp_path: Path)
 
 @pytest.mark.parametrize(("timeout_ms", "waits_s"), [(600_000, None), (3_600_000, 4200)])
 async def test_a_client_waits_for_an_answer_at_least_as_long_as_its_step(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, timeout_ms: int, waits_s: int | None
+    bench: EngineBench, monkeypatch: pytest.MonkeyPatch, timeout_ms: int, waits_s: int | None
 ) -> None:
     asked: list[Any] = []
 
@@ -130,7 +148,7 @@ async def test_a_client_waits_for_an_answer_at_least_as_long_as_its_step(
 
 @pytest.mark.parametrize("fault", [KeyError("token_uri"), ValueError("no login")], ids=repr)
 async def test_a_fault_before_anything_is_sent_is_not_the_caller_s(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+    bench: EngineBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
     async def answer(*_: Any, **more: Any) -> Any:
         raise fault
@@ -151,7 +169,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("reply", BROKEN.values(), ids=BROKEN)
-async def test_an_answer_that_broke_off_is_in_its_attempt(bench: Bench, reply: Reply) -> None:
+async def test_an_answer_that_broke_off_is_in_its_attempt(bench: EngineBench, reply: Reply) -> None:
     ran = await bench.run(ASK + "\n", reply, GOOD)
     assert ran.outcome.status == "completed"
     first, _ = ran.attempts["ask"]
@@ -166,35 +184,56 @@ async def test_an_answer_that_broke_off_is_in_its_attempt(bench: Bench, reply: R
     assert totals.finish_reasons == {"stop": 1}
 
 
+WORDS = chunk({"content": "mail eve@ada.org"})
+ANSWERS = {
+    "good": Reply(body=WORDS + chunk({}, finish="stop") + DONE),
+    "refused": error_reply(400, "no"),
+    "broken": Reply(body=WORDS, cut=True),
+    "of no use": Reply(body=WORDS + chunk({}, finish="content_filter") + DONE),
+}
+
+
 @pytest.mark.parametrize(
-    ("capture", "kept"),
+    ("capture", "answer", "keeps_request", "keeps_answer"),
     [
-        ("off", None),
-        ("metadata_only", "mail eve@example.org"),
-        ("redacted", "mail [redacted]"),
-        ("full", "mail eve@example.org"),
+        ("off", "good", False, False),
+        ("off", "broken", False, False),
+        ("metadata_only", "good", False, False),
+        ("metadata_only", "refused", True, False),
+        ("metadata_only", "broken", True, True),
+        ("metadata_only", "of no use", True, True),
+        ("redacted", "good", True, True),
+        ("redacted", "broken", True, True),
+        ("full", "good", True, True),
+        ("full", "refused", True, False),
     ],
 )
-async def test_a_broken_answer_is_kept_as_the_input_of_a_failed_attempt_is(
-    bench: Bench, capture: CaptureMode, kept: str | None
+async def test_content_of_a_call_is_kept_by_the_capture_mode(
+    bench: EngineBench, capture: CaptureMode, answer: str, keeps_request: bool, keeps_answer: bool
 ) -> None:
-    flow = ASK[:-1] + ", retry: {max_attempts: 1}}"
-    ran = await bench.run(
-        flow, Reply(body=chunk({"content": "mail eve@example.org"}), cut=True), capture=capture
+    flow = ASK.replace("Hello", "Greet ada@ada.org")[:-1] + ", retry: {max_attempts: 1}}"
+    ran = await bench.run(flow, ANSWERS[answer], capture=capture)
+    (call,) = ran.calls
+    assert (call.request is not None, call.response is not None) == (keeps_request, keeps_answer)
+    assert (call.error_code is None, call.model) == (answer == "good", "local:tiny")
+    found = repr([ran.events, call, ran.step("ask").input_context])
+    assert ("Greet" in found) == ("Greet" in repr(call.request)) == keeps_request
+    assert ("mail" in found) == ("mail" in repr(call.response)) == keeps_answer
+    is_plain = capture in ("metadata_only", "full")
+    assert ("ada@ada.org" in found, "eve@ada.org" in found) == (
+        keeps_request and is_plain,
+        keeps_answer and is_plain,
     )
-    response: Any = call_of(ran).response
-    assert (response and response["content"]) == kept
-    assert (call_of(ran).request is None) == (kept is None)
-    assert ("eve@example" in repr(ran.events)) == (capture in ("metadata_only", "full"))
 
 
-async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: Bench) -> None:
+async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: EngineBench) -> None:
     bench.fake.replies.append(Reply(body=HALF, silent=True))
     started = await start(bench.house, ASK)
     # The starts and inputs of run and step, and the first piece of the answer.
     await follow(bench.house, started.id, until=5)
     bench.house.engine.active.cancel(started.id, reason="enough")
-    call = call_of(await read(bench.house, started.id, await started.outcome()))
+    (call,) = (await read(bench.house, started.id, await started.outcome())).calls
+    await bench.fake.disconnected.wait()
     assert (call.error_code, call.finish_reason) == ("CANCELLED", None)
     assert call.response == {"role": "assistant", "content": "Good mor"}
 

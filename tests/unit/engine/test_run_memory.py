@@ -9,6 +9,7 @@ import pytest
 
 from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment
+from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.payload import Payload
 from runglass.engine.run_memory import RunMemory
 from runglass.engine.steps.scope import mentioned_outputs
@@ -182,7 +183,7 @@ def test_outputs_are_read_back_for_steps_that_mention_them(code: str, ids: set[s
 async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
     tmp_path: Path, capture: CaptureMode
 ) -> None:
-    answer = asyncio.get_running_loop().create_future()
+    answer = asyncio.Future[ProviderResponse]()
     models = FakeModels(answer)
     # One such output is all that may be decoded at a time.
     async with open_harness(tmp_path / "db", models=models, memory_limit_bytes=1_000_000) as house:

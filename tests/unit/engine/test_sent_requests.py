@@ -15,17 +15,16 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import ToolOffer
 from runglass.engine.models.answer_bounds import ProviderCall, current_call
-from runglass.engine.models.gateway import ModelCallFailed, ModelGateway, ModelRequest
+from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
 from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.request_parser import as_sent
 from runglass.engine.steps.call_recorder import HIDDEN
-from runglass.flows.parser import parse_flow
-from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import Attachment
-from tests.unit.engine.conftest import Ran, open_harness, run_with_tools
-from tests.unit.engine.fake_provider import LOOK, FakeProvider, error_reply
-from tests.unit.engine.provider_families import CALL, FAMILIES, KEY, addressed, in_one
+from tests.unit.engine.bench import HELLO, Bench, bench_with, open_engine_bench
+from tests.unit.engine.fake_provider import LOOK, Reply, error_reply
+from tests.unit.engine.provider_families import CALL, FAMILIES, KEY, Family, in_one
 
+bench = bench_with()
 SCHEMA = {
     "type": "object",
     "properties": {"grade": {"type": "integer"}, "why": {"type": "string", "description": "A reason"}},
@@ -35,11 +34,20 @@ OBJECT = '{"grade":1,"why":"so"}'
 HISTORY: list[dict[str, Any]] = [
     {"role": "user", "content": "What is the sea?"},
     {"role": "assistant", "content": "I look.", "toolCalls": [CALL]},
-    {"role": "tool", "toolCallId": CALL["id"], "name": "look", "content": "blue"},
+    {"role": "tool", "toolCallId": CALL["id"], "content": "blue"},
     {"role": "assistant", "content": "It is blue."},
 ]
 # Google's library fetches images of any other address by itself, and sends their bytes.
 IMAGE = "https://generativelanguage.googleapis.com/v1beta/files/cat"
+
+GREETING = {"role": "user", "content": "Greet Ada"}
+SAID: dict[str, list[dict[str, Any]]] = {
+    "history": [*HISTORY, GREETING],
+    "attachments": [GREETING | {"attachments": [{"url": IMAGE}]}],
+}
+"""The conversation in the words of OpenAI, to which its library adds nothing."""
+
+NO_SCHEMA = error_reply(400, "response_format json_schema is not known here")
 
 TALK = ("system", "systemInstruction", "instructions", "messages", "input", "contents")
 """Where the bodies of providers have what is said."""
@@ -80,17 +88,24 @@ def sent_values(body: dict[str, Any]) -> list[Counter[str]]:
     return [values(each) for each in (said, rest.pop("tools", None), choice, rest)]
 
 
-CASES = (
-    "plain",
-    "schema",
-    "tools",
-    "history",
-    "attachments",
-    "retry",
-    "stream declined",
-    "stream passed over",
-    "form declined",
-)
+CASES: dict[str, Callable[[Family], list[Reply]]] = {
+    "plain": lambda family: [family.reply()],
+    "schema": lambda family: [family.reply(OBJECT)],
+    "tools": lambda family: [
+        # A server of one's own is asked in one piece until it has shown what it streams.
+        family.reply(text, calls=not text, streamed=not family.model.startswith("local:"))
+        for text in ("", "It is blue")
+    ],
+    "history": lambda family: [family.reply()],
+    "attachments": lambda family: [family.reply()],
+    "retry": lambda family: [error_reply(500, "an accident"), family.reply()],
+    "stream declined": lambda family: [error_reply(400, "no stream here"), family.reply(streamed=False)],
+    "stream passed over": lambda family: [
+        family.reply("Hello" * 10_000, streamed=False),
+        family.reply(streamed=False),
+    ],
+    "form declined": lambda family: [NO_SCHEMA, family.reply(OBJECT)],
+}
 # Mistral is asked for an object in one form only.
 TRIED = [each for each in product(FAMILIES, CASES) if each != ("mistral", "form declined")]
 
@@ -99,50 +114,32 @@ TRIED = [each for each in product(FAMILIES, CASES) if each != ("mistral", "form 
 async def test_what_is_told_of_a_request_is_what_was_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, case: str
 ) -> None:
-    model, answers = FAMILIES[family].model, FAMILIES[family]
-    stream, whole = answers.stream, answers.whole
     settings: dict[str, Any] = {"temperature": 0.5, "max_tokens": 300}
     # Mistral's library sends none.
     headers = {} if family == "mistral" else {"extra_headers": {"X-Title": "not to be told"}}
     step = {
         "id": "ask",
         "type": "llm",
-        "model": model,
+        "model": FAMILIES[family].model,
         "system": "Be kind.",
         "prompt": "Greet {{ who }}",
         "settings": settings | headers,
         "retry": {"max_attempts": 2, "initial_delay_ms": 0},
     }
-    replies = [stream("Hello", False)]
     if case in ("schema", "form declined"):
         step["output_schema"] = SCHEMA
-        replies = [stream(OBJECT, False)]
-    if case == "tools":
-        # A server of one's own is asked in one piece until it has shown what it streams.
-        way = whole if family == "compatible" else stream
-        replies = [way("", True), way("It is blue", False)]
-    if case == "retry":
-        replies.insert(0, error_reply(500, "an accident"))
-    if case == "stream declined":
-        replies = [error_reply(400, "no stream here"), whole("Hello", False)]
-    if case == "stream passed over":
-        replies = [whole("Hello" * 10_000, False), whole("Hello", False)]
-    if case == "form declined":
-        replies.insert(0, error_reply(400, "response_format json_schema is not known here"))
-    async with FakeProvider.serving() as fake:
-        fake.replies.extend(replies)
-        models = ModelGateway(Settings(**addressed(fake, monkeypatch)))
-        ran = await run(
-            tmp_path,
-            models,
-            step,
+    async with open_engine_bench(tmp_path, monkeypatch) as bench:
+        ran = await bench.run(
+            f"- {json.dumps(step)}",
+            *CASES[case](FAMILIES[family]),
+            inputs={"who": "Ada"},
             history=HISTORY if case == "history" else [],
             attachments=[Attachment(url=IMAGE, mime_type="image/png")] if case == "attachments" else [],
             offer=ToolOffer(tools=[LOOK], choice="auto") if case == "tools" else None,
         )
-    calls = ran.calls
-    told = [call.request for call in calls]
-    assert len(told) == len(fake.requests)
+    fake = bench.fake
+    assert all(KEY in "".join(sent.values()) for sent in fake.headers), "the key of the settings"
+    told = [call.request for call in ran.calls]
     for request, body in zip(told, fake.requests, strict=True):
         assert request is not None
         assert request["settings"].pop("extra_headers", {}) == dict.fromkeys(headers and ["X-Title"], HIDDEN)
@@ -152,6 +149,8 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
     if case != "form declined":
         assert "Be kind." in last["system"]
         assert [message["role"] for message in last["messages"]] == ROLES.get(case, ["user"])
+    if family == "compatible" and case in SAID:
+        assert last["messages"] == SAID[case]
     # Mistral is told the schema in words.
     if case == "schema" and family != "mistral":
         assert last["outputSchema"]["required"] == SCHEMA["required"]
@@ -159,14 +158,8 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
     assert not fake.replies
 
 
-async def run(tmp_path: Path, models: ModelGateway, step: dict[str, Any], **more: Any) -> Ran:
-    flow = parse_flow(json.dumps({"slug": "test", "steps": [step]}))
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
-        return await run_with_tools(house, flow, {"who": "Ada"}, **more)
-
-
 async def test_a_form_that_no_server_has_declined_is_kept_for_other_requests(
-    monkeypatch: pytest.MonkeyPatch,
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def resolve(host: Any, *more: Any, **options: Any) -> Any:
         if host == "schema.invalid":
@@ -178,46 +171,32 @@ async def test_a_form_that_no_server_has_declined_is_kept_for_other_requests(
     google = FAMILIES["google"]
     # Servers that do not know the form of the output say such words.
     image = {"url": "https://schema.invalid/a.png", "mimeType": "image/png"}
-    asked = {"role": "user", "content": "Hi"}
-
-    def request(**more: Any) -> ModelRequest:
-        return ModelRequest(**{"model": google.model, "messages": [asked], "output_schema": SCHEMA} | more)
-
-    async with (
-        FakeProvider.serving() as fake,
-        ModelGateway(Settings(**addressed(fake, monkeypatch))) as models,
-    ):
-        fake.replies += [google.stream(OBJECT, False)] * 3
-        unfit = request(messages=[asked | {"attachments": [image]}])
-        with pytest.raises(ModelCallFailed, match=r"could not be asked.*schema\.invalid") as caught:
-            await models.complete(unfit, lambda text: None, observer=heard)
-        assert (caught.value.code, heard.requests, fake.requests) == ("INVALID_INPUT", [], [])
-        await models.complete(request(), lambda text: None)
-        # Its library does not send the two together.
-        await models.complete(request(tools=[LOOK]), lambda text: None)
-        await models.complete(request(), lambda text: None)
-    forms = ["responseJsonSchema" in body["generationConfig"] for body in fake.requests]
+    messages = [HELLO[0] | {"attachments": [image]}]
+    unfit = ModelRequest(model=google.model, messages=messages, output_schema=SCHEMA)
+    with pytest.raises(ModelCallFailed, match=r"could not be asked.*schema\.invalid") as caught:
+        await bench.models.complete(unfit, lambda text: None, observer=heard)
+    assert (caught.value.code, heard.requests, bench.fake.requests) == ("INVALID_INPUT", [], [])
+    # Its library does not send tools and the form together.
+    for tools in ([], [LOOK], []):
+        await bench.ask(google.reply(OBJECT), model=google.model, output_schema=SCHEMA, tools=tools)
+    forms = ["responseJsonSchema" in body["generationConfig"] for body in bench.fake.requests]
     assert forms == [True, False, True]
-
-
-PROMPT = "My mail is ada@ada.org"
-ASK = {"id": "ask", "type": "llm", "model": "local:tiny", "system": "Be kind.", "prompt": PROMPT}
 
 
 async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with FakeProvider.serving() as fake:
+    step = {"id": "ask", "type": "llm", "model": "local:tiny", "system": "Be kind.", "prompt": "Hi"}
+    step_text = f"- {json.dumps(step | {'output_schema': SCHEMA})}"
+    async with open_engine_bench(tmp_path, monkeypatch) as bench:
+        fake = bench.fake
         hidden = AsyncOpenAI(base_url=fake.base_url, api_key=KEY)
         ordinary = ProviderClients(Settings(providers={"local": fake.base_url})).new_provider("local")
         provider = OpenAICompatibleProvider(
             "local", openai_client=hidden, profile=ordinary._configured_model_profile
         )
         monkeypatch.setattr(ProviderClients, "new_provider", lambda clients, name: provider)
-        declined = error_reply(400, "response_format json_schema is not known here")
-        fake.replies.extend([declined, FAMILIES["compatible"].stream(OBJECT, False)])
-        models = ModelGateway(Settings(providers={"local": fake.base_url}))
-        ran = await run(tmp_path, models, ASK | {"output_schema": SCHEMA})
+        ran = await bench.run(step_text, NO_SCHEMA, FAMILIES["compatible"].reply(OBJECT))
         await hidden.close()
     assert ran.outcome.status == "completed"
     for call, body in zip(ran.calls, fake.requests, strict=True):
@@ -241,17 +220,16 @@ class Heard:
         raise AssertionError
 
 
-async def test_a_login_that_is_renewed_on_the_way_is_told_to_nobody() -> None:
-    heard = Heard()
+async def test_a_login_that_is_renewed_on_the_way_is_told_to_nobody(bench: Bench) -> None:
+    heard, fake = Heard(), bench.fake
     token = current_call.set(ProviderCall("local:tiny", heard, is_streamed=False))
-    async with FakeProvider.serving() as fake:
-        clients = ProviderClients(Settings(providers={"local": fake.base_url}))
-        library: AsyncOpenAI = (await clients.prepared("local:tiny")).model.provider.client  # type: ignore[union-attr]
-        elsewhere = fake.base_url.replace("127.0.0.1", "localhost")
-        for address in (elsewhere, fake.base_url):
-            fake.replies.append(in_one({}))
-            await library.post(f"{address}/token", cast_to=object, body={"refresh_token": KEY})
-        await clients.aclose()
+    clients = ProviderClients(Settings(providers={"local": fake.base_url}))
+    library: AsyncOpenAI = (await clients.prepared("local:tiny")).model.provider.client  # type: ignore[union-attr]
+    elsewhere = fake.base_url.replace("127.0.0.1", "localhost")
+    for address in (elsewhere, fake.base_url):
+        fake.replies.append(in_one({}))
+        await library.post(f"{address}/token", cast_to=object, body={"refresh_token": KEY})
+    await clients.aclose()
     current_call.reset(token)
     assert len(fake.requests) == 2
     assert heard.requests == [{"messages": [], "settings": {"refresh_token": KEY}}], "at the model's address"

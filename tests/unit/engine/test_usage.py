@@ -2,9 +2,10 @@
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
@@ -12,33 +13,18 @@ from runglass.config.settings import Price
 from runglass.engine.models.gateway import ModelRequest
 from runglass.engine.models.usage import Usage, read_usage
 from runglass.log.money import ZERO, format_usd
-from runglass.log.trace import ModelCall, RunTotals, TokenBreakdown
-from runglass.store.records import Project
-from runglass.store.sqlite.store import SqliteStore
-from tests.unit.engine.conftest import EngineHarness, open_harness, run_to_end
-from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk
-from tests.unit.engine.provider_families import (
-    FAMILIES,
-    USAGE,
-    changed,
-    every_provider,
-    places,
-    put,
-    with_odd,
-)
+from runglass.log.trace import TokenBreakdown
+from tests.emitters import ledger
+from tests.unit.engine.bench import Bench, EngineBench, bench_with, open_bench, open_engine_bench
+from tests.unit.engine.fake_provider import DONE, Reply, chunk
+from tests.unit.engine.provider_families import FAMILIES, TOLD, USAGE, places, put, with_odd
 
+bench = bench_with()
+COMPATIBLE = FAMILIES["compatible"]
 # Libraries warn of usage that they cannot read.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-VALUES: dict[str, Any] = {
-    "-1": -1,
-    "0.5": 0.5,
-    "1e308": 1e308,
-    "2^63": 2**63,
-    "true": True,
-    "null": None,
-    "text": "many",
-}
+VALUES: list[Any] = [-1, 0.5, 1e308, 2**63, True, None, "many"]
 CHAT = {
     "prompt_tokens": 50,
     "completion_tokens": 40,
@@ -46,30 +32,8 @@ CHAT = {
     "prompt_tokens_details": {"cached_tokens": 20},
     "completion_tokens_details": {"reasoning_tokens": 10},
 }
-RESPONSES = {
-    name.replace("prompt", "input").replace("completion", "output"): count for name, count in CHAT.items()
-}
-# Here the prompt is told without what the cache has, and thoughts beside what was said.
-ANTHROPIC = {
-    "input_tokens": 20,
-    "output_tokens": 40,
-    "cache_read_input_tokens": 20,
-    "cache_creation_input_tokens": 10,
-    "output_tokens_details": {"thinking_tokens": 10},
-}
-GOOGLE = {
-    "promptTokenCount": 50,
-    "candidatesTokenCount": 30,
-    "totalTokenCount": 90,
-    "cachedContentTokenCount": 20,
-    "thoughtsTokenCount": 10,
-}
-HONEST = dict.fromkeys(FAMILIES, CHAT) | {
-    "openai responses": RESPONSES,
-    "anthropic": ANTHROPIC,
-    "google": GOOGLE,
-}
 PRICE = Price(input_per_mtok=Decimal(1000), output_per_mtok=Decimal(2000), cached_input_per_mtok=Decimal(100))
+HONEST = ledger.Usage(50, 40, cached=20, cache_write=10, reasoning=10)
 HONEST_USD = Decimal("0.112")
 """30 tokens of a prompt, 20 cached ones, and 40 of an answer."""
 MAX_TOKENS = 100
@@ -99,70 +63,37 @@ The total is not looked at. The library reads `true` as 1, and leaves out parts 
 """
 
 
-def reply_with(family: str, usage: Any, *, streamed: bool) -> Reply:
-    def change(frame: Any) -> Any:
-        frame = put(usage, "usage", "usageMetadata")(frame)
-        if family == "groq" and streamed and frame.get("usage"):
-            # While it streams, Groq tells usage in a place of its own.
-            frame["x_groq"] = {"id": "g1", "usage": frame.pop("usage")}
-        return frame
-
-    return changed(family, change, streamed=streamed)
-
-
-class Booked(NamedTuple):
-    call: ModelCall
-    totals: RunTotals
-    spent_usd: Decimal
-    project: Project
-
-
-async def booked(house: EngineHarness, fake: FakeProvider, usage: Any, *, streamed: bool) -> Booked:
-    """What a run with one call has booked."""
-    project = await house.store.ensure_project("acme", "demo")
-    before = project.spent_usd
-    fake.replies[:] = [reply_with("compatible", usage, streamed=streamed)]
-    settings = f"settings: {{stream: {str(streamed).lower()}, max_tokens: {MAX_TOKENS}}}"
-    step = (
-        f"- {{id: ask, type: llm, model: 'local:tiny', prompt: Hi, {settings}, retry: {{max_attempts: 1}}}}"
-    )
-    ran = await run_to_end(house, step)
-    (call,) = ran.step("ask").model_calls
-    totals, after = ran.trace.flow_run.totals, await house.store.project(project.id)
-    assert totals is not None
-    assert after is not None
-    assert after.reserved_usd == ZERO
-    assert Decimal(totals.cost_usd or 0) == after.spent_usd - before
-    return Booked(call, totals, after.spent_usd - before, after)
-
-
 @pytest.mark.parametrize("on_budget", [False, True], ids=["no budget", "budget"])
 @pytest.mark.parametrize("way", TABLES)
 async def test_each_number_of_usage_is_booked_as_the_table_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str, on_budget: bool
 ) -> None:
-    names = list(VALUES)
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with (
-        every_provider(monkeypatch, {"local:tiny": PRICE}) as (fake, models),
-        open_harness(store, models=models) as house,
-    ):
+    settings = f"{{stream: {way == 'streamed'}, max_tokens: {MAX_TOKENS}}}"
+    step = f"- {{id: a, type: llm, model: 'local:tiny', retry: {{max_attempts: 1}}, settings: {settings}}}"
+    async with open_engine_bench(tmp_path, monkeypatch, prices={"local:tiny": PRICE}) as bench:
         if on_budget:
-            project = await house.store.ensure_project("acme", "demo")
-            await house.store.set_budget(project.id, Decimal(1000))
+            project = await bench.house.store.ensure_project("acme", "demo")
+            await bench.house.store.set_budget(project.id, Decimal(1000))
         rows: dict[str, list[str]] = {}
         for place in places(CHAT):
             if isinstance(place[-1], str) and not place[-1].endswith("details"):
-                for value in VALUES.values():
-                    cell = await booked(house, fake, with_odd(CHAT, place, value), streamed=way == "streamed")
-                    rows.setdefault(place[-1], []).append(told(cell, on_budget=on_budget))
-    found = [names, *([field, *cells] for field, cells in rows.items())]
-    assert found == [line.split() for line in TABLES[way].strip().splitlines()]
+                for value in VALUES:
+                    usage = with_odd(CHAT, place, value)
+                    reply = COMPATIBLE.reply(streamed=way == "streamed", change=put(usage, "usage"))
+                    cell = await booked(bench, step, reply, on_budget=on_budget)
+                    rows.setdefault(place[-1], []).append(cell)
+    _, *table = TABLES[way].strip().splitlines()
+    assert [[field, *cells] for field, cells in rows.items()] == [line.split() for line in table]
 
 
-def told(cell: Booked, *, on_budget: bool) -> str:
-    """The cell of the table; all that a call tells must agree with it."""
-    call, totals, spent_usd, _ = cell
+async def booked(bench: EngineBench, step: str, reply: Reply, *, on_budget: bool) -> str:
+    """The cell of the table for a run with one call; all that it tells must agree with that."""
+    store = bench.house.store
+    before = await store.ensure_project("acme", "demo")
+    ran = await bench.run(step, reply, inputs={"message": "Hi"})
+    (call,), totals, after = ran.calls, ran.totals, await store.ensure_project("acme", "demo")
+    spent_usd = after.spent_usd - before.spent_usd
+    assert (after.reserved_usd, Decimal(totals.cost_usd or 0)) == (ZERO, spent_usd)
     if call.cost_unknown is None:
         assert (call.note, totals.unmetered_calls, call.cost_estimated) == (None, 0, False)
         return format_usd(spent_usd)
@@ -178,53 +109,47 @@ def told(cell: Booked, *, on_budget: bool) -> str:
     return "bad"
 
 
+def in_x_groq(frame: Any) -> Any:
+    """While it streams, Groq tells usage in a place of its own."""
+    return frame | {"x_groq": {"id": "g1", "usage": frame.pop("usage")}} if frame.get("usage") else frame
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "in one piece"])
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_the_usage_of_each_provider_is_booked_as_it_is_meant(
     monkeypatch: pytest.MonkeyPatch, family: str, streamed: bool
 ) -> None:
+    """Anthropic tells the prompt without what the cache has, and Google thoughts beside what was said."""
     model = FAMILIES[family].model
+    change = in_x_groq if family == "groq" and streamed else dict
+    reply = FAMILIES[family].reply(streamed=streamed, told=replace(TOLD, usage=HONEST), change=change)
     settings = {"stream": streamed, "max_tokens": MAX_TOKENS}
-    request = ModelRequest(model=model, messages=ASKED.messages, settings=settings)
-    async with every_provider(monkeypatch, {model: PRICE}) as (fake, models):
-        fake.replies.append(reply_with(family, HONEST[family], streamed=streamed))
-        told = (await models.complete(request, lambda text: None)).response
+    async with open_bench(monkeypatch, prices={model: PRICE}) as bench:
+        told = (await bench.ask(reply, model=model, settings=settings)).response
     assert told.tokens == TokenBreakdown(prompt=50, completion=40, total=90)
     assert (told.cached_tokens, told.reasoning_tokens) == (20, 10)
     assert (told.cost_usd, told.cost_unknown) == (HONEST_USD, None)
 
 
 @pytest.mark.parametrize("family", ["openai chat", "compatible", "mistral", "groq"])
-async def test_of_usage_that_comes_with_each_part_of_an_answer_the_last_one_holds(
-    monkeypatch: pytest.MonkeyPatch, family: str
+async def test_of_usage_that_comes_with_each_part_of_an_answer_the_largest_counts_hold(
+    bench: Bench, family: str
 ) -> None:
-    """Perplexity, and Google behind OpenAI's protocol, tell each time what was used so far."""
+    """Perplexity, and Google behind OpenAI's protocol, tell each time what was used so far.
+
+    Others tell the tokens of the prompt first, and none of them in the end.
+    """
 
     def change(frame: Any) -> Any:
-        usage = frame.pop("usage") or USAGE | {"completion_tokens": 1}
-        return frame | ({"x_groq": {"id": "g1", "usage": usage}} if family == "groq" else {"usage": usage})
+        so_far = USAGE | {"completion_tokens": 1}
+        frame["usage"] = frame["usage"] | {"prompt_tokens": 0} if frame["usage"] else so_far
+        return in_x_groq(frame) if family == "groq" else frame
 
-    model = FAMILIES[family].model
-    request = ModelRequest(model=model, messages=ASKED.messages, settings={"stream": True})
-    async with every_provider(monkeypatch) as (fake, models):
-        body = changed(family, change, streamed=True).body
-        fake.replies.append(Reply(body=body.replace(DONE, chunk(usage=dict.fromkeys(USAGE, 0)) + DONE)))
-        response = (await models.complete(request, lambda text: None)).response
+    body = FAMILIES[family].reply(change=change).body
+    reply = Reply(body=body.replace(DONE, chunk(usage=dict.fromkeys(USAGE, 0)) + DONE))
+    response = (await bench.ask(reply, model=FAMILIES[family].model)).response
     assert response.tokens == TokenBreakdown(prompt=5, completion=2, total=7)
-
-
-@pytest.mark.parametrize("is_told_again", [False, True], ids=["zero", "told again"])
-async def test_tokens_of_a_prompt_that_come_first_are_kept(
-    monkeypatch: pytest.MonkeyPatch, is_told_again: bool
-) -> None:
-    first = {"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100}
-    last = {"prompt_tokens": 100 * is_told_again, "completion_tokens": 7, "total_tokens": 7}
-    body = chunk({"content": "Hi"}, usage=first) + chunk({}, finish="stop", usage=last) + DONE
-    async with every_provider(monkeypatch) as (fake, models):
-        fake.replies.append(Reply(body=body))
-        response = (await models.complete(ASKED, lambda text: None)).response
-    assert response.tokens == TokenBreakdown(prompt=100, completion=7, total=107)
 
 
 ASKED = ModelRequest(
@@ -268,22 +193,30 @@ def test_usage_that_cannot_be_right_is_told_and_not_booked(
 
 
 @pytest.mark.parametrize(
-    ("told", "cost_usd", "unknown"),
+    ("address", "model", "cost"),
     [
-        ("0.002", Decimal("0.002"), None),
-        ("1e30", None, "bad_usage"),
-        ("1e-999999", None, "bad_usage"),
-        # The library takes these for none.
-        ("-1", None, "no_price"),
-        ("NaN", None, "no_price"),
+        ("https://api.openai.com/v1/", "gpt-4o-mini-2024-07-18", Decimal("0.000102")),
+        ("https://api.openai.com/v1/", "gpt-no-such-model", None),
+        ("http://127.0.0.1:9000/v1", "gpt-4o-mini-2024-07-18", None),
     ],
 )
-async def test_a_cost_that_a_provider_tells_is_judged_too(
-    monkeypatch: pytest.MonkeyPatch, told: str, cost_usd: Decimal | None, unknown: str | None
+def test_the_list_price_goes_by_the_address_that_answered(
+    address: str, model: str, cost: Decimal | None
 ) -> None:
-    usage = CHAT | {"pydantic_ai_gateway": {"cost_estimate": told}}
-    async with every_provider(monkeypatch) as (fake, models):
-        fake.replies.append(reply_with("compatible", usage, streamed=True))
-        request = ModelRequest(model="local:tiny", messages=ASKED.messages, settings={"stream": True})
-        response = (await models.complete(request, lambda text: None)).response
-    assert (response.cost_usd, response.cost_unknown) == (cost_usd, unknown)
+    usage = RequestUsage(input_tokens=800, cache_read_tokens=400, output_tokens=20)
+    given = ModelResponse(parts=[], usage=usage, model_name=model, provider_url=address)
+    assert read_usage(ASKED, given, price=None, image_tokens=0).cost_usd == cost
+
+
+@pytest.mark.parametrize("odd", [None, "1e30", "-1"])
+async def test_a_cost_that_a_provider_tells_is_booked_unless_it_cannot_be_right(
+    bench: Bench, odd: str | None
+) -> None:
+    usage = CHAT | {"pydantic_ai_gateway": {"cost_estimate": odd or "0.002"}}
+    # The last word on usage has no cost.
+    body = COMPATIBLE.reply(change=put(usage, "usage")).body.replace(DONE, chunk(usage=USAGE) + DONE)
+    response = (await bench.ask(Reply(body=body))).response
+    assert (response.cost_usd, response.cost_unknown is None) == (
+        None if odd else Decimal("0.002"),
+        odd is None,
+    )

@@ -55,27 +55,25 @@ class ProviderClients:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._base_urls, self._api_keys = settings.providers, settings.provider_keys
-        self._providers: dict[str, Provider[Any]] = {}
+        self._providers: dict[str, asyncio.Task[Provider[Any]]] = {}
+        """Those that are made, and those that are being made."""
         self._models: OrderedDict[str, PreparedModel] = OrderedDict()
-        self._making: dict[str, asyncio.Task[Provider[Any]]] = {}
         self._exits = AsyncExitStack()
 
     async def aclose(self) -> None:
         try:
-            if self._making:
-                await asyncio.wait(list(self._making.values()))
+            if self._providers:
+                await asyncio.wait(list(self._providers.values()))
         finally:
             await self._exits.aclose()
 
     async def prepared(self, model: str) -> PreparedModel:
         """The model object for a string `PROVIDER:NAME`. Raises StepFailure where none can be made."""
         if model not in self._models:
-            provider = model.partition(":")[0]
             try:
-                if provider not in self._providers:
-                    await self._have(provider)
+                provider = await self._provider(model.partition(":")[0])
                 # A provider loads its package: too slow for the event loop.
-                made = await asyncio.to_thread(self._new_model, model)
+                made = await asyncio.to_thread(self._new_model, model, provider)
             except Exception as error:
                 secrets = self._api_keys.values()
                 raise setup_failure(error, model=model, secrets=secrets) from error
@@ -85,18 +83,18 @@ class ProviderClients:
         self._models.move_to_end(model)
         return self._models[model]
 
-    async def _have(self, name: str) -> None:
-        task = self._making.get(name)
+    async def _provider(self, name: str) -> Provider[Any]:
+        task = self._providers.get(name)
         if task is None:
-            task = self._making[name] = asyncio.create_task(self._make(name))
+            task = self._providers[name] = asyncio.create_task(self._make(name))
             task.add_done_callback(lambda done: self._made(name, done))
         # Several steps may wait for it: one that is cut off must not leave a client unclosed.
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
     async def _make(self, name: str) -> Provider[Any]:
         # A client loads certificates.
         provider = await asyncio.to_thread(self.new_provider, name)
-        self._providers[name] = await self._exits.enter_async_context(provider)
+        await self._exits.enter_async_context(provider)
         if (client := _http_client(provider)) is not None:
             # As the client itself reads it, which spells some names of hosts in another way.
             host = client.build_request("POST", provider.base_url).url.host
@@ -109,17 +107,16 @@ class ProviderClients:
         return provider
 
     def _made(self, name: str, task: asyncio.Task[Provider[Any]]) -> None:
-        del self._making[name]
-        # Fetched, so that a failure without a waiting step is no complaint of the garbage collector.
-        if not task.cancelled():
-            task.exception()
+        # What has failed is tried again.
+        if task.cancelled() or task.exception() is not None:
+            del self._providers[name]
 
     @loading()
-    def _new_model(self, model: str) -> PreparedModel:
-        provider, _, name = model.partition(":")
-        if provider in self._base_urls:
-            return PreparedModel(OpenAIChatModel(name, provider=self._providers[provider]), is_own=True)
-        return PreparedModel(infer_model(model, provider_factory=self._providers.__getitem__))
+    def _new_model(self, model: str, provider: Provider[Any]) -> PreparedModel:
+        name, _, model_name = model.partition(":")
+        if name in self._base_urls:
+            return PreparedModel(OpenAIChatModel(model_name, provider=provider), is_own=True)
+        return PreparedModel(infer_model(model, provider_factory=lambda _: provider))
 
     @loading()
     def new_provider(self, name: str) -> Provider[Any]:
