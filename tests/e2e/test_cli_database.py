@@ -3,6 +3,7 @@
 import base64
 import errno
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -206,10 +207,29 @@ def test_a_mistyped_folder_does_not_become_a_database(
 
 
 @pytest.mark.parametrize(
-    "command", [["data", "check"], ["migrate"], ["keys", "list", "acme/demo"], ["runs", "list"]]
+    "command",
+    [
+        ["data", "check"],
+        ["migrate"],
+        ["keys", "list", "acme/demo"],
+        ["runs", "list"],
+        ["runs", "delete", "status:completed", "--yes"],
+    ],
 )
-def test_a_disk_without_room_is_told_as_that(folder: Path, printed: Printed, command: list[str]) -> None:
+def test_on_a_full_disk_a_command_has_the_room_of_the_reserve_and_without_it_says_so(
+    folder: Path, printed: Printed, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    truncate = os.truncate
     # The file of the log's shared memory is made, as on a full disk, and cannot grow.
+    with failing_disk(0, most_bytes=4096) as make_room, monkeypatch.context() as patch:
+
+        def given_up(*reserve: Any) -> None:
+            truncate(*reserve)
+            make_room()
+
+        patch.setattr(os, "truncate", given_up)
+        printed(*command, "--data", folder)
+        assert (folder / "runglass.db-reserve").stat().st_size == 0
     with failing_disk(0, most_bytes=4096):
         said = printed(*command, "--data", folder, code=Exit.FAILED)
     assert "the disk is full; make room on it" in said.out + said.err

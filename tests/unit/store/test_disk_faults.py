@@ -3,10 +3,9 @@
 import asyncio
 import errno
 import os
-import resource
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from runglass.store.sqlite.database_file import back_up, upgrade
 from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.stores import batch
+from tests.e2e.command import failing_disk
 from tests.records import new_run, there
 
 LARGE = b"x" * 1_000_000
@@ -51,22 +51,8 @@ async def test_a_write_too_large_for_the_disk_does_not_fail_others_in_its_batch(
         assert found == [name for name in names if name != "run-7"]
 
 
-@contextmanager
-def no_room_for_large_files() -> Iterator[Callable[[], None]]:
-    """As on a disk with some MiB left, until the block ends or what it gives is called.
-
-    No file gets larger than half of the reserve.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def make_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (RESERVE_BYTES // 2, hard))
-    try:
-        yield make_room
-    finally:
-        make_room()
+# Some MiB are left: no file gets larger than half of the reserve.
+nearly_full_disk = partial(failing_disk, 0, most_bytes=RESERVE_BYTES // 2)
 
 
 async def test_while_the_reserve_is_given_up_only_removals_are_written_and_then_all_goes_on(
@@ -79,7 +65,7 @@ async def test_while_the_reserve_is_given_up_only_removals_are_written_and_then_
         await store.append(batch(run, 0, b"1", status="failed"))
     # As a process leaves it that dies after it has given the reserve up.
     reserve.write_bytes(b"")
-    with no_room_for_large_files() as make_room:
+    with nearly_full_disk() as make_room:
         async with SqliteStore(tmp_path / "db") as store:
             # A server that was stopped starts there.
             assert await store.hold_lease("p", until="2030-01-01T00:00:00.000Z", renew=False)
@@ -128,7 +114,7 @@ async def test_a_removal_that_meets_a_full_disk_is_tried_again_on_the_reserve(tm
 async def test_a_disk_that_never_had_room_for_a_reserve_is_written_to_after_each_start(
     tmp_path: Path,
 ) -> None:
-    with no_room_for_large_files():
+    with nearly_full_disk():
         for run_id in ("first", "second"):
             async with SqliteStore(tmp_path / "db") as store:
                 await store.create_run(a_run(run_id))
@@ -214,7 +200,7 @@ def test_a_disk_without_room_for_a_copy_is_told_as_such_and_has_none_of_it(tmp_p
         old.execute("INSERT INTO large VALUES (zeroblob(?))", (RESERVE_BYTES,))
         old.execute("PRAGMA user_version = 1")
         old.commit()
-    with no_room_for_large_files():
+    with nearly_full_disk():
         if way == "backup":
             with pytest.raises(OSError, match="disk I/O error") as raised:
                 back_up(tmp_path / "db", tmp_path / "copy")

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,6 +50,15 @@ class Reserve:
             return self.is_given_up or shutil.disk_usage(self._path.parent).free < RESERVE_BYTES
         except OSError:
             return False
+
+    def make_room_for(self, look: Callable[[], object]) -> None:
+        """Looks into the database, which takes room, too: on a full disk that of the reserve."""
+        try:
+            look()
+        except sqlite3.Error as error:
+            if not is_full(error) or not self.give_up():
+                raise
+            look()
 
     def take(self) -> bool:
         """Makes the file whole; False, and it takes no room, where the disk has not enough of it."""
