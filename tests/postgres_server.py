@@ -8,17 +8,19 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.store import PostgresStore
 from tests.waiting import until_told
+
+T = TypeVar("T")
 
 TEMPLATE = "runglass_template"
 DEBIAN = {
@@ -121,13 +123,27 @@ def stop_postgres() -> None:
 def postgres_database(version: int | None = None) -> Iterator[str]:
     """The address of a new database, until the block ends; for tests that run servers on one."""
     server = postgres_server(version)
-    # Tests may have an event loop in their own thread.
+    name = run_apart(server.make_database())
+    try:
+        yield server.address(name)
+    finally:
+        run_apart(server.drop_database(name))
+
+
+def run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine; the thread of the test may have an event loop already."""
     with ThreadPoolExecutor(1) as thread:
-        name = thread.submit(asyncio.run, server.make_database()).result()
-        try:
-            yield server.address(name)
-        finally:
-            thread.submit(asyncio.run, server.drop_database(name)).result()
+        return thread.submit(asyncio.run, work).result()
+
+
+def fetched(address: str, statement: str, *values: Any) -> list[Any]:
+    """The rows of a statement in a session of its own; blocking."""
+
+    async def rows() -> list[Any]:
+        async with connected(address) as connection:
+            return list(await connection.fetch(statement, *values))
+
+    return run_apart(rows())
 
 
 @asynccontextmanager

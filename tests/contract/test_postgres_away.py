@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import asyncpg
 import httpx2
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -24,8 +23,7 @@ from tests.contract.wire import (
     until_health,
 )
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
-from tests.postgres_replication import run_apart
-from tests.postgres_server import postgres_database
+from tests.postgres_server import fetched, postgres_database
 
 pytestmark = pytest.mark.slow
 
@@ -69,15 +67,7 @@ class Database(NamedTuple):
 
     def execute(self, statement: str) -> None:
         """Runs it by another way, which is always open."""
-
-        async def work() -> None:
-            connection = await asyncpg.connect(self.address)
-            try:
-                await connection.execute(statement)
-            finally:
-                await connection.close()
-
-        run_apart(work())
+        fetched(self.address, statement)
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,13 @@
 """Runs whose rows cannot be decoded: read with an error that names them, listed, cancelled and deleted."""
 
-import asyncio
 import re
 import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import asyncpg
 import httpx2
 import pytest
 
@@ -22,7 +19,7 @@ from tests.contract import wire
 from tests.contract.test_span_export import send_all
 from tests.contract.test_tool_calls import paused
 from tests.contract.wire import execute
-from tests.postgres_server import postgres_database
+from tests.postgres_server import fetched, postgres_database
 from tests.unit.engine.test_unreadable import UPDATES
 from tests.waiting import eventually
 
@@ -40,18 +37,9 @@ class Place(NamedTuple):
         if (address := self.settings.get("store")) is None:
             with closing(sqlite3.connect(self.settings["data"] / "runglass.db")) as database, database:
                 return database.execute(sql, values).fetchall()
-
-        async def told() -> list[tuple[Any, ...]]:
-            connection = await asyncpg.connect(address)
-            try:
-                first, *parts = sql.split("?")
-                numbered = first + "".join(f"${number}{part}" for number, part in enumerate(parts, 1))
-                return [tuple(row) for row in await connection.fetch(numbered, *values)]
-            finally:
-                await connection.close()
-
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(asyncio.run, told()).result()
+        first, *parts = sql.split("?")
+        numbered = first + "".join(f"${number}{part}" for number, part in enumerate(parts, 1))
+        return [tuple(row) for row in fetched(address, numbered, *values)]
 
     def spoil(self, what: str, run: str, data: bytes = GARBAGE) -> None:
         assert self.execute(f"{UPDATES[what]} RETURNING 1", data, run)

@@ -4,14 +4,13 @@ import asyncio
 from decimal import Decimal
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from runglass.engine.models.budget import Budgets
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import RunRecord
 from tests.conformance.stores import make_run
-from tests.postgres_server import postgres_server, until_waiting
+from tests.postgres_server import connected, postgres_server, until_waiting
 
 RUNS = 20
 
@@ -30,14 +29,10 @@ async def test_calls_that_wait_for_a_budget_leave_connections_to_others(tmp_path
             async with budgets.reserved(run, Decimal("0.1")):
                 pass
 
-        other = await asyncpg.connect(address)
-        try:
-            async with asyncio.timeout(30):
-                async with other.transaction():
-                    await other.execute("SELECT FROM project WHERE id = $1 FOR UPDATE", run.project_id)
-                    reserving = [asyncio.create_task(reserve(each)) for each in runs]
-                    await until_waiting(address)
-                    assert await store.project(run.project_id) is not None
-                await asyncio.gather(*reserving)
-        finally:
-            await other.close()
+        async with connected(address) as other, asyncio.timeout(30):
+            async with other.transaction():
+                await other.execute("SELECT FROM project WHERE id = $1 FOR UPDATE", run.project_id)
+                reserving = [asyncio.create_task(reserve(each)) for each in runs]
+                await until_waiting(address)
+                assert await store.project(run.project_id) is not None
+            await asyncio.gather(*reserving)
