@@ -11,7 +11,7 @@ from runglass.store.base import Store
 from runglass.store.imports import ImportedFlow, ImportedRun
 from runglass.store.records import Retention, RunNumbers
 from runglass.wire.admin_api import SERVER
-from runglass.wire.query import RunQuery, Term
+from runglass.wire.query import Range, RunQuery, Term
 from tests.conformance.stores import purge_all, row
 from tests.records import there
 
@@ -28,7 +28,7 @@ def imported(no: int, project_id: int, **fields: Any) -> ImportedRun:
         "status": "failed",
         "trigger_type": "job",
         "capture": "redacted",
-        "session_id": None,
+        "session_id": "session",
         "head": len(EVENTS),
         "summary": b'{"id":"run-from-afar"}',
         "ended_at": "2026-01-01T00:00:00.000Z",
@@ -65,9 +65,17 @@ async def test_an_imported_run_is_read_as_any_other_once_it_is_whole(store: Stor
     assert await store.events(no, after=0, limit_bytes=1000) == EVENTS
     assert [(step.position, step.attempt) for step in await store.steps(no)] == [(1, 2), (2, 1)]
     assert [step.attempt for step in await store.attempts_at(no, 1)] == [1, 2]
-    for query in (RunQuery(), RunQuery((Term("error", ("sesame",)),))):
-        listed = (await store.runs(project_id, query, limit=10)).runs
+    for term in (
+        Term("error", ("sesame",)),
+        Term("status", ("failed",)),
+        Term("flow", (FLOW,)),
+        Term("trigger", ("job",)),
+        Term("session", ("session",)),
+        Term("version", ranges=(Range(3, 3),)),
+    ):
+        listed = (await store.runs(project_id, RunQuery((term,)), limit=10)).runs
         assert [listing.id for listing in listed] == [RUN]
+    assert [each.id for each in await store.session_runs(project_id, "session", after="", limit=9)] == [RUN]
     project = there(await store.project(project_id))
     assert (project.data_bytes, project.spent_usd) == (1234, Decimal(0)), "it costs nothing here"
     assert await store.purge_runs([no])
@@ -130,7 +138,9 @@ async def test_a_run_that_is_there_is_not_imported_again(store: Store) -> None:
 async def test_a_flow_that_is_another_one_here_is_refused_and_not_changed(store: Store) -> None:
     project_id, other_id = await project_id_of(store), await project_id_of(store, "other")
     own = await store.put_draft(project_id, "far", name=None, capture=None, source=b"own")
-    with pytest.raises(ImportConflict, match="has a flow 'far' of its own") as refused:
+    with pytest.raises(
+        ImportConflict, match=r"has a flow 'far' of its own.*import the file into another project"
+    ) as refused:
         await import_run(store, project_id)
     assert refused.value.code == "FLOW_CONFLICT"
     mine = ImportedFlow(own.id, "far", SOURCE)
