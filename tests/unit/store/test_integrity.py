@@ -147,11 +147,10 @@ def test_nothing_is_wrong_with_a_sound_store(store: Opened) -> None:
 def test_large_runs_are_checked_page_by_page_and_many_in_chunks(store: Opened) -> None:
     assert store.checked(limits=SMALL) == (5, 5, [])
     changed = done("UPDATE step SET status = 'failed' WHERE position = 20")
+    gone = done("DELETE FROM step WHERE position = 24")
     for limits in (USUAL, SMALL):
         (problem,) = store.checked(changed, limits=limits).problems
         assert "attempt 1 of the step at position 20" in problem
-    gone = done("DELETE FROM step WHERE position = 24")
-    for limits in (USUAL, SMALL):
         (problem,) = store.checked(gone, limits=limits).problems
         assert problem.endswith("is not stored, though its events name it")
 
