@@ -1,12 +1,14 @@
 """The small parts that all rooms use: work that is begun again, a cache, the weight of JSON, safe text."""
 
 import asyncio
+import ssl
 
 import msgspec
 import pytest
 
 from runglass.support.byte_cache import ByteCache
 from runglass.support.json_weight import MOST_VALUES, too_heavy, weighs_more
+from runglass.support.logs import plain_cause
 from runglass.support.safe_text import printable
 from runglass.support.supervision import SupervisedTask
 from tests.fakes import VirtualClock
@@ -146,3 +148,12 @@ def test_numbers_that_a_model_or_a_sensor_sends_are_not_heavy() -> None:
 )
 def test_invisible_characters_are_escaped_and_long_texts_cut(text: str, line: str) -> None:
     assert printable(text) == line
+
+
+@pytest.mark.parametrize(("number", "said"), [(9, "is not valid yet"), (10, "has expired")])
+def test_a_certificate_out_of_its_time_is_told_by_the_number_that_openssl_has_for_that(
+    number: int, said: str
+) -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_code, error.verify_message = number, "of OpenSSL"
+    assert plain_cause(error) == f"its certificate {said}"
