@@ -177,28 +177,16 @@ async def until_waiting(address: str, sessions: int = 1) -> None:
         await until_told(lambda: connection.fetchval(sql))
 
 
-class FolderStore:
+@asynccontextmanager
+async def folder_store(
+    folder: Path, *, version: int | None = None, way: Callable[[str], str] = str, **more: Any
+) -> AsyncIterator[PostgresStore]:
     """A store in the database of a folder, for tests that open stores by folder.
 
     `version` is as for `postgres_server`; `way` makes the address of a way to the same database from its own;
     `more` is for the store.
     """
-
-    def __init__(
-        self, folder: Path, *, version: int | None = None, way: Callable[[str], str] = str, **more: Any
-    ) -> None:
-        self._folder = folder
-        self._version = version
-        self._more = more
-        self._way = way
-        self._store: PostgresStore | None = None
-
-    async def __aenter__(self) -> PostgresStore:
-        server = await asyncio.to_thread(postgres_server, self._version)
-        address = self._way(await server.database_of(self._folder))
-        self._store = PostgresStore(address, patience_s=60.0, **self._more)
-        return await self._store.__aenter__()
-
-    async def __aexit__(self, *exc: Any) -> None:
-        assert self._store is not None
-        await self._store.__aexit__(*exc)
+    server = await asyncio.to_thread(postgres_server, version)
+    address = way(await server.database_of(folder))
+    async with PostgresStore(address, patience_s=60.0, **more) as store:
+        yield store
