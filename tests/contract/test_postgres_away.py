@@ -1,10 +1,8 @@
 """A PostgreSQL that goes away under a real server: 503 meanwhile, and all is well when it is back."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import httpx2
@@ -41,10 +39,8 @@ Call = Callable[[Callable[[], None]], object]
 def proxy_in_a_thread(address: str) -> Iterator[tuple[CuttingProxy, str, Call]]:
     """A proxy, the address by way of it, and what calls its methods on its own event loop."""
     with (
-        # Sockets have short names.
-        tempfile.TemporaryDirectory(prefix="runglass-") as folder,
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(cutting_proxy(address, Path(folder))) as (proxy, by_way_of_it),
+        portal.wrap_async_context_manager(cutting_proxy(address)) as (proxy, by_way_of_it),
     ):
         yield proxy, by_way_of_it, portal.call
 
