@@ -20,6 +20,7 @@ from runglass.log.measurements import measured
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import iso
 from runglass.wire.run_api import CaptureMode
+from tests.conformance.stores import batch, make_run
 from tests.fakes import LEASE_S, VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
@@ -42,17 +43,32 @@ ASK = "- {id: ask, type: llm, model: 'any:model', prompt: Hi}"
 MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
 
 
-def dying_store(path: Path, lives: int, *, commits: bool = False) -> tuple[SqliteStore, FaultyStore]:
+def dying_store(path: Path, lives: int, *, commits: bool = False) -> SqliteStore:
     """A store whose process dies at its append number `lives`, just before or just after the commit."""
     store = SqliteStore(path, synchronous="NORMAL")
-    faults = FaultyStore(store)
-    faults.die(at_append=lives, commits=commits)
-    return store, faults
+    FaultyStore(store).die(at_append=lives, commits=commits)
+    return store
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_the_double_of_a_process_that_dies_stores_nothing_afterwards(
+    tmp_path: Path, commits: bool
+) -> None:
+    async with dying_store(tmp_path / "db", 2, commits=commits) as store:
+        run = await make_run(store)
+        await store.append(batch(run, 0, b"1"))
+        await store.end_lease("its own")
+        for head in (1, 1 + commits):
+            with pytest.raises(StoreError, match="has died"):
+                await store.append(batch(run, head, b"2"))
+        assert len(await store.events(run.no, after=0, limit_bytes=100)) == 1 + commits
+        with pytest.raises(StoreError, match="has died"):
+            await store.end_lease("its own")
 
 
 async def die_at(path: Path, lives: int, flow: str, inputs: dict[str, Any] | None = None, **more: Any) -> str:
     """The id of a run whose process has died just before it was to commit its append number `lives`."""
-    async with open_harness(dying_store(path, lives)[0]) as house:
+    async with open_harness(dying_store(path, lives)) as house:
         started = await start(house, flow, inputs, **more)
         with pytest.raises(StoreError):
             await started.outcome()
@@ -127,7 +143,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
         assert outcome.pause.tool_loop is not None
         [call] = outcome.pause.tool_loop.calls
     results = [{"role": "tool", "toolCallId": call["id"], "content": "42"}]
-    store, _ = dying_store(tmp_path / "db", lives, commits=True)
+    store = dying_store(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:
         again = await resume(house, started.id, Segment(first=0, results=results))
         with suppress(StoreError):
@@ -148,7 +164,7 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_input(tmp_path: Pat
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         started = await start(house, flow, {"n": 1}, segment=Segment(last=1))
         await started.outcome()
-    async with next_life(dying_store(tmp_path / "db", lives, commits=True)[0]) as house:
+    async with next_life(dying_store(tmp_path / "db", lives, commits=True)) as house:
         segment = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
         again = await resume(house, started.id, segment)
         with suppress(StoreError):
@@ -329,7 +345,7 @@ async def test_of_many_steps_the_newest_keep_their_outputs(execute: Execute) -> 
 async def test_a_run_that_fails_keeps_the_outputs_of_its_finished_steps_whatever_process_records_that(
     tmp_path: Path, lives: int, *, commits: bool
 ) -> None:
-    async with next_life(dying_store(tmp_path / "db", lives, commits=commits)[0]) as house:
+    async with next_life(dying_store(tmp_path / "db", lives, commits=commits)) as house:
         started = await start(house, FAILS_LATE, {"n": 1}, capture="metadata_only", capture_failed="full")
         with suppress(StoreError):
             await started.outcome()

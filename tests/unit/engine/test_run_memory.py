@@ -51,7 +51,7 @@ RESULT = {"a": 40_000, "b": [30_000] * 3}
 async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
     tmp_path: Path, lives: int
 ) -> None:
-    store, _ = dying_store(tmp_path / "db", lives, commits=True)
+    store = dying_store(tmp_path / "db", lives, commits=True)
     async with open_harness(store, run_memory_bytes=0) as house:
         started = await start(house, LARGE)
         with contextlib.suppress(RunglassError):
