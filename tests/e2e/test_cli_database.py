@@ -251,6 +251,7 @@ def test_a_damaged_file_is_found(folder: Path, printed: Printed, at: int) -> Non
         file.write(b"\xff" * 4096)
     out = printed("data", "check", "--data", folder, "--json", code=Exit.FAILED).out
     assert json.loads(out)["problems"]
+    assert (folder / "runglass.db-reserve").stat().st_size > 0, "that is for a full disk"
 
 
 def test_every_row_of_an_unreadable_run_comes_out_as_it_is_and_none_of_others(

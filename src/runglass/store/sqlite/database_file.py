@@ -248,7 +248,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(
             sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         ) as connection:
-            Reserve(path).make_room_for(lambda: schema_of(connection))
+            Reserve(path).make_room_for(connection)
             yield connection
     except sqlite3.Error as error:
         raise StoreError(f"the database {str(path)!r} cannot be used: {reason(error)}") from error

@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,14 +50,13 @@ class Reserve:
         except OSError:
             return False
 
-    def make_room_for(self, look: Callable[[], object]) -> None:
-        """Looks into the database, which takes room, too: on a full disk that of the reserve."""
+    def make_room_for(self, db: sqlite3.Connection) -> None:
+        """Before the first statement, which takes room, too: on a full disk that of the reserve."""
         try:
-            look()
+            db.execute("PRAGMA user_version").fetchone()
         except sqlite3.Error as error:
             if not is_full(error) or not self.give_up():
                 raise
-            look()
 
     def take(self) -> bool:
         """Makes the file whole; False, and it takes no room, where the disk has not enough of it."""
