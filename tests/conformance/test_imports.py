@@ -65,15 +65,16 @@ async def test_an_imported_run_is_read_as_any_other_once_it_is_whole(store: Stor
     assert await store.events(no, after=0, limit_bytes=1000) == EVENTS
     assert [(step.position, step.attempt) for step in await store.steps(no)] == [(1, 2), (2, 1)]
     assert [step.attempt for step in await store.attempts_at(no, 1)] == [1, 2]
-    for term in (
+    terms = (
         Term("error", ("sesame",)),
         Term("status", ("failed",)),
         Term("flow", (FLOW,)),
         Term("trigger", ("job",)),
         Term("session", ("session",)),
         Term("version", ranges=(Range(3, 3),)),
-    ):
-        listed = (await store.runs(project_id, RunQuery((term,)), limit=10)).runs
+    )
+    for query in (RunQuery(), *(RunQuery((term,)) for term in terms)):
+        listed = (await store.runs(project_id, query, limit=10)).runs
         assert [listing.id for listing in listed] == [RUN]
     assert [each.id for each in await store.session_runs(project_id, "session", after="", limit=9)] == [RUN]
     project = there(await store.project(project_id))
@@ -108,7 +109,7 @@ async def test_its_flow_is_made_as_a_draft_with_a_version_that_is_read_and_does_
 
 async def test_publishing_counts_the_own_versions_and_passes_over_imported_ones(store: Store) -> None:
     project_id = await project_id_of(store)
-    for number, version in enumerate((2, 3, 2**31 - 1)):
+    for number, version in enumerate((0, 2, 3, 2**31 - 1)):
         await import_run(store, project_id, id=f"{RUN}-{number}", version=version)
     published = []
     for text in (b"one", b"two", b"three"):
