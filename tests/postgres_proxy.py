@@ -1,9 +1,9 @@
 """Something between a client and its PostgreSQL that loses one message, or the answer to it."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -137,15 +137,17 @@ async def _with_another_number(
 
 @asynccontextmanager
 async def cutting_proxy(
-    address: str, folder: Path, *, names_itself: bool = False
+    address: str, *, names_itself: bool = False
 ) -> AsyncIterator[tuple[CuttingProxy, str]]:
     """A proxy to the server at this address, and the address of the same database by way of it."""
     parts = urlsplit(address)
     proxy = CuttingProxy(f"{parse_qs(parts.query)['host'][0]}/{SOCKET}", names_itself=names_itself)
-    server = await asyncio.start_unix_server(proxy.serve, folder / SOCKET)
-    try:
-        yield proxy, parts._replace(query=f"host={folder}").geturl()
-    finally:
-        server.close()
-        proxy.go_away()
-        await server.wait_closed()
+    # Sockets have short names.
+    with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
+        server = await asyncio.start_unix_server(proxy.serve, f"{folder}/{SOCKET}")
+        try:
+            yield proxy, parts._replace(query=f"host={folder}").geturl()
+        finally:
+            server.close()
+            proxy.go_away()
+            await server.wait_closed()

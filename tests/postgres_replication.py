@@ -1,25 +1,21 @@
 """PostgreSQL servers that a test may break: copies of the tests' server, one as the other's standby."""
 
-import asyncio
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
 from tests.ports import free_port
-from tests.postgres_server import connected, postgres_server
+from tests.postgres_server import fetched, postgres_server
 from tests.waiting import eventually
-
-T = TypeVar("T")
 
 SYSTEM_USER = "pgserver"
 """Who the wheel lets PostgreSQL run as, where the tests run as root."""
@@ -65,18 +61,14 @@ class OwnServer:
 
     def execute(self, *statements: str, database: str = "postgres") -> list[Any]:
         """Runs statements as the superuser; the rows of the last one."""
-        return run_apart(self._execute(statements, database))
+        rows: list[Any] = []
+        for statement in statements:
+            rows = fetched(self.address(database), statement)
+        return rows
 
     def address(self, database: str) -> str:
         """Where a client finds the database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?sslmode=disable"
-
-    async def _execute(self, statements: tuple[str, ...], database: str) -> list[Any]:
-        async with connected(self.address(database)) as connection:
-            rows: list[Any] = []
-            for statement in statements:
-                rows = await connection.fetch(statement)
-            return rows
 
     def _tried(self, statement: str) -> list[Any] | None:
         """The rows of the statement; None while the server does not answer."""
@@ -111,12 +103,6 @@ class Replicated(NamedTuple):
         """The primary is gone for good, and the standby takes its place."""
         self.primary.kill()
         self.standby.execute("SELECT pg_promote()")
-
-
-def run_apart(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine; the thread of the test may have an event loop already."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
 
 
 @contextmanager

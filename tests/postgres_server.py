@@ -8,17 +8,19 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.store import PostgresStore
 from tests.waiting import until_told
+
+T = TypeVar("T")
 
 TEMPLATE = "runglass_template"
 DEBIAN = {
@@ -121,13 +123,27 @@ def stop_postgres() -> None:
 def postgres_database(version: int | None = None) -> Iterator[str]:
     """The address of a new database, until the block ends; for tests that run servers on one."""
     server = postgres_server(version)
-    # Tests may have an event loop in their own thread.
+    name = run_apart(server.make_database())
+    try:
+        yield server.address(name)
+    finally:
+        run_apart(server.drop_database(name))
+
+
+def run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine; the thread of the test may have an event loop already."""
     with ThreadPoolExecutor(1) as thread:
-        name = thread.submit(asyncio.run, server.make_database()).result()
-        try:
-            yield server.address(name)
-        finally:
-            thread.submit(asyncio.run, server.drop_database(name)).result()
+        return thread.submit(asyncio.run, work).result()
+
+
+def fetched(address: str, statement: str, *values: Any) -> list[Any]:
+    """The rows of a statement in a session of its own; blocking."""
+
+    async def rows() -> list[Any]:
+        async with connected(address) as connection:
+            return list(await connection.fetch(statement, *values))
+
+    return run_apart(rows())
 
 
 @asynccontextmanager
@@ -161,28 +177,16 @@ async def until_waiting(address: str, sessions: int = 1) -> None:
         await until_told(lambda: connection.fetchval(sql))
 
 
-class FolderStore:
+@asynccontextmanager
+async def folder_store(
+    folder: Path, *, version: int | None = None, way: Callable[[str], str] = str, **more: Any
+) -> AsyncIterator[PostgresStore]:
     """A store in the database of a folder, for tests that open stores by folder.
 
     `version` is as for `postgres_server`; `way` makes the address of a way to the same database from its own;
     `more` is for the store.
     """
-
-    def __init__(
-        self, folder: Path, *, version: int | None = None, way: Callable[[str], str] = str, **more: Any
-    ) -> None:
-        self._folder = folder
-        self._version = version
-        self._more = more
-        self._way = way
-        self._store: PostgresStore | None = None
-
-    async def __aenter__(self) -> PostgresStore:
-        server = await asyncio.to_thread(postgres_server, self._version)
-        address = self._way(await server.database_of(self._folder))
-        self._store = PostgresStore(address, patience_s=60.0, **self._more)
-        return await self._store.__aenter__()
-
-    async def __aexit__(self, *exc: Any) -> None:
-        assert self._store is not None
-        await self._store.__aexit__(*exc)
+    server = await asyncio.to_thread(postgres_server, version)
+    address = way(await server.database_of(folder))
+    async with PostgresStore(address, patience_s=60.0, **more) as store:
+        yield store

@@ -10,17 +10,17 @@ from runglass.store.base import Store
 from runglass.store.records import Append, IdempotencyKey, RunRecord, StepRow
 from runglass.store.sqlite.store import SqliteStore
 from tests.postgres_pooler import pgbouncer_path, pooler
-from tests.postgres_server import DEBIAN, FolderStore
+from tests.postgres_server import DEBIAN, folder_store
 from tests.records import new_run, open_trace
 
 STORES: dict[str, Callable[..., Any]] = {
     "sqlite": lambda folder, **more: SqliteStore(folder / "runglass.db", synchronous="NORMAL", **more),
-    "postgres": FolderStore,
-    **{f"postgres-{version}": partial(FolderStore, version=version) for version in sorted(DEBIAN)},
+    "postgres": folder_store,
+    **{f"postgres-{version}": partial(folder_store, version=version) for version in sorted(DEBIAN)},
 }
 """A file, PostgreSQL of the wheel, and each version of Debian's that is on this machine."""
 POOLED: dict[str, Callable[..., Any]] = {
-    "pooler": lambda folder, **more: FolderStore(
+    "pooler": lambda folder, **more: folder_store(
         folder, way=lambda address: pooler().address(address), **more
     )
 }

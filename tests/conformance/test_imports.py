@@ -11,7 +11,7 @@ from runglass.store.base import Store
 from runglass.store.imports import ImportedFlow, ImportedRun
 from runglass.store.records import Retention, RunNumbers
 from runglass.wire.admin_api import SERVER
-from runglass.wire.query import RunQuery, Term
+from runglass.wire.query import Range, RunQuery, Term
 from tests.conformance.stores import purge_all, row
 from tests.records import there
 
@@ -28,7 +28,7 @@ def imported(no: int, project_id: int, **fields: Any) -> ImportedRun:
         "status": "failed",
         "trigger_type": "job",
         "capture": "redacted",
-        "session_id": None,
+        "session_id": "session",
         "head": len(EVENTS),
         "summary": b'{"id":"run-from-afar"}',
         "ended_at": "2026-01-01T00:00:00.000Z",
@@ -48,11 +48,15 @@ async def import_run(store: Store, project_id: int, **fields: Any) -> None:
     await store.finish_import(imported(no, project_id, **fields), by=SERVER)
 
 
-async def test_an_imported_run_is_read_as_any_other(store: Store) -> None:
+async def test_an_imported_run_is_read_as_any_other_once_it_is_whole(store: Store) -> None:
     project_id = await project_id_of(store)
     no = await store.begin_import(project_id, RUN)
     await store.import_rows(no, EVENTS[:2], [row(1), row(2)])
     await store.import_rows(no, EVENTS[2:], [row(1, attempt=2, status="completed")])
+    assert await store.run(RUN) is None
+    assert (await store.runs(project_id, RunQuery(), limit=10)).runs == []
+    assert await store.flow(FLOW) is None
+    assert there(await store.project(project_id)).data_bytes == 0
     summary = b'{"error":{"code":"X","message":"Sesame"}}'
     await store.finish_import(imported(no, project_id, summary=summary), by=SERVER)
     run = there(await store.run(RUN))
@@ -61,24 +65,22 @@ async def test_an_imported_run_is_read_as_any_other(store: Store) -> None:
     assert await store.events(no, after=0, limit_bytes=1000) == EVENTS
     assert [(step.position, step.attempt) for step in await store.steps(no)] == [(1, 2), (2, 1)]
     assert [step.attempt for step in await store.attempts_at(no, 1)] == [1, 2]
-    for query in (RunQuery(), RunQuery((Term("error", ("sesame",)),))):
+    terms = (
+        Term("error", ("sesame",)),
+        Term("status", ("failed",)),
+        Term("flow", (FLOW,)),
+        Term("trigger", ("job",)),
+        Term("session", ("session",)),
+        Term("version", ranges=(Range(3, 3),)),
+    )
+    for query in (RunQuery(), *(RunQuery((term,)) for term in terms)):
         listed = (await store.runs(project_id, query, limit=10)).runs
         assert [listing.id for listing in listed] == [RUN]
+    assert [each.id for each in await store.session_runs(project_id, "session", after="", limit=9)] == [RUN]
     project = there(await store.project(project_id))
     assert (project.data_bytes, project.spent_usd) == (1234, Decimal(0)), "it costs nothing here"
     assert await store.purge_runs([no])
     assert there(await store.project(project_id)).data_bytes == 0
-
-
-async def test_nobody_finds_a_run_before_it_is_whole(store: Store) -> None:
-    project_id = await project_id_of(store)
-    no = await store.begin_import(project_id, RUN)
-    await store.import_rows(no, EVENTS, [row(1)])
-    assert await store.run(RUN) is None
-    assert (await store.runs(project_id, RunQuery(), limit=10)).runs == []
-    assert await store.flow(FLOW) is None
-    project = there(await store.project(project_id))
-    assert project.data_bytes == 0
 
 
 async def test_its_flow_is_made_as_a_draft_with_a_version_that_is_read_and_does_not_run(store: Store) -> None:
@@ -98,11 +100,16 @@ async def test_its_flow_is_made_as_a_draft_with_a_version_that_is_read_and_does_
     await import_run(store, project_id, id="another")
     (newest, _) = await store.audit(project_id, action="run.imported", limit=10)
     assert newest.details == details | {"made": ["run"]}
+    newer = ImportedFlow(FLOW, "far", b'{"slug":"far","newer":1}')
+    await import_run(store, project_id, id="third", flow=newer, version=4)
+    assert await store.flow_source(FLOW, 4) == newer.source
+    assert await store.flow_source(FLOW, 0) == SOURCE
+    assert await store.flow(FLOW) == flow
 
 
 async def test_publishing_counts_the_own_versions_and_passes_over_imported_ones(store: Store) -> None:
     project_id = await project_id_of(store)
-    for number, version in enumerate((2, 3, 2**31 - 1)):
+    for number, version in enumerate((0, 2, 3, 2**31 - 1)):
         await import_run(store, project_id, id=f"{RUN}-{number}", version=version)
     published = []
     for text in (b"one", b"two", b"three"):
@@ -110,26 +117,9 @@ async def test_publishing_counts_the_own_versions_and_passes_over_imported_ones(
         published.append(await store.publish(FLOW))
     assert published == [1, 4, 5]
     assert await store.runnable_source(FLOW, 4) == b"two"
-
-
-async def test_a_version_that_was_published_runs_also_when_a_run_of_it_is_imported(store: Store) -> None:
-    project_id = await project_id_of(store)
-    await import_run(store, project_id, version=0)
-    assert await store.publish(FLOW) == 1
-    await import_run(store, project_id, id="another", version=1)
-    assert await store.runnable_source(FLOW, 1) == SOURCE
-    assert [each.imported for each in await store.versions(FLOW)] == [False, False]
-
-
-async def test_a_second_run_adds_its_version_and_leaves_the_draft(store: Store) -> None:
-    project_id = await project_id_of(store)
-    await import_run(store, project_id)
-    newer = ImportedFlow(FLOW, "far", b'{"slug":"far","newer":1}')
-    await import_run(store, project_id, id="another", flow=newer, version=4)
-    assert await store.flow_source(FLOW, 4) == newer.source
-    assert await store.flow_source(FLOW, 0) == SOURCE
-    flow = there(await store.flow(FLOW))
-    assert (flow.name, flow.production_version) == ("Far", None)
+    await import_run(store, project_id, id="another", flow=ImportedFlow(FLOW, "far", b"one"), version=1)
+    assert await store.runnable_source(FLOW, 1) == b"one", "it was published here"
+    assert [each.version for each in await store.versions(FLOW) if not each.imported] == [0, 1, 4, 5]
 
 
 async def test_a_run_that_is_there_is_not_imported_again(store: Store) -> None:
@@ -149,7 +139,9 @@ async def test_a_run_that_is_there_is_not_imported_again(store: Store) -> None:
 async def test_a_flow_that_is_another_one_here_is_refused_and_not_changed(store: Store) -> None:
     project_id, other_id = await project_id_of(store), await project_id_of(store, "other")
     own = await store.put_draft(project_id, "far", name=None, capture=None, source=b"own")
-    with pytest.raises(ImportConflict, match="has a flow 'far' of its own") as refused:
+    with pytest.raises(
+        ImportConflict, match=r"has a flow 'far' of its own.*import the file into another project"
+    ) as refused:
         await import_run(store, project_id)
     assert refused.value.code == "FLOW_CONFLICT"
     mine = ImportedFlow(own.id, "far", SOURCE)
@@ -187,14 +179,8 @@ async def test_an_import_that_goes_on_is_not_taken_for_one_whose_process_is_gone
     await store.abandon_imports()
     await store.import_rows(no, EVENTS[2:], [])
     await store.finish_import(imported(no, project_id), by=SERVER)
-    assert await store.events(no, after=0, limit_bytes=1000) == EVENTS
-
-
-async def test_an_import_that_is_done_cannot_be_given_up(store: Store) -> None:
-    project_id = await project_id_of(store)
-    await import_run(store, project_id)
-    run = there(await store.run(RUN))
-    await store.abandon_imports(run.no)
+    # Nor is one that is done.
+    await store.abandon_imports(no)
     await store.abandon_imports()
     assert await store.purged_runs(limit=1000) == []
-    assert await store.events(run.no, after=0, limit_bytes=1000) == EVENTS
+    assert await store.events(no, after=0, limit_bytes=1000) == EVENTS

@@ -1,6 +1,5 @@
-"""What every store promises as a whole: opened again, closed, read beside writes, and looked over."""
+"""What every store promises as a whole: opened again, closed, and looked over."""
 
-import asyncio
 import time
 import uuid
 from pathlib import Path
@@ -89,23 +88,6 @@ async def test_every_row_of_a_run_is_handed_out_as_it_is(store: Store) -> None:
     assert all(isinstance(value, kinds) for _, values in taken for value in values.values())
     assert not await store.raw_rows("unknown", lambda table, values: taken.clear())
     assert taken
-
-
-async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> None:
-    run = await make_run(store)
-
-    async def write() -> None:
-        for seq in range(200):
-            await store.append(batch(run, seq, b"event"))
-
-    writing = asyncio.create_task(write())
-    seen = 0
-    while not writing.done():
-        page = await store.events(run.no, after=seen, limit_bytes=1 << 20)
-        assert [seq for seq, _ in page] == list(range(seen + 1, seen + 1 + len(page)))
-        seen += len(page)
-    await writing
-    assert (await store.events(run.no, after=199, limit_bytes=100))[0][0] == 200
 
 
 async def test_runs_that_wait_to_be_sent_as_spans_are_counted_and_a_cursor_moves_once(store: Store) -> None:

@@ -96,15 +96,6 @@ def test_a_run_comes_back_byte_for_byte(
     assert [run["id"] for run in here.get("/flow-runs").json()["runs"]] == [run_id]
 
 
-def test_a_document_that_a_program_has_written_again_is_the_same_run(
-    there: httpx2.Client, here: httpx2.Client, runs: dict[str, str]
-) -> None:
-    run_id = runs["completed"]
-    document = there.get(f"/flow-runs/{run_id}/export").json()
-    assert here.post(IMPORT, json=document).status_code == 201
-    assert here.get(f"/flow-runs/{run_id}/export").json() == document
-
-
 def test_into_another_project_it_comes_once_it_is_gone_from_the_first(
     target: RunningServer, here: httpx2.Client, file: bytes, runs: dict[str, str]
 ) -> None:
@@ -140,13 +131,6 @@ def test_it_is_not_run_again_with_an_input_that_no_call_may_have(
     given = json.dumps(json.loads(given) | {member: value}, separators=(",", ":"))
     run = here.post(IMPORT, content="\n".join([header, started, given, *more, ""]).encode()).json()["id"]
     assert wire.refusal(here.post(f"/flow-runs/{run}/rerun")) == told
-
-
-def test_a_flow_of_the_same_slug_is_refused(target: RunningServer, here: httpx2.Client, file: bytes) -> None:
-    target.push(wire.WORDS)
-    told = "import the file into another project"
-    assert wire.refusal(here.post(IMPORT, content=file), told) == (409, "FLOW_CONFLICT")
-    assert here.get("/flow-runs").json()["runs"] == []
 
 
 def without_line(file: bytes, number: int) -> bytes:
@@ -278,16 +262,3 @@ def test_an_imported_version_is_told_and_does_not_run(here: httpx2.Client, file:
     assert [answer.headers.get("X-Version-Imported") for answer in sources] == [None, "true"]
     assert here.post("/flows/acme/demo/words/publish").json() == {"version": 2}
     assert wire.execute(here, "words", message="a")
-
-
-def test_lists_queries_and_sessions_know_an_imported_run(here: httpx2.Client, there: httpx2.Client) -> None:
-    session = "01a216ae-0000-730f-a3af-cb1a6577fac3"
-    answer = there.post(
-        "/seq/acme/demo/words/execute", json={"message": "a"}, headers={"X-Session-Id": session}
-    )
-    run_id = answer.json()["executionId"]
-    assert here.post(IMPORT, content=there.get(f"/flow-runs/{run_id}/export").content).status_code == 201
-    for query in ("status:completed", "flow:words", "trigger:api", f"session:{session}", "version:1"):
-        assert [run["id"] for run in here.get("/flow-runs", params={"q": query}).json()["runs"]] == [run_id]
-    told = here.get(f"/seq/sessions/{session}").json()["executions"]
-    assert [each["executionId"] for each in told] == [run_id]

@@ -1,6 +1,5 @@
 """Servers that leave the execution of runs to another process on the same database."""
 
-import asyncio
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -19,7 +18,7 @@ from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools
 from tests.faulty_store import FaultyStore
-from tests.postgres_server import connected, postgres_database
+from tests.postgres_server import fetched, postgres_database
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -141,20 +140,10 @@ def test_keys_are_those_of_the_process_that_executes_the_run(
 
 def places_of(address: str, text: str) -> set[str]:
     """The tables of the database in which the text stands, as text or as bytes."""
-
-    async def found() -> set[str]:
-        async with connected(address) as connection:
-            names = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-            counts = {
-                name: await connection.fetchval(
-                    f'SELECT count(*) FROM "{name}" AS row WHERE row::text LIKE ANY ($1)',
-                    [f"%{text}%", f"%{text.encode().hex()}%"],
-                )
-                for (name,) in names
-            }
-        return {name for name, count in counts.items() if count}
-
-    return asyncio.run(found())
+    patterns = [f"%{text}%", f"%{text.encode().hex()}%"]
+    names = fetched(address, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    has_it = 'SELECT FROM "{}" AS row WHERE row::text LIKE ANY ($1)'
+    return {name for (name,) in names if fetched(address, has_it.format(name), patterns)}
 
 
 def test_content_that_the_log_may_not_keep_is_in_the_database_for_its_caller_alone(

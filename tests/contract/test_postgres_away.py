@@ -1,10 +1,8 @@
 """A PostgreSQL that goes away under a real server: 503 meanwhile, and all is well when it is back."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import httpx2
@@ -23,8 +21,7 @@ from tests.contract.wire import (
     until_health,
 )
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
-from tests.postgres_replication import run_apart
-from tests.postgres_server import connected, postgres_database
+from tests.postgres_server import fetched, postgres_database
 
 pytestmark = pytest.mark.slow
 
@@ -42,10 +39,8 @@ Call = Callable[[Callable[[], None]], object]
 def proxy_in_a_thread(address: str) -> Iterator[tuple[CuttingProxy, str, Call]]:
     """A proxy, the address by way of it, and what calls its methods on its own event loop."""
     with (
-        # Sockets have short names.
-        tempfile.TemporaryDirectory(prefix="runglass-") as folder,
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(cutting_proxy(address, Path(folder))) as (proxy, by_way_of_it),
+        portal.wrap_async_context_manager(cutting_proxy(address)) as (proxy, by_way_of_it),
     ):
         yield proxy, by_way_of_it, portal.call
 
@@ -69,12 +64,7 @@ class Database(NamedTuple):
 
     def execute(self, statement: str) -> None:
         """Runs it by another way, which is always open."""
-
-        async def work() -> None:
-            async with connected(self.address) as connection:
-                await connection.execute(statement)
-
-        run_apart(work())
+        fetched(self.address, statement)
 
 
 @pytest.fixture(scope="module")

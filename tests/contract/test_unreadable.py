@@ -1,6 +1,5 @@
 """Runs whose rows cannot be decoded: read with an error that names them, listed, cancelled and deleted."""
 
-import asyncio
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from tests.contract import wire
 from tests.contract.test_span_export import send_all
 from tests.contract.test_tool_calls import paused
 from tests.contract.wire import execute
-from tests.postgres_server import connected, postgres_database
+from tests.postgres_server import fetched, postgres_database
 from tests.unit.engine.test_unreadable import UPDATES
 from tests.waiting import eventually
 
@@ -38,14 +37,9 @@ class Place(NamedTuple):
         if (address := self.settings.get("store")) is None:
             with closing(sqlite3.connect(self.settings["data"] / "runglass.db")) as database, database:
                 return database.execute(sql, values).fetchall()
-
-        async def told() -> list[tuple[Any, ...]]:
-            first, *parts = sql.split("?")
-            numbered = first + "".join(f"${number}{part}" for number, part in enumerate(parts, 1))
-            async with connected(address) as connection:
-                return [tuple(row) for row in await connection.fetch(numbered, *values)]
-
-        return asyncio.run(told())
+        first, *parts = sql.split("?")
+        numbered = first + "".join(f"${number}{part}" for number, part in enumerate(parts, 1))
+        return [tuple(row) for row in fetched(address, numbered, *values)]
 
     def spoil(self, what: str, run: str, data: bytes = GARBAGE) -> None:
         assert self.execute(f"{UPDATES[what]} RETURNING 1", data, run)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -168,14 +168,18 @@ def started(
 
 
 @contextmanager
-def failing_disk(process: int, *, most_bytes: int = 0) -> Iterator[None]:
-    """No file gets larger in the process, 0 for this one: SQLite reports a disk I/O error."""
-    soft, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
-    resource.prlimit(process, resource.RLIMIT_FSIZE, (most_bytes, hard))
+def failing_disk(process: int, *, most_bytes: int = 0) -> Iterator[Callable[[], object]]:
+    """No file gets larger in the process, 0 for this one: SQLite reports a disk I/O error.
+
+    Until the block ends, or what it gives is called.
+    """
+    before = resource.prlimit(process, resource.RLIMIT_FSIZE)
+    make_room = partial(resource.prlimit, process, resource.RLIMIT_FSIZE, before)
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (most_bytes, before[1]))
     try:
-        yield
+        yield make_room
     finally:
-        resource.prlimit(process, resource.RLIMIT_FSIZE, (soft, hard))
+        make_room()
 
 
 def fill(data: Path, *flows: dict[str, Any]) -> str:

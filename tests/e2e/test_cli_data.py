@@ -25,26 +25,23 @@ steps:
 pytestmark = pytest.mark.usefixtures("alone")
 
 
-def test_a_key_is_alone_on_stdout_and_a_new_project_is_told_on_stderr(printed: Printed) -> None:
-    output = printed("keys", "create", "--create", "acme/shop", "--data", "here")
-    assert output.out.startswith("nk_")
-    assert output.out.count("\n") == 1
+def test_a_key_is_alone_on_stdout_and_never_shown_again(printed: Printed) -> None:
+    create = ["keys", "create", "--create", "acme/shop", "--data", "here", "--role", "run"]
+    output = printed(*create)
+    key = output.out.strip()
+    assert (key[:3], output.out) == ("nk_", f"{key}\n")
     assert "created project acme/shop" in output.err
-
-    assert printed("keys", "create", "--create", "acme/shop", "--data", "here", "--role", "read").err == ""
-
-
-def test_keys_are_listed_without_the_key_and_can_be_revoked(printed: Printed) -> None:
-    key = printed("keys", "create", "--create", "acme/shop", "--data", "here", "--role", "run").out.strip()
     assert "is revoked" in printed("keys", "revoke", "acme/shop", "1", "--data", "here").err
+    for arguments in (["list", "acme/other"], ["revoke", "acme/shop", "7"]):
+        printed("keys", *arguments, "--data", "here", code=Exit.NOT_FOUND)
 
     (listed,) = json.loads(printed("keys", "list", "acme/shop", "--data", "here", "--json").out)
     assert (listed["id"], listed["role"], listed["hint"]) == (1, "run", key.rpartition("_")[0])
     assert listed["revokedAt"] is not None
-
     table = printed("keys", "list", "acme/shop", "--data", "here").out
     assert key not in table
     assert table.splitlines()[0].split() == ["id", "key", "role", "created", "revoked"]
+    assert printed(*create).err == "", "the project is there"
 
 
 @pytest.mark.parametrize(
@@ -97,12 +94,6 @@ def test_a_mistake_on_the_command_line_is_one_message_and_its_exit_code(
     assert message in output.out + output.err
     assert code == Exit.FAILED or output.out == ""
     assert "Traceback" not in output.err
-
-
-def test_an_unknown_project_or_key_is_not_found(printed: Printed) -> None:
-    printed("keys", "create", "--create", "acme/shop", "--data", "here")
-    for arguments in (["keys", "list", "acme/other"], ["keys", "revoke", "acme/shop", "7"]):
-        printed(*arguments, "--data", "here", code=Exit.NOT_FOUND)
 
 
 def test_check_says_ok_or_where_each_mistake_is(tmp_path: Path, printed: Printed) -> None:

@@ -3,6 +3,7 @@
 import base64
 import errno
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -19,6 +20,7 @@ import pytest
 from runglass import Client
 from runglass.cli.exit_codes import Exit
 from runglass.errors import StoreError
+from runglass.store.data_folder import exclusive
 from runglass.store.sqlite.database_file import opened
 from runglass.testing import running_server
 from tests.contract.wire import ANYTHING, ENDLESS, GRID, execute, http_for, start, until_event
@@ -107,19 +109,14 @@ def test_vacuum_makes_an_older_file_smaller_and_one_that_gives_back(
     assert not told["givesBack"]
     assert "runglass data vacuum" in printed("data", "usage", "--data", folder).err
 
+    with exclusive(path):
+        refused = printed("data", "vacuum", "--data", folder, code=Exit.FAILED)
+    assert (refused.out, "another process runs flows" in refused.err) == ("", True)
     assert printed("data", "vacuum", "--data", folder).out.startswith("5.")
     assert path.stat().st_size < before - 4_900_000
     told = json.loads(printed("data", "usage", "--data", folder, "--json").out)
     assert (told["freeBytes"], told["givesBack"]) == (0, True)
     printed("data", "check", "--all", "--data", folder)
-
-
-def test_vacuum_is_refused_while_a_server_runs(tmp_path: Path, printed: Printed) -> None:
-    with running_server(data=tmp_path) as server:
-        out, err = printed("data", "vacuum", "--data", tmp_path, code=Exit.FAILED)
-        assert out == ""
-        assert "another process runs flows" in err
-        server.push(ANYTHING)
 
 
 def test_a_backup_is_whole_though_the_server_writes_and_can_be_started_from(
@@ -206,10 +203,29 @@ def test_a_mistyped_folder_does_not_become_a_database(
 
 
 @pytest.mark.parametrize(
-    "command", [["data", "check"], ["migrate"], ["keys", "list", "acme/demo"], ["runs", "list"]]
+    "command",
+    [
+        ["data", "check"],
+        ["migrate"],
+        ["keys", "list", "acme/demo"],
+        ["runs", "list"],
+        ["runs", "delete", "status:completed", "--yes"],
+    ],
 )
-def test_a_disk_without_room_is_told_as_that(folder: Path, printed: Printed, command: list[str]) -> None:
+def test_on_a_full_disk_a_command_has_the_room_of_the_reserve_and_without_it_says_so(
+    folder: Path, printed: Printed, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    truncate = os.truncate
     # The file of the log's shared memory is made, as on a full disk, and cannot grow.
+    with failing_disk(0, most_bytes=4096) as make_room, monkeypatch.context() as patch:
+
+        def given_up(*reserve: Any) -> None:
+            truncate(*reserve)
+            make_room()
+
+        patch.setattr(os, "truncate", given_up)
+        printed(*command, "--data", folder)
+        assert (folder / "runglass.db-reserve").stat().st_size == 0
     with failing_disk(0, most_bytes=4096):
         said = printed(*command, "--data", folder, code=Exit.FAILED)
     assert "the disk is full; make room on it" in said.out + said.err
@@ -235,6 +251,7 @@ def test_a_damaged_file_is_found(folder: Path, printed: Printed, at: int) -> Non
         file.write(b"\xff" * 4096)
     out = printed("data", "check", "--data", folder, "--json", code=Exit.FAILED).out
     assert json.loads(out)["problems"]
+    assert (folder / "runglass.db-reserve").stat().st_size > 0, "that is for a full disk"
 
 
 def test_every_row_of_an_unreadable_run_comes_out_as_it_is_and_none_of_others(

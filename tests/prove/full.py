@@ -110,6 +110,9 @@ def full() -> list[str]:
             delete_some(http, first)
             second = fill_with_runs(disk, http)
             process.kill()
+        delete = ("runs", "delete", second.pop(0), "--yes", "--data", disk.folder)
+        with started(*delete, inside=disk.inside) as deleting:
+            assert deleting.wait() == 0
         with served(disk.folder, key, env=CAPTURED, inside=disk.inside) as (process, http):
             delete_some(http, second)
             assert process.interrupt() == 0

@@ -40,57 +40,52 @@ while True:
 """
 
 
-class Guarded:
+def guarded(
+    *,
+    then: str = "os.read(waiting, 1)",
+    at_end: str = "sys.exit(5)",
+    grace_s: float = 20.0,
+    starts: bool = True,
+) -> "subprocess.Popen[str]":
     """A command that has started another process, which has its standard error as well."""
+    code = COMMAND.format(then=then, at_end=at_end, grace_s=grace_s, starts=starts)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
 
-    def __init__(
-        self,
-        *,
-        then: str = "os.read(waiting, 1)",
-        at_end: str = "sys.exit(5)",
-        grace_s: float = 20.0,
-        starts: bool = True,
-    ) -> None:
-        code = COMMAND.format(then=then, at_end=at_end, grace_s=grace_s, starts=starts)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
 
-    def end(self) -> tuple[int, str]:
-        """The exit code, and what was said until nobody was left who could say something."""
-        said, _ = self.process.communicate(timeout=LIMIT_S)
-        return self.process.returncode, said
+def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """The exit code, and what was said until nobody was left who could say something."""
+    said, _ = process.communicate(timeout=LIMIT_S)
+    return process.returncode, said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_told_to_end_ends_in_order_and_what_it_started_is_killed(
     number: signal.Signals,
 ) -> None:
-    guarded = Guarded()
+    process = guarded()
     # `make` passes on what `timeout` has sent to all of its group.
-    guarded.process.send_signal(number)
-    guarded.process.send_signal(number)
-    assert guarded.end() == (128 + number, "told\n")
+    process.send_signal(number)
+    process.send_signal(number)
+    assert end(process) == (128 + number, "told\n")
 
 
 def test_a_command_that_does_not_end_is_killed_after_a_moment() -> None:
-    guarded = Guarded(at_end="continue", grace_s=0.3)
-    guarded.process.terminate()
-    code, _ = guarded.end()
+    process = guarded(at_end="continue", grace_s=0.3)
+    process.terminate()
+    code, _ = end(process)
     assert code == 143
 
 
 def test_a_command_that_ends_by_itself_has_its_own_code_and_leaves_nothing() -> None:
-    assert Guarded(then="sys.exit(3)").end() == (3, "")
+    assert end(guarded(then="sys.exit(3)")) == (3, "")
 
 
 def test_a_command_whose_guard_is_killed_is_told_to_end() -> None:
-    guarded = Guarded(starts=False)
-    guarded.process.kill()
-    assert guarded.end() == (-signal.SIGKILL, "told\n")
+    process = guarded(starts=False)
+    process.kill()
+    assert end(process) == (-signal.SIGKILL, "told\n")

@@ -4,6 +4,7 @@ And a clock that processes share: it says what it was told last, whatever the cl
 """
 
 import asyncio
+import ssl
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from runglass.support.byte_cache import ByteCache
 from runglass.support.clock import SharedClock
 from runglass.support.json_weight import MOST_VALUES, too_heavy, weighs_more
+from runglass.support.logs import plain_cause
 from runglass.support.safe_text import printable
 from runglass.support.supervision import SupervisedTask
 from tests.fakes import VirtualClock
@@ -144,6 +146,15 @@ def test_json_of_many_values_is_refused_with_the_reason_and_not_that_of_long_tex
 )
 def test_invisible_characters_are_escaped_and_long_texts_cut(text: str, line: str) -> None:
     assert printable(text) == line
+
+
+@pytest.mark.parametrize(("number", "said"), [(9, "is not valid yet"), (10, "has expired")])
+def test_a_certificate_out_of_its_time_is_told_by_the_number_that_openssl_has_for_that(
+    number: int, said: str
+) -> None:
+    error = ssl.SSLCertVerificationError()
+    error.verify_code, error.verify_message = number, "of OpenSSL"
+    assert plain_cause(error) == f"its certificate {said}"
 
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

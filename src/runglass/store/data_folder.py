@@ -122,8 +122,12 @@ class Announced(NamedTuple):
 def announce(database: Path, server: Announced) -> None:
     """Tells commands of the server that has this database, until it has it no more."""
     file = _address_file(database)
-    make_file(file)
-    file.write_text(server.address + " watch" * server.is_of_watch, "utf-8")
+    try:
+        make_file(file)
+        file.write_text(server.address + " watch" * server.is_of_watch, "utf-8")
+    except OSError as error:
+        # A server is to start on a full disk, too.
+        _log.warning("commands do not find this server: its address cannot be written: %s", error)
 
 
 def running_server(database: Path) -> Announced | None:

@@ -1,7 +1,6 @@
 """What carries wake-ups, on real servers that are killed, refuse and pass nothing on."""
 
 import asyncio
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,13 +39,6 @@ $$
 def database() -> Iterator[str]:
     with postgres_database() as address:
         yield address
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    # Short, as the names of sockets have to be.
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
 
 
 def on_nats(address: str) -> ProcessBus:
@@ -184,8 +176,8 @@ def test_a_certificate_that_is_not_there_is_told_at_once() -> None:
         NatsCarrier(parse_nats_address("tls://host?ca=/nowhere/ca.pem"))
 
 
-async def test_a_postgres_that_was_away_is_found_again(database: str, folder: Path) -> None:
-    async with cutting_proxy(database, folder) as (proxy, address):
+async def test_a_postgres_that_was_away_is_found_again(database: str) -> None:
+    async with cutting_proxy(database) as (proxy, address):
         here, there = on_postgres(address), on_postgres(database)
         async with running(here, there):
             await found_again(here, there, leave=proxy.go_away, come=proxy.come_back)

@@ -20,6 +20,7 @@ from runglass.log.measurements import measured
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import iso
 from runglass.wire.run_api import CaptureMode
+from tests.conformance.stores import batch, make_run
 from tests.fakes import LEASE_S, VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
@@ -48,6 +49,22 @@ def dying_store(path: Path, lives: int, *, commits: bool = False) -> SqliteStore
     store = SqliteStore(path, synchronous="NORMAL")
     FaultyStore(store).die(at_append=lives, commits=commits)
     return store
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_the_double_of_a_process_that_dies_stores_nothing_afterwards(
+    tmp_path: Path, commits: bool
+) -> None:
+    async with dying_store(tmp_path / "db", 2, commits=commits) as store:
+        run = await make_run(store)
+        await store.append(batch(run, 0, b"1"))
+        await store.end_lease("its own")
+        for head in (1, 1 + commits):
+            with pytest.raises(StoreError, match="has died"):
+                await store.append(batch(run, head, b"2"))
+        assert len(await store.events(run.no, after=0, limit_bytes=100)) == 1 + commits
+        with pytest.raises(StoreError, match="has died"):
+            await store.end_lease("its own")
 
 
 async def die_at(path: Path, lives: int, flow: str, inputs: dict[str, Any] | None = None, **more: Any) -> str:

@@ -15,6 +15,7 @@ from runglass.flows.parser import parse_flow
 from runglass.runtime.composition import open_runtime, open_store
 from runglass.runtime.runtime import push_flow
 from runglass.store.data_folder import Announced, DataInUse, announce, exclusive, running_server, watching
+from tests.e2e.command import failing_disk
 
 
 @pytest.fixture
@@ -70,7 +71,9 @@ async def test_data_that_others_can_reach_is_told(
     assert rights(settings.database) == file_mode
 
 
-def test_a_server_is_found_from_when_its_address_is_written_until_it_has_gone(tmp_path: Path) -> None:
+def test_a_server_is_found_from_when_its_address_is_written_until_it_has_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     database = tmp_path / "runs.db"
     database.touch()
     stale = tmp_path / "runs.db.address"
@@ -86,6 +89,11 @@ def test_a_server_is_found_from_when_its_address_is_written_until_it_has_gone(tm
             announce(database, Announced("http://127.0.0.1:2", is_of_watch))
             assert running_server(database) == ("http://127.0.0.1:2", is_of_watch)
         assert stale.read_text() == "http://127.0.0.1:2", "as the version before reads it"
+        with failing_disk(0):
+            announce(database, Announced("http://127.0.0.1:2"))
+        assert "its address cannot be written" in caplog.text
+        with pytest.raises(DataInUse):
+            running_server(database)
     assert running_server(database) is None
 
 

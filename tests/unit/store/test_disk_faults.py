@@ -3,10 +3,9 @@
 import asyncio
 import errno
 import os
-import resource
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,12 @@ from runglass.store.sqlite.database_file import back_up, upgrade
 from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.stores import batch
+from tests.e2e.command import failing_disk
 from tests.records import new_run, there
 
-LARGE = b"x" * 1_000_000
 
-
-def a_run(run_id: str, request: bytes = b"{}") -> NewRun:
-    return new_run(1, "f", id=run_id, request=request)
+def a_run(run_id: str) -> NewRun:
+    return new_run(1, "f", id=run_id)
 
 
 async def limit_pages(store: SqliteStore, *, more: int) -> None:
@@ -34,39 +32,8 @@ async def limit_pages(store: SqliteStore, *, more: int) -> None:
     await store.connections.write(lambda db: db.execute(limit).fetchone())
 
 
-async def test_a_write_too_large_for_the_disk_does_not_fail_others_in_its_batch(tmp_path: Path) -> None:
-    async with SqliteStore(tmp_path / "db") as store:
-        await limit_pages(store, more=100)
-        names = [f"run-{number}" for number in range(20)]
-        requests = [LARGE if name == "run-7" else b"{}" for name in names]
-        answers = await asyncio.gather(
-            *(store.create_run(a_run(*each)) for each in zip(names, requests, strict=True)),
-            return_exceptions=True,
-        )
-        assert [
-            name for name, answer in zip(names, answers, strict=True) if isinstance(answer, Exception)
-        ] == ["run-7"]
-        assert isinstance(answers[7], StoreError)
-        found = [name for name in names if await store.run(name) is not None]
-        assert found == [name for name in names if name != "run-7"]
-
-
-@contextmanager
-def no_room_for_large_files() -> Iterator[Callable[[], None]]:
-    """As on a disk with some MiB left, until the block ends or what it gives is called.
-
-    No file gets larger than half of the reserve.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def make_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (RESERVE_BYTES // 2, hard))
-    try:
-        yield make_room
-    finally:
-        make_room()
+# Some MiB are left: no file gets larger than half of the reserve.
+nearly_full_disk = partial(failing_disk, 0, most_bytes=RESERVE_BYTES // 2)
 
 
 async def test_while_the_reserve_is_given_up_only_removals_are_written_and_then_all_goes_on(
@@ -79,7 +46,7 @@ async def test_while_the_reserve_is_given_up_only_removals_are_written_and_then_
         await store.append(batch(run, 0, b"1", status="failed"))
     # As a process leaves it that dies after it has given the reserve up.
     reserve.write_bytes(b"")
-    with no_room_for_large_files() as make_room:
+    with nearly_full_disk() as make_room:
         async with SqliteStore(tmp_path / "db") as store:
             # A server that was stopped starts there.
             assert await store.hold_lease("p", until="2030-01-01T00:00:00.000Z", renew=False)
@@ -117,36 +84,30 @@ async def test_a_removal_that_meets_a_full_disk_is_tried_again_on_the_reserve(tm
         with pytest.raises(StoreFull):
             await store.connections.write(work)
         assert (tries, reserve.is_given_up) == (1, False)
+        # One that cannot be given up is as none, as that of another user. A folder keeps root out as well.
+        file = (tmp_path / "db-reserve").rename(tmp_path / "aside")
+        (tmp_path / "db-reserve").mkdir()
         with pytest.raises(StoreFull):
             await store.connections.remove(work)
-        assert (tries, reserve.is_given_up) == (3, True)
+        assert (tries, reserve.is_given_up) == (2, False)
+        (tmp_path / "db-reserve").rmdir()
+        file.rename(tmp_path / "db-reserve")
+        with pytest.raises(StoreFull):
+            await store.connections.remove(work)
+        assert (tries, reserve.is_given_up) == (4, True)
         await limit_pages(store, more=10_000)
         await store.connections.write(work)
-        assert (tries, reserve.is_given_up) == (4, False)
+        assert (tries, reserve.is_given_up) == (5, False)
 
 
 async def test_a_disk_that_never_had_room_for_a_reserve_is_written_to_after_each_start(
     tmp_path: Path,
 ) -> None:
-    with no_room_for_large_files():
+    with nearly_full_disk():
         for run_id in ("first", "second"):
             async with SqliteStore(tmp_path / "db") as store:
                 await store.create_run(a_run(run_id))
                 assert not (tmp_path / "db-reserve").exists()
-
-
-async def test_a_reserve_that_cannot_be_given_up_is_one_that_is_not_there(tmp_path: Path) -> None:
-    """As one that another user has made. The tests may run as root, whom only a folder keeps out."""
-    async with SqliteStore(tmp_path / "db") as store:
-        (tmp_path / "db-reserve").unlink()
-        (tmp_path / "db-reserve").mkdir()
-        assert not store.connections.reserve.give_up()
-        await limit_pages(store, more=0)
-        large = "INSERT INTO owed VALUES (0, 1, zeroblob(1000000))"
-        with pytest.raises(StoreFull):
-            await store.connections.remove(lambda db: db.execute(large).rowcount)
-        await limit_pages(store, more=10_000)
-        await store.create_run(a_run("run"))
 
 
 async def test_a_file_that_gives_no_space_back_keeps_no_reserve(tmp_path: Path) -> None:
@@ -188,15 +149,21 @@ async def test_the_folders_of_a_new_database_are_synced_up_to_the_root(
 
 @pytest.mark.parametrize(
     ("events", "kind"),
-    [([b"x" * 1001], ValueTooLarge), (["\ud800"], PermanentStoreError), ([1 << 70], PermanentStoreError)],
-    ids=["too large", "no UTF-8", "no 64 bits"],
+    [
+        ([b"x" * 1001], ValueTooLarge),
+        (["\ud800"], PermanentStoreError),
+        ([1 << 70], PermanentStoreError),
+        ([b"x"] * 100_000, StoreFull),
+    ],
+    ids=["too large", "no UTF-8", "no 64 bits", "no room on the disk"],
 )
-async def test_permanent_errors_differ_from_errors_that_may_pass(
+async def test_a_write_that_is_refused_fails_no_other_of_its_batch_and_says_whether_it_may_pass(
     tmp_path: Path, events: list[bytes], kind: type[StoreError]
 ) -> None:
     async with SqliteStore(tmp_path / "db") as store:
         run, other = await store.create_run(a_run("run")), await store.create_run(a_run("other"))
         await store.connections.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000))
+        await limit_pages(store, more=100)
         refused, taken = await asyncio.gather(
             store.append(batch(run, 0, *events)),
             store.append(batch(other, 0, b"fits")),
@@ -214,7 +181,7 @@ def test_a_disk_without_room_for_a_copy_is_told_as_such_and_has_none_of_it(tmp_p
         old.execute("INSERT INTO large VALUES (zeroblob(?))", (RESERVE_BYTES,))
         old.execute("PRAGMA user_version = 1")
         old.commit()
-    with no_room_for_large_files():
+    with nearly_full_disk():
         if way == "backup":
             with pytest.raises(OSError, match="disk I/O error") as raised:
                 back_up(tmp_path / "db", tmp_path / "copy")

@@ -4,7 +4,7 @@ import asyncio
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from decimal import Decimal
@@ -63,6 +63,15 @@ ENDED = "(SELECT min(no) FROM run WHERE status = 'completed')"
 LIVE = "(SELECT min(no) FROM run WHERE status = 'running')"
 
 
+Damage = Work[Any] | str
+"""What breaks a store: some work, or a statement."""
+
+
+def statement(sql: str, **values: Any) -> Any:
+    """The work of a statement, which may name `:junk`."""
+    return done(sql, **values, **({"junk": b"x"} if ":junk" in sql else {}))
+
+
 def note_nothing(runs: int, of: int) -> None:
     pass
 
@@ -75,25 +84,26 @@ class Opened:
         # The table with what is counted of projects.
         self.totals = "project_total" if "store" in settings else "project"
 
-    def checked(self, *damage: Work[Any], limits: CheckLimits = USUAL) -> Checked:
+    def checked(self, *damage: Damage, limits: CheckLimits = USUAL) -> Checked:
         """What a check finds after the damage, which is undone."""
+        works = [statement(each) if isinstance(each, str) else each for each in damage]
         how: dict[str, Any] = {"every_run": True, "tell": note_nothing, "limits": limits}
         if "store" in self.settings:
-            return asyncio.run(self._checked_on_postgres(damage, how))
+            return asyncio.run(self._checked_on_postgres(works, how))
         path = self.settings["data"] / "runglass.db"
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute("BEGIN IMMEDIATE" if damage else "BEGIN")
-            for work in damage:
+            db.execute("BEGIN IMMEDIATE" if works else "BEGIN")
+            for work in works:
                 sqlite_sql.perform(work, db)
             return database_file.check_on(db, **how)
 
-    async def _checked_on_postgres(self, damage: Iterable[Work[Any]], how: dict[str, Any]) -> Checked:
+    async def _checked_on_postgres(self, works: list[Work[Any]], how: dict[str, Any]) -> Checked:
         async with connected(self.settings["store"]) as db:
             await db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-            if damage:
+            if works:
                 # No trigger mends what is broken, and no foreign key refuses it.
                 await db.execute("SET LOCAL session_replication_role = replica")
-            for work in damage:
+            for work in works:
                 await postgres_sql.perform(work, db)
             return await integrity.check_on(db, **how)
 
@@ -146,12 +156,11 @@ def test_nothing_is_wrong_with_a_sound_store(store: Opened) -> None:
 
 def test_large_runs_are_checked_page_by_page_and_many_in_chunks(store: Opened) -> None:
     assert store.checked(limits=SMALL) == (5, 5, [])
-    changed = done("UPDATE step SET status = 'failed' WHERE position = 20")
+    changed = "UPDATE step SET status = 'failed' WHERE position = 20"
+    gone = "DELETE FROM step WHERE position = 24"
     for limits in (USUAL, SMALL):
         (problem,) = store.checked(changed, limits=limits).problems
         assert "attempt 1 of the step at position 20" in problem
-    gone = done("DELETE FROM step WHERE position = 24")
-    for limits in (USUAL, SMALL):
         (problem,) = store.checked(gone, limits=limits).problems
         assert problem.endswith("is not stored, though its events name it")
 
@@ -169,10 +178,6 @@ def replaced(table: str, old: bytes, new: bytes, where: str) -> Work[None]:
             yield done(sql, new=data.replace(old, new), data=data)
 
     return work
-
-
-def junk(sql: str) -> Work[None]:
-    return done(sql, junk=b"x")
 
 
 OF_ENDED = f"run_no = {ENDED}"
@@ -198,36 +203,31 @@ def stray(table: str, run: str) -> Work[None]:
 
     def work() -> Steps[None]:
         [(number,)] = yield fetch(f"SELECT {run}")
-        # What a statement has no name for is no value of it.
-        values = {"no": number} | ({"junk": b"x"} if ":junk" in STRAYS[table] else {})
-        yield done(f"INSERT INTO {table} {STRAYS[table]}", **values)
+        yield statement(f"INSERT INTO {table} {STRAYS[table]}", no=number)
 
     return work
 
 
-DAMAGE: list[tuple[Work[Any], str]] = [
+DAMAGE: list[tuple[Damage, str]] = [
     # Logs.
-    (done(f"DELETE FROM event WHERE {OF_ENDED} AND seq = 2"), "should have events 1 to"),
-    (done(f"UPDATE run SET head = head + 1 WHERE no = {ENDED}"), "should have events 1 to"),
-    (junk(f"UPDATE event SET data = :junk WHERE {OF_ENDED} AND seq = 3"), "event 3 of run"),
+    (f"DELETE FROM event WHERE {OF_ENDED} AND seq = 2", "should have events 1 to"),
+    (f"UPDATE run SET head = head + 1 WHERE no = {ENDED}", "should have events 1 to"),
+    (f"UPDATE event SET data = :junk WHERE {OF_ENDED} AND seq = 3", "event 3 of run"),
     (replaced("event", b'"seq":4,', b'"seq":5,', f"{OF_ENDED} AND seq = 4"), "says that it is event 5"),
     # Traces.
     (replaced("step", b'"completed"', b'"failed"', f"{OF_ENDED} AND position = 1"), "step at position 1 of"),
-    (junk(f"UPDATE step SET data = :junk WHERE {OF_ENDED} AND position = 2"), "cannot be read"),
-    (done(f"UPDATE step SET status = 'failed' WHERE {OF_ENDED} AND position = 1"), "step at position 1 of"),
-    (done(f"UPDATE step SET position = 9 WHERE {OF_ENDED} AND position = 1"), "4 steps, at positions 2 to 9"),
-    (done(f"DELETE FROM step WHERE {OF_ENDED} AND position = 4"), "at position 4 of run {run} is not stored"),
-    (
-        done(f"DELETE FROM step_attempt WHERE {OF_ENDED}"),
-        "attempt 1 of the step at position 2 of run {run} is not",
-    ),
+    (f"UPDATE step SET data = :junk WHERE {OF_ENDED} AND position = 2", "cannot be read"),
+    (f"UPDATE step SET status = 'failed' WHERE {OF_ENDED} AND position = 1", "step at position 1 of"),
+    (f"UPDATE step SET position = 9 WHERE {OF_ENDED} AND position = 1", "4 steps, at positions 2 to 9"),
+    (f"DELETE FROM step WHERE {OF_ENDED} AND position = 4", "at position 4 of run {run} is not stored"),
+    (f"DELETE FROM step_attempt WHERE {OF_ENDED}", "attempt 1 of the step at position 2 of run {run} is not"),
     (replaced("step_attempt", b'"failed"', b'"completed"', OF_ENDED), "attempt 1 of the step at position 2"),
     (stray("step_attempt", ENDED), "attempt 1 of the step at position 1 of run {run} "),
     # What a run's row repeats.
     (replaced("run", b'"completed"', b'"failed"', f"no = {ENDED}"), "the summary of run {run} is not"),
-    (junk(f"UPDATE run SET summary = :junk WHERE no = {ENDED}"), "the summary of run {run} cannot be read"),
+    (f"UPDATE run SET summary = :junk WHERE no = {ENDED}", "the summary of run {run} cannot be read"),
     *(
-        (done(f"UPDATE run SET {column} = {value} WHERE no = {ENDED}"), f"the column {column} of run {{run}}")
+        (f"UPDATE run SET {column} = {value} WHERE no = {ENDED}", f"the column {column} of run {{run}}")
         for column, value in {
             "status": "'failed'",
             "version": "version + 1",
@@ -244,56 +244,46 @@ DAMAGE: list[tuple[Work[Any], str]] = [
         (stray(table, "1 + (SELECT max(no) FROM run)"), f"table {table} has 1 rows of run number")
         for table in ROWS_OF_RUN
     ),
-    (done(f"INSERT INTO purged_run (run_no) VALUES ({ENDED})"), "run {run} is there, and marked as purged"),
-    (done(f"INSERT INTO importing_run (run_no) VALUES ({ENDED})"), "as not imported yet"),
-    (done("INSERT INTO ended_run (run_no) VALUES (7)"), "table ended_run has run number 7"),
+    (f"INSERT INTO purged_run (run_no) VALUES ({ENDED})", "run {run} is there, and marked as purged"),
+    (f"INSERT INTO importing_run (run_no) VALUES ({ENDED})", "as not imported yet"),
+    ("INSERT INTO ended_run (run_no) VALUES (7)", "table ended_run has run number 7"),
     (
-        junk(
-            "INSERT INTO call (project_id, key, digest, run_id, head, created_at)"
-            " VALUES (1, 'k', :junk, 'gone', 0, '')"
-        ),
+        "INSERT INTO call (project_id, key, digest, run_id, head, created_at)"
+        " VALUES (1, 'k', :junk, 'gone', 0, '')",
         "the call 'k' is of run gone, which is not there",
     ),
     (
-        junk("INSERT INTO flow_version (flow_id, version, source, created_at) VALUES ('gone', 1, :junk, '')"),
+        "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES ('gone', 1, :junk, '')",
         "table flow_version has 1 rows of flow gone",
     ),
-    (done(f"UPDATE run SET flow_id = 'gone' WHERE no = {ENDED}"), "table run has 1 rows of flow gone"),
+    (f"UPDATE run SET flow_id = 'gone' WHERE no = {ENDED}", "table run has 1 rows of flow gone"),
     # What belongs to runs that have ended, and to those that go on.
     (
-        done(f"INSERT INTO ended_run (run_no) VALUES ({LIVE})"),
+        f"INSERT INTO ended_run (run_no) VALUES ({LIVE})",
         "is active, but its checkpoints are due for deletion",
     ),
-    (done(f"DELETE FROM run_request WHERE run_no = {LIVE}"), "is active, but its request is gone"),
+    (f"DELETE FROM run_request WHERE run_no = {LIVE}", "is active, but its request is gone"),
     (stray("run_request", ENDED), "run {run} has ended, and what was asked of it is still there"),
     (stray("checkpoint", ENDED), "run {run} has ended, and 1 of its checkpoints are still there"),
-    (
-        done(f"UPDATE run SET owner = 'p' WHERE no = {ENDED}"),
-        "run {run} has ended, and process p still has it",
-    ),
+    (f"UPDATE run SET owner = 'p' WHERE no = {ENDED}", "run {run} has ended, and process p still has it"),
     # The index of errors.
     (
-        done(
-            "INSERT INTO run_error (project_id, id, run_no, flow_id, status, trigger_type, version, error)"
-            " SELECT project_id, id, no, flow_id, status, trigger_type, version, 'x' FROM run"
-            f" WHERE no = {ENDED}"
-        ),
+        "INSERT INTO run_error (project_id, id, run_no, flow_id, status, trigger_type, version, error)"
+        " SELECT project_id, id, no, flow_id, status, trigger_type, version, 'x' FROM run"
+        f" WHERE no = {ENDED}",
         "the error of run {run} is not indexed",
     ),
-    (done("DELETE FROM run_error"), "the error of run {run} is not indexed"),
+    ("DELETE FROM run_error", "the error of run {run} is not indexed"),
     # Sums.
-    (done(f"UPDATE run SET open_bytes = open_bytes + 1 WHERE no = {ENDED}"), "bytes kept for its callers"),
-    (done(f"UPDATE run SET log_bytes = 1000000 WHERE no = {ENDED}"), "1,000,000 bytes of events and steps"),
-    (done(f"UPDATE run SET log_bytes = log_bytes - 1 WHERE no = {LIVE}"), "project acme/demo counts"),
-    (
-        done(f"UPDATE run SET change_no = 1000000 WHERE no = {ENDED}"),
-        "of its runs, and one has number 1000000",
-    ),
+    (f"UPDATE run SET open_bytes = open_bytes + 1 WHERE no = {ENDED}", "bytes kept for its callers"),
+    (f"UPDATE run SET log_bytes = 1000000 WHERE no = {ENDED}", "1,000,000 bytes of events and steps"),
+    (f"UPDATE run SET log_bytes = log_bytes - 1 WHERE no = {LIVE}", "project acme/demo counts"),
+    (f"UPDATE run SET change_no = 1000000 WHERE no = {ENDED}", "of its runs, and one has number 1000000"),
 ]
 
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGE, ids=range(len(DAMAGE)))
-def test_each_kind_of_damage_is_found_and_named(store: Opened, damage: Work[Any], said: str) -> None:
+def test_each_kind_of_damage_is_found_and_named(store: Opened, damage: Damage, said: str) -> None:
     require_said(said, store.checked(damage))
 
 
@@ -335,7 +325,7 @@ def require_said(said: str, found: Checked) -> None:
 def test_what_is_counted_of_projects_is_compared_with_their_runs(
     store: Opened, column: str, value: str, said: str
 ) -> None:
-    require_said(said, store.checked(done(f"UPDATE {store.totals} SET {column} = {value}")))
+    require_said(said, store.checked(f"UPDATE {store.totals} SET {column} = {value}"))
 
 
 @pytest.mark.parametrize("store", [pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
@@ -379,13 +369,13 @@ def test_what_is_counted_of_projects_is_compared_with_their_runs(
 def test_damage_that_only_postgresql_can_have_is_found_and_named(
     store: Opened, damage: str, said: str
 ) -> None:
-    require_said(said, store.checked(done(damage)))
+    require_said(said, store.checked(damage))
 
 
 def test_a_check_ends_with_so_many_problems(store: Opened) -> None:
     def strays() -> Steps[None]:
         for number in range(1, MOST_PROBLEMS + 50):
-            yield done("INSERT INTO owed (run_no, seq, data) VALUES (:no, 1, :junk)", no=-number, junk=b"x")
+            yield statement(f"INSERT INTO owed {STRAYS['owed']}", no=-number)
 
     problems = store.checked(strays).problems
     assert len(problems) == MOST_PROBLEMS + 1
@@ -419,8 +409,8 @@ def test_a_recorded_run_whose_row_is_of_the_version_before_is_sound(tmp_path: Pa
             assert rec.flush()
             with client_of(server) as client:
                 assert len(client.runs(query="user:ada tag:beta service:agent").runs) == 1
-        assert store.checked(done(without.format("^(user|tag)="))).problems == []
-        [problem] = store.checked(done(without.format("^service="))).problems
+        assert store.checked(without.format("^(user|tag)=")).problems == []
+        [problem] = store.checked(without.format("^service=")).problems
     assert problem.startswith("the column models of run")
 
 

@@ -1,10 +1,8 @@
 """What PostgreSQL is asked for by appends, by runs that begin and by queries: no more than is needed."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
@@ -175,19 +173,17 @@ READ = "FROM run WHERE id = $1"
 async def test_a_statement_is_prepared_once_for_a_connection_but_never_by_way_of_a_pooler(
     address: str, *, is_pooler: bool
 ) -> None:
-    # Sockets have short names.
-    with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
-        async with (
-            cutting_proxy(address, Path(folder), names_itself=is_pooler) as (proxy, by_way_of_it),
-            PostgresStore(by_way_of_it) as store,
-        ):
-            run = await make_run(store)
-            for seq in range(3):
-                await store.append(batch(run, seq, b"1"))
-                assert there(await store.run(run.id)).head == seq + 1
-            prepared = [statement for statement in proxy.prepared if statement.endswith(READ)]
-            assert len(prepared) == (0 if is_pooler else 1)
-            assert bool(proxy.prepared) is not is_pooler
+    async with (
+        cutting_proxy(address, names_itself=is_pooler) as (proxy, by_way_of_it),
+        PostgresStore(by_way_of_it) as store,
+    ):
+        run = await make_run(store)
+        for seq in range(3):
+            await store.append(batch(run, seq, b"1"))
+            assert there(await store.run(run.id)).head == seq + 1
+        prepared = [statement for statement in proxy.prepared if statement.endswith(READ)]
+        assert len(prepared) == (0 if is_pooler else 1)
+        assert bool(proxy.prepared) is not is_pooler
 
 
 RUNS = 30

@@ -1,7 +1,6 @@
 """Answers that are lost: no commit is made again, and none that was not made is taken for one."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
@@ -143,13 +142,11 @@ undisturbed: dict[str, tuple[Any, dict[str, list[str]]]] = {}
 @pytest.fixture
 async def proxied(address: str) -> AsyncIterator[tuple[CuttingProxy, PostgresStore, str]]:
     """A proxy, a store that is reached by way of it, and the address of its database without."""
-    # Sockets have short names.
-    with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
-        async with (
-            cutting_proxy(address, Path(folder)) as (proxy, by_way_of_it),
-            PostgresStore(by_way_of_it, patience_s=PATIENCE_S) as store,
-        ):
-            yield proxy, store, address
+    async with (
+        cutting_proxy(address) as (proxy, by_way_of_it),
+        PostgresStore(by_way_of_it, patience_s=PATIENCE_S) as store,
+    ):
+        yield proxy, store, address
 
 
 async def rows_of_all(address: str) -> dict[str, list[str]]:

@@ -7,9 +7,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from runglass.errors import RunPurged, StoreError
@@ -136,36 +136,6 @@ async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
     assert await empty.read(lambda db: db.fetch("SELECT note FROM run")) == []
 
 
-async def partitions(address: str) -> list[str]:
-    async with connected(address) as connection:
-        rows = await connection.fetch("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'")
-    return [name for (name,) in rows]
-
-
-async def test_the_rows_of_a_month_go_as_a_whole_when_its_last_run_does(
-    address: str,
-) -> None:
-    async with connected(address) as owner, PostgresStore(address) as store:
-        await owner.execute(f"{THREE_MONTHS_AGO}; SELECT make_months(0)")
-        runs = [await make_run(store, f"run-{number}") for number in range(2)]
-        for run in runs:
-            await store.append(batch(run, 0, b"1", status="completed", steps=[row(1)], ended_at="2026"))
-        await owner.execute(f"{NOW}; SELECT make_months(0)")
-        later = await make_run(store, "run-later")
-        assert later.no >> 40 == (runs[0].no >> 40) + 3
-        before = await partitions(address)
-        assert await store.purge_runs([runs[0].no])
-        await purge_all(store, limit_rows=9)
-        assert await partitions(address) == before, "there is a run left"
-        assert await store.events(runs[1].no, after=0, limit_bytes=9) == [(1, b"1")]
-        assert await store.purge_runs([runs[1].no])
-        await purge_all(store, limit_rows=9)
-        assert len(await partitions(address)) == len(before) - 3
-        with pytest.raises(RunPurged):
-            await store.events(runs[1].no, after=0, limit_bytes=9)
-        await store.append(batch(later, 0, b"1"))
-
-
 async def test_a_database_that_cannot_hold_every_text_is_refused_and_left_as_it_is(
     server: PostgresServer,
 ) -> None:
@@ -181,71 +151,88 @@ async def test_a_database_that_cannot_hold_every_text_is_refused_and_left_as_it_
         await server.drop_database(name)
 
 
-MAKE_ROLE = ("DROP ROLE IF EXISTS serving", "CREATE ROLE serving LOGIN")
-GRANTS = (
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO serving",
-    "GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO serving",
-)
-DEFAULTS = (
-    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO serving",
-    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO serving",
-)
-
-
-class Served(NamedTuple):
-    """A database that the role `serving` may serve, and the same address by that role."""
-
-    by_serving: str
-    database: str
-
-    async def execute(self, *statements: str) -> None:
-        """Runs statements as the owner of the tables."""
-        await postgres_server().execute(*statements, database=self.database)
+PARTITIONS = "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'"
 
 
 @pytest.fixture
-async def refused(address: str) -> AsyncIterator[Served]:
-    """One to which nothing is granted yet."""
-    server, parts = postgres_server(), urlsplit(address)
-    database = parts.path.removeprefix("/")
-    await server.execute(*MAKE_ROLE)
-    try:
-        by_serving = parts._replace(netloc=parts.netloc.replace("postgres", "serving", 1)).geturl()
-        yield Served(by_serving, database)
-    finally:
-        await server.execute("DROP OWNED BY serving", database=database)
-        await server.execute("DROP ROLE serving")
+async def owner(address: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the owner of the tables."""
+    async with connected(address) as connection:
+        yield connection
+
+
+async def test_the_rows_of_a_month_go_as_a_whole_when_its_last_run_does(
+    address: str, owner: asyncpg.Connection
+) -> None:
+    async with PostgresStore(address) as store:
+        await owner.execute(f"{THREE_MONTHS_AGO}; SELECT make_months(0)")
+        runs = [await make_run(store, f"run-{number}") for number in range(2)]
+        for run in runs:
+            await store.append(batch(run, 0, b"1", status="completed", steps=[row(1)], ended_at="2026"))
+        await owner.execute(f"{NOW}; SELECT make_months(0)")
+        later = await make_run(store, "run-later")
+        assert later.no >> 40 == (runs[0].no >> 40) + 3
+        before = await owner.fetch(PARTITIONS)
+        assert await store.purge_runs([runs[0].no])
+        await purge_all(store, limit_rows=9)
+        assert await owner.fetch(PARTITIONS) == before, "there is a run left"
+        assert await store.events(runs[1].no, after=0, limit_bytes=9) == [(1, b"1")]
+        assert await store.purge_runs([runs[1].no])
+        await purge_all(store, limit_rows=9)
+        assert len(await owner.fetch(PARTITIONS)) == len(before) - 3
+        with pytest.raises(RunPurged):
+            await store.events(runs[1].no, after=0, limit_bytes=9)
+        await store.append(batch(later, 0, b"1"))
+
+
+GRANTS = """
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO serving;
+GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO serving;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO serving;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO serving;
+"""
 
 
 @pytest.fixture
-async def served(refused: Served) -> Served:
-    await refused.execute(*GRANTS, *DEFAULTS)
-    return refused
+async def by_serving(address: str, owner: asyncpg.Connection) -> AsyncIterator[str]:
+    """The same database by a role to which nothing is granted yet."""
+    await owner.execute("DROP ROLE IF EXISTS serving; CREATE ROLE serving LOGIN")
+    parts = urlsplit(address)
+    yield parts._replace(netloc=parts.netloc.replace("postgres", "serving", 1)).geturl()
+    await owner.execute("DROP OWNED BY serving; DROP ROLE serving")
 
 
-async def test_a_role_that_may_make_no_tables_is_told_what_it_lacks(refused: Served) -> None:
+async def test_a_role_that_may_make_no_tables_is_told_what_it_lacks(by_serving: str) -> None:
     with pytest.raises(StoreError, match="permission denied for table schema_migration; the user must"):
-        await PostgresStore(refused.by_serving, patience_s=1.0).__aenter__()
+        await PostgresStore(by_serving, patience_s=1.0).__aenter__()
 
 
-async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(served: Served) -> None:
-    await served.execute(THREE_MONTHS_AGO, "SELECT make_months(2)")
-    async with PostgresStore(served.by_serving) as store:
+async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(
+    by_serving: str, owner: asyncpg.Connection
+) -> None:
+    await owner.execute(f"{GRANTS}; {THREE_MONTHS_AGO}; SELECT make_months(2)")
+    async with PostgresStore(by_serving) as store:
         run = await make_run(store)
         await store.append(batch(run, 0, b"secret", status="completed", ended_at="2026"))
-        await served.execute(NOW)
+        await owner.execute(NOW)
         assert await store.purge_runs([run.no])
         await purge_all(store, limit_rows=9)
-        async with connected(served.by_serving) as connection:
-            assert await connection.fetchval("SELECT count(*) FROM event") == 0
+        assert await owner.fetchval("SELECT count(*) FROM event") == 0
 
 
 async def test_such_a_role_goes_on_while_partitions_of_months_ahead_are_missing(
-    served: Served, caplog: pytest.LogCaptureFixture
+    by_serving: str, owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
+    async def drop(first: int) -> None:
+        """Drops the partitions of months from this one and so many later."""
+        since = f"to_char(now() AT TIME ZONE 'UTC' + interval '{first} months', 'YYYY_MM')"
+        for (name,) in await owner.fetch(f"{PARTITIONS} AND right(relname, 7) >= {since}"):
+            await owner.execute(f"DROP TABLE {name}")
+
     caplog.set_level(logging.WARNING)
-    await served.execute(*await _drops(served, first=1))
-    async with PostgresStore(served.by_serving) as store:
+    await owner.execute(GRANTS)
+    await drop(first=1)
+    async with PostgresStore(by_serving) as store:
         run = await make_run(store)
         await store.append(batch(run, 0, b"1"))
         assert "let their owner run `runglass migrate`" in caplog.text
@@ -253,16 +240,6 @@ async def test_such_a_role_goes_on_while_partitions_of_months_ahead_are_missing(
         for _ in range(2):
             assert not await store.compact(limit_bytes=1 << 20)
         assert len(caplog.records) == 1, "it is told once"
-    await served.execute(*await _drops(served, first=0))
+    await drop(first=0)
     with pytest.raises(StoreError, match="this month has no partitions yet: the role may make no tables"):
-        await PostgresStore(served.by_serving).__aenter__()
-
-
-async def _drops(served: Served, *, first: int) -> list[str]:
-    """Statements that drop the partitions of months from this one and so many later."""
-    sql = (
-        "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND right(relname, 7) >="
-        f" to_char(now() AT TIME ZONE 'UTC' + interval '{first} months', 'YYYY_MM')"
-    )
-    async with connected(postgres_server().address(served.database)) as owner:
-        return [f"DROP TABLE {name}" for (name,) in await owner.fetch(sql)]
+        await PostgresStore(by_serving).__aenter__()

@@ -22,8 +22,7 @@ from runglass.wire.query import RunQuery, created_ms
 from tests.conformance.stores import batch, make_run
 from tests.conformance.test_imports import EVENTS, RUN, imported, project_id_of
 from tests.contract.wire import ANYTHING, frames, http_for, known_key
-from tests.postgres_replication import run_apart
-from tests.postgres_server import connected, postgres_database, until_waiting
+from tests.postgres_server import connected, postgres_database, run_apart, until_waiting
 from tests.records import new_run, there
 
 pytestmark = pytest.mark.slow

@@ -189,6 +189,7 @@ class Connections:
         except (OSError, sqlite3.Error) as error:
             raise self._store_error(error) from error
         try:
+            self.reserve.make_room_for(connection)
             require_upgraded(connection, self.path)
             # Only a file that has nothing in it yet takes this on: with it, free pages can be given back.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

@@ -209,10 +209,6 @@ def upgrade(path: Path, *, with_copy: bool = True) -> None:
     """
     if not path.exists():
         return
-    reserve = Reserve(path)
-    if reserve.is_short:
-        # To open a database takes room, too.
-        reserve.give_up()
     with opened(path) as db:
         try:
             require_upgraded(db, path)
@@ -252,6 +248,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(
             sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         ) as connection:
+            Reserve(path).make_room_for(connection)
             yield connection
     except sqlite3.Error as error:
         raise StoreError(f"the database {str(path)!r} cannot be used: {reason(error)}") from error

@@ -50,6 +50,14 @@ class Reserve:
         except OSError:
             return False
 
+    def make_room_for(self, db: sqlite3.Connection) -> None:
+        """Before the first statement, which takes room, too: on a full disk that of the reserve."""
+        try:
+            db.execute("PRAGMA user_version").fetchone()
+        except sqlite3.Error as error:
+            if not is_full(error) or not self.give_up():
+                raise
+
     def take(self) -> bool:
         """Makes the file whole; False, and it takes no room, where the disk has not enough of it."""
         try:
