@@ -143,6 +143,7 @@ def test_a_flow_is_named_by_its_slug_or_its_id(server: RunningServer, http: http
     by_id = listed(http, flow_id=flow_id, limit=100)
     assert by_id == listed(http, flow="broken", status="failed", limit=100)
     assert by_id[0] == failed
+    assert failed not in listed(http, flow="anything", limit=100)
     both = http.get("/flow-runs", params={"flow": "anything", "flow_id": flow_id})
     assert refusal(both) == (422, "INVALID_REQUEST")
     assert refusal(http.get("/flow-runs?flow_slug=none")) == (422, "INVALID_REQUEST")

@@ -13,6 +13,7 @@ import pytest
 from runglass.engine.models.budget import Budgets
 from runglass.errors import ImportConflict, StoreError, WrongExpectedVersion
 from runglass.store.imports import ImportedRun
+from runglass.store.postgres.leases import CLAIMS_LOCK
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import RunRecord
 from runglass.support.clock import SystemClock, iso, iso_ms
@@ -37,7 +38,7 @@ async def stores(address: str) -> AsyncIterator[list[PostgresStore]]:
 
 
 async def test_no_run_is_claimed_twice_no_room_is_seen_twice_and_each_run_is_claimed(
-    stores: list[PostgresStore],
+    stores: list[PostgresStore], address: str
 ) -> None:
     for number in range(RUNS):
         await make_run(stores[0], f"run-{number}")
@@ -56,7 +57,12 @@ async def test_no_run_is_claimed_twice_no_room_is_seen_twice_and_each_run_is_cla
         while len(claimed) < RUNS:
             await claim(owner)
 
-    await asyncio.gather(*(claim(owner, most_each=5) for owner in owners))
+    async with connected(address) as other, other.transaction():
+        # Each waits for the one before it, which has room that it would see, too.
+        await other.execute(f"SELECT pg_advisory_xact_lock({CLAIMS_LOCK})")
+        claims = [asyncio.create_task(claim(owner, most_each=5)) for owner in owners]
+        await until_waiting(address)
+    await asyncio.gather(*claims)
     assert len(claimed) == 5
     await asyncio.gather(*map(claim_all, owners))
     assert len(claimed) == len(set(claimed)) == RUNS
