@@ -49,9 +49,8 @@ class PostgresCarrier:
             async def send(text: str) -> None:
                 # Nothing that has to last is written, so no disk is waited for; channel and text are of
                 # letters that need no quoting. One statement: if it is cut off, no transaction stays open.
-                hurry = "set_config('synchronous_commit', 'off', true)"
                 try:
-                    await sending.execute(f"SELECT {hurry}, pg_notify('{channel}', '{text}')")
+                    await sending.execute(f"SELECT pg_notify('{channel}', '{text}')")
                 except _LOST as error:
                     raise self._away(error) from error
 

@@ -79,10 +79,15 @@ async def _purge(request: ApiRequest, run: RunRecord) -> Response:
 async def _ended_run(request: ApiRequest, run: RunRecord) -> RunRecord:
     """The run after its end is stored. Until the log has the end, a crash would let the run go on."""
     runtime = request.services.runtime
-    await runtime.engine.active.join(run.id)
-    now = await runtime.store.run(run.id)
+    engine, store = runtime.engine, runtime.store
+    await engine.active.join(run.id)
+    now = await store.run(run.id)
     if now is not None and not now.ended:
-        now = await while_awaited(request, None, _followed_end(request, now), otherwise=ENDS_SOON)
+        # It may have paused since it was read: then it ends here, whether or not its caller waits.
+        if await engine.idle.cancel(now, reason=_reason_of(request)):
+            now = await store.run(run.id)
+        else:
+            now = await while_awaited(request, None, _followed_end(request, now), otherwise=ENDS_SOON)
     if now is None:
         raise no_run(run.id)
     if not now.ended:
