@@ -9,7 +9,7 @@ import pytest
 from runglass.errors import FlowFileError
 from runglass.flows.diagnostics import Finding
 from runglass.flows.parser import check_flow, parse_flow
-from runglass.flows.references import unmet_references
+from runglass.flows.references import MAX_SUGGESTIONS, unmet_references
 from runglass.testing import running_server
 from tests.contract.wire import execute, http_for
 
@@ -114,6 +114,13 @@ def test_a_template_that_can_never_be_filled_is_a_mistake(text: str, said: str) 
     assert (finding.message, finding.is_warning) == (said, False)
 
 
+def test_so_many_suggestions_are_looked_for_at_most() -> None:
+    found = in_prompt("".join(f"{{{{ steps.befor{number} }}}}" for number in range(2 * MAX_SUGGESTIONS)))
+    assert [finding.message.endswith("did you mean 'before'?") for finding in found] == (
+        [True] * MAX_SUGGESTIONS + [False] * MAX_SUGGESTIONS
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -200,7 +207,14 @@ def test_a_container_asks_before_its_steps_run(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "flow", [None, {}, {"steps": 1}, {"steps": [1, {}, {"id": 1, "type": [], "steps": {}, "branches": []}]}]
+    "flow",
+    [
+        None,
+        {},
+        {"steps": 1},
+        {"steps": [1, {}, {"id": 1, "type": [], "steps": {}, "branches": []}]},
+        {"steps": [{"type": "code", "code": 1}]},
+    ],
 )
 def test_data_that_is_no_flow_is_passed_over(flow: Any) -> None:
     assert list(unmet_references(flow)) == []
@@ -236,6 +250,7 @@ def advice(use: dict[str, Any], before: dict[str, Any] = BEFORE, **more: Any) ->
 
 def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
     assert advice(llm("grade", "Grade this:\n  {{ define.text }}")) == [("steps.define", 2, 6)]
+    assert advice(llm("grade", 'Say "define": {{ define }}')) == [("steps.define", 1, 18)]
     assert advice(step("n", code="x = 1\nreturn {'n': len(define)}")) == [('steps["define"]', 2, 18)]
     assert advice(step("n", code="return {'n': define or define}")) == [('steps["define"]', 1, 14)]
     loop = {"id": "each", "type": "loop", "over": "define", "steps": [step("in")]}

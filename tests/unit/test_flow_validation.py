@@ -44,6 +44,10 @@ LEAF = "{id: s%d, type: passthrough}"
         ),
         (HEAD + "  - 5\n", ["f.yaml:3:5: expected an object, found 5 at steps[0]"]),
         (
+            HEAD + "  - {id: a, type: llm, model: 5, settings: {seed: 1}}\n",
+            ["f.yaml:3:31: expected a string, found 5 at steps[0].model"],
+        ),
+        (
             HEAD + "  - id: a\n    typ: llm\n",
             [f"f.yaml:3:5: `type` is missing; a step is {ANY_KIND} at steps[0].type"],
         ),
@@ -227,7 +231,6 @@ def test_a_model_without_a_provider_is_a_mistake(model: str) -> None:
         ("echo", "temprature", "; did you mean 'temperature'?"),
         ("echo", "maxTokens", "; did you mean 'max_tokens'?"),
         ("echo", "timeout", "; a provider's own fields go into `extra_body`"),
-        ("openai:x", "anthropic_metadata", "; a provider's own fields go into `extra_body`"),
     ],
 )
 def test_an_unknown_setting_is_a_mistake(model: str, setting: str, said: str) -> None:
@@ -243,6 +246,10 @@ def test_an_unknown_setting_is_a_mistake(model: str, setting: str, said: str) ->
     [
         ("temperature: hot", "expected `float`, got `str`"),
         ("logit_bias: {'5': high}", "expected `int`, got `str`"),
+        (
+            "anthropic_metadata: {}",
+            "unknown setting 'anthropic_metadata'; a provider's own fields go into `extra_body`",
+        ),
     ],
 )
 def test_a_setting_that_no_model_takes_is_a_mistake(setting: str, said: str) -> None:

@@ -381,8 +381,9 @@ async def test_a_process_that_is_killed_is_replaced(caplog: pytest.LogCaptureFix
         assert told == ["a process that ran code died"] * 2, "each says of one death"
         assert (error.code, error.details) == ("SANDBOX_LIMIT", {"limit": "crash"})
         assert await sandbox.run("return 2", {}) == 2
-        (idle,) = pids - killed
-        os.kill(idle, signal.SIGKILL)
+        # On a busy machine it took long, and its process has ended already.
+        for idle in pids - killed:
+            os.kill(idle, signal.SIGKILL)
         assert await sandbox.run("return 3", {}) == 3
     for pid in pids:
         with pytest.raises(ProcessLookupError):

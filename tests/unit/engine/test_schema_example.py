@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from runglass.engine.workers.schema_example import smallest_object
 from runglass.errors import StepFailure
+from runglass.flows.schemas.schema import Unproved
 
 
 def with_field(schema: Any) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def in_field(schema: Any) -> Any:
         ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, 0.5),
         ({"type": "number", "minimum": 0.25, "multipleOf": 0.1}, 0.3),
         ({"type": ["string", "null"]}, ""),
+        ({"type": "boolean"}, True),
         ({"type": "array"}, []),
         ({"type": "array", "minItems": 2.0}, [None, None]),
         (
@@ -98,6 +100,7 @@ def test_the_same_schema_gives_a_fresh_object_each_time() -> None:
         with_field({"type": "string", "minLength": 10**9}),
         with_field({"$ref": "#/properties/f"}),
         with_field({"$ref": "#"}),
+        with_field({"anyOf": [{"$ref": "#"}] * 9}),
     ],
 )
 def test_a_schema_without_a_value_is_refused_with_the_reason(schema: dict[str, Any]) -> None:
@@ -111,7 +114,14 @@ def test_a_schema_without_a_value_is_refused_with_the_reason(schema: dict[str, A
 def test_what_is_no_usable_schema_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(StepFailure, match="not a usable JSON Schema") as caught:
         smallest_object(schema)
-    assert caught.value.code == "INVALID_INPUT"
+    assert (caught.value.code, caught.value.may_retry) == ("INVALID_INPUT", False)
+
+
+@pytest.mark.parametrize("schema", [{"$comment": "x" * 4_096}, {"properties": {"f": {"enum": [0] * 500}}}])
+def test_a_large_schema_is_not_searched_where_that_must_be_quick(schema: dict[str, Any]) -> None:
+    assert smallest_object(schema) == {}
+    with pytest.raises(Unproved):
+        smallest_object(schema, quick=True)
 
 
 def bounded(kind: str, low: int, span: int) -> dict[str, Any]:

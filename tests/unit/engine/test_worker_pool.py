@@ -86,6 +86,7 @@ async def test_a_project_waits_for_its_own_process_alone_and_a_caller_who_is_can
     never.cancel()
     await asyncio.wait([never])
     assert await waiting != first
+    assert not pool.busy
 
 
 async def test_a_process_knows_no_keys_of_the_server(
