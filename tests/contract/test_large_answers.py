@@ -123,7 +123,8 @@ def test_an_answer_that_the_end_of_the_server_cuts_off_does_not_pass_for_the_who
         with half_read(server, run) as connection:
             stopping.close()
             assert not rest_of(connection).endswith(b"0\r\n\r\n")
-    assert caplog.messages[-1].endswith(f"/api/v1{run}/trace was cut off: the server is being stopped")
+    (last,) = caplog.messages
+    assert last.endswith(f"/api/v1{run}/trace was cut off: the server is being stopped")
 
 
 GZIP = ("gzip", "GZIP", "deflate, gzip;q=0.5, br", "br,x-gzip ; q=1")

@@ -194,8 +194,8 @@ def set_clock(file: Path) -> None:
 
 
 PLANTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
-    "a wait that another process goes on with begins anew": (StepExecutor, "_seconds_since", lambda *_: 0.0),
-    "a wait that another process goes on with ends at once": (StepExecutor, "_seconds_since", lambda *_: 1e9),
+    "a wait that another process goes on with begins anew": (StepExecutor, "seconds_since", lambda *_: 0.0),
+    "a wait that another process goes on with ends at once": (StepExecutor, "seconds_since", lambda *_: 1e9),
     "a process dates events by its own clock": (SharedClock, "now", lambda _: SystemClock().now()),
 }
 """Faults that a program under trial may be given: the method that becomes another one."""

@@ -109,8 +109,8 @@ async def read_raw(http: httpx2.AsyncClient, run_id: str) -> list[Row]:
     while not rows or rows[-1].event not in TERMINAL_EVENTS:
         had, decoder = len(rows), Decoder()
         resume = {"Last-Event-ID": last_id} if last_id else {}
-        # What has come before a connection breaks counts.
-        with suppress(httpx2.TransportError):
+        # What has come before a connection breaks counts; one that falls silent is a lie.
+        with suppress(httpx2.NetworkError, httpx2.RemoteProtocolError):
             async with http.stream("GET", f"/flow-runs/{run_id}/trace/stream", headers=resume) as answer:
                 assert answer.status_code == 200, f"the answer after event {last_id!r} is {answer}"
                 async for part in answer.aiter_raw():

@@ -57,6 +57,7 @@ async def failure(sandbox: Sandbox, code: str, **names: Any) -> StepFailure:
         ("n = 0\ndef f():\n  nonlocal n\n  n += 1\nf(); f()\nreturn n", 2),
         ("def f():\n  n = 0\n  def g():\n    nonlocal n\n    n += 1\n  g()\n  return n\nreturn f()", 1),
         ("n = 0\nclass A:\n  n = 7\n  def m(self):\n    nonlocal n\n    n += 1\nA().m()\nreturn n", 1),
+        ("def f(x=(n := 0)):\n  def g():\n    nonlocal n\n    n += 1\n  g()\nf()\nreturn n", 1),
         ("n = 0\ndef f():\n  global n\n  n += 1\nf()\nreturn n", 1),
         ("_runglass_result = lambda v: '1'\nreturn [2]", [2]),
         ("return 2 ** 70, -0.5, True, None, 'a\\u2028😀'", [2**70, -0.5, True, None, "a\u2028😀"]),
@@ -75,6 +76,7 @@ async def test_code_is_the_body_of_a_function(sandbox: Sandbox, code: str, value
             (line, True)
             for line in ("n = 1", "import json as n", "def n(): pass", "x = [(n := i) for i in '1']")
         ),
+        ("@(n := (lambda f: f))\n  def x(): pass", True),
         ("try: 1 / 0\n  except Exception as n: pass", True),
         *((f"match {{}}:\n    case {each}: pass", True) for each in ("n", "[*n]", "{**n}")),
     ],

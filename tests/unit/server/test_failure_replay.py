@@ -1,6 +1,7 @@
 """Failures that are remembered for a moment: for how long, how many, and how often they are given again."""
 
 from runglass.errors import APIError, api_error
+from runglass.runtime.runtime import FixedLimits
 from runglass.server.calls import idempotency
 from runglass.server.calls.call import CallFingerprint, StoredResponse
 from runglass.server.calls.idempotency import FailureReplay
@@ -30,6 +31,7 @@ def answer(error: APIError) -> StoredResponse:
 def test_a_failure_is_forgotten_after_its_time() -> None:
     clock = VirtualClock()
     found = FailureReplay(WITHIN_S, clock=clock.monotonic_s)
+    assert FixedLimits().repeated_s == WITHIN_S
     found.keep(call(1), failure(), stays=True)
     clock.set_back(-(WITHIN_S - 0.01))
     found.keep(call(2), failure(), stays=False)

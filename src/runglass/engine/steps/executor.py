@@ -74,7 +74,7 @@ class StepExecutor:
         if interrupted is not None:
             await self._go_on_after(interrupted, step, data, scope, position, tool_loop)
             number, tried, tool_loop = interrupted.change.step.attempt + 1, interrupted.failures + 1, None
-            waited_s = self._seconds_since(interrupted.since)
+            waited_s = self.seconds_since(interrupted.since)
         else:
             number = tool_loop.attempt if tool_loop else self.next_attempt(step.id, position)
             tried = tool_loop.tried if tool_loop else 1
@@ -170,7 +170,7 @@ class StepExecutor:
             # It had failed and was to be tried again after a while, which has passed in part or as a whole.
             retry = step.retry or PROVIDER_RETRY
             delay_s = delay_after(before.error_context or {}, retry, max(1, interrupted.failures)) / 1000
-            passed_s = self._seconds_since(before.completed_at or before.started_at or "")
+            passed_s = self.seconds_since(before.completed_at or before.started_at or "")
             await self._context.dependencies.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return
         async with self._in_memory(step, data, scope):
@@ -178,7 +178,8 @@ class StepExecutor:
             attempt = AttemptRecorder(self._context, step, given, position, before.attempt)
             self.interrupted.end(interrupted, attempt, step, tool_loop)
 
-    def _seconds_since(self, moment: str) -> float:
+    def seconds_since(self, moment: str) -> float:
+        """How long ago a time of the log was; 0 for one that is not known."""
         if not moment:
             return 0.0
         # Never negative: clocks are set back now and then.

@@ -131,16 +131,21 @@ Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 def _nonlocals(scope: Scope, around: frozenset[str]) -> Iterator[tuple[ast.Nonlocal, list[str]]]:
     """Each `nonlocal` inside, and those of its names that are not variables of functions `around` it."""
     inner: list[Scope] = []
-    bound, of_others = set[str](), set[str]()
-    pending = list(ast.iter_child_nodes(scope))
+    arguments = () if isinstance(scope, ast.ClassDef) else ast.iter_child_nodes(scope.args)
+    bound = {each.arg for each in arguments if isinstance(each, ast.arg)}
+    of_others = set[str]()
+    pending: list[ast.AST] = [*scope.body]
     while pending:
         node = pending.pop()
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 bound.add(node.name)
                 inner.append(node)
+                # Its decorators and default values are expressions of the code around it.
+                pending += [each for each in ast.iter_child_nodes(node) if not isinstance(each, ast.stmt)]
                 continue
             case ast.Lambda():
+                pending.append(node.args)
                 continue
             case ast.comprehension():
                 # Its target is a variable of its own.
@@ -153,8 +158,6 @@ def _nonlocals(scope: Scope, around: frozenset[str]) -> Iterator[tuple[ast.Nonlo
                 of_others.update(node.names)
             case ast.Name(ctx=ast.Store()):
                 bound.add(node.id)
-            case ast.arg():
-                bound.add(node.arg)
             case ast.alias():
                 bound.add(node.asname or node.name.partition(".")[0])
             case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar() if node.name:
