@@ -34,7 +34,7 @@ from runglass.wire.sse import Decoder, frame
 from tests.conformance.stores import STORES, batch, make_run
 from tests.gains.timing import LINEAR, growth, seconds
 from tests.postgres_server import postgres_database
-from tests.unit.cli.test_outline_tree import grid
+from tests.unit.cli.test_run_overview import grid
 
 
 @pytest.mark.parametrize(
