@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from runglass.cli.terminal.outline_rows import choose_rows, tree_lines
@@ -33,8 +32,8 @@ from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.sse import Decoder, frame
 from tests.conformance.stores import STORES, batch, make_run
 from tests.gains.timing import LINEAR, growth, seconds
-from tests.postgres_server import postgres_database
-from tests.unit.cli.test_outline_tree import grid
+from tests.postgres_server import connected, postgres_database
+from tests.unit.cli.test_run_overview import grid
 
 
 @pytest.mark.parametrize(
@@ -261,8 +260,7 @@ async def test_fifty_thousand_runs_of_one_project_do_not_keep_another_waiting(mo
 
             quiet_s = min([await turn_s(f"quiet-{number}") for number in range(3)])
             await make_run(store, "flood", project="flood")
-            connection = await asyncpg.connect(address)
-            try:
+            async with connected(address) as connection:
                 for statement in (
                     "ALTER TABLE queue DISABLE TRIGGER queue_places",
                     "CREATE TEMPORARY TABLE new AS SELECT no + number AS no, id || number AS id, project_id,"
@@ -277,7 +275,5 @@ async def test_fifty_thousand_runs_of_one_project_do_not_keep_another_waiting(mo
                     f"SELECT setval('run_number', {many} + 100)",
                 ):
                     await connection.execute(statement)
-            finally:
-                await connection.close()
             assert len(await store.claim_runs("me", now="2026-01-01", limit=100, most_each=most_each)) == 100
             assert await turn_s("other") < 10 * max(quiet_s, 0.01)

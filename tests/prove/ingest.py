@@ -200,7 +200,7 @@ async def ingest(spans: int = 1_000_000, kills: int = 40, seed: int = 0) -> list
 
 
 async def _prove(server: KilledServer, spans: int, kills: int, seed: int) -> list[str]:
-    settings = server.settings
+    settings = server.template.settings
     url = f"http://127.0.0.1:{settings.port}"
     await upgrade_store(settings, with_copy=False)
     async with open_store(settings) as store:

@@ -157,7 +157,7 @@ async def _round(
         server.kill()
         await server.gone.wait()
         await _check(laws, server, place)
-        async with as_it_was_left(server.settings.database) as store:
+        async with as_it_was_left(server.template.settings.database) as store:
             judge([*await laws.at_end(store), *await faults(store)], place, server.said())
         points |= server.points
         findings.add(laws, book, outside.total)
@@ -183,7 +183,7 @@ async def _die(server: KilledServer, death: Death) -> None:
 
 
 async def _check(laws: Laws, server: KilledServer, place: str) -> None:
-    async with as_it_was_left(server.settings.database) as store:
+    async with as_it_was_left(server.template.settings.database) as store:
         judge(await laws.after_kill(store, server.ready_at), place, server.said())
     judge(laws.book.lies, place, server.said())
 

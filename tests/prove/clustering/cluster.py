@@ -177,7 +177,7 @@ class Cluster:
 
     async def _connect(self, stack: AsyncExitStack, seed: int) -> None:
         def accepting() -> list[int]:
-            return [each.process.settings.port for each in self.servers if each.takes_calls]
+            return [each.process.template.settings.port for each in self.servers if each.takes_calls]
 
         balancer = await stack.enter_async_context(Balancer.before(accepting, seed=seed))
         base_url = f"http://127.0.0.1:{balancer.port}/api/v1"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Literal, NamedTuple, Self, get_args
 
-import msgspec
+from msgspec.structs import replace
 
 from runglass.config.settings import Settings
 from tests.prove.child import write_clock
@@ -238,14 +238,18 @@ class Member:
     async def _keep(self) -> None:
         while not self._closing:
             process = self.process = self._servers[self.program]
-            process.serves, process.clock = self.name.startswith("server"), self._clock
-            process.plant = self._plant
             self.lives += 1
             who = f"{self.name}, life {self.lives}"
             address = self._address(self._links["postgres"].port, who)
             nats = self._links.get("nats")
             bus = None if nats is None else f"nats://127.0.0.1:{nats.port}"
-            process.settings = msgspec.structs.replace(process.settings, store=address, bus=bus)
+            process.template = replace(
+                process.template,
+                settings=replace(process.template.settings, store=address, bus=bus),
+                serves=self.name.startswith("server"),
+                clock=self._clock,
+                plant=self._plant,
+            )
             self._is_due = False
             await process.start()
             await process.gone.wait()

@@ -20,6 +20,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, pidfd_send_signal
 from typing import NamedTuple, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from runglass.config.settings import Settings
 from tests.prove.child import Start, Told
@@ -109,17 +110,12 @@ class KilledServer:
 
     `up` is set while it accepts, `stopping` from the moment that it is told to stop. `points` are all crash
     points that it has been seen to pass; `crashed` is the one at which the last one killed itself, None if it
-    was killed from outside. Where it `serves` nothing it is a worker. `clock` is the file with the error of
-    its clock, if it has one, and `plant` a fault of its program, if it has one.
+    was killed from outside. `template` is what each one starts with.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, settings: Settings) -> None:
-        self.settings = settings
-        self.serves = True
-        self.clock: Path | None = None
-        self.plant = ""
+        self.template = Start(settings=settings, log=settings.data / "server.log")
         self.base_url = f"http://127.0.0.1:{settings.port}/api/v1"
-        self.log = settings.data / "server.log"
         self.points: set[str] = set()
         self.crashed: str | None = None
         self.ready_at = ""
@@ -167,16 +163,7 @@ class KilledServer:
         self.gone.clear()
         self._is_doomed = False
         self._known.clear()
-        start = Start(
-            settings=self.settings,
-            log=self.log,
-            point=point,
-            nth=nth,
-            linger_s=linger_s,
-            serves=self.serves,
-            clock=self.clock,
-            plant=self.plant,
-        )
+        start = replace(self.template, point=point, nth=nth, linger_s=linger_s)
         assert self._process.stdin is not None
         self._process.stdin.write(start.line())
         async with asyncio.timeout(START_LIMIT_S):
@@ -236,7 +223,8 @@ class KilledServer:
                 pidfd_send_signal(self._pidfd, number)
 
     def said(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")[-3000:] if self.log.exists() else ""
+        log = self.template.log
+        return log.read_text(encoding="utf-8", errors="replace")[-3000:] if log.exists() else ""
 
     async def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from msgspec.structs import replace
 
@@ -18,13 +17,11 @@ from runglass.engine.models.model_types import ProviderResponse
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
 from runglass.store.leases import BudgetDecision
-from runglass.store.postgres.store import PostgresStore
-from runglass.store.records import Project, RunRecord
+from runglass.store.records import Project
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.stores import make_run
 from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore
-from tests.postgres_server import postgres_server, until_waiting
 from tests.records import run_record
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
 from tests.unit.engine.conftest import (
@@ -46,7 +43,6 @@ from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
 PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
-RUNS = 20
 DECLINED = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
 
 
@@ -369,31 +365,3 @@ async def test_what_this_process_is_storing_is_waited_for_and_what_another_one_h
     faults.answer("hold_budget", without)
     with pytest.raises(BudgetExceeded):
         await reserve()
-
-
-@pytest.mark.slow
-async def test_calls_that_wait_for_a_budget_leave_connections_to_others(tmp_path: Path) -> None:
-    """As where several processes take from it."""
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
-    async with PostgresStore(address) as store:
-        [run, *_] = [await make_run(store, f"run-{number}") for number in range(RUNS)]
-        await store.set_budget(run.project_id, Decimal(RUNS))
-        await store.hold_lease("me", until="2999-01-01", renew=False)
-        runs = await store.claim_runs("me", now="2026-01-01", limit=RUNS)
-        budgets = Budgets(store, store.clock)
-
-        async def reserve(run: RunRecord) -> None:
-            async with budgets.reserved(run, Decimal("0.1")):
-                pass
-
-        other = await asyncpg.connect(address)
-        try:
-            async with asyncio.timeout(30):
-                async with other.transaction():
-                    await other.execute("SELECT FROM project WHERE id = $1 FOR UPDATE", run.project_id)
-                    reserving = [asyncio.create_task(reserve(each)) for each in runs]
-                    await until_waiting(address)
-                    assert await store.project(run.project_id) is not None
-                await asyncio.gather(*reserving)
-        finally:
-            await other.close()

@@ -99,18 +99,6 @@ async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_
     assert len(house.engine.active.set_aside) == (what == "event")
 
 
-async def test_a_run_with_an_odd_time_is_cancelled_and_nothing_of_it_comes_twice(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    run_id = await die_at(path, 4, FLOW)
-    odd = b'{"id":"x","flowId":"y","status":"running","startedAt":"yesterday"}'
-    spoil(path, UPDATES["summary"], odd, run_id)
-    spoil(path, UPDATES["request"], b"garbage", run_id)
-    async with next_life(path) as house:
-        before = await run_of(house, run_id)
-        assert await house.engine.idle.cancel(before, reason="enough")
-        assert (await run_of(house, run_id)).head == before.head + 1
-
-
 GROWING = """
   - {id: fine, type: passthrough}
   - {id: large, type: code, code: 'return {"text": "x" * 50000}'}

@@ -1,15 +1,23 @@
-"""Limits of connections that no socket can show at will: the clock, transports and uvicorn are the test's."""
+"""Limits of connections that no socket can show at will: the clock, transports and uvicorn are the test's.
+
+And answers that begin or end just when others are ended; who ends which is in `tests/contract`.
+"""
 
 import asyncio
 import resource
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runglass.config.settings import Settings
+from runglass.errors import StoreError
 from runglass.server.bootstrap import connection_limit
 from runglass.server.http.connections import LINGER_S, MOST_HELD, RESERVE, Connection, Connections
+from runglass.server.http.open_responses import OpenResponses
+from runglass.store.sqlite.store import SqliteStore
+from tests.faulty_store import FaultyStore
 
 SETTINGS = Settings(head_time_limit_s=10, body_time_limit_s=20, min_body_bytes_per_s=100)
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n"
@@ -150,3 +158,48 @@ def test_descriptors_are_kept_back(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
     assert connection_limit(Settings(max_connections=most)) == limit
+
+
+async def test_an_answer_that_begins_once_its_key_is_revoked_or_the_server_stops_ends_at_once() -> None:
+    open_responses, ended = OpenResponses(), list[str]()
+    await open_responses.end_key(1)
+    # Its request was let in just before.
+    with open_responses.ended_by(lambda: ended.append("late"), key_id=1):
+        pass
+    open_responses.end_all()
+    with open_responses.ended_by(lambda: ended.append("later")):
+        assert ended == ["late", "later"]
+
+
+def test_an_answer_that_ends_another_does_not_disturb_the_rest() -> None:
+    open_responses, ended = OpenResponses(), []
+
+    def end_and_leave() -> None:
+        ended.append("one")
+        other.__exit__(None, None, None)
+
+    other = open_responses.ended_by(lambda: ended.append("two"))
+    with open_responses.ended_by(end_and_leave):
+        other.__enter__()
+        open_responses.end_all()
+    assert "one" in ended
+
+
+async def test_a_store_that_fails_is_asked_again_and_without_open_responses_not_at_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    store, open_responses, ended = SqliteStore(tmp_path / "db"), OpenResponses(look_s=0.0), asyncio.Event()
+    faults = FaultyStore(store)
+    faults.answer("live_keys", set())
+    faults.fail("live_keys", StoreError("away"), times=2)
+    asked = faults.calls("live_keys")
+    watching = asyncio.create_task(open_responses.watch(store))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert asked == []
+    with open_responses.ended_by(ended.set, key_id=7):
+        await ended.wait()
+    watching.cancel()
+    assert [set(call.args[0]) for call in asked[:3]] == [{7}] * 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -1,4 +1,4 @@
-"""Of an attempt that keeps megabytes as much is read as somebody asks for, and no more."""
+"""A run is shown before all of it is there: of megabytes what is asked for, of many rows both ends."""
 
 import json
 import re
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Response, expect
 
+from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer
-from tests.browser.run_page import open_run, panel
-from tests.browser.visitor import Visitor, visiting
+from tests.browser.run_page import lines, open_run, panel, selected, toast
+from tests.browser.visitor import Visitor, held, visiting
 from tests.contract.wire import execute, http_for
 from tests.servers import server_with
 
@@ -20,10 +21,25 @@ steps:
   - {id: make, type: code, code: 'return {"text": "é" * 1_000_000}'}
 """
 FIRST_BYTES = 65_536
+ITERATIONS = 1500
+LOOP = f"""
+slug: lengthy
+steps:
+  - id: each
+    type: loop
+    over: list(range({ITERATIONS}))
+    steps: [{{id: work, type: passthrough}}]
+"""
+ALL_ROWS = re.compile(r"/trace/outline\?limit=\d+$")
 
 
 # One that keeps large content whole.
-server = server_with(BIG, capture="full", snapshot_limit_bytes=10_000_000)
+server = server_with(
+    *(BIG, LOOP),
+    limits=FixedLimits(long_run_events=ITERATIONS, ends_bytes=4096),
+    capture="full",
+    snapshot_limit_bytes=10_000_000,
+)
 
 
 @pytest.fixture
@@ -73,3 +89,31 @@ def test_content_that_changed_meanwhile_is_begun_anew(run: str, visitor: Visitor
     page.get_by_role("button", name="Show 262 kB more").click()
     expect(content).to_contain_text("the first 262 kB of 2.0 MB")
     assert content.locator("pre").inner_text().startswith('{"text":"é')
+
+
+@pytest.fixture
+def lengthy(server: RunningServer) -> str:
+    """A run that counts as a long one, and has no outline yet."""
+    with http_for(server, server.key) as http:
+        return execute(http, "lengthy")
+
+
+def test_the_beginning_and_the_end_are_there_before_all_rows(lengthy: str, visitor: Visitor) -> None:
+    loop = visitor.page.get_by_role("treeitem", name="each")
+    note = visitor.page.get_by_role("status").filter(has_text="The beginning and end of the run")
+    with held(visitor.page, ALL_ROWS):
+        page = open_run(visitor, lengthy)
+        expect(note).to_be_visible()
+        expect(loop).to_have_accessible_name(re.compile(r"^each \d{1,3}\siterations"))
+        visitor.keys("e")
+        expect(toast(page)).to_have_text("None in the rows loaded so far")
+    expect(note).to_be_hidden()
+    expect(loop).to_have_accessible_name(re.compile(rf"^each {ITERATIONS:,}\siterations"))
+
+
+def test_a_link_into_the_middle_leads_there_once_the_rows_have_come(lengthy: str, visitor: Visitor) -> None:
+    page = open_run(visitor, lengthy, step="each/work", iteration=ITERATIONS // 2)
+    expect(selected(page)).to_have_attribute("aria-label", re.compile("^work.*step, completed$"))
+    expect(panel(page).get_by_role("heading", level=2)).to_contain_text(f"work [{ITERATIONS // 2}]")
+    expect(selected(page)).to_be_in_viewport()
+    assert lines(page).count() < 80
