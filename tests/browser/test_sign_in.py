@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from runglass.testing import RunningServer
 from tests.browser.chromium import ARGUMENTS, chromium_path
 from tests.browser.demo_runs import Runs
+from tests.browser.run_page import panel
 from tests.browser.visitor import Visitor, visiting
 from tests.contract.test_viewer import ticket
 from tests.contract.wire import http_for, known_key
@@ -45,15 +46,16 @@ def test_a_key_signs_in_and_is_kept_nowhere(server: RunningServer, stranger: Vis
 def test_a_ticket_leads_to_its_page_and_the_half_that_it_hands_over_is_in_no_address(
     server: RunningServer, runs: Runs, stranger: Visitor, http: httpx2.Client
 ) -> None:
-    page = stranger.open(ticket(http, f"/runs/{runs.good}"))
-    expect(page.locator(".run-title")).to_be_visible()
+    path = f"/runs/{runs.good}?step=each_order/describe&iteration=1&tab=output"
+    page = stranger.open(ticket(http, path))
+    expect(panel(page).get_by_role("tab", name="output", selected=True)).to_be_visible()
     page.get_by_role("link", name="Runs of this flow").click()
     expect(page.get_by_role("heading", name="Runs")).to_be_attached()
     session = stranger.context.new_cdp_session(page)
     entries = session.send("Page.getNavigationHistory")["entries"]
     assert [entry["url"] for entry in entries if "#" in entry["url"]] == []
     page.go_back()
-    expect(page).to_have_url(f"{server.address}/runs/{runs.good}")
+    expect(page).to_have_url(f"{server.address}{path}")
     page.reload()
     expect(page.locator(".run-title")).to_be_visible()
 

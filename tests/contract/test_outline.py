@@ -136,7 +136,13 @@ def test_a_timeline_has_a_lane_for_each_step_at_the_top_and_branches_are_rows(
     path = f"{form.format(run)}/trace/timeline"
     found = http.get(path, params={"buckets": 20}).json()
     rows_found = rows(http, run)
-    assert lines_of(rows_found, "kind", "status")[-5:] == [
+    assert lines_of(rows_found, "kind", "status") == [
+        "both parallel completed",
+        "  slow branch completed",
+        "    hold#1 step completed",
+        "    after#1 step completed",
+        "  quick branch completed",
+        "    ask#1 step completed",
         "choose condition failed",
         "  then branch skipped",
         "    never#1 step skipped",

@@ -232,19 +232,24 @@ def test_a_stream_that_was_cut_goes_on_where_it_was_with_runs_as_in_the_list(htt
             seen = frame.id
 
 
-def test_a_query_says_which_runs_come_and_which_are_gone(http: httpx2.Client) -> None:
+@pytest.mark.parametrize(
+    ("query", "before", "last"), [("status:failed", "gone", "failed"), ("status:running", "running", "gone")]
+)
+def test_a_query_says_which_runs_come_and_which_are_gone(
+    http: httpx2.Client, query: str, before: str, last: str
+) -> None:
     # It is not told, as a stream begins with what changes from then on.
     wire.ran(http, "broken")
-    with http.stream("GET", STREAM, params={"q": "status:failed", "flow": "broken"}) as answer:
+    with http.stream("GET", STREAM, params={"q": query, "flow": "broken"}) as answer:
         stream = blocks(answer)
         assert [block[:4] for block in islice(stream, 2)] == ["retr", "id: "]
         wire.execute(http, "anything")
         # Not the same call as any other: a failure is told once more to who repeats it.
-        body = {"parameters": {"for": "this list"}}
+        body = {"parameters": {"for": f"this list of {query}"}}
         failed = wire.detail(http.post("/seq/acme/demo/broken/execute", json=body))["executionId"]
-        found = until(stream, failed, "failed")
+        found = until(stream, failed, last)
     assert {run_id for run_id, _ in found} == {failed}, "the other flow is none of it"
-    assert {what for _, what in found[:-1]} <= {"gone"}
+    assert {what for _, what in found[:-1]} <= {before}
 
 
 @pytest.mark.parametrize(
