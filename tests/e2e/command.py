@@ -39,11 +39,11 @@ END = "\0"
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without what would change a command's behaviour, and with `changes`."""
-    unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+    unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTHONUNBUFFERED")
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in unwanted and not name.startswith("RUNGLASS_")
+        if name not in unwanted and not name.startswith(("RUNGLASS_", "TTY_"))
     }
     # The same Runglass as this process has, from whatever folder the command is started.
     return kept | {"PYTHONPATH": str(Path(runglass_package.__file__).parents[1])} | changes

@@ -33,7 +33,7 @@ def connected(
     monkeypatch.chdir(tmp_path)
     # Lines of a pipe are whole, unless the environment names a width.
     monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setenv("RUNGLASS_API_KEY", re.findall(r"RUNGLASS_API_KEY=(\S+)", demo.stdout)[0])
+    monkeypatch.setenv("RUNGLASS_API_KEY", re.findall(r"  export .*RUNGLASS_API_KEY=(\S+)", demo.stdout)[0])
     with started(*shlex.split(serve), "--port", "0", cwd=folder) as server:
         monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
         yield

@@ -298,6 +298,10 @@ def test_each_command_that_changes_something_is_told(
     (tmp_path / "flow.yaml").write_text(FLOW.format("Hello"))
     for command in (
         ["projects", "create", "acme/shop", "--capture", "off"],
+        ["projects", "budget", "acme/shop", "5.25"],
+        ["projects", "models", "acme/shop", "openai:*"],
+        ["projects", "retention", "acme/shop", "--days", "30"],
+        ["projects", "retention", "acme/shop"],
         ["flow", "push", "flow.yaml", "--to", "acme/shop", "--publish"],
         ["keys", "create", "--create", "acme/shop", "--role", "read"],
         ["keys", "revoke", "acme/shop", "1"],
@@ -308,6 +312,9 @@ def test_each_command_that_changes_something_is_told(
     assert [entry["action"] for entry in reversed(told)] == [
         "project.created",
         "project.capture",
+        "project.budget",
+        "project.models",
+        "project.retention",
         "flow.pushed",
         "flow.published",
         "key.created",
@@ -315,12 +322,12 @@ def test_each_command_that_changes_something_is_told(
     ]
     user = pwd.getpwuid(os.getuid()).pw_name
     actor = {"kind": "cli", "name": user, "keyId": None, "address": "local"}
-    assert [entry["actor"] for entry in told] == [actor] * 6
+    assert [entry["actor"] for entry in told] == [actor] * 9
     assert {entry["project"] for entry in entries(here)} == {"acme/shop", "acme/other"}
     assert [entry["action"] for entry in entries(here, "--action", "key.revoked")] == ["key.revoked"]
     assert len(entries(here, "--limit", "3")) == 3
     assert entries(here, "--since", "2999-01-01") == []
-    assert len(entries(here, "--since", "1h")) == 8
+    assert len(entries(here, "--since", "1h")) == 11
 
 
 def test_what_was_changed_is_listed_beside_a_running_server(here: Printed, tmp_path: Path) -> None:

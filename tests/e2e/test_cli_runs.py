@@ -12,7 +12,7 @@ from runglass import Client
 from runglass.cli.exit_codes import Exit
 from runglass.log.events import decode_event
 from runglass.testing import RunningServer
-from tests.e2e.command import in_shell, runglass
+from tests.e2e.command import MAIN, in_shell, runglass
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
 
@@ -268,5 +268,6 @@ def test_a_file_that_cannot_be_written_to_its_end_is_named_and_not_left(
 def test_a_reader_that_goes_away_is_no_error_of_ours(
     variables: dict[str, str], run_id: str, arguments: tuple[str, ...]
 ) -> None:
-    left = ("/bin/sh", "-c", '{ "$@"; echo $? >&2; } | :', "sh")
-    assert runglass(*arguments, env=variables, inside=left).stderr == f"{Exit.PIPE_CLOSED}\n"
+    left = f"import os; reader, writer = os.pipe(); os.close(reader); os.dup2(writer, 1); {MAIN}"
+    done = runglass(*arguments, env=variables, program=left)
+    assert (done.returncode, done.stderr) == (Exit.PIPE_CLOSED, "")

@@ -173,6 +173,14 @@ def test_a_program_that_cannot_be_run_has_the_exit_code_of_a_shell(
     assert f"{program_file!r} cannot be run: {why}" in done.stderr
 
 
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_a_message(program: Program) -> None:
+    env = {"ALL_PROXY": "socks5://127.0.0.1:9", "RUNGLASS_API_KEY": "nk_x"}
+    for command in (program.words(""), ["runs", "list"]):
+        done = runglass(*command, env=env)
+        assert done.returncode == Exit.USAGE
+        assert done.stderr.splitlines()[-1].startswith("error: a proxy or certificates of the environment (")
+
+
 def test_variables_are_set_and_those_of_the_user_stay(program: Program) -> None:
     names = (
         "OTEL_EXPORTER_OTLP_ENDPOINT",

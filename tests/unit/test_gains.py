@@ -247,6 +247,13 @@ def test_names_are_imported_without_http_and_the_blocking_client_is_made_without
     assert loaded(code, "httpx2", *theirs) == {"httpx2"}
 
 
+def test_a_command_on_a_data_folder_waits_for_no_http_library(tmp_path: Path) -> None:
+    at = f"'--data', {str(tmp_path)!r}"
+    code = f"from runglass.cli import main; main(['projects', 'create', 'a/b', {at}]); "
+    code += f"main(['runs', 'show', 'last', {at}])"
+    assert loaded(code, "httpx2", "starlette") == {"starlette"}, "the server is there"
+
+
 def test_an_asyncio_client_has_nothing_left_to_load_on_the_loop() -> None:
     code = (
         "from runglass import AsyncClient; import sys; before = set(sys.modules)\n"

@@ -66,6 +66,24 @@ def test_a_base_url_that_cannot_be_used_is_refused_at_once(url: str) -> None:
         Client("nk_test", base_url=url)
 
 
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),
+        ("HTTP_PROXY", "http://[::1"),
+        ("HTTPS_PROXY", "what://127.0.0.1:9"),
+        ("SSL_CERT_FILE", "/none"),
+    ],
+)
+def test_a_proxy_or_certificates_of_the_environment_that_cannot_be_used_are_refused_at_once(
+    client: Any, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"of the environment .*{name}.* cannot be used: "):
+        client("nk_test", base_url="https://host")
+
+
 @pytest.mark.parametrize(
     ("given", "used"),
     [

@@ -25,6 +25,9 @@ def named(path: str | None = None, **given: Any) -> str:
     return str(requests.flow_address(path, **{**nothing, **given}))
 
 
+rerun = partial(run_requests.rerun, RUN)
+
+
 def execution(version: Version = "production", **given: Any) -> requests.RequestSpec[Any]:
     return run_requests.execution(FLOW, version=version, **given).call()
 
@@ -89,6 +92,8 @@ def test_a_version_is_part_of_the_path_and_nothing_is_sent_that_was_not_given() 
         call = execution(version)
         assert call.target == f"/seq/acme/school/grade-3{suffix}/execute"
         assert (call.body, call.headers["Content-Type"]) == (b"{}", "application/json")
+    bodies = [rerun().body, rerun(version="production").body, rerun(version=7).body]
+    assert bodies == [b"{}", b'{"version":"production"}', b'{"version":7}']
 
 
 @pytest.mark.parametrize(
@@ -103,9 +108,6 @@ def test_a_version_is_part_of_the_path_and_nothing_is_sent_that_was_not_given() 
 )
 def test_attempt_and_loop_index_are_asked_for(given: dict[str, Any], query: str) -> None:
     assert step_trace(**given).target == f"/flow-runs/r1/steps/s1/trace?{query}"
-
-
-rerun = partial(run_requests.rerun, RUN)
 
 
 def step_trace(**given: Any) -> requests.RequestSpec[Any]:

@@ -23,7 +23,7 @@ from runglass.cli.backends.local_store import (
     terminal_user,
     viewing_key,
 )
-from runglass.cli.backends.server import Server
+from runglass.cli.backends.server import Server, client_of
 from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.output import warn
 from runglass.client import Client
@@ -275,7 +275,7 @@ async def _serving(
             if settings.postgres is None:
                 announce(settings.database, Announced(address, is_of_watch=True))
             yield Receiver(
-                client=Client(read_key.key, base_url=address),
+                client=client_of(read_key.key, address),
                 address=address,
                 record_key=record_key.key,
                 link=lambda page: f"{address}{tickets.issue(viewing, page)}",

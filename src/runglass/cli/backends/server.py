@@ -101,13 +101,17 @@ class Server(NamedTuple):
             if settings.store is None and settings.database.exists():
                 why += f"; the data folder here needs no key: --data {shlex.quote(str(settings.data))}"
             raise api_error("UNAUTHENTICATED", why)
-        try:
-            client = Client(self.api_key, base_url=self.base_url or None)
+        with client_of(self.api_key, self.base_url or None) as client:
             speaks_to(client._transport.endpoint.base_url)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        with client:
             yield client
+
+
+def client_of(api_key: str, base_url: str | None) -> Client:
+    """A client. Raises AuthenticationError and UsageError."""
+    try:
+        return Client(api_key, base_url=base_url)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def names_run(name: str) -> bool:

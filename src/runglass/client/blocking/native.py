@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PRINTED_ROWS = 200
 _CLIENTS: "weakref.WeakSet[Connected]" = weakref.WeakSet()
+"""Those that are open."""
 
 
 class Connected:
@@ -29,7 +30,6 @@ class Connected:
 
         self._endpoint = endpoint
         self._transport = SyncTransport(endpoint)
-        self._closed = False
         _CLIENTS.add(self)
 
     def begin_process(self) -> None:
@@ -37,16 +37,15 @@ class Connected:
 
         On those of its parent each of the two would read answers to the other.
         """
-        if not self._closed:
-            # In its place: flows and runs have it, too.
-            type(self._transport).__init__(self._transport, self._endpoint)
+        # In its place: flows and runs have it, too.
+        type(self._transport).__init__(self._transport, self._endpoint)
 
     def close(self) -> None:
         """Closes every connection; leaving the context manager does it too.
 
         Calls and streams that still wait raise RuntimeError at once.
         """
-        self._closed = True
+        _CLIENTS.discard(self)
         self._transport.close()
 
 

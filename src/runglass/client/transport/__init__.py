@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 import httpx2
 
+from runglass.client.core.connection import ServerConnection
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import Answer, ConnectionLost, Deadline, Outcome
 from runglass.errors import APITimeoutError
@@ -25,6 +26,7 @@ LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepa
 PIECE_BYTES = 64 * 1024
 """So much of a file is read and sent at a time."""
 
+HttpClient = TypeVar("HttpClient", httpx2.Client, httpx2.AsyncClient)
 News_co = TypeVar("News_co", covariant=True)
 
 
@@ -52,6 +54,18 @@ def checked(base_url: str) -> str:
     except httpx2.InvalidURL as error:
         raise ValueError(f"base_url {base_url!r} cannot be used: {error}") from error
     return base_url
+
+
+def http_client(kind: type[HttpClient], endpoint: ServerConnection) -> HttpClient:
+    """The library's client for the server. Raises ValueError, also for what its environment names."""
+    verify = verification(checked(endpoint.base_url))
+    try:
+        return kind(headers=endpoint.headers(), limits=LIMITS, timeout=None, verify=verify)
+    except (httpx2.InvalidURL, ImportError, OSError, ValueError) as error:
+        raise ValueError(
+            "a proxy or certificates of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE)"
+            f" cannot be used: {error}"
+        ) from error
 
 
 def verification(base_url: str) -> ssl.SSLContext | bool:

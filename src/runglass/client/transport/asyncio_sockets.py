@@ -11,7 +11,7 @@ import httpx2
 from runglass.client.core.connection import ServerConnection
 from runglass.client.core.responses import Deadline
 from runglass.client.core.stream_cursor import SILENCE_S
-from runglass.client.transport import LIMITS, PIECE_BYTES, checked, closed, verification
+from runglass.client.transport import PIECE_BYTES, closed, http_client
 
 
 class AsyncSockets:
@@ -22,14 +22,9 @@ class AsyncSockets:
         self.silence_s = silence_s
         self._closed = asyncio.Event()
         self._bounds: set[asyncio.Timeout] = set()
-        self._base = checked(endpoint.base_url)
+        self._base = endpoint.base_url
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pool = self._new_pool()
-
-    def _new_pool(self) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(
-            headers=self.endpoint.headers(), limits=LIMITS, timeout=None, verify=verification(self._base)
-        )
+        self._pool = http_client(httpx2.AsyncClient, endpoint)
 
     @property
     def _http(self) -> httpx2.AsyncClient:
@@ -43,7 +38,7 @@ class AsyncSockets:
                         " client for each, or close that loop first"
                     )
                 # As of the `asyncio.run` before this one: its connections close when the pool is collected.
-                self._pool, self._bounds = self._new_pool(), set()
+                self._pool, self._bounds = http_client(httpx2.AsyncClient, self.endpoint), set()
                 if not self._closed.is_set():
                     self._closed = asyncio.Event()
             self._loop = loop

@@ -21,7 +21,7 @@ import httpx2
 from runglass.client.core.connection import ServerConnection
 from runglass.client.core.responses import Deadline
 from runglass.client.core.stream_cursor import SILENCE_S
-from runglass.client.transport import LIMITS, PIECE_BYTES, checked, closed, verification
+from runglass.client.transport import PIECE_BYTES, closed, http_client
 
 # A large write waits for room in the kernel's buffer several times, so the deadline is checked between
 # slices.
@@ -49,8 +49,8 @@ class Sockets:
         self.endpoint = endpoint
         self.silence_s = silence_s
         self._closed = threading.Event()
-        self._base = checked(endpoint.base_url)
-        self._http = httpx2.Client(headers=endpoint.headers(), limits=LIMITS, verify=verification(self._base))
+        self._base = endpoint.base_url
+        self._http = http_client(httpx2.Client, endpoint)
         self._backends: list[DeadlineBackend] = []
         for transport in (self._http._transport, *self._http._mounts.values()):
             if isinstance(transport, httpx2.HTTPTransport):
