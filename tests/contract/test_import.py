@@ -16,6 +16,7 @@ from tests.contract import wire
 from tests.servers import server_with
 from tests.waiting import eventually
 
+SESSION = "01a216ae-0000-730f-a3af-cb1a6577fac3"
 IMPORT = "/flow-runs/import"
 READS = ("trace", "trace/stream", "trace/outline", "export?format=json", "export?format=jsonl")
 
@@ -50,8 +51,9 @@ def runs(source: RunningServer, there: httpx2.Client) -> dict[str, str]:
     wire.until_event(there, cancelled, "step_completed")
     wire.cancel(source, cancelled)
     assert "event: flow_cancelled" in there.get(f"/flow-runs/{cancelled}/trace/stream").text
+    path, headers = "/seq/acme/demo/words/execute", {"X-Session-Id": SESSION}
     return {
-        "completed": wire.execute(there, "words", message="a bb ccc"),
+        "completed": there.post(path, json={"message": "a bb ccc"}, headers=headers).json()["executionId"],
         "nested": wire.execute(there, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]}),
         "failed": failed,
         "cancelled": cancelled,
@@ -94,6 +96,8 @@ def test_a_run_comes_back_byte_for_byte(
         attempts = f"/flow-runs/{run_id}/steps/{step}/trace?attempt=all"
         assert here.get(attempts).content == there.get(attempts).content
     assert [run["id"] for run in here.get("/flow-runs").json()["runs"]] == [run_id]
+    of_session = here.get("/flow-runs", params={"q": f"session:{SESSION}"}).json()["runs"]
+    assert [run["id"] for run in of_session] == [run_id] * (kind == "completed")
 
 
 def test_into_another_project_it_comes_once_it_is_gone_from_the_first(

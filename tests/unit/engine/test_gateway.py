@@ -17,6 +17,7 @@ from runglass.config.settings import Price, Settings
 from runglass.engine.models.gateway import AnswerRejected, ModelGateway
 from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.provider_errors import setup_failure
+from runglass.errors import StepFailure
 from runglass.log.trace import TokenBreakdown
 from tests.emitters.ledger import Usage
 from tests.unit.engine.bench import Bench, bench_with
@@ -382,6 +383,18 @@ async def test_a_call_cut_off_while_its_client_is_made_leaves_one_client(
     assert made == ["slow", "quick"]
     assert prepared[0].model.provider is prepared[1].model.provider
     assert await clients.prepared("slow:a") is prepared[0]
+    await clients.aclose()
+
+
+async def test_a_client_that_could_not_be_made_is_made_for_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clients = ProviderClients(Settings(providers={"local": "http://127.0.0.1:9/v1"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(ProviderClients, "new_provider", lambda *_: 1 / 0)
+        with pytest.raises(StepFailure, match="division by zero"):
+            await clients.prepared("local:a")
+    assert (await clients.prepared("local:a")).model.model_name == "a"
     await clients.aclose()
 
 

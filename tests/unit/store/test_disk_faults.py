@@ -3,10 +3,12 @@
 import asyncio
 import errno
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,11 +16,13 @@ from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueToo
 from runglass.store.records import NewRun
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.database_file import back_up, upgrade
+from runglass.store.sqlite.migrations import migrations
 from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.stores import batch
 from tests.e2e.command import failing_disk
 from tests.records import new_run, there
+from tests.unit.store.test_migrations import migrate_to
 
 
 def a_run(run_id: str) -> NewRun:
@@ -49,6 +53,7 @@ async def test_while_the_reserve_is_given_up_only_removals_are_written_and_then_
     with nearly_full_disk() as make_room:
         async with SqliteStore(tmp_path / "db") as store:
             # A server that was stopped starts there.
+            assert (tmp_path / "db-wal").stat().st_size == 0, "a disk may have no room for anything at all"
             assert await store.hold_lease("p", until="2030-01-01T00:00:00.000Z", renew=False)
             await store.set_weights({1: 2.0})
             assert await store.span_cursors() == []
@@ -190,3 +195,15 @@ def test_a_disk_without_room_for_a_copy_is_told_as_such_and_has_none_of_it(tmp_p
             with pytest.raises(StoreError, match=r"copy '.*' cannot be written: .*migrate --no-backup`"):
                 upgrade(tmp_path / "db")
     assert [file.name for file in tmp_path.iterdir()] == ["db"]
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_an_upgrade_where_the_disk_has_less_than_the_reserve_has_that_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_old: bool
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as database:
+        migrate_to(database, len(migrations()) - is_old)
+    (tmp_path / "db-reserve").write_bytes(bytes(RESERVE_BYTES))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=RESERVE_BYTES - 1))
+    upgrade(tmp_path / "db")
+    assert (tmp_path / "db-reserve").stat().st_size == (0 if is_old else RESERVE_BYTES)

@@ -191,8 +191,10 @@ class Connections:
         try:
             self.reserve.make_room_for(connection)
             require_upgraded(connection, self.path)
-            # Only a file that has nothing in it yet takes this on: with it, free pages can be given back.
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            # Only a file that has nothing in it yet takes this on: with it, free pages can be given back. One
+            # that has it already would be written to, for which a full disk has no room.
+            if connection.execute("PRAGMA page_count").fetchone() == (0,):
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             # Deleted rows, as the request of an ended run, must not live on in free pages of the file.

@@ -215,6 +215,10 @@ def upgrade(path: Path, *, with_copy: bool = True) -> None:
             return
         except UpgradeRequired:
             schema = schema_of(db)
+        reserve = Reserve(path)
+        if reserve.is_short:
+            # For the copy and the changes.
+            reserve.give_up()
         copy = path.with_name(f"{path.stem}-schema-{schema}-{datetime.now(UTC):%Y%m%dT%H%M%S}{path.suffix}")
         as_it_was = f"it is copied to {str(copy)!r} first" if with_copy else "no copy is made"
         log.warning("upgrading the database %r, which has schema %d: %s", str(path), schema, as_it_was)
