@@ -1,7 +1,8 @@
 """`prove full`: a server whose disk is full reads on, deletes runs, and goes on by itself once they are gone.
 
 The disk is real: a file system of its own in memory, which only processes of the proof see. It is filled by
-runs to the last byte, and twice: the second time the server is killed, and started again on the full disk.
+runs to the last byte, three times: the second time the server is killed and started again on the full disk,
+the third time a run is deleted without one.
 Needs Linux, and the right to make a namespace of one's own (`unshare --map-root-user`).
 """
 
@@ -110,13 +111,15 @@ def full() -> list[str]:
             delete_some(http, first)
             second = fill_with_runs(disk, http)
             process.kill()
-        delete = ("runs", "delete", second.pop(0), "--yes", "--data", disk.folder)
-        with started(*delete, inside=disk.inside) as deleting:
-            assert deleting.wait() == 0
         with served(disk.folder, key, env=CAPTURED, inside=disk.inside) as (process, http):
             delete_some(http, second)
-            assert process.interrupt() == 0
+            third = fill_with_runs(disk, http)
+            process.kill()
+        delete = ("runs", "delete", third[0], "--yes", "--data", disk.folder)
+        with started(*delete, inside=disk.inside) as deleting:
+            assert deleting.wait() == 0
     return [
         f"a disk of {DISK_MB} MB was full with {len(first)} runs; half were deleted, and the server went on",
         f"full again with {len(second)} runs, and killed: it started, half were deleted, and it went on",
+        f"full with {len(third)} runs, and killed: a command deleted one",
     ]
