@@ -19,6 +19,7 @@ from runglass.store.keys import digest_of
 from runglass.store.records import ApiKey
 from runglass.testing import RunningServer
 from runglass.wire.run_api import ExecuteRequest
+from tests.records import there
 from tests.waiting import eventually
 
 WORDS = """
@@ -129,9 +130,7 @@ def ran(http: httpx2.Client, slug: str, *, headers: dict[str, str] | None = None
 
 def known_key(server: RunningServer, key: str) -> ApiKey:
     """What the server knows of a key that it has made."""
-    found = server.call(server.runtime.store.find_key(digest_of(key)))
-    assert found is not None
-    return found
+    return there(server.call(server.runtime.store.find_key(digest_of(key))))
 
 
 def set_budget(server: RunningServer, usd: str | None, *, project: str = "demo") -> None:
