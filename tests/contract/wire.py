@@ -109,10 +109,15 @@ LONGEST_S = 60.0
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def http_for(server: RunningServer, key: str | None) -> httpx2.Client:
-    """A plain HTTP client below the base URL, with this key."""
+def http_at(address: str, key: str | None) -> httpx2.Client:
+    """A plain HTTP client of the API at this address, with this key."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    return httpx2.Client(base_url=server.base_url, headers=headers, timeout=LONGEST_S)
+    return httpx2.Client(base_url=f"{address}/api/v1", headers=headers, timeout=LONGEST_S)
+
+
+def http_for(server: RunningServer, key: str | None) -> httpx2.Client:
+    """The same for a server of this process."""
+    return http_at(server.address, key)
 
 
 def execute(http: httpx2.Client, slug: str, **body: Any) -> str:

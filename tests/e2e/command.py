@@ -29,6 +29,7 @@ from runglass.flows.parser import parse_flow
 from runglass.runtime.composition import open_store
 from runglass.runtime.runtime import push_flow
 from runglass.store.keys import make_key
+from tests.contract.wire import http_at
 
 MAIN = "import sys; from runglass.cli import main; sys.exit(main())"
 START = [sys.executable, "-c", MAIN]
@@ -205,11 +206,7 @@ def served(
     """A server of the data folder, and somebody with the key who asks it, until the block ends."""
     with (
         started("serve", "--port", "0", "--data", data, env=env, inside=inside) as server,
-        httpx2.Client(
-            base_url=f"{server.line().split()[1]}/api/v1",
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=WAIT_S,
-        ) as http,
+        http_at(server.line().split()[1], key) as http,
     ):
         yield server, http
 

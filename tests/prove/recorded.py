@@ -14,11 +14,11 @@ from contextlib import closing, suppress
 from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
-import httpx2
 import msgspec
 
 from runglass.testing import running_server
 from runglass.wire.sse import PING, RETRY, Decoder, frame
+from tests.contract.wire import http_for
 from tests.prove.clustering.network import Between, reset
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -97,8 +97,7 @@ def record() -> list[Recording]:
     """
     with running_server(ping_s=3600, log_level="error") as server:
         server.push(FLOW)
-        headers = {"Authorization": f"Bearer {server.key}"}
-        with httpx2.Client(base_url=server.base_url, headers=headers) as http:
+        with http_for(server, server.key) as http:
             body = {"message": MESSAGE, "trace": True}
             run = http.post("/seq/acme/demo/recorded/jobs", json=body).json()["executionId"]
             with http.stream("GET", f"/flow-runs/{run}/trace/stream") as answer:
