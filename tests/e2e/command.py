@@ -25,11 +25,9 @@ import httpx2
 
 import runglass as runglass_package
 from runglass.config.settings import Settings
-from runglass.flows.parser import parse_flow
 from runglass.runtime.composition import open_store
-from runglass.runtime.runtime import push_flow
-from runglass.store.keys import make_key
 from tests.contract.wire import http_at
+from tests.prove.furnish import furnish
 
 MAIN = "import sys; from runglass.cli import main; sys.exit(main())"
 START = [sys.executable, "-c", MAIN]
@@ -163,9 +161,7 @@ def started(
         try:
             yield Process(process)
         finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait(WAIT_S)
+            process.kill()
 
 
 @contextmanager
@@ -185,18 +181,12 @@ def failing_disk(process: int, *, most_bytes: int = 0) -> Iterator[Callable[[], 
 
 def fill(data: Path, *flows: dict[str, Any]) -> str:
     """Makes a data folder with these flows of project `acme/shop` in production; returns a key of it."""
-    made = make_key()
 
-    async def put() -> None:
+    async def put() -> str:
         async with open_store(Settings(data=data)) as store:
-            project = await store.ensure_project("acme", "shop")
-            await store.add_key(project.id, "admin", made.digest, made.hint)
-            for flow in flows:
-                pushed = await push_flow(store, project, parse_flow(json.dumps(flow).encode()))
-                await store.publish(pushed.id)
+            return await furnish(store, "acme/shop", map(json.dumps, flows))
 
-    asyncio.run(put())
-    return made.key
+    return asyncio.run(put())
 
 
 @contextmanager
@@ -261,9 +251,7 @@ def watched(
         try:
             yield Watched(process, ours)
         finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait(WAIT_S)
+            process.kill()
             os.close(ours)
 
 
