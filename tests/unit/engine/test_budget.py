@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from msgspec.structs import replace
 
@@ -23,7 +24,7 @@ from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.stores import make_run
 from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore
-from tests.postgres_server import connected, postgres_server, until_waiting
+from tests.postgres_server import postgres_server, until_waiting
 from tests.records import run_record
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
 from tests.unit.engine.conftest import (
@@ -385,10 +386,14 @@ async def test_calls_that_wait_for_a_budget_leave_connections_to_others(tmp_path
             async with budgets.reserved(run, Decimal("0.1")):
                 pass
 
-        async with asyncio.timeout(30), connected(address) as other:
-            async with other.transaction():
-                await other.execute("SELECT FROM project WHERE id = $1 FOR UPDATE", run.project_id)
-                reserving = [asyncio.create_task(reserve(each)) for each in runs]
-                await until_waiting(address)
-                assert await store.project(run.project_id) is not None
-            await asyncio.gather(*reserving)
+        other = await asyncpg.connect(address)
+        try:
+            async with asyncio.timeout(30):
+                async with other.transaction():
+                    await other.execute("SELECT FROM project WHERE id = $1 FOR UPDATE", run.project_id)
+                    reserving = [asyncio.create_task(reserve(each)) for each in runs]
+                    await until_waiting(address)
+                    assert await store.project(run.project_id) is not None
+                await asyncio.gather(*reserving)
+        finally:
+            await other.close()
