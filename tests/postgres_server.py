@@ -18,7 +18,7 @@ import asyncpg
 
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.store import PostgresStore
-from tests.waiting import until_told
+from tests.waiting import until
 
 T = TypeVar("T")
 
@@ -174,7 +174,7 @@ async def until_waiting(address: str, sessions: int = 1) -> None:
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     async with connected(address) as connection:
-        await until_told(lambda: connection.fetchval(sql))
+        await until(lambda: connection.fetchval(sql))
 
 
 @asynccontextmanager

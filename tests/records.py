@@ -38,11 +38,8 @@ def new_recording(project_id: int, flow_id: str, **fields: Any) -> NewRecording:
 
 async def open_trace(store: Store, run_id: str) -> OpenedTrace:
     """What the store has for the trace of a run."""
-    record = await store.run(run_id)
-    assert record is not None
-    found = await store.trace(run_id, project_id=record.project_id, limit_bytes=sys.maxsize)
-    assert found is not None
-    return found
+    record = there(await store.run(run_id))
+    return there(await store.trace(run_id, project_id=record.project_id, limit_bytes=sys.maxsize))
 
 
 def there(found: T | None) -> T:

@@ -16,16 +16,11 @@ def eventually(found: Callable[[], T | None]) -> T:
 
 
 async def until(holds: Callable[[], object], *, every_s: float = 0.01) -> None:
-    """Returns when it holds; lets the event loop go on meanwhile."""
+    """Returns when it holds, or the answer awaited is that it does; lets the event loop go on meanwhile."""
     while True:
-        if holds():
-            return
-        await asyncio.sleep(every_s)
-
-
-async def until_told(holds: Callable[[], Awaitable[object]], *, every_s: float = 0.01) -> None:
-    """Returns when the answer is that it holds."""
-    while True:
-        if await holds():
+        told = holds()
+        if isinstance(told, Awaitable):
+            told = await told
+        if told:
             return
         await asyncio.sleep(every_s)

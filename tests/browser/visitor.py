@@ -142,15 +142,12 @@ def visiting(
     browser: Browser,
     address: str,
     key: str | None = None,
-    *,
-    theme: Theme = "light",
-    size: tuple[int, int] = (WIDTH, HEIGHT),
     **context: Any,
 ) -> Iterator[Visitor]:
     """A visitor, signed in where there is a key. Raises AssertionError for what must not happen meanwhile."""
     settings: dict[str, Any] = {
-        "viewport": {"width": size[0], "height": size[1]},
-        "color_scheme": theme,
+        "viewport": {"width": WIDTH, "height": HEIGHT},
+        "color_scheme": "light",
         "reduced_motion": "reduce",
         "locale": "en-GB",
         "timezone_id": "UTC",

@@ -113,11 +113,7 @@ def accepts(port: int) -> bool:
 
 @pytest.fixture
 def http(server: RunningServer, port: int) -> Iterator[httpx2.Client]:
-    with httpx2.Client(
-        base_url=f"http://127.0.0.1:{port}/api/v1",
-        headers={"Authorization": f"Bearer {server.key}"},
-        timeout=wire.LONGEST_S,
-    ) as client:
+    with wire.http_at(f"http://127.0.0.1:{port}", server.key) as client:
         yield client
 
 

@@ -19,6 +19,7 @@ from runglass.store.keys import digest_of
 from runglass.store.records import ApiKey
 from runglass.testing import RunningServer
 from runglass.wire.run_api import ExecuteRequest
+from tests.records import there
 from tests.waiting import eventually
 
 WORDS = """
@@ -108,10 +109,15 @@ LONGEST_S = 60.0
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def http_for(server: RunningServer, key: str | None) -> httpx2.Client:
-    """A plain HTTP client below the base URL, with this key."""
+def http_at(address: str, key: str | None) -> httpx2.Client:
+    """A plain HTTP client of the API at this address, with this key."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    return httpx2.Client(base_url=server.base_url, headers=headers, timeout=LONGEST_S)
+    return httpx2.Client(base_url=f"{address}/api/v1", headers=headers, timeout=LONGEST_S)
+
+
+def http_for(server: RunningServer, key: str | None) -> httpx2.Client:
+    """The same for a server of this process."""
+    return http_at(server.address, key)
 
 
 def execute(http: httpx2.Client, slug: str, **body: Any) -> str:
@@ -129,9 +135,7 @@ def ran(http: httpx2.Client, slug: str, *, headers: dict[str, str] | None = None
 
 def known_key(server: RunningServer, key: str) -> ApiKey:
     """What the server knows of a key that it has made."""
-    found = server.call(server.runtime.store.find_key(digest_of(key)))
-    assert found is not None
-    return found
+    return there(server.call(server.runtime.store.find_key(digest_of(key))))
 
 
 def set_budget(server: RunningServer, usd: str | None, *, project: str = "demo") -> None:

@@ -25,10 +25,9 @@ import httpx2
 
 import runglass as runglass_package
 from runglass.config.settings import Settings
-from runglass.flows.parser import parse_flow
 from runglass.runtime.composition import open_store
-from runglass.runtime.runtime import push_flow
-from runglass.store.keys import make_key
+from tests.contract.wire import http_at
+from tests.prove.furnish import furnish
 
 MAIN = "import sys; from runglass.cli import main; sys.exit(main())"
 START = [sys.executable, "-c", MAIN]
@@ -162,9 +161,7 @@ def started(
         try:
             yield Process(process)
         finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait(WAIT_S)
+            process.kill()
 
 
 @contextmanager
@@ -184,18 +181,12 @@ def failing_disk(process: int, *, most_bytes: int = 0) -> Iterator[Callable[[], 
 
 def fill(data: Path, *flows: dict[str, Any]) -> str:
     """Makes a data folder with these flows of project `acme/shop` in production; returns a key of it."""
-    made = make_key()
 
-    async def put() -> None:
+    async def put() -> str:
         async with open_store(Settings(data=data)) as store:
-            project = await store.ensure_project("acme", "shop")
-            await store.add_key(project.id, "admin", made.digest, made.hint)
-            for flow in flows:
-                pushed = await push_flow(store, project, parse_flow(json.dumps(flow).encode()))
-                await store.publish(pushed.id)
+            return await furnish(store, "acme/shop", map(json.dumps, flows))
 
-    asyncio.run(put())
-    return made.key
+    return asyncio.run(put())
 
 
 @contextmanager
@@ -205,11 +196,7 @@ def served(
     """A server of the data folder, and somebody with the key who asks it, until the block ends."""
     with (
         started("serve", "--port", "0", "--data", data, env=env, inside=inside) as server,
-        httpx2.Client(
-            base_url=f"{server.line().split()[1]}/api/v1",
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=WAIT_S,
-        ) as http,
+        http_at(server.line().split()[1], key) as http,
     ):
         yield server, http
 
@@ -264,9 +251,7 @@ def watched(
         try:
             yield Watched(process, ours)
         finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait(WAIT_S)
+            process.kill()
             os.close(ours)
 
 

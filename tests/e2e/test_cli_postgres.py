@@ -15,8 +15,7 @@ from runglass.store.postgres.migrations import migrate_postgres, migrations
 from runglass.wire.admin_api import SERVER
 from tests.conformance.stores import batch, make_run
 from tests.e2e.command import Process, runglass, started
-from tests.postgres_server import connected, pool_of, postgres_database, postgres_server
-from tests.waiting import until_told
+from tests.postgres_server import connected, pool_of, postgres_database, postgres_server, until_waiting
 
 PASSWORD = "top5ecret"
 FLOW = """
@@ -134,7 +133,6 @@ def test_an_address_that_cannot_be_used_is_a_message_without_its_password(
 DATABASE = "runglass_old"
 OLD = 5
 """The migration behind which the database is."""
-WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'queue'::regclass"
 HALF = "SELECT count(*) FROM information_schema.columns WHERE column_name = 'last_pick'"
 APPLIED = "SELECT array_agg(number ORDER BY number) FROM schema_migration"
 
@@ -155,7 +153,7 @@ async def test_a_migration_that_is_killed_in_the_middle_leaves_nothing_and_is_do
         await user.execute("BEGIN; SELECT FROM queue")
         with started("migrate", env=env) as process:
             async with asyncio.timeout(60):
-                await until_told(lambda: watcher.fetchval(WAITS), every_s=0.01)
+                await until_waiting(address)
             process.kill()
         await user.execute("COMMIT")
         assert await watcher.fetchval(APPLIED) == list(range(1, OLD + 1))

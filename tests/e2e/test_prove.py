@@ -1,15 +1,13 @@
 """What `make prove` tries, and for seconds what it does for long: kills, cut streams, links that break."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from tests.examples import ALL, VARIABLE, examples
 from tests.prove import cuts
 from tests.prove.__main__ import PROOFS, everything
-from tests.prove.clustering.network import Link
+from tests.prove.clustering.network import Between, Link
 from tests.prove.kill import kill
 from tests.prove.laws import law_files
 from tests.prove.proxied import KINDS, Kind, break_live
@@ -59,26 +57,20 @@ async def test_a_killed_server_keeps_its_word() -> None:
 TIMEOUT_S = 60.0
 
 
-@asynccontextmanager
-async def echo() -> AsyncIterator[int]:
-    """The port of a service that sends back what it is sent."""
+class Echo(Between):
+    """Sends back what it is sent."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(100):
-                writer.write(data)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data)
         writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
 
 
 async def test_what_is_cut_comes_when_the_link_is_whole_again() -> None:
     async with (
-        echo() as port,
-        Link(port).serving() as link,
-        Link(port).serving() as whole,
+        Echo().serving() as echo,
+        Link(echo.port).serving() as link,
+        Link(echo.port).serving() as whole,
         asyncio.timeout(TIMEOUT_S),
     ):
         reader, writer = await asyncio.open_connection("127.0.0.1", link.port)

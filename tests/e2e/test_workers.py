@@ -21,7 +21,7 @@ import httpx2
 import pytest
 
 from runglass.runtime.health import NO_WORKER
-from tests.contract.wire import frames
+from tests.contract.wire import frames, http_at
 from tests.e2e.command import Process, fill, runglass, served, started
 from tests.flows import doubling
 from tests.http_server import Reply, answering
@@ -103,11 +103,7 @@ class Shop:
         )
         self.url = server.line().removeprefix("ready ")
         key = self.run("keys", "create", "--create", "acme/shop").strip()
-        self.http = self._open.enter_context(
-            httpx2.Client(
-                base_url=f"{self.url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=WAIT_S
-            )
-        )
+        self.http = self._open.enter_context(http_at(self.url, key))
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -6,20 +6,18 @@ whole, so it sees a reader that asks for more, or for less, than it lacks. `cuts
 
 import asyncio
 import re
-from abc import abstractmethod
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import closing, suppress
 from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
-import httpx2
 import msgspec
 
 from runglass.testing import running_server
 from runglass.wire.sse import PING, RETRY, Decoder, frame
-from tests.prove.clustering.network import Between, reset
+from tests.contract.wire import http_for
+from tests.prove.clustering.network import Answering, reset
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -97,8 +95,7 @@ def record() -> list[Recording]:
     """
     with running_server(ping_s=3600, log_level="error") as server:
         server.push(FLOW)
-        headers = {"Authorization": f"Bearer {server.key}"}
-        with httpx2.Client(base_url=server.base_url, headers=headers) as http:
+        with http_for(server, server.key) as http:
             body = {"message": MESSAGE, "trace": True}
             run = http.post("/seq/acme/demo/recorded/jobs", json=body).json()["executionId"]
             with http.stream("GET", f"/flow-runs/{run}/trace/stream") as answer:
@@ -179,7 +176,7 @@ class Reading:
         return answer.head + (in_chunk(body) if body else b"") + LAST_CHUNK, cut
 
 
-class Cutting(Between):
+class Cutting(Answering):
     """Breaks connections; `broken` counts them by way."""
 
     def __init__(self) -> None:
@@ -193,16 +190,6 @@ class Cutting(Between):
         if self._ending:
             await asyncio.wait(self._ending)
         assert not self._kept, f"{self._kept} half-closed connections are kept {LINGER_S:g} s later"
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A reader may leave first, as a client does after the last event.
-        with closing(writer), suppress(asyncio.IncompleteReadError):
-            while await self._answer(await reader.readuntil(b"\r\n\r\n"), reader, writer):
-                continue
-
-    @abstractmethod
-    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answers the request and breaks the connection; whether it stays open for another one."""
 
     async def _break(self, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Ends what the writer sends; returns when the other side has left what is half closed."""

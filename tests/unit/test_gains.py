@@ -27,7 +27,7 @@ from runglass.store.sqlite.worker_threads import WorkerThreads
 from runglass.testing import RunningServer, running_server
 from runglass.wire.sse import Decoder, frames
 from tests.unit.client.scripted import ScriptedServer, answers
-from tests.unit.client.sides import RUN, Asyncio, Blocking, Side
+from tests.unit.client.sides import RUN, Side
 from tests.unit.engine.conftest import open_harness, start
 
 
@@ -123,8 +123,7 @@ def test_a_large_frame_is_held_twice_at_most() -> None:
     assert peak < 2.4 * size
 
 
-@pytest.mark.parametrize("kind", [Blocking, Asyncio])
-def test_a_body_is_not_kept_in_parts_and_joined(kind: type[Side], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_is_not_kept_in_parts_and_joined(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     """The HTTP library's own way of reading one has it in memory twice."""
 
     def refuse(_: httpx2.Response) -> None:
@@ -133,13 +132,9 @@ def test_a_body_is_not_kept_in_parts_and_joined(kind: type[Side], monkeypatch: p
     monkeypatch.setattr(httpx2.Response, "read", refuse)
     monkeypatch.setattr(httpx2.Response, "aread", refuse)
     trace = {"flowRun": {"id": RUN, "flowId": "f", "status": "completed"}, "steps": []}
-    side = kind()
     with ScriptedServer() as server:
         server.plays(answers(trace, chunked=True))
-        try:
-            assert side.value(side.client(server.url).run(RUN).trace()).flow_run.id == RUN
-        finally:
-            side.close()
+        assert side.value(side.client(server.url).run(RUN).trace()).flow_run.id == RUN
 
 
 ONE_STEP = "slug: f\nsteps: [{id: s, type: passthrough}]"

@@ -1,6 +1,6 @@
 """What lies between processes: links that can be cut one way or the other, and a balancer before servers.
 
-Bytes alone: what they mean is not known here.
+Bytes alone: what they mean is known to the subclasses of `Answering`, which answer requests of HTTP.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Self
 
 CHUNK = 1 << 16
@@ -44,6 +44,11 @@ class Between(ABC):
             while self._serving:
                 self.reset()
                 await asyncio.wait(set(self._serving), timeout=0.1)
+
+    async def until_all_left(self) -> None:
+        """Returns when all have left their connections."""
+        while self._serving:
+            await asyncio.wait(self._serving)
 
     def reset(self) -> None:
         """Ends every connection at once, with all that is on its way."""
@@ -101,6 +106,20 @@ async def _relay(source: asyncio.StreamReader, target: asyncio.StreamWriter, may
             await may.wait()
             target.write(data)
             await target.drain()
+
+
+class Answering(Between):
+    """Answers requests of HTTP, one after the other on each connection."""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Whoever asks may leave first, as a client does after the last event of a run.
+        with closing(writer), suppress(asyncio.IncompleteReadError):
+            while await self._answer(await reader.readuntil(b"\r\n\r\n"), reader, writer):
+                continue
+
+    @abstractmethod
+    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answers the request; whether the connection stays open for another one."""
 
 
 class Link(Between):

@@ -6,12 +6,9 @@ a list.
 """
 
 import asyncio
-import socket
-import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -19,6 +16,7 @@ from anyio.from_thread import start_blocking_portal
 
 from runglass import StreamEvent
 from runglass.wire.sse import RETRY, frame
+from tests.prove.clustering.network import Answering, reset
 from tests.unit.client.sides import RUN
 
 Scene = Callable[["Exchange"], Awaitable[None]]
@@ -69,29 +67,25 @@ class Exchange:
 
     def cut(self) -> None:
         """Ends the connection with a reset."""
-        at_once = struct.pack("ii", 1, 0)
-        self.connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
-        self.connection.transport.abort()
+        reset(self.connection)
 
 
-class ScriptedServer:
+class ScriptedServer(Answering):
     """Plays the given scenes, one per request; the last one again and again."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.requests: list[Exchange] = []
         self._scenes: list[Scene] = []
-        self._connections: set[asyncio.Task[None]] = set()
         self._entered = ExitStack()
 
     def __enter__(self) -> Self:
         self._portal = self._entered.enter_context(start_blocking_portal())
-        self.port = self._entered.enter_context(self._portal.wrap_async_context_manager(self._listening()))
+        self._entered.enter_context(self._portal.wrap_async_context_manager(self._listening()))
         self.url = f"http://127.0.0.1:{self.port}/api/v1"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._entered.close()
 
     def plays(self, *scenes: Scene) -> None:
@@ -99,48 +93,23 @@ class ScriptedServer:
 
     def until_left(self) -> None:
         """Returns when clients have closed all of their connections."""
-        self._portal.start_task_soon(self._all_left).result(timeout=60)
+        self._portal.start_task_soon(self.until_all_left).result(timeout=60)
 
     @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[int]:
+    async def _listening(self) -> AsyncIterator[None]:
         before = asyncio.all_tasks()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        yield server.sockets[0].getsockname()[1]
-        # Connections that are being accepted as it closes would be left open.
-        while accepting := asyncio.all_tasks() - self._connections - before:
-            await asyncio.wait(accepting)
-        server.close()
-        open_ones = list(self._connections)
-        for connection in open_ones:
-            connection.cancel()
-        await asyncio.gather(*open_ones, return_exceptions=True)
+        async with self.serving():
+            yield
+            # Connections that are being accepted as it closes would be left open.
+            while accepting := asyncio.all_tasks() - self._serving - before:
+                await asyncio.wait(accepting, timeout=0.01)
 
-    async def _all_left(self) -> None:
-        while self._connections:
-            await asyncio.wait(self._connections)
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._play(reader, writer))
-        self._connections.add(task)
-        # Not in the task, which may be cancelled before it begins.
-        task.add_done_callback(lambda _: writer.close())
-        task.add_done_callback(self._connections.discard)
-
-    async def _play(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        keeps_open = True
-        while keeps_open and (head := await _head(reader)):
-            exchange = Exchange(head, reader, writer)
-            self.requests.append(exchange)
-            scene = self._scenes.pop(0) if len(self._scenes) > 1 else self._scenes[0]
-            await scene(exchange)
-            keeps_open = exchange.keeps_open
-
-
-async def _head(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return b""
+    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        exchange = Exchange(head, reader, writer)
+        self.requests.append(exchange)
+        scene = self._scenes.pop(0) if len(self._scenes) > 1 else self._scenes[0]
+        await scene(exchange)
+        return exchange.keeps_open
 
 
 def answers(

@@ -222,7 +222,7 @@ def test_the_wall_clock_bounds_an_upload_that_nobody_reads_and_the_run_may_go_on
     server: ScriptedServer, side: Side
 ) -> None:
     async def reads_nothing(exchange: Exchange) -> None:
-        await asyncio.Event().wait()
+        await exchange.connection.wait_closed()
 
     server.plays(reads_nothing)
     flow = side.client(server.url).flow("a/p/s")

@@ -56,13 +56,11 @@ class Ran(NamedTuple):
 
     @property
     def error(self) -> dict[str, Any]:
-        assert self.outcome.error is not None
-        return self.outcome.error
+        return there(self.outcome.error)
 
     @property
     def totals(self) -> RunTotals:
-        assert self.trace.flow_run.totals is not None
-        return self.trace.flow_run.totals
+        return there(self.trace.flow_run.totals)
 
     @property
     def calls(self) -> list[ModelCall]:
@@ -215,8 +213,7 @@ async def run_to_end(
     started = await start(house, flow, inputs, segment=Segment(offer=offer), **more)
     outcome = await started.outcome()
     while outcome.pause is not None:
-        tool_loop = outcome.pause.tool_loop
-        assert tool_loop is not None
+        tool_loop = there(outcome.pause.tool_loop)
         results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in tool_loop.calls]
         segment = Segment(first=outcome.pause.cursor, results=results, offer=tool_loop.offer)
         outcome = await (await resume(house, started.id, segment)).outcome()

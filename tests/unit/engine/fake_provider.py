@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tests.prove.clustering.network import Between
+from tests.prove.clustering.network import Answering
 
 DONE = b"data: [DONE]\n\n"
 LOOK = {
@@ -80,18 +80,14 @@ def error_reply(
     return Reply(status=status, body=body, headers={"content-type": "application/json"} | dict(headers or {}))
 
 
-class FakeProvider(Between):
-    """Answers each request with the next reply; `requests` holds their JSON bodies, `headers` their headers.
-
-    `disconnected` is set while no client that came holds a connection any more.
-    """
+class FakeProvider(Answering):
+    """Answers each request with the next reply; `requests` are their JSON bodies, `headers` their headers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.replies: list[Reply] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.disconnected = asyncio.Event()
 
     @property
     def base_url(self) -> str:
@@ -101,28 +97,15 @@ class FakeProvider(Between):
         """The answer to a request with this body."""
         return self.replies.pop(0)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.disconnected.clear()
-        try:
-            while await self._answer(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
-        finally:
-            writer.close()
-            if self.opened == {writer}:
-                self.disconnected.set()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        headers = dict(line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:] if line)
         request = json.loads(await reader.readexactly(int(headers["content-length"])))
         self.headers.append(headers)
         self.requests.append(request)
         reply = await self.reply_to(request)
         fields = {"content-type": "text/event-stream", "transfer-encoding": "chunked"} | dict(reply.headers)
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        writer.write(reply.before + f"HTTP/1.1 {reply.status} Status\r\n{head}\r\n".encode())
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        writer.write(reply.before + f"HTTP/1.1 {reply.status} Status\r\n{lines}\r\n".encode())
         if reply.body:
             writer.write(f"{len(reply.body):x}\r\n".encode() + reply.body + b"\r\n")
         await writer.drain()

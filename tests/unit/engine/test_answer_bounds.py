@@ -113,7 +113,7 @@ async def test_too_much_of_any_provider_ends_the_call_and_is_paid_for(
     async with open_bench(monkeypatch, **way.limits) as bench:
         reply = way.reply(FAMILIES[family])
         failure = await bench.failure(reply, model=model, settings={"stream": way.streamed})
-        await bench.fake.disconnected.wait()
+        await bench.fake.until_all_left()
     assert isinstance(failure, ModelCallFailed)
     assert (failure.code, failure.may_be_charged, failure.may_retry) == (
         way.code,

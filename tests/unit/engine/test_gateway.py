@@ -226,9 +226,9 @@ async def test_an_address_is_told_without_what_is_secret_in_it(bench: Bench) -> 
 
 async def test_leaving_the_models_closes_their_connections(bench: Bench) -> None:
     await bench.ask(text_reply("Hi"))
-    assert not bench.fake.disconnected.is_set()
+    assert bench.fake.opened
     await bench.models.__aexit__(None, None, None)
-    await bench.fake.disconnected.wait()
+    await bench.fake.until_all_left()
 
 
 async def test_tool_calls_are_handed_over_in_the_wire_format(bench: Bench) -> None:

@@ -233,7 +233,7 @@ async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: EngineBenc
     await follow(bench.house, started.id, until=5)
     bench.house.engine.active.cancel(started.id, reason="enough")
     (call,) = (await read(bench.house, started.id, await started.outcome())).calls
-    await bench.fake.disconnected.wait()
+    await bench.fake.until_all_left()
     assert (call.error_code, call.finish_reason) == ("CANCELLED", None)
     assert call.response == {"role": "assistant", "content": "Good mor"}
 

@@ -20,7 +20,7 @@ from tests.faulty_store import FaultyStore
 from tests.records import new_recording, new_run
 from tests.unit.engine.conftest import EngineHarness, Execute, run_of
 from tests.unit.engine.test_store_check import GatedClock
-from tests.waiting import until_told
+from tests.waiting import until
 
 DAY_S = 86_400.0
 GRACE_S = 5.0
@@ -181,7 +181,7 @@ async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, r
     async with kept_on(removal):
         await has_begun.wait()
         assert await removal.purge(run, by=SERVER)
-        await until_told(lambda: is_gone(house, run))
+        await until(lambda: is_gone(house, run))
 
 
 async def test_a_reader_in_the_way_of_the_overwriting_is_waited_for_a_while_and_then_told(

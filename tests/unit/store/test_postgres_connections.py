@@ -28,7 +28,7 @@ from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, 
 from tests.postgres_proxy import SOCKET, CuttingProxy
 from tests.postgres_server import connected, pool_of, postgres_server
 from tests.unit.bus.test_carriers import TLS
-from tests.waiting import until, until_told
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -111,7 +111,7 @@ async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(addr
                 begun.update(row[0] for row in rows)
                 return len(begun) > 1
 
-            await until_told(has_waited_twice)
+            await until(has_waited_twice)
             assert not appending.done()
             await other.execute("COMMIT")
             await appending

@@ -21,7 +21,6 @@ from runglass.store.postgres.store import PostgresStore
 from runglass.support.clock import iso
 from tests.conformance.stores import batch, make_run, purge_all, row
 from tests.postgres_server import PostgresServer, connected, pool_of, postgres_server, until_waiting
-from tests.waiting import until_told
 
 pytestmark = pytest.mark.slow
 
@@ -123,13 +122,12 @@ async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
 ) -> None:
     note = Migration(LAST + 1, "note.sql", "ALTER TABLE run ADD COLUMN note text", breaks=0)
     await migrate_postgres(empty, KNOWN)
-    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'run'::regclass"
     async with connected(server.address(EMPTY)) as other:
         async with connected(server.address(EMPTY)) as reader:
             # A long transaction, as that of a dump.
             await reader.execute("BEGIN; SELECT FROM run")
             changing = asyncio.create_task(migrate_postgres(empty, [*KNOWN, note], lock_ms=100))
-            await until_told(lambda: other.fetchval(waits))
+            await until_waiting(server.address(EMPTY))
             await other.execute("UPDATE run SET head = 0")
             assert not changing.done()
         await changing
