@@ -30,7 +30,7 @@ class Between(ABC):
     def __init__(self) -> None:
         self.port = 0
         self.opened: set[asyncio.StreamWriter] = set()
-        self._serving: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Self]:
@@ -41,14 +41,14 @@ class Between(ABC):
             yield self
         finally:
             server.close()
-            while self._serving:
+            while self.tasks:
                 self.reset()
-                await asyncio.wait(set(self._serving), timeout=0.1)
+                await asyncio.wait(set(self.tasks), timeout=0.1)
 
     async def until_all_left(self) -> None:
         """Returns when all have left their connections."""
-        while self._serving:
-            await asyncio.wait(self._serving)
+        while self.tasks:
+            await asyncio.wait(self.tasks)
 
     def reset(self) -> None:
         """Ends every connection at once, with all that is on its way."""
@@ -59,7 +59,7 @@ class Between(ABC):
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._serving.add(task)
+        self.tasks.add(task)
         self.opened.add(writer)
         try:
             await self._serve(reader, writer)
@@ -68,7 +68,7 @@ class Between(ABC):
             writer.transport.abort()
         finally:
             self.opened.discard(writer)
-            self._serving.discard(task)
+            self.tasks.discard(task)
 
     @abstractmethod
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -101,7 +101,7 @@ class ScriptedServer(Answering):
         async with self.serving():
             yield
             # Connections that are being accepted as it closes would be left open.
-            while accepting := asyncio.all_tasks() - self._serving - before:
+            while accepting := asyncio.all_tasks() - self.tasks - before:
                 await asyncio.wait(accepting, timeout=0.01)
 
     async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

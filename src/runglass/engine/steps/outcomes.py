@@ -63,5 +63,5 @@ def retry_or_fail(attempt: AttemptRecorder, failure: StepFailure) -> int:
 
 
 def delay_after(error: Mapping[str, Any], retry: Retry, tried: int) -> int:
-    """Ms from a failure to the next attempt: at least what a provider asked for, which `error` has."""
+    """Ms from a failure to the next attempt: if longer, what a provider asked for, up to `max_delay_ms`."""
     return max(retry.delay_ms(tried), min(error.get(RETRY_AFTER) or 0, retry.max_delay_ms))
