@@ -4,10 +4,12 @@ Also what starting a program, a client or the server must not load.
 """
 
 import asyncio
+import re
 import sqlite3
 import ssl
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +17,13 @@ from typing import Any, cast
 
 import httpx2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from runglass import Client
-from runglass.client.transport import verification
+from runglass import Client, Run
+from runglass.client.core.connection import PLAIN, ServerConnection
+from runglass.client.transport import blocking, checked, verification
+from runglass.client.transport.blocking import SyncTransport
 from runglass.server.http.exchange import JoiningTransport
 from runglass.store.records import Append
 from runglass.store.sqlite.append import write_append
@@ -232,12 +238,12 @@ def test_no_library_of_a_provider_is_loaded_before_it_is_needed() -> None:
     assert loaded("import runglass.engine.models.gateway", "pydantic_ai", "openai") == set()
 
 
-def test_names_are_imported_without_http_and_the_blocking_client_is_made_without_asyncio() -> None:
+def test_an_unused_blocking_client_loads_no_http_and_a_used_one_never_what_needs_asyncio() -> None:
     libraries = ("httpx2", "httpcore2", "h11", "anyio", "ssl", "asyncio")
     assert loaded("import runglass", "msgspec", "typing", *libraries) == set()
-    code = "from runglass import Client, Trace"
-    assert loaded(code, *libraries) == set()
-    code += "; client = Client('nk_x', base_url='http://127.0.0.1:9'); client.run('r'); client.flow('a/b/c')"
+    code = "from runglass import Client, Trace; client = Client('nk_x', base_url='http://127.0.0.1:9')"
+    assert loaded(f"{code}; client.close(); repr(client)", *libraries) == set()
+    code += "; client.run('r'); client.flow('a/b/c')"
     theirs = {"asyncio", "runglass.client.aio.client", "runglass.client.transport.on_asyncio"}
     assert loaded(code, "httpx2", *theirs) == {"httpx2"}
 
@@ -265,3 +271,43 @@ def test_a_plain_address_reads_no_certificates() -> None:
     assert context.verify_mode is ssl.CERT_REQUIRED, "it trusts nobody rather than everybody"
     assert context.cert_store_stats()["x509"] == 0
     assert verification("https://host/api/v1") is True
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.from_regex(PLAIN, fullmatch=True))
+def test_plain_urls_are_valid_to_the_library(url: str) -> None:
+    assert checked(url[:1000])
+
+
+def test_a_client_closed_before_it_was_used_is_closed() -> None:
+    client = Client("nk_x", base_url="http://127.0.0.1:9")
+    client.close()
+    with pytest.raises(RuntimeError, match=re.escape("the client has been closed")):
+        client.run("r").trace()
+
+
+def test_threads_that_begin_at_once_share_one_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client("nk_x", base_url="http://127.0.0.1:9")
+    made: list[ServerConnection] = []
+    found: list[Run] = []
+    together = threading.Barrier(8)
+
+    class Counted(SyncTransport):
+        def __init__(self, endpoint: ServerConnection) -> None:
+            made.append(endpoint)
+            super().__init__(endpoint)
+
+    def begin() -> None:
+        together.wait()
+        found.append(client.run("r"))
+
+    monkeypatch.setattr(blocking, "SyncTransport", Counted)
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    assert len(found) == 8
+    assert len(made) == 1

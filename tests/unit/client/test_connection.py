@@ -76,12 +76,12 @@ def test_a_base_url_that_cannot_be_used_is_refused_at_once(url: str) -> None:
         ("SSL_CERT_FILE", "/none"),
     ],
 )
-def test_a_proxy_or_certificates_of_the_environment_that_cannot_be_used_are_refused_at_once(
+def test_a_proxy_or_certificates_of_the_environment_that_cannot_be_used_are_refused_before_any_call(
     client: Any, name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f"of the environment .*{name}.* cannot be used: "):
-        client("nk_test", base_url="https://host")
+        client("nk_test", base_url="https://host").run("r")
 
 
 @pytest.mark.parametrize(

@@ -68,15 +68,9 @@ def in_process(
         open_portal() as portal,
         portal.wrap_async_context_manager(application()) as transport,
     ):
-        yield _LocalClient(transport)
-
-
-class _LocalClient(Client):
-    # Without that of its base, which loads the HTTP library.
-    def __init__(self, transport: "InProcessTransport") -> None:
-        self._org = self._project = None
-        self._endpoint = transport.endpoint
-        self._transport = cast(Any, transport)
+        client = Client(transport.endpoint.api_key, base_url=transport.endpoint.base_url)
+        client._made = cast(Any, transport)
+        yield client
 
 
 @contextmanager

@@ -109,7 +109,10 @@ class Server(NamedTuple):
 def client_of(api_key: str, base_url: str | None) -> Client:
     """A client. Raises AuthenticationError and UsageError."""
     try:
-        return Client(api_key, base_url=base_url)
+        client = Client(api_key, base_url=base_url)
+        # Made here and not by the first call, as it also judges the environment's proxies.
+        _ = client._transport
+        return client
     except ValueError as error:
         raise UsageError(str(error)) from error
 

@@ -37,7 +37,8 @@ class Client(Connected):
     one is tried again where that is safe. `session_id`, a UUID, tags every run that is started from here.
 
     Raises AuthenticationError for a key that is missing or cannot be one, ValueError for a `base_url`, a
-    number or a session that cannot be used, or a proxy of the environment. The server is asked nothing yet.
+    number or a session that cannot be used, and at the latest with the first flow or run for a proxy of the
+    environment. The server is asked nothing yet.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -19,34 +20,57 @@ if TYPE_CHECKING:
 
 PRINTED_ROWS = 200
 _CLIENTS: "weakref.WeakSet[Connected]" = weakref.WeakSet()
-"""Those that are open."""
 
 
 class Connected:
-    """Has a transport. The first one loads the HTTP library, which takes longer to load than all the rest."""
+    """Has a transport, which is made when it is first needed.
+
+    Loading the HTTP library takes longer than all the rest, so it waits for the first flow or run.
+    """
 
     def __init__(self, endpoint: ServerConnection) -> None:
-        from runglass.client.transport.blocking import SyncTransport
-
         self._endpoint = endpoint
-        self._transport = SyncTransport(endpoint)
+        self._made: SyncTransport | None = None
+        self._making = threading.RLock()  # a signal handler may close the client just then
+        self._closed = False
         _CLIENTS.add(self)
+        if not endpoint.is_plain:
+            _ = self._transport  # making the transport checks such a URL, and raises
+
+    @property
+    def _transport(self) -> "SyncTransport":
+        with self._making:
+            if self._made is None:
+                from runglass.client.transport.blocking import SyncTransport
+
+                self._made = SyncTransport(self._endpoint)
+                if self._closed:
+                    self._made.close()
+            return self._made
 
     def begin_process(self) -> None:
         """Opens connections of its own in a process that was forked.
 
         On those of its parent each of the two would read answers to the other.
         """
-        # In its place: flows and runs have it, too.
-        type(self._transport).__init__(self._transport, self._endpoint)
+        self._making = threading.RLock()
+        if self._made is None or self._closed:
+            return
+        from runglass.client.transport.blocking import SyncTransport
+
+        if isinstance(self._made, SyncTransport):
+            # In its place: flows and runs have it, too.
+            SyncTransport.__init__(self._made, self._endpoint)
 
     def close(self) -> None:
         """Closes every connection; leaving the context manager does it too.
 
         Calls and streams that still wait raise RuntimeError at once.
         """
-        _CLIENTS.discard(self)
-        self._transport.close()
+        with self._making:
+            self._closed = True
+            if self._made is not None:
+                self._made.close()
 
 
 def _begin_process() -> None:

@@ -265,11 +265,12 @@ class Job:
         deadline = Deadline(bound_s(timeout))
         interval_s = seconds_of(poll_interval)
         while True:
-            if deadline.left_s() <= 0:
+            left_s = deadline.bound_s()
+            if left_s == 0:
                 raise APITimeoutError(
                     f"job {self.execution_id!r} did not end within {deadline.seconds:g} s; it is still active"
                 )
-            state = self.poll(timeout=deadline.bound_s())
+            state = self.poll(timeout=left_s)
             if state.status == "completed":
                 return state.result
             if state.status == "failed":

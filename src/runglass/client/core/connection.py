@@ -25,6 +25,12 @@ SESSION_HEADER = "X-Session-Id"
 DEFAULT_BASE_URL = f"http://localhost:8080{API_PATH}"
 
 _KEY = re.compile(r"nk_[!-~]+")
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+PLAIN = re.compile(
+    rf"https?://(?:(?:[a-z0-9_-]+\.)*[a-z][a-z0-9_-]*|(?:{_OCTET}\.){{3}}{_OCTET})(?::[0-9]+)?(?:/[a-z0-9._~/-]*)?",
+    re.ASCII | re.IGNORECASE,
+)
+_PLAIN_CHARS = 1000
 _ENDLESS_S = 1e9
 """Sockets and locks take no number of seconds that is ten times as large."""
 
@@ -41,6 +47,11 @@ class ServerConnection(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         # The key must not reach logs and tracebacks.
         return f"Endpoint({self.base_url!r})"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the URL is plainly valid: short, with a host name in ASCII or an IPv4 address."""
+        return len(self.base_url) <= _PLAIN_CHARS and PLAIN.fullmatch(self.base_url) is not None
 
     def headers(self) -> dict[str, str]:
         """The headers of every request, unless it has its own."""
