@@ -23,6 +23,7 @@ from tests.contract.wire import log_of, until_event
 from tests.e2e.command import served
 from tests.prove.furnish import furnish
 from tests.prove.killing.flows import PLACE
+from tests.waiting import eventually
 
 MODES = {
     "off": "capture: off\ncapture_failed: full\ncapture_sample: 1",
@@ -302,8 +303,8 @@ def canary() -> list[str]:
             for run in crashed:
                 assert log_of(http, run)[-1].event == "flow_completed"
             over_s = time.monotonic() + WAIT_S
-            while _wrong(marks.found_in(folder), too_many=True) and time.monotonic() < over_s:
-                time.sleep(0.05)
+            # What is wrong even then is told below.
+            eventually(lambda: not _wrong(marks.found_in(folder), too_many=True) or time.monotonic() > over_s)
             for mode in MODES:
                 repeat(Caller(http, marks, mode, "repeat"), status=410)
                 polled = http.get(f"/seq/acme/demo/{_slug(mode)}/jobs/{gone[mode, 'job']}")

@@ -20,7 +20,7 @@ from runglass.tails.cursor import Page
 from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from tests.conformance.stores import batch, make_run
 from tests.examples import examples
-from tests.fakes import in_virtual_time
+from tests.fakes import in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore, Held, ReplacedStore
 from tests.records import run_record
 
@@ -345,7 +345,7 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
     async with aclosing(tails.follow(run_record(), idle_s=1000, take=take if takes else None)) as pages:
         coming = asyncio.ensure_future(anext(pages))
         for number in range(5):
-            await asyncio.sleep(180)
+            await let_time_pass(180)
             store.log.append(event(number))
             await bus.wake("r")
             found = await (taken.get() if takes else coming)
