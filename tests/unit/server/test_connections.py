@@ -7,7 +7,7 @@ import asyncio
 import resource
 import time
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -24,53 +24,19 @@ POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
 
-class Wire(asyncio.Transport):
-    """A transport that does nothing by itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent, self.ends = b"", list[str]()
-        self.reads = True
-
-    def write(self, data: Any) -> None:
-        self.sent += data
-
-    def write_eof(self) -> None:
-        self.ends.append("eof")
-
-    def abort(self) -> None:
-        self.ends.append("aborted")
-
-    def close(self) -> None:
-        self.ends.append("closed")
-
-    def is_closing(self) -> bool:
-        return {*self.ends} & {"closed", "aborted"} != set()
-
-    def is_reading(self) -> bool:
-        return self.reads
-
-    def resume_reading(self) -> None:
-        self.reads = True
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-
-class Uvicorn(asyncio.Protocol):
-    """What uvicorn gets of a connection."""
-
-    is_lost = False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
-
-
-def connected(connections: Connections) -> tuple[Connection, Wire, Uvicorn]:
-    uvicorn, wire = Uvicorn(), Wire()
+def connected(connections: Connections) -> tuple[Connection, Mock, Mock]:
+    """A connection, the transport that it has, and what uvicorn gets of it."""
+    wire, uvicorn = Mock(spec=asyncio.Transport), Mock(spec=asyncio.Protocol)
+    wire.get_write_buffer_size.return_value = 0
+    wire.is_closing.return_value = False
     connection = Connection(connections, lambda **_: uvicorn, app_state={})
     connection.connection_made(wire)
     return connection, wire, uvicorn
+
+
+def ends_of(wire: Mock) -> list[str]:
+    """How the transport was ended so far."""
+    return [name for name, *_ in wire.method_calls if name in ("write_eof", "abort", "close")]
 
 
 @pytest.fixture
@@ -81,22 +47,22 @@ def connections() -> Connections:
 def test_time_in_which_the_server_does_not_read_does_not_count(connections: Connections) -> None:
     connection, wire, uvicorn = connected(connections)
     connection.data_received(POST)
-    wire.reads = False
+    wire.is_reading.return_value = False
     connections.check(1000)
-    wire.reads = True
+    wire.is_reading.return_value = True
     connections.check(19)
-    assert not uvicorn.is_lost
+    uvicorn.connection_lost.assert_not_called()
 
 
 def test_a_refused_caller_is_cut_off_if_it_stays(connections: Connections) -> None:
     connection, wire, _ = connected(connections)
     connection.data_received(b"nonsense\r\n\r\n")
-    assert wire.ends == ["eof"]
+    assert ends_of(wire) == ["write_eof"]
     connection.data_received(GET + b"\r\n")
     connections.check(LINGER_S)
-    assert wire.ends == ["eof"]
+    assert ends_of(wire) == ["write_eof"]
     connections.check(0.1)
-    assert wire.ends == ["eof", "aborted"]
+    assert ends_of(wire) == ["write_eof", "abort"]
     assert not connections.open
 
 
@@ -106,10 +72,11 @@ def test_a_body_behind_its_response_is_read_within_bounds(connections: Connectio
     assert connection not in connections.waiting
     connection.request_ended(is_answered=False)
     connection.data_received(b"a" * SETTINGS.body_limit_bytes)
-    assert not uvicorn.is_lost
+    uvicorn.connection_lost.assert_not_called()
     connection.data_received(b"a")
-    assert uvicorn.is_lost
-    assert (wire.sent, wire.ends) == (b"", ["eof"])
+    uvicorn.connection_lost.assert_called_once()
+    wire.write.assert_not_called()
+    assert ends_of(wire) == ["write_eof"]
 
 
 @pytest.mark.parametrize(("later_s", "goes"), [(0.2, "new"), (10.0, "resting")])
@@ -126,9 +93,9 @@ def test_the_time_of_a_connection_without_a_request_counts_tenfold(
     _, wire_of_new, _ = connected(connections)
     now[0] += 0.05
     wires = [connected(connections)[1] for _ in range(RESERVE + 2)]
-    assert wire_of_resting.ends == (["aborted"] if goes == "resting" else [])
-    assert wire_of_new.ends == (["aborted"] if goes == "new" else [])
-    assert not any(wire.ends for wire in wires)
+    assert ends_of(wire_of_resting) == (["abort"] if goes == "resting" else [])
+    assert ends_of(wire_of_new) == (["abort"] if goes == "new" else [])
+    assert not any(map(ends_of, wires))
 
 
 def test_heads_that_are_not_complete_are_bounded() -> None:
@@ -137,7 +104,7 @@ def test_heads_that_are_not_complete_are_bounded() -> None:
     for connection, _, _ in begun:
         connection.data_received(GET)
     connections.check(1)
-    assert [bool(wire.ends) for _, wire, _ in begun] == [True] * 50 + [False] * MOST_HELD
+    assert [bool(ends_of(wire)) for _, wire, _ in begun] == [True] * 50 + [False] * MOST_HELD
 
 
 @pytest.mark.parametrize(
