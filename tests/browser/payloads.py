@@ -4,6 +4,7 @@ What could be executed sets the global variable `CANARY`, opens a dialog or call
 """
 
 import itertools
+from collections.abc import Sequence
 
 from tests.browser.visitor import CANARY
 from tests.examples import all_wanted
@@ -88,42 +89,33 @@ BIG = "w" * 1_000_000
 DEPTH = 10_000
 
 
-def texts() -> list[str]:
-    """The payloads that are text, each once: fit for every field that holds a name or a message."""
-    markup = (
+def _by_form() -> list[tuple[Sequence[str], int]]:
+    """The payloads that are text, and how many of them at least are of one form, one after the other."""
+    markup = [
         before + form.format(code=code)
         for number, form in enumerate(_MARKUP)
         for before, code in itertools.islice(
             zip(itertools.cycle(_BREAKS), itertools.cycle(_CODE), strict=False), number, number + len(_BREAKS)
         )
-    )
-    handlers = (
+    ]
+    handlers = [
         f"<{element} on{handler}={_CODE[number % 2]} tabindex=1 style=position:fixed;inset:0>"
         for number, (handler, element) in enumerate(itertools.product(_HANDLERS, _ELEMENTS))
-    )
-    links = (form.format(code=code) for form in _LINKS for code in _CODE[:2])
-    templates = (form.format(code=code) for form in _TEMPLATES for code in _CODE[:2])
-    return list(dict.fromkeys([*_TEXTS, *links, *templates, *handlers, *markup]))
+    ]
+    links = [form.format(code=code) for form in (*_LINKS, *_TEMPLATES) for code in _CODE[:2]]
+    return [(_TEXTS, 1), (links, 2), (handlers, 5), (markup, 9)]
+
+
+def texts() -> list[str]:
+    """Each of them once: fit for every field that holds a name or a message."""
+    return list(dict.fromkeys(each for found, _ in _by_form() for each in found))
 
 
 def kinds() -> list[str]:
-    """Each kind of text once, and not with every element and every end of what may be around it.
-
-    All texts where all examples are wanted.
-    """
+    """Some of each form; all where all examples are wanted."""
     if all_wanted():
         return texts()
-    code = itertools.cycle(_CODE)
-    forms = [
-        *_LINKS,
-        *_TEMPLATES,
-        *(
-            f"<{element} on{handler}={{code}} tabindex=1>"
-            for handler, element in zip(_HANDLERS, itertools.cycle(_ELEMENTS), strict=False)
-        ),
-        *(f"{before}{form}" for before, form in zip(itertools.cycle(_BREAKS), _MARKUP, strict=False)),
-    ]
-    return list(dict.fromkeys([*_TEXTS, *(form.format(code=next(code)) for form in forms)]))
+    return list(dict.fromkeys(each for found, alike in _by_form() for each in found[::alike]))
 
 
 def structures() -> list[str]:
