@@ -60,7 +60,7 @@ PROOFS: dict[str, tuple[str, str]] = {
     ),
     "hostile": (
         "Attacks of every kind on a server with one well-behaved neighbour, who must hardly notice.",
-        "--seconds --only --family --store --json --before",
+        "--seconds --only --family --store --json",
     ),
 }
 """What each shows, and its options, in the order in which all are run."""
@@ -68,8 +68,8 @@ COUNTS = "--seeds --engines --commits --fast --slow --events --resumes --live-re
 OPTIONS: dict[str, dict[str, Any]] = {
     **{flag: {"type": click.IntRange(min=1)} for flag in COUNTS.split()},
     **{flag: {"type": click.IntRange(min=0)} for flag in ("--first", "--kills")},
-    **{flag: {"type": click.Path(dir_okay=False, path_type=Path)} for flag in ("--json", "--before")},
     **{flag: {"multiple": True} for flag in ("--only", "--family")},
+    "--json": {"type": click.Path(dir_okay=False, path_type=Path)},
     "--seed": {"type": int},
     "--seconds": {"type": click.FloatRange(min=0.1)},
     "--store": {"type": click.Choice(["sqlite", "postgres"])},

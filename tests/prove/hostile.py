@@ -40,17 +40,9 @@ from tests.prove.attacks import FAMILIES
 SECONDS = 2.5
 ON_BOTH = frozenset({"provider", "import", "browser"})
 """Families that meet both stores unless one is asked for; the others meet SQLite."""
-WIDTHS = (14, 26, 6, 9, 8, 32)
+WIDTHS = (14, 26, 6, 9)
 TOLD = 120
 """Characters of a verdict in the table; the JSON file has all of it."""
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What `--json` writes and `--before` reads."""
-
-    seconds: float
-    bad: list[str]
-    verdicts: list[Verdict]
 
 
 async def hostile(
@@ -59,11 +51,10 @@ async def hostile(
     family: Sequence[str] = (),
     store: StoreKind | None = None,
     json: Path | None = None,
-    before: Path | None = None,
 ) -> list[str]:
     """Prints a table and gives its bounds. Raises AssertionError where a verdict is bad."""
     attacks = _chosen(only, family)
-    table = Table(attacks, earlier={} if before is None else _read(before))
+    table = Table(attacks)
     verdicts: list[Verdict] = []
     try:
         for kind in get_args(StoreKind):
@@ -89,7 +80,6 @@ async def hostile(
     assert not bad, f"{len(bad)} of {len(verdicts)} attacks did what they must not: {', '.join(bad)}"
     return [
         "p50 / p99: how many times as long as in quiet: runs, and the kind of call that suffered most",
-        "still: the longest time in which the neighbour, who asks every 20 ms, got no answer to anything",
         f"bounds: p99 of each kind of call {TIMES:g} times its quiet value, or {FLOOR_MS:g} ms above it;"
         f" /health in {HEALTH_MS / 1000:g} s; end within {STOP_S:g} s of SIGTERM; each attack {seconds:g} s",
         f"memory of all processes: {RSS_MB:,.0f} MB over quiet, {RSS_MB * BACK_SHARE:,.0f} MB after"
@@ -120,28 +110,19 @@ def _chosen(only: Sequence[str], families: Sequence[str]) -> list[Attack]:
 class Table:
     """Writes a row as soon as an attack is over: all of them take many minutes."""
 
-    def __init__(self, attacks: Sequence[Attack], *, earlier: dict[tuple[str, str], Verdict]) -> None:
+    def __init__(self, attacks: Sequence[Attack]) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
-        self._earlier = earlier
         self._name_width = max(len(attack.name) for attack in attacks)
-        figures = ["p50 / p99", "run ms: quiet to now", "MB", "health ms", "still ms"]
-        self._write(
-            "attack", "store", [*figures, *(["before: run ms, MB, still ms"] if earlier else [])], "verdict"
-        )
+        figures = ["p50 / p99", "run ms: quiet to now", "MB", "health ms"]
+        self._write("attack", "store", figures, "verdict")
 
     def row(self, verdict: Verdict) -> None:
-        """What is now, and what was before where there is that."""
-        numbers = (verdict.rss_peak_mb, verdict.health_ms, verdict.standstill_ms)
+        numbers = (verdict.rss_peak_mb, verdict.health_ms)
         figures = [verdict.ratios, verdict.run_ms, *(f"{number:,.0f}" for number in numbers)]
-        told = verdict.told[:TOLD]
-        if was := self._earlier.get((verdict.name, verdict.store)):
-            run_ms = was.run_ms.rpartition(" ")[2]
-            figures.append(f"{run_ms}, {was.rss_peak_mb:,.0f}, {was.standstill_ms:,.0f}")
-            told = f"{told} (before: {was.told[:TOLD]})"
-        self._write(verdict.name, verdict.store, figures, told)
+        self._write(verdict.name, verdict.store, figures, verdict.told[:TOLD])
 
     def _write(self, name: str, store: str, figures: Sequence[str], told: str) -> None:
-        line = " ".join(f"{each:>{width}}" for each, width in zip(figures, WIDTHS, strict=False))
+        line = " ".join(f"{each:>{width}}" for each, width in zip(figures, WIDTHS, strict=True))
         self._console.print(f"{name:{self._name_width}} {store:8} {line}  {told}", markup=False)
 
 
@@ -162,10 +143,5 @@ def _beyond(verdicts: Sequence[Verdict]) -> list[str]:
 
 def _write(path: Path, seconds: float, verdicts: list[Verdict]) -> None:
     bad = [verdict.name for verdict in verdicts if not verdict.is_good]
-    encoded = msgspec.json.encode(Report(seconds, bad, verdicts))
+    encoded = msgspec.json.encode({"seconds": seconds, "bad": bad, "verdicts": verdicts})
     path.write_bytes(msgspec.json.format(encoded, indent=1) + b"\n")
-
-
-def _read(path: Path) -> dict[tuple[str, str], Verdict]:
-    report = msgspec.json.decode(path.read_bytes(), type=Report)
-    return {(verdict.name, verdict.store): verdict for verdict in report.verdicts}

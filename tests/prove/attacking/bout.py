@@ -28,7 +28,6 @@ from tests.prove.attacking.verdict import (
     judge_memory,
     judge_neighbour,
     speeds_of,
-    standstill_ms,
 )
 
 QUIET_S = 1.0
@@ -97,8 +96,6 @@ class Bout:
         attacked = self._samples.begun(began_s, ended_s)
         verdict.speeds = speeds_of(quiet, attacked)
         verdict.health_ms = max((each.ms for each in attacked if each.kind == "health"), default=0.0)
-        lately = self._samples.begun(began_s - LONGEST_WAIT_S)
-        verdict.standstill_ms = standstill_ms(lately, began_s, ended_s)
         verdict.rss_peak_mb = server.take_peak_mb()
         judge_memory(verdict, alive=server.alive, over_ceiling=server.over_ceiling)
         if not attack.hurts_by_itself:

@@ -1,6 +1,5 @@
 """What an attack has done, against what it may do."""
 
-import itertools
 from collections.abc import Sequence
 
 import msgspec
@@ -50,8 +49,6 @@ class Verdict(msgspec.Struct, kw_only=True):
     store: StoreKind = "sqlite"
     speeds: dict[str, Speed] = {}
     health_ms: float = 0.0
-    standstill_ms: float = 0.0
-    """The longest time in which the neighbour got no answer to anything."""
     rss_quiet_mb: float = 0.0
     rss_peak_mb: float = 0.0
     rss_after_mb: float = 0.0
@@ -94,15 +91,6 @@ def speeds_of(quiet: Sequence[Sample], attacked: Sequence[Sample]) -> dict[str, 
         if all(times):
             speeds[kind] = Speed(*(_percentile(each, share) for each in times for share in (0.5, 0.99)))
     return speeds
-
-
-def standstill_ms(samples: Sequence[Sample], since_s: float, until_s: float) -> float:
-    """The longest time of these in which nothing was answered as it must; one goes on until it is over."""
-    answered = sorted(each.begun_s + each.ms / 1000 for each in samples if each.fault is None)
-    moments = [since_s, *(each for each in answered if since_s < each < until_s)]
-    # The first answer after it ends the last standstill.
-    moments.append(next((each for each in answered if each >= until_s), until_s))
-    return max(after - before for before, after in itertools.pairwise(moments)) * 1000
 
 
 def _percentile(ordered: Sequence[float], share: float) -> float:
