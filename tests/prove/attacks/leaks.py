@@ -1,13 +1,12 @@
-"""What a caller may see, or make others see, that it must not: after it was shut out, too.
+"""What a caller goes on seeing after it was shut out, and browsers that sign in without end.
 
-And browsers that sign in without end: those of others must not be signed out by it.
+Those of others must not be signed out by it. Keys made past the limit of a project's requests, and lines of a
+caller's in the log, are in `tests/contract`.
 """
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
 
 from tests.prove.attacking.attack import API, SOURCE, Family, Field
 from tests.prove.attacking.http import Connection, call, head
@@ -17,8 +16,6 @@ LEAKS = Family("leaks")
 STREAMS = 250
 GONE_S = 2.5
 """Within which a revoked key's streams must end: a second, and room for a busy machine."""
-RATE = 300
-LIMITED = {"RUNGLASS_RATE_LIMIT_PER_MINUTE": str(RATE), "RUNGLASS_PROJECT_RATE_LIMIT_PER_MINUTE": str(RATE)}
 
 
 @LEAKS.attack("admin", leaves_work=True)
@@ -48,54 +45,6 @@ async def _has_ended(stream: Connection) -> bool:
     except OSError:
         return True
     return True
-
-
-@LEAKS.attack("admin", settings=LIMITED)
-async def minting_past_the_rate_limit(field: Field) -> None:
-    """An admin who makes keys for its requests, under a limit of 300 a minute."""
-    keys: list[str] = []
-    good = 0
-
-    async def one(_: int) -> None:
-        nonlocal good
-        if not keys:
-            made = await field.call("POST", "/keys", {"role": "admin"})
-            good += made.status == 201
-            if made.status == 201:
-                keys.extend([str(made.json()["key"])] * 30)
-            return
-        headers = [("Authorization", f"Bearer {keys.pop()}")]
-        good += (await field.call("GET", "/flow-runs", headers=headers, role="nobody")).status == 200
-
-    began_s = time.monotonic()
-    with suppress(asyncio.CancelledError):
-        await field.flood(one, beside=16, per_s=400)
-    allowed = RATE + RATE / 60 * (time.monotonic() - began_s + 1)
-    if good > allowed * 1.1:
-        field.complain(f"{good} requests of one project under a limit of {RATE} a minute")
-
-
-@LEAKS.attack("nobody", hurts_by_itself=True, only_on="sqlite")
-async def forged_log_lines(field: Field) -> None:
-    """Paths, ids and agents with line ends and escapes, while the store fails."""
-    mark = "FORGED-LINE"
-    text = f"%0a{mark}%0d%0a{mark}%1b[31m{mark}"
-    hostile = [("X-Request-ID", f"a\x1b[31m{mark}"), ("User-Agent", f"\x1b]0;{mark}\x07")]
-
-    async def one(number: int) -> None:
-        method, role = (("GET", "read"), ("POST", "run"), ("DELETE", "admin"))[number % 3]
-        headers = hostile if number % 2 else []
-        await field.call(method, f"/flow-runs/{text}/{number}", {}, role=role, headers=headers, timeout_s=2.0)
-
-    with closing(sqlite3.connect(field.data / "runglass.db", timeout=2, isolation_level=None)) as database:
-        database.execute("ALTER TABLE api_key RENAME TO api_key_gone")
-        try:
-            await field.flood(one, beside=6, per_s=30)
-        finally:
-            database.execute("ALTER TABLE api_key_gone RENAME TO api_key")
-    log = field.log.read_text(errors="replace")
-    if "\x1b" in log or any(line.lstrip("\ufffd[31m").startswith(mark) for line in log.splitlines()):
-        field.complain("a line or an escape of a caller's is in the log")
 
 
 SIGN_INS = Family("sign-ins")
