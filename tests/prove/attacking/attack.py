@@ -113,6 +113,11 @@ class Field:
             await self.call("POST", f"/flows/{ATTACKER}/{slug}/publish", role="admin")
         return slug
 
+    async def jobs(self, steps: "Steps", times: int = 1, **fields: Any) -> None:
+        """Publishes a flow of these steps and starts so many jobs of it at once."""
+        slug = await self.publish("jobs", steps, **fields)
+        await self.together(times, lambda _: self.job(slug))
+
     async def together(self, count: int, make: Callable[[int], Awaitable[Any]]) -> list[Any]:
         """So many at once; what they give. Each ends by itself or with the attack."""
         return await asyncio.gather(*[make(number) for number in range(count)])

@@ -278,13 +278,8 @@ class HostileProvider:
     @classmethod
     @asynccontextmanager
     async def serving(cls) -> AsyncIterator[Self]:
-        process = await started("hostile_provider", nice=NICE)
-        assert process.stdout is not None
-        try:
-            yield cls(int(await process.stdout.readline()))
-        finally:
-            process.kill()
-            await process.wait()
+        async with started("hostile_provider", nice=NICE) as told:
+            yield cls(int(await told.readline()))
 
     async def asked(self) -> list[Asked]:
         told = await call(("127.0.0.1", self.port), "GET", "/asked")

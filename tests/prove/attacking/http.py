@@ -8,8 +8,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -25,14 +25,22 @@ PROVIDER_KEY = "pk-5f0c2b7e91d84a63"
 """What the server shows a provider; no caller may ever see it."""
 
 
-async def started(module: str, *arguments: str, nice: int = 0) -> asyncio.subprocess.Process:
-    """A module of the harness as a process of its own, whose stdout is a pipe."""
-    return await asyncio.create_subprocess_exec(
+@asynccontextmanager
+async def started(module: str, *arguments: str, nice: int = 0) -> AsyncIterator[asyncio.StreamReader]:
+    """A module of the harness as a process of its own, which is killed in the end; what it writes."""
+    process = await asyncio.create_subprocess_exec(
         *("nice", "-n", str(nice), sys.executable, "-m", f"tests.prove.attacking.{module}", *arguments),
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
     )
+    assert process.stdout is not None
+    try:
+        yield process.stdout
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 HEAD_LIMIT = 1 << 20

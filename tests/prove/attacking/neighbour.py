@@ -5,7 +5,6 @@ What fails, or gives something else than it must, is noted as a fault. Knows not
 """
 
 import asyncio
-import contextlib
 import json
 import sys
 import time
@@ -166,17 +165,10 @@ class Samples:
 
 @asynccontextmanager
 async def neighbour(address: tuple[str, int], key: str) -> AsyncIterator[Samples]:
-    process = await started("neighbour", address[0], str(address[1]), key)
     samples = Samples()
-    assert process.stdout is not None
-    reading = asyncio.create_task(samples.read(process.stdout))
-    try:
+    async with asyncio.TaskGroup() as group, started("neighbour", address[0], str(address[1]), key) as told:
+        group.create_task(samples.read(told))
         yield samples
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        await reading
 
 
 if __name__ == "__main__":

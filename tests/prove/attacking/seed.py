@@ -42,22 +42,24 @@ QUIET = {
 }
 
 
+CALL: dict[str, Any] = {
+    "id": "ask",
+    "type": "llm",
+    "model": "evil:model",
+    "prompt": "{{ message }}",
+    "settings": {"max_tokens": 100},
+    "retry": {"max_attempts": 2, "initial_delay_ms": 1, "max_delay_ms": 100},
+}
+
+
 def _asked(slug: str, **fields: Any) -> dict[str, Any]:
-    step = {
-        "id": "ask",
-        "type": "llm",
-        "model": "evil:model",
-        "prompt": "{{ message }}",
-        "settings": {"max_tokens": 100},
-        "retry": {"max_attempts": 2, "initial_delay_ms": 1, "max_delay_ms": 100},
-    }
-    return {"slug": slug, "steps": [{**step, **fields}]}
+    return {"slug": slug, "steps": [{**CALL, **fields}]}
 
 
 FLOWS: dict[str, list[dict[str, Any]]] = {
     NEIGHBOUR: [QUIET],
     ATTACKER: [ANSWER, COPY, HOLD, WALK],
-    SPENDER: [],
+    SPENDER: [_asked("spend", model="fake:dear")],
     BANK: [
         _asked("ask"),
         _asked("ask-whole", settings={"max_tokens": 100, "stream": False}),

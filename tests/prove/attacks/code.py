@@ -76,8 +76,7 @@ async def _run(field: Field, text: str) -> None:
 
 @BY_CODE.attack("run", leaves_work=True)
 async def forty_loops(field: Field) -> None:
-    slug = await field.publish("code", code("while True:\n    pass"))
-    await field.together(40, lambda _: field.job(slug))
+    await field.jobs(code("while True:\n    pass"), 40)
 
 
 BY_CODE.each("run", _run, CODES)

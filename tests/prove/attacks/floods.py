@@ -41,15 +41,10 @@ FLOWS: dict[str, Steps] = {
 }
 
 
-async def _started(field: Field, steps: Steps, *, times: int = 1) -> None:
-    slug = await field.publish("flood", steps)
-    await field.together(times, lambda _: field.job(slug))
-
-
-FLOODS.each("run", _started, FLOWS, leaves_work=True)
+FLOODS.each("run", Field.jobs, FLOWS, leaves_work=True)
 FLOODS.add(
     "twenty-thousand-waits",
-    lambda field: _started(field, loop(1000, DAY, beside=1000), times=20),
+    lambda field: field.jobs(loop(1000, DAY, beside=1000), 20),
     role="run",
     leaves_work=True,
 )

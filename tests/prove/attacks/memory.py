@@ -12,29 +12,19 @@ ROWS = code("return {'rows': [{'a': n} for n in range(200_000)]}")
 MB = code("return {'text': 'x' * 1_000_000}")
 LARGE = {"message": "x" * 9_000_000}
 
-
 LOOPS = {
     "loop-of-big-results": (loop(1000, BIG, beside=4), 1),
     "ten-loops-of-big-results": (loop(10_000, MB, beside=4), 10),
     "many-small-results": (loop(1000, ROWS, beside=4), 1),
 }
-
-
-async def _started(field: Field, started: tuple[Steps, int]) -> None:
-    steps, times = started
-    slug = await field.publish("big", steps)
-    await field.together(times, lambda _: field.job(slug))
-
-
-FAMILY.each("run", _started, LOOPS, leaves_work=True)
+FAMILY.each("run", lambda field, jobs: field.jobs(*jobs), LOOPS, leaves_work=True)
 
 
 @FAMILY.attack("run", leaves_work=True)
 async def big_outputs_handed_on(field: Field) -> None:
     """A flow of 60 steps, each of which hands on 10 MB, captured in full."""
     rest: Steps = [{"id": f"s{n}", "type": "passthrough"} for n in range(60)]
-    slug = await field.publish("big", [*code("return {'text': 'x' * 10_000_000}"), *rest], capture="full")
-    await field.together(6, lambda _: field.job(slug))
+    await field.jobs([*code("return {'text': 'x' * 10_000_000}"), *rest], 6, capture="full")
 
 
 @FAMILY.attack("run")

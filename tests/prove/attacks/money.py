@@ -1,21 +1,14 @@
 """Ways to spend more than a budget has, or to be told what pays for it."""
 
-from typing import Any
-
 from tests.prove.attacking.attack import Family, Field, Steps, loop
 from tests.prove.attacking.hostile_provider import FORMS
 from tests.prove.attacking.http import SPENDER, Answer
-from tests.prove.attacking.seed import BUDGET_USD, CALL_USD, spent_usd
+from tests.prove.attacking.seed import BUDGET_USD, CALL, CALL_USD, spent_usd
+from tests.prove.attacks.providers import warm
 
 FAMILY = Family("money")
 
-SPEND: dict[str, Any] = {
-    "id": "spend",
-    "type": "llm",
-    "model": "fake:dear",
-    "prompt": "{{ message }}",
-    "settings": {"max_tokens": 100},
-}
+SPEND = {**CALL, "model": "fake:dear"}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 RETRY = {"max_attempts": 100, "initial_delay_ms": 0, "max_delay_ms": 0}
 FLOWS: dict[str, tuple[Steps, int, str]] = {
@@ -27,23 +20,15 @@ FLOWS: dict[str, tuple[Steps, int, str]] = {
 }
 
 
-async def _warm(field: Field) -> None:
-    """The first call of a model makes the server load the provider's library, which is no attack."""
-    flow = {"slug": "spend", "steps": [SPEND]}
-    await field.call("PUT", f"/flows/{SPENDER}/spend", flow, role="spend-admin")
-    await _execute(field, "x")
-    await field.hostile.asked()
-
-
-async def _execute(field: Field, message: str) -> Answer:
-    return await field.call("POST", f"/seq/{SPENDER}/spend/execute", {"message": message}, role="spend-run")
+async def _execute(field: Field, message: str, slug: str = "spend") -> Answer:
+    return await field.call("POST", f"/seq/{SPENDER}/{slug}/execute", {"message": message}, role="spend-run")
 
 
 async def _spent(field: Field, spending: tuple[Steps, int, str]) -> None:
     steps, times, message = spending
-    flow = {"slug": "spend", "steps": steps}
-    await field.call("PUT", f"/flows/{SPENDER}/spend", flow, role="spend-admin")
-    await field.together(times, lambda _: _execute(field, message))
+    flow = {"slug": "spends", "steps": steps}
+    await field.call("PUT", f"/flows/{SPENDER}/spends", flow, role="spend-admin")
+    await field.together(times, lambda _: _execute(field, message, "spends"))
 
 
 async def _within_bounds(field: Field) -> None:
@@ -54,10 +39,10 @@ async def _within_bounds(field: Field) -> None:
         field.complain(f"{calls} calls cost ${cost} of ${BUDGET_USD}, the project's books say ${spent}")
 
 
-FAMILY.each("run", _spent, FLOWS, leaves_work=True, prepare=_warm, judge=_within_bounds)
+FAMILY.each("run", _spent, FLOWS, leaves_work=True, prepare=warm, judge=_within_bounds)
 
 
-@FAMILY.attack("run", leaves_work=True, prepare=_warm)
+@FAMILY.attack("run", leaves_work=True, prepare=warm)
 async def key_in_a_providers_error(field: Field) -> None:
     """A provider whose error has the key in it: plain, in base64, reversed, escaped."""
     for name, form in FORMS.items():

@@ -77,7 +77,7 @@ async def _ended(field: Field, run_id: str) -> str:
     return str(error.get("code") if isinstance(error, dict) else error or summary["status"])
 
 
-async def _warm(field: Field) -> None:
+async def warm(field: Field) -> None:
     """The first call of a model makes the server load the provider's library, which is no attack."""
     for flow in ("ask", "ask-whole"):
         await _ended(field, await _start(field, {"send": "answer"}, flow))
@@ -199,15 +199,15 @@ SENT = {
         [{"send": "error", "status": status, "retry_after": after} for status, after in ERRORS], REFUSED
     ),
 }
-FAMILY.each("nobody", _runs, SENT, prepare=_warm, limit_s=LIMIT_S)
+FAMILY.each("nobody", _runs, SENT, prepare=warm, limit_s=LIMIT_S)
 LINES = {
     "comments": Sent(_long("comments"), TOO_LARGE),
     "empty-lines": Sent(_long("empty lines"), (*TOO_LARGE, *DONE)),
 }
-FAMILY.each("nobody", _runs, LINES, prepare=_warm, limit_s=LINES_LIMIT_S)
+FAMILY.each("nobody", _runs, LINES, prepare=warm, limit_s=LINES_LIMIT_S)
 BRIEFLY = {"RUNGLASS_ANSWER_IDLE_LIMIT_S": "1"}
 IDLE = {"idle": Sent([{"send": "slow", "begun": "part"}], ("PROVIDER_UNAVAILABLE",))}
-FAMILY.each("nobody", _runs, IDLE, prepare=_warm, limit_s=LIMIT_S, settings=BRIEFLY)
+FAMILY.each("nobody", _runs, IDLE, prepare=warm, limit_s=LIMIT_S, settings=BRIEFLY)
 
 
 async def _streamed(field: Field, per_s: float) -> None:
@@ -236,7 +236,7 @@ async def _streamed(field: Field, per_s: float) -> None:
 
 STREAMS = {"hundred-streams": 20.0, "hundred-fast-streams": 0.0}
 OF_STREAMS = {"limit_s": LIMIT_S, "floor_ms": STREAM_FLOOR_MS, "leaves_work": True}
-FAMILY.each("nobody", _streamed, STREAMS, prepare=_warm, **OF_STREAMS)
+FAMILY.each("nobody", _streamed, STREAMS, prepare=warm, **OF_STREAMS)
 
 
 async def _asked_once(field: Field) -> None:
@@ -244,7 +244,7 @@ async def _asked_once(field: Field) -> None:
         field.complain(f"the provider was asked {times} times")
 
 
-OF_TWO = {"prepare": _warm, "judge": _asked_once, "only_on": "postgres", "has_second": True}
+OF_TWO = {"prepare": warm, "judge": _asked_once, "only_on": "postgres", "has_second": True}
 
 
 @FAMILY.attack("run", limit_s=LIMIT_S, leaves_work=True, **OF_TWO)
