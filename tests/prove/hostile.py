@@ -40,9 +40,10 @@ from tests.prove.attacks import FAMILIES
 SECONDS = 2.5
 ON_BOTH = frozenset({"provider", "import", "browser"})
 """Families that meet both stores unless one is asked for; the others meet SQLite."""
-WIDTHS = (14, 26, 6, 9)
+NAME_WIDTH, WIDTHS = 36, (14, 26, 6, 9)
 TOLD = 120
 """Characters of a verdict in the table; the JSON file has all of it."""
+console = Console(highlight=False, soft_wrap=True)
 
 
 async def hostile(
@@ -54,7 +55,7 @@ async def hostile(
 ) -> list[str]:
     """Prints a table and gives its bounds. Raises AssertionError where a verdict is bad."""
     attacks = _chosen(only, family)
-    table = Table(attacks)
+    _write_row("attack", "store", ["p50 / p99", "run ms: quiet to now", "MB", "health ms"], "verdict")
     verdicts: list[Verdict] = []
     try:
         for kind in get_args(StoreKind):
@@ -69,7 +70,7 @@ async def hostile(
                         verdict = await bout.fight(attack, thorough=thorough)
                         if verdict.slow and not verdict.faults:
                             verdict = await bout.fight(attack, thorough=thorough)
-                        table.row(verdict)
+                        _row(verdict)
                         verdicts.append(verdict)
                         if json is not None:
                             # After each: a proof may be cut short, and what it has found must not be lost.
@@ -107,23 +108,16 @@ def _chosen(only: Sequence[str], families: Sequence[str]) -> list[Attack]:
     return [attack for attack in every if attack.name in only or attack.family in families]
 
 
-class Table:
-    """Writes a row as soon as an attack is over: all of them take many minutes."""
+def _row(verdict: Verdict) -> None:
+    """Tells of an attack as soon as it is over: all of them take many minutes."""
+    numbers = (verdict.rss_peak_mb, verdict.health_ms)
+    figures = [verdict.ratios, verdict.run_ms, *(f"{number:,.0f}" for number in numbers)]
+    _write_row(verdict.name, verdict.store, figures, verdict.told[:TOLD])
 
-    def __init__(self, attacks: Sequence[Attack]) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._name_width = max(len(attack.name) for attack in attacks)
-        figures = ["p50 / p99", "run ms: quiet to now", "MB", "health ms"]
-        self._write("attack", "store", figures, "verdict")
 
-    def row(self, verdict: Verdict) -> None:
-        numbers = (verdict.rss_peak_mb, verdict.health_ms)
-        figures = [verdict.ratios, verdict.run_ms, *(f"{number:,.0f}" for number in numbers)]
-        self._write(verdict.name, verdict.store, figures, verdict.told[:TOLD])
-
-    def _write(self, name: str, store: str, figures: Sequence[str], told: str) -> None:
-        line = " ".join(f"{each:>{width}}" for each, width in zip(figures, WIDTHS, strict=True))
-        self._console.print(f"{name:{self._name_width}} {store:8} {line}  {told}", markup=False)
+def _write_row(name: str, store: str, figures: Sequence[str], told: str) -> None:
+    line = " ".join(f"{each:>{width}}" for each, width in zip(figures, WIDTHS, strict=True))
+    console.print(f"{name:{NAME_WIDTH}} {store:8} {line}  {told}", markup=False)
 
 
 def _beyond(verdicts: Sequence[Verdict]) -> list[str]:

@@ -76,13 +76,14 @@ class Field:
         headers: Sequence[tuple[str, str]] = (),
         source: str = SOURCE,
         timeout_s: float = 10.0,
+        below: str = API,
     ) -> Answer:
         """One request below `/api/v1`, with the attacker's key. A body that is not bytes is sent as JSON."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         answer = await call(
             self.address,
             method,
-            f"{API}{target}",
+            f"{below}{target}",
             data,
             headers=[*self.headers(role), *headers],
             source=source,

@@ -131,6 +131,12 @@ class Connection:
         pairs = (line.partition(":") for line in lines if line)
         return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}
 
+    async def read_all(self) -> None:
+        """Returns when the connection has ended, with whatever came over it until then."""
+        with suppress(OSError):
+            while await self.reader.read(1 << 16):
+                continue
+
     async def chunk(self) -> bytes:
         """The next chunk of an answer that comes in chunks, empty at its end. Raises OSError and EOFError."""
         size = int((await self.reader.readuntil(b"\r\n")).split(b";")[0], 16)

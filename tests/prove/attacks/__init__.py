@@ -9,7 +9,6 @@ from tests.prove.attacks import (
     heads,
     imports,
     leaks,
-    memory,
     money,
     providers,
     reading,
@@ -18,7 +17,7 @@ from tests.prove.attacks import (
 
 FAMILIES: list[Family] = [
     *(heads.HEADS, heads.SLOW, bodies.IN_BODIES, bodies.OVERRIDES, schemas.SCHEMAS, schemas.FLOW_FILES),
-    *(imports.IMPORTS, imports.TRACES, code.BY_TEMPLATES, code.BY_CODE, floods.FLOODS, memory.FAMILY),
+    *(imports.IMPORTS, imports.TRACES, code.BY_TEMPLATES, code.BY_CODE, floods.FLOODS, floods.MEMORY),
     *(reading.SEARCHES, reading.READING, leaks.SIGN_INS, browsers.FAMILY, floods.STORMS_OF_CALLS),
     *(money.FAMILY, providers.FAMILY, leaks.LEAKS),
 ]

@@ -1,6 +1,7 @@
 """One project that wants all places: iterations, waits, branches, retries and runs without number.
 
-And the same small thing again and again: keys, cancels, sessions, repeats.
+And the same small thing again and again: keys, cancels, sessions, repeats. And results, snapshots and answers
+that are to fill the server's memory, or its disk.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import secrets
 import uuid
 from typing import Any
 
-from tests.prove.attacking.attack import COPY, LOOK, Call, Family, Field, Steps, loop
+from tests.prove.attacking.attack import COPY, LOOK, Call, Family, Field, Steps, code, loop
 from tests.prove.attacking.http import ATTACKER
 
 FLOODS = Family("floods")
@@ -143,3 +144,77 @@ async def list_storm(field: Field) -> None:
     for _ in range(150):
         await field.job("copy", role="run")
     await field.flood(one, beside=8, per_s=150)
+
+
+MEMORY = Family("memory")
+
+BIG = code("return {'text': 'x' * 15_000_000}")
+ROWS = code("return {'rows': [{'a': n} for n in range(200_000)]}")
+MB = code("return {'text': 'x' * 1_000_000}")
+LARGE = {"message": "x" * 9_000_000}
+
+LOOPS = {
+    "loop-of-big-results": (loop(1000, BIG, beside=4), 1),
+    "ten-loops-of-big-results": (loop(10_000, MB, beside=4), 10),
+    "many-small-results": (loop(1000, ROWS, beside=4), 1),
+}
+MEMORY.each("run", lambda field, jobs: field.jobs(*jobs), LOOPS, leaves_work=True)
+
+
+@MEMORY.attack("run", leaves_work=True)
+async def big_outputs_handed_on(field: Field) -> None:
+    """A flow of 60 steps, each of which hands on 10 MB, captured in full."""
+    rest: Steps = [{"id": f"s{n}", "type": "passthrough"} for n in range(60)]
+    await field.jobs([*code("return {'text': 'x' * 10_000_000}"), *rest], 6, capture="full")
+
+
+@MEMORY.attack("run")
+async def big_results_at_once(field: Field) -> None:
+    slug = await field.publish("big", BIG)
+    await field.flood(lambda _: field.execute(slug), beside=20, per_s=20)
+
+
+@MEMORY.attack("run")
+async def bodies_at_once(field: Field) -> None:
+    """40 bodies of 9.9 MB at once, of small values."""
+    body = b'{"message":"x","parameters":{"a":[' + b"[1]," * 2_400_000 + b"1]}}"
+    await field.together(40, lambda _: field.execute("copy", body))
+
+
+@MEMORY.attack("run")
+async def large_result_read_often(field: Field) -> None:
+    run_id = await field.job(await field.publish("big", BIG, capture="full"))
+    await asyncio.sleep(0.5)
+    targets = [
+        f"/flow-runs/{run_id}/trace",
+        f"/flow-runs/{run_id}/trace/stream",
+        f"/seq/{ATTACKER}/big/jobs/{run_id}",
+    ]
+    await field.flood(lambda n: field.call("GET", targets[n % 3]), beside=10, per_s=60)
+
+
+@MEMORY.attack("run", leaves_work=True)
+async def inputs_of_runs_that_wait(field: Field) -> None:
+    """Jobs of 7 MB of inputs each that only wait: they count as all the memory that there is."""
+    slug = await field.publish("day", [{"id": "day", "type": "wait", "ms": 86_400_000}])
+    body = {"parameters": {"text": "x" * 7_000_000}}
+    await field.flood(lambda _: field.job(slug, body), beside=2, per_s=20)
+
+
+@MEMORY.attack("run", leaves_work=True, settings={"RUNGLASS_MAX_CONCURRENT_RUNS_PER_PROJECT": "1"})
+async def large_calls_in_line(field: Field) -> None:
+    """Calls of 9 MB that wait for the only place of their project, and whose callers leave."""
+    await field.job("hold")
+    await field.flood(lambda _: field.execute("answer", LARGE, timeout_s=0.5), beside=8, per_s=20)
+
+
+TEMPLATES = {"template-of-16-mb": lambda field, _: field.override({"prompt": "{{ 'x' * 4000000 }}"})}
+MEMORY.floods("run", 10, 20, TEMPLATES)
+PAUSED = {"paused-with-much": lambda field, _: field.execute("answer", {**LARGE, "tools": [LOOK]})}
+MEMORY.floods("run", 4, 10, PAUSED)
+AGAIN: dict[str, Call] = {
+    "large-repeats-of-a-call-that-goes-on": lambda field, _: field.execute(
+        "hold", LARGE, headers=[("Idempotency-Key", "again")], timeout_s=0.5
+    )
+}
+MEMORY.floods("run", 8, 20, AGAIN, leaves_work=True)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from backports import zstd
 
 from tests.prove.attacking.attack import API, SOURCE, Family, Field
-from tests.prove.attacking.http import Answer, Connection, call, head
+from tests.prove.attacking.http import Answer, Connection, head
 
 IMPORTS = Family("import")
 
@@ -149,14 +149,10 @@ BODIES: dict[str, tuple[Callable[[], bytes], tuple[str, str]]] = {
 
 
 async def _sent_traces(field: Field, sends: tuple[Callable[[], bytes], tuple[str, str]]) -> None:
-    body, every = sends[0](), [*field.headers(), sends[1]]
-
-    async def send(_: int) -> Answer:
-        answer = await call(field.address, "POST", "/v1/traces", body, headers=every, source=SOURCE)
-        field.tally[answer.status] += 1
-        return answer
-
-    await field.flood(send, beside=3, per_s=6)
+    body, header = sends[0](), sends[1]
+    await field.flood(
+        lambda _: field.call("POST", "/v1/traces", body, headers=[header], below=""), beside=3, per_s=6
+    )
 
 
 TRACES.each("record", _sent_traces, BODIES)

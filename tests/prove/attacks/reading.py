@@ -175,15 +175,9 @@ async def _followed(field: Field, query: str, *, count: int) -> None:
     streams = await field.streams(f"/flow-runs/stream?q={quote(query)}", count)
     if not streams:
         field.complain("no list could be followed")
-
-    async def follow(number: int) -> None:
-        with suppress(OSError):
-            while await streams[number].reader.read(1 << 16):
-                continue
-
     with suppress(TimeoutError):
         async with asyncio.timeout(max(0.0, field.left_s)):
-            await field.together(len(streams), follow)
+            await field.together(len(streams), lambda number: streams[number].read_all())
 
 
 @SEARCHES.attack("run", leaves_work=True)
