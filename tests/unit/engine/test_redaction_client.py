@@ -1,7 +1,6 @@
 """Large values are redacted in a process like here; what its limits end is not kept, and the run goes on."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,17 +19,11 @@ from tests.waiting import until
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"])
 SECRETS = ("hunter2", "ACME-4711", "crimson", "a.b@example.com")
 LIMIT_BYTES = 2_000
-MANY = 1_000_000
-"""So many characters take a process long enough to be met at it."""
 
 
 def large(**more: Any) -> dict[str, Any]:
     row = {"password": "hunter2", "note": "ACME-4711, a.b@example.com", "colour": "crimson", "n": 1.5}
     return {"rows": [row] * 2_000, **more}
-
-
-def slow(size: int) -> dict[str, Any]:
-    return {"text": "+49 170 1234567, password: hunter2\n" * (size // 35)}
 
 
 @pytest.fixture
@@ -141,26 +134,15 @@ async def test_a_large_value_whose_run_was_cut_off_meanwhile_is_not_redacted_on_
 
 
 async def test_a_value_whose_process_is_killed_is_not_kept(redactions: RedactionClient) -> None:
-    own, payload = capture(redactions), Payload(slow(MANY))
+    # So much takes a process long enough to be met at it.
+    payload = Payload({"text": "+49 170 1234567, password: hunter2\n" * 30_000})
+    own = capture(redactions)
     preparing = asyncio.create_task(own.prepare(payload))
     await until(lambda: redactions.busy)
     for process in redactions.busy:
         process.kill()
     await preparing
     assert "it took too much memory or time to redact" in note_of(own, payload)
-
-
-@pytest.mark.parametrize(("limit_ms", "size", "told_ms"), [(50, MANY, 100), (1, 5_300_000, 6)])
-async def test_a_value_that_takes_too_long_is_not_kept(
-    caplog: pytest.LogCaptureFixture, limit_ms: int, size: int, told_ms: int
-) -> None:
-    """A larger one has more time: the limit is for each begun megabyte."""
-    async with RedactionClient(Settings(redaction_time_limit_ms=limit_ms)) as redactions:
-        own, payload = capture(redactions), Payload(slow(size))
-        await own.prepare(payload)
-        note = note_of(own, payload)
-    assert f"more than {told_ms} ms to redact (setting redaction_time_limit_ms)" in note
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 async def test_a_value_that_takes_too_much_memory_is_not_kept() -> None:
