@@ -7,8 +7,6 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from runglass.engine.models.provider_errors import without_secrets
 from runglass.redact import MARK, Redactor
@@ -104,15 +102,16 @@ SURROUNDINGS = [
 ]
 
 
-@given(st.sampled_from(PAIRS), st.sampled_from(SURROUNDINGS), st.sampled_from(SURROUNDINGS))
-def test_what_is_no_secret_stays_byte_for_byte(pair: Pair, before: str, after: str) -> None:
-    text = f"{before}\n{_shown(pair.value)}\n{after}"
-    place = 0
-    for part in REDACTOR.text(text).split(MARK):
-        place = text.index(part, place) + len(part)
-    shown = REDACTOR.text(text)
-    assert shown.startswith(before)
-    assert shown.endswith(after)
+@pytest.mark.parametrize("number", range(len(SURROUNDINGS)))
+def test_what_is_no_secret_stays_byte_for_byte(number: int) -> None:
+    before, after = SURROUNDINGS[number], SURROUNDINGS[number - 3]
+    for pair in PAIRS:
+        text = f"{before}\n{_shown(pair.value)}\n{after}"
+        shown, place = REDACTOR.text(text), 0
+        for part in shown.split(MARK):
+            place = text.index(part, place) + len(part)
+        assert shown.startswith(before)
+        assert shown.endswith(after)
 
 
 def test_a_picture_is_no_secret_and_what_is_beside_it_still_is() -> None:
