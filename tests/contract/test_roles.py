@@ -263,6 +263,12 @@ def test_lists_have_only_objects_of_the_callers_project(world: World) -> None:
     ours = {flow["id"] for flow in world.callers["read"].get("/flows").json()["flows"]}
     assert theirs.isdisjoint(ours)
     assert all(stranger.get("/flow-runs", params={"flow_id": each}).json() == nothing for each in ours)
-    keys = {key["id"] for key in stranger.get("/keys").json()["keys"]}
-    assert keys
-    assert keys.isdisjoint(key["id"] for key in world.callers["admin"].get("/keys").json()["keys"])
+    admin = world.callers["admin"]
+    for path, members in (("/keys", "keys"), ("/audit", "entries")):
+        own = {each["id"] for each in stranger.get(path).json()[members]}
+        assert own
+        assert own.isdisjoint(each["id"] for each in admin.get(path).json()[members])
+    # A cursor is a place in the one order of all projects, and shows nothing of the others.
+    cursor = admin.get("/audit?limit=1").json()["nextCursor"]
+    page = stranger.get(f"/audit?cursor={cursor}").json()["entries"]
+    assert all(entry["project"] == "acme/strangers" for entry in page)
