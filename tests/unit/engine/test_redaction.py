@@ -24,6 +24,8 @@ SECRETS = [secret for _, secret, _ in TOKENS]
         ("Authorization: Basic dXNlcjpwYXNz", f"Authorization: Basic {MARK}"),
         ("postgres://user:p@ss@host:5432/db", f"postgres://{MARK}@host:5432/db"),
         ('{"apiKey": "a \\" b", "x": "y"}', f'{{"apiKey": "{MARK}", "x": "y"}}'),
+        ("Authorization: Bearer abcdef1", f"Authorization: Bearer {MARK}"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4\n\nMII\n-----END RSA PRIVATE KEY-----", MARK),
         ("-----BEGIN PRIVATE KEY-----\\nMII\\n-----END PRIVATE KEY-----\\n", f"{MARK}\\n"),
         ("cut off: -----BEGIN EC PRIVATE KEY-----\nMIIabc", f"cut off: {MARK}"),
         (
