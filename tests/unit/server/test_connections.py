@@ -19,7 +19,9 @@ from runglass.server.http.open_responses import OpenResponses
 from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
 
-SETTINGS = Settings(head_time_limit_s=10, body_time_limit_s=20, min_body_bytes_per_s=100)
+SETTINGS = Settings(
+    head_time_limit_s=10, body_time_limit_s=20, min_body_bytes_per_s=100, stalled_write_limit_s=30
+)
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
@@ -42,6 +44,59 @@ def ends_of(wire: Mock) -> list[str]:
 @pytest.fixture
 def connections() -> Connections:
     return Connections(SETTINGS, 3)
+
+
+def is_late(wire: Mock, *said: bytes) -> bool:
+    """Whether the caller was told that this was late, and no more is written."""
+    if "write_eof" not in ends_of(wire):
+        return False
+    ((told,),) = (call.args for call in wire.write.call_args_list)
+    return all(each in told for each in (b"HTTP/1.1 408 ", *said))
+
+
+def test_a_head_must_be_complete_in_time_and_one_that_has_not_begun_is_not_answered(
+    connections: Connections,
+) -> None:
+    """Browsers open connections in advance: an answer to no question would be taken for the next one's."""
+    (_, silent, _), (slow, of_slow, _), (idle, of_idle, _) = (connected(connections) for _ in range(3))
+    slow.data_received(GET)
+    idle.data_received(GET + b"\r\n")
+    idle.request_ended(is_answered=False)
+    connections.check(10)
+    idle.data_received(GET)
+    assert ends_of(silent) == ends_of(of_slow) == []
+    connections.check(0.1)
+    assert ends_of(silent) == ["close"]
+    assert is_late(of_slow, b"head_time_limit_s=10")
+    connections.check(9.9)
+    assert not is_late(of_idle)
+    connections.check(0.1)
+    assert is_late(of_idle, b"head_time_limit_s=10")
+
+
+def test_a_body_must_come_at_a_least_rate(connections: Connections) -> None:
+    (slow, of_slow, _), (whole, of_whole, _) = (connected(connections) for _ in range(2))
+    slow.data_received(POST)
+    slow.data_received(b"a" * 1000)
+    whole.data_received(POST + b"a" * 5000)
+    connections.check(30)
+    assert not is_late(of_slow)
+    connections.check(0.1)
+    assert is_late(of_slow, b"body_time_limit_s=20", b"min_body_bytes_per_s=100")
+    connections.check(1000)
+    assert ends_of(of_whole) == []
+
+
+def test_a_caller_that_takes_nothing_is_cut_and_a_slow_one_is_not(connections: Connections) -> None:
+    connection, wire, _ = connected(connections)
+    connection.data_received(GET + b"\r\n")
+    for unsent in (3000, 2000, 1000):
+        wire.get_write_buffer_size.return_value = unsent
+        connections.check(30.1)
+    connections.check(30)
+    assert ends_of(wire) == []
+    connections.check(0.1)
+    assert ends_of(wire) == ["abort"]
 
 
 def test_time_in_which_the_server_does_not_read_does_not_count(connections: Connections) -> None:
