@@ -40,7 +40,7 @@ from tests.prove.attacks import FAMILIES
 SECONDS = 2.5
 ON_BOTH = frozenset({"provider", "import", "browser"})
 """Families that meet both stores unless one is asked for; the others meet SQLite."""
-NAME_WIDTH, WIDTHS = 36, (14, 26, 6, 9)
+NAME_WIDTH, WIDTHS = 36, (26, 6, 9)
 TOLD = 120
 """Characters of a verdict in the table; the JSON file has all of it."""
 console = Console(highlight=False, soft_wrap=True)
@@ -55,7 +55,7 @@ async def hostile(
 ) -> list[str]:
     """Prints a table and gives its bounds. Raises AssertionError where a verdict is bad."""
     attacks = _chosen(only, family)
-    _write_row("attack", "store", ["p50 / p99", "run ms: quiet to now", "MB", "health ms"], "verdict")
+    _write_row("attack", "store", ["run ms: quiet to now", "MB", "health ms"], "verdict")
     verdicts: list[Verdict] = []
     try:
         for kind in get_args(StoreKind):
@@ -80,7 +80,7 @@ async def hostile(
     bad = [f"{verdict.name} on {verdict.store}" for verdict in verdicts if not verdict.is_good]
     assert not bad, f"{len(bad)} of {len(verdicts)} attacks did what they must not: {', '.join(bad)}"
     return [
-        "p50 / p99: how many times as long as in quiet: runs, and the kind of call that suffered most",
+        "run ms: p50 and p99 of the neighbour's runs, in quiet and during the attack",
         f"bounds: p99 of each kind of call {TIMES:g} times its quiet value, or {FLOOR_MS:g} ms above it;"
         f" /health in {HEALTH_MS / 1000:g} s; end within {STOP_S:g} s of SIGTERM; each attack {seconds:g} s",
         f"memory of all processes: {RSS_MB:,.0f} MB over quiet, {RSS_MB * BACK_SHARE:,.0f} MB after"
@@ -111,7 +111,7 @@ def _chosen(only: Sequence[str], families: Sequence[str]) -> list[Attack]:
 def _row(verdict: Verdict) -> None:
     """Tells of an attack as soon as it is over: all of them take many minutes."""
     numbers = (verdict.rss_peak_mb, verdict.health_ms)
-    figures = [verdict.ratios, verdict.run_ms, *(f"{number:,.0f}" for number in numbers)]
+    figures = [verdict.run_ms, *(f"{number:,.0f}" for number in numbers)]
     _write_row(verdict.name, verdict.store, figures, verdict.told[:TOLD])
 
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from tests.prove.attacking.http import NEIGHBOUR, Connection, call, started
+from tests.prove.attacking.http import NEIGHBOUR, Answer, Connection, call, started
 
 Kind: TypeAlias = Literal["run", "read", "stream", "health"]
 
@@ -41,6 +41,12 @@ class Sample(NamedTuple):
 
 class Fault(Exception):
     """The server gave something else than it must."""
+
+
+def require(answer: Answer, status: int, what: str) -> None:
+    """Raises Fault for an answer with another status."""
+    if answer.status != status:
+        raise Fault(f"{what} gave {answer.status}: {answer.fault}{answer.body[:200]!r}")
 
 
 class Neighbour:
@@ -81,13 +87,12 @@ class Neighbour:
             sys.stdout.flush()
             await asyncio.sleep(max(0.02, EVERY_S[kind] - took_s))
 
-    async def _ask(self, kind: Kind, method: str, target: str, body: Any = None, *, wanted: int = 200) -> Any:
+    async def _ask(self, kind: Kind, method: str, target: str, body: Any = None) -> Any:
         if kind not in self._kept:
             self._kept[kind] = await Connection.open(self._address)
         data = None if body is None else json.dumps(body).encode()
         answer = await self._kept[kind].ask(method, target, data, headers=self._headers)
-        if answer.status != wanted:
-            raise Fault(f"{method} {target} gave {answer.status}: {answer.body[:200]!r}")
+        require(answer, 200, f"{method} {target}")
         return answer.json()
 
     async def _run(self) -> str:
@@ -109,24 +114,20 @@ class Neighbour:
     async def _stream(self) -> str:
         body = json.dumps({"message": MESSAGE}).encode()
         started = await call(self._address, "POST", f"{PLACE}/jobs", body, headers=self._headers)
-        if started.status != 202:
-            raise Fault(f"a job gave {started.status}: {started.fault}{started.body[:200]!r}")
+        require(started, 202, "a job")
         run_id = str(started.json()["executionId"])
         await require_whole(self._address, run_id, self._headers)
         return run_id
 
     async def _health(self) -> None:
-        answer = await call(self._address, "GET", "/health", timeout_s=LIMIT_S["health"])
-        if answer.status != 200:
-            raise Fault(f"/health gave {answer.status}: {answer.fault}{answer.body[:200]!r}")
+        require(await call(self._address, "GET", "/health", timeout_s=LIMIT_S["health"]), 200, "/health")
 
 
 async def require_whole(address: tuple[str, int], run_id: str, headers: Iterable[tuple[str, str]]) -> None:
     """Reads a run's stream to its end. Raises Fault where an event is missing or it did not end well."""
     target = f"/api/v1/flow-runs/{run_id}/trace/stream"
     answer = await call(address, "GET", target, headers=[*headers], timeout_s=LIMIT_S["stream"])
-    if answer.status != 200:
-        raise Fault(f"the stream of run {run_id} gave {answer.status}: {answer.fault}{answer.body[:200]!r}")
+    require(answer, 200, f"the stream of run {run_id}")
     lines = answer.body.split(b"\n")
     seqs = [int(line[4:]) for line in lines if line.startswith(b"id: ")]
     events = [line[7:].decode() for line in lines if line.startswith(b"event: ")]

@@ -63,14 +63,6 @@ class Verdict(msgspec.Struct, kw_only=True):
         return not self.faults and not self.slow
 
     @property
-    def ratios(self) -> str:
-        """How many times as long the neighbour's things took: the median of runs, and the worst p99."""
-        if (run := self.speeds.get("run")) is None:
-            return "–"
-        worst = max(speed.ratio for speed in self.speeds.values())
-        return f"{run.p50 / max(run.quiet_p50, 1.0):.1f} / {worst:.1f}"
-
-    @property
     def run_ms(self) -> str:
         """Milliseconds of the neighbour's runs, p50 and p99, in quiet and now."""
         run = self.speeds.get("run")
