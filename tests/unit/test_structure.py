@@ -20,34 +20,21 @@ REASON = f"More than {MOST_LINES} lines: "
 """How a sentence in a module's docstring begins that says why the file is one."""
 
 COMMON = """
-access address admin answer api app append argument async asyncio attachments authentication backend backends
-base batcher blocking body bootstrap bound builder byte cache caller cancel catalog check checks cli client
-clock code columns command commands composition compression concurrency connection connections context core
-cost cursor data
-database deadline defaults delete demo driver encoded endpoint endpoints engine error errors example
-exchange execute exit expiry export failure fast file files folder formatting frames framing gc group
-handlers health helpers http id import integrity interrupt interrupts json keywords lazy limit limits lines
-list live local
-lock log loop mapping memory message messages middleware migrate migrations money note numbers openapi options
-output outputs own page pagination parameters parser parsers parsing path patterns policy pool postgres price
-priority process processes protocol query quick range rate raw reader records redactor references refusals
-removal request requests response responses result retries routes routing rows runner runtime safe
-schema schemas security selector serve server service services settings spans spec sql sqlite sse state
-stream streaming syntax table task template terminal terminate testing text threads time token tool
-transform transport types validation value view views watch watcher without writer
-condition creation credentials held index prepared search signals statements
-ai area bundle columns compare config cookie document gen header imported link login metrics nats new origin
-attributes grpc otlp overview parts perfetto progress ranking same show splitter styles support tree vendor
-forest redact rules sums synonyms wire
-doctor instrumentation program receiver alignment digest
-assets collector diagnostics gateway listener maintenance measurements outcomes payload sandbox
-supervision
-aio native sockets
+address admin ai aio alignment answer api app append argument assets asyncio attachments attributes
+authentication backend base blocking body bootstrap bounds builder byte cache cancel catalog check cli client
+clock code collector columns command compare composition concurrency condition config connection core cost
+creation cursor data database defaults delete demo diagnostics did digest doctor driver endpoint engine error
+example exchange execute exit failure file folder forest formatting frames gateway gc gen grpc header health
+helpers http imported index instrumentation integrity json keywords known lazy limits lines list listener
+local login look loop maintenance mapping mean measurements memory message metrics middleware migration money
+names native nats on open openapi options otlp outcomes output overview own pagination parameters parser
+parsing parts patterns payload perfetto policy pool postgres process processes program progress quick reader
+receiver records redact redactor references removal request response routes routing rows rules runner runtime
+safe sandbox schema security serve server services settings show sockets span spec sql sqlite sse state
+statements stream styles sums supervision support synonyms syntax table task template terminal terminate
+testing text threads tools transform transport tree types values vendor view watch watcher wire without you
 """
-"""Words that need no explanation to whoever knows Python, HTTP and SQL."""
-
-GIVEN = frozenset({"did", "you", "mean", "name", "named", "known", "look", "lookup", "open", "on"})
-"""Parts of names that are said as one: `did_you_mean`, `path_lookup`, `open_responses`."""
+"""Words of names that need no explanation to whoever knows Python, HTTP and SQL."""
 
 
 def explained() -> set[str]:
@@ -77,7 +64,7 @@ def singular(word: str) -> str:
 
 
 def test_every_word_of_a_module_s_name_is_in_the_glossary_or_common() -> None:
-    known = {singular(word) for word in explained() | set(COMMON.split()) | GIVEN}
+    known = {singular(word) for word in explained() | set(COMMON.split())}
     unknown = {word: path for word, path in words().items() if singular(word) not in known}
     assert not unknown, f"explain them in a glossary, {GLOSSARIES}, or take better words: {unknown}"
 
