@@ -193,7 +193,9 @@ async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is
         hidden = AsyncOpenAI(base_url=fake.base_url, api_key=KEY)
         ordinary = ProviderClients(Settings(providers={"local": fake.base_url})).new_provider("local")
         provider = OpenAICompatibleProvider(
-            "local", openai_client=hidden, profile=ordinary._configured_model_profile
+            "local",
+            openai_client=hidden,
+            profile=ordinary._configured_model_profile,  # noqa: SLF001
         )
         monkeypatch.setattr(ProviderClients, "new_provider", lambda clients, name: provider)
         ran = await bench.run(step_text, NO_SCHEMA, FAMILIES["compatible"].reply(OBJECT))
