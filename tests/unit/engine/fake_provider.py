@@ -56,13 +56,6 @@ def chunk(
     return f"data: {json.dumps(frame)}\n\n".encode()
 
 
-def text_reply(*pieces: str, finish: str = "stop", usage: Mapping[str, Any] | None = None) -> Reply:
-    """A streamed answer of these pieces of text."""
-    frames = [chunk({"role": "assistant", "content": piece}) for piece in ("", *pieces)]
-    frames += [chunk({}, finish=finish), *([chunk(usage=usage)] if usage else [])]
-    return Reply(body=b"".join(frames) + DONE)
-
-
 def error_reply(
     status: int, message: str, *, headers: Mapping[str, str] | None = None, **fields: Any
 ) -> Reply:
