@@ -28,7 +28,7 @@ class OwnServer:
     def __init__(self, programs: Path, folder: Path) -> None:
         self.port = free_port()
         self.folder = folder
-        self._programs = programs
+        self.programs = programs
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, **options: str) -> subprocess.Popen[bytes]:
@@ -39,7 +39,7 @@ class OwnServer:
         words = (word for name, value in (fixed | options).items() for word in ("-c", f"{name}={value}"))
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self.folder, *words],
+                [self.programs / "postgres", "-D", self.folder, *words],
                 stdout=log,
                 stderr=log,
                 user=SYSTEM_USER if os.geteuid() == 0 else None,
@@ -135,7 +135,7 @@ def replicated() -> Iterator[Replicated]:
     with own_server() as primary:
         folder = primary.folder.with_name("standby")
         _run("cp", "-a", primary.folder, folder)
-        standby = OwnServer(primary._programs, folder)
+        standby = OwnServer(primary.programs, folder)
         (folder / "standby.signal").touch()
         with (folder / "postgresql.auto.conf").open("a") as settings:
             settings.write(f"primary_conninfo = 'host=127.0.0.1 port={primary.port} user=postgres'\n")

@@ -26,7 +26,7 @@ from tests.e2e.command import Process, fill, runglass, served, started
 from tests.flows import doubling
 from tests.http_server import Reply, answering
 from tests.postgres_server import postgres_database, postgres_server
-from tests.unit.engine.fake_provider import text_reply
+from tests.unit.engine.provider_families import COMPATIBLE
 from tests.waiting import eventually
 
 WAIT_S = 60.0
@@ -37,7 +37,6 @@ def flow(slug: str, long: dict[str, Any]) -> dict[str, Any]:
     return {"slug": slug, "steps": [first, {"id": "long", **long}, last]}
 
 
-USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 WORK = flow("work", {"type": "llm", "model": "held:small", "prompt": "hi"})
 REST = flow("rest", {"type": "wait", "ms": 2000})
 ASK = {
@@ -64,7 +63,7 @@ class Held:
     def __call__(self, _: object) -> Reply:
         self.asked.release()
         self.let_go.wait()
-        return Reply(200, {"content-type": "text/event-stream"}, text_reply("done", usage=USAGE).body)
+        return Reply(200, {"content-type": "text/event-stream"}, COMPATIBLE.reply("done").body)
 
     def reached(self, count: int) -> None:
         """Returns when there have been so many requests, so many further ones each time."""

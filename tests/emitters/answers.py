@@ -26,12 +26,11 @@ class Ask(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """An event of a stream. `told` is the usage told by it; at `is_last_to_leave` a caller has had enough."""
+    """An event of a stream. `told` is the usage told by it."""
 
     data: str
     event: str | None = None
     told: Usage | None = None
-    is_last_to_leave: bool = False
 
 
 class Answer(NamedTuple):
@@ -94,7 +93,7 @@ def chat(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence[Aske
         for number, each in enumerate(calls(call)):
             yield Frame(delta(tool_calls=[each | {"index": number}]))
         for piece in [] if asked else texts:
-            yield Frame(delta(content=piece), is_last_to_leave=piece == texts[-1])
+            yield Frame(delta(content=piece))
         yield Frame(delta(finish))
         if tells_usage:
             yield Frame(chunk([], _chat_usage(call.usage)), told=call.usage)
@@ -171,13 +170,11 @@ def responses(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence
     def frames(call: Call) -> Iterator[Frame]:
         number = 0
 
-        def frame(
-            kind: str, told: Usage | None = None, is_last_to_leave: bool = False, **members: Any
-        ) -> Frame:
+        def frame(kind: str, told: Usage | None = None, **members: Any) -> Frame:
             nonlocal number
             number += 1
             data = json.dumps({"type": kind, "sequence_number": number - 1} | members)
-            return Frame(data, kind, told, is_last_to_leave)
+            return Frame(data, kind, told)
 
         yield frame("response.created", response=response(call, "in_progress"))
         for index, item in enumerate(items(call)):
@@ -199,14 +196,7 @@ def responses(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence
                 part = item["content"][0]
                 yield frame("response.content_part.added", part=part | {"text": ""}, **place)
                 for piece in texts:
-                    is_last = piece == texts[-1]
-                    yield frame(
-                        "response.output_text.delta",
-                        delta=piece,
-                        logprobs=[],
-                        is_last_to_leave=is_last,
-                        **place,
-                    )
+                    yield frame("response.output_text.delta", delta=piece, logprobs=[], **place)
                 yield frame("response.output_text.done", text=part["text"], logprobs=[], **place)
                 yield frame("response.content_part.done", part=part, **place)
             yield frame("response.output_item.done", output_index=index, item=item)
@@ -280,10 +270,8 @@ def anthropic(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence
         return message(call, call.usage.output, content=blocks(call), stop_reason=stop)
 
     def frames(call: Call) -> Iterator[Frame]:
-        def frame(
-            kind: str, told: Usage | None = None, is_last_to_leave: bool = False, **members: Any
-        ) -> Frame:
-            return Frame(json.dumps({"type": kind} | members), kind, told, is_last_to_leave)
+        def frame(kind: str, told: Usage | None = None, **members: Any) -> Frame:
+            return Frame(json.dumps({"type": kind} | members), kind, told)
 
         begun = replace(call.usage, output=1, reasoning=0)
         yield frame("message_start", begun, message=message(call, 1, content=[], stop_reason=None))
@@ -295,9 +283,7 @@ def anthropic(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence
             )
             yield frame("content_block_start", index=index, content_block=start)
             for piece in [json.dumps(block["input"])] if asked else texts:
-                is_last = piece == texts[-1]
-                delta = {"type": kind, field: piece}
-                yield frame("content_block_delta", index=index, delta=delta, is_last_to_leave=is_last)
+                yield frame("content_block_delta", index=index, delta={"type": kind, field: piece})
             yield frame("content_block_stop", index=index)
         yield frame(
             "message_delta",
@@ -350,7 +336,7 @@ def gemini(body: dict[str, Any], texts: Sequence[str] = TEXT, asked: Sequence[As
         *before, last = parts(call)
         for part in before:
             yield Frame(json.dumps(chunk(call, [part], None)))
-        yield Frame(json.dumps(chunk(call, [last], call.usage)), None, call.usage, is_last_to_leave=True)
+        yield Frame(json.dumps(chunk(call, [last], call.usage)), told=call.usage)
 
     return Answer(ask, whole, frames)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from tests.emitters.answers import Answer, Ask, anthropic, chat, embeddings, gemini, responses
+from tests.emitters.answers import TEXT, Answer, Ask, anthropic, chat, embeddings, gemini, responses
 from tests.emitters.ledger import Call, Usage
 from tests.http_server import listening
 
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         is_left = False
         with suppress(ConnectionError):
             for frame in answer.frames(call):
-                if frame.is_last_to_leave and "[long]" in answer.ask.text:
+                if "[long]" in answer.ask.text and TEXT[-1] in frame.data:
                     is_left = True
                     break
                 self._send((f"event: {frame.event}\n" if frame.event else "") + f"data: {frame.data}\n\n")

@@ -15,7 +15,8 @@ from runglass.log.trace import RunSummary, StepTrace, Trace
 from runglass.support.json_weight import weighs_more
 from runglass.wire.sse import Decoder
 from tests.gains.timing import seconds
-from tests.unit.engine.fake_provider import FakeProvider, text_reply
+from tests.unit.engine.fake_provider import FakeProvider
+from tests.unit.engine.provider_families import COMPATIBLE
 
 
 def trace_json(steps: int) -> bytes:
@@ -96,9 +97,7 @@ def test_the_heaviest_that_is_taken_is_read_about_as_quickly_as_many_small_value
     assert seconds(lambda: msgspec.json.decode(made_up)) < 4 * seconds(lambda: msgspec.json.decode(objects))
 
 
-USAGE = {"prompt_tokens": 1, "completion_tokens": 200, "total_tokens": 201}
-
-ANSWER = text_reply(*["word "] * 200, usage=USAGE)
+ANSWER = COMPATIBLE.reply(*["word "] * 200)
 REQUEST = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hi"}])
 
 

@@ -13,7 +13,8 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from unittest.mock import Mock
 
 import httpx2
 import pytest
@@ -27,11 +28,10 @@ from runglass.client.transport.blocking import SyncTransport
 from runglass.server.http.exchange import JoiningTransport
 from runglass.store.records import Append
 from runglass.store.sqlite.append import write_append
-from runglass.store.sqlite.connections import Work
-from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkerThreads
 from runglass.testing import RunningServer, running_server
 from runglass.wire.sse import Decoder, frames
+from tests.faulty_store import FaultyStore
 from tests.unit.client.scripted import ScriptedServer, answers
 from tests.unit.client.sides import RUN, Side
 from tests.unit.engine.conftest import open_harness, start
@@ -40,17 +40,14 @@ from tests.unit.engine.conftest import open_harness, start
 async def test_the_thousandth_iteration_costs_what_the_first_did(tmp_path: Path) -> None:
     sizes: list[int] = []
 
-    class MeasuringStore(SqliteStore):
-        async def append(self, batch: Append) -> None:
-            parts = (*batch.events, *(row.data for row in batch.steps), batch.summary)
-            kept = (
-                checkpoint.data for checkpoint in batch.checkpoints if not checkpoint.step_id.endswith("?")
-            )
-            sizes.append(sum(map(len, (*parts, *kept))))
-            await super().append(batch)
+    def measure(batch: Append) -> None:
+        kept = (each.data for each in batch.checkpoints if not each.step_id.endswith("?"))
+        parts = (*batch.events, *(row.data for row in batch.steps), batch.summary, *kept)
+        sizes.append(sum(map(len, parts)))
 
     flow = "- {id: l, type: loop, over: 'list(range(1200))', steps: [{id: s, type: passthrough}]}"
-    async with open_harness(MeasuringStore(tmp_path / "db", synchronous="NORMAL")) as house:
+    async with open_harness(tmp_path / "db") as house:
+        FaultyStore(house.store).before("append", measure)
         await (await start(house, flow, {}, capture="metadata_only")).outcome()
     assert max(sizes[1000:1100]) <= 1.1 * max(sizes[50:150]), "bytes to the store per step do not grow"
 
@@ -59,57 +56,32 @@ STEPS = 50
 FLOW = "\n".join(f"- {{id: s{number}, type: passthrough}}" for number in range(STEPS))
 
 
-class WatchedStore(SqliteStore):
-    """Keeps its appends, and for each the statements that SQLite ran for it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, synchronous="NORMAL")
-        self.appends: list[Append] = []
-        self.statements: list[list[str]] = []
-
-    async def append(self, batch: Append) -> None:
-        self.appends.append(batch)
-        await self.connections.write(self._watched(batch))
-
-    def _watched(self, batch: Append) -> Work[None]:
-        def work(db: sqlite3.Connection) -> None:
-            ran: list[str] = []
-            db.set_trace_callback(ran.append)
-            try:
-                write_append(db, batch)
-            finally:
-                db.set_trace_callback(None)
-            self.statements.append(ran)
-
-        return work
-
-    async def tables_and_indexes_written(self, statement: str) -> int:
-        def work(db: sqlite3.Connection) -> int:
-            return sum(row[1] == "OpenWrite" for row in db.execute(f"EXPLAIN {statement}"))
-
-        return await self.connections.write(work)
-
-
-async def ran(store: WatchedStore) -> int:
-    """Runs the flow; returns how many tables and indexes the run's row is written to in mid-run."""
-    async with open_harness(store) as house:
-        outcome = await (await start(house, FLOW, {"n": 1}, capture="metadata_only")).outcome()
-        assert outcome.status == "completed"
-        (move,) = [text for text in store.statements[STEPS // 2] if text.startswith("UPDATE run")]
-        return await store.tables_and_indexes_written(move)
-
-
-async def test_a_step_in_the_middle_of_a_run_costs_one_append_of_few_statements(tmp_path: Path) -> None:
+async def test_a_step_in_the_middle_of_a_run_costs_one_append_of_few_statements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The run's row without its indexes, two events, two states of steps, one checkpoint.
 
     The end of a step travels with the start of the next one; without that it would be two appends.
     """
-    store = WatchedStore(tmp_path / "db")
-    assert await ran(store) == 1, "no index of the run's row is written anew"
-    assert len(store.appends) <= STEPS + 5
-    assert sum(len(batch.steps) for batch in store.appends) <= 2 * STEPS + 5
-    middle = store.statements[5 : STEPS - 5]
-    assert max(map(len, middle)) <= 6
+    statements: list[list[str]] = []
+
+    def watched(db: sqlite3.Connection, batch: Append) -> None:
+        statements.append([])
+        db.set_trace_callback(statements[-1].append)
+        write_append(db, batch)
+        db.set_trace_callback(None)
+
+    monkeypatch.setattr("runglass.store.sqlite.store.write_append", watched)
+    async with open_harness(tmp_path / "db") as house:
+        appends = FaultyStore(house.store).calls("append")
+        outcome = await (await start(house, FLOW, {"n": 1}, capture="metadata_only")).outcome()
+        assert outcome.status == "completed"
+        (move,) = [text for text in statements[STEPS // 2] if text.startswith("UPDATE run")]
+        work = await house.store.connections.write(lambda db: db.execute(f"EXPLAIN {move}").fetchall())
+    assert sum(row[1] == "OpenWrite" for row in work) == 1, "no index of the run's row is written anew"
+    assert len(appends) <= STEPS + 5
+    assert sum(len(call.args[0].steps) for call in appends) <= 2 * STEPS + 5
+    assert max(map(len, statements[5 : STEPS - 5])) <= 6
 
 
 def test_a_large_frame_is_held_twice_at_most() -> None:
@@ -165,26 +137,16 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
     """Each further hand-over would cost a quarter of the whole request."""
     put, make = WorkerThreads.put, JoiningTransport.__init__
     reads: list[object] = []
-    writes: list[bytes] = []
+    transports: list[Mock] = []
 
     def counted_put(lane: WorkerThreads, work: Any) -> Any:
         if "writer" not in lane.name:
             reads.append(work)
         return put(lane, work)
 
-    class Counted:
-        def __init__(self, transport: asyncio.Transport) -> None:
-            self._transport = transport
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._transport, name)
-
-        def write(self, data: bytes) -> None:
-            writes.append(data)
-            self._transport.write(data)
-
-    def over_counted(joining: JoiningTransport, transport: Any) -> None:
-        make(joining, cast(asyncio.Transport, Counted(transport)))
+    def over_counted(joining: JoiningTransport, transport: asyncio.Transport) -> None:
+        transports.append(Mock(wraps=transport))
+        make(joining, transports[-1])
 
     with httpx2.Client(headers={"Authorization": f"Bearer {server.key}"}) as client:
         monkeypatch.setattr(WorkerThreads, "put", counted_put)
@@ -192,7 +154,7 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
         answer = client.get(f"{server.base_url}/flow-runs/{run_id}/trace")
     assert answer.json()["steps"][0]["stepId"] == "s"
     assert len(reads) == 1
-    assert len(writes) == 1
+    assert [transport.write.call_count for transport in transports] == [1]
 
 
 START = """

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import shutil
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
@@ -60,29 +61,21 @@ log = logging.getLogger("runglass.test")
 
 
 def test_a_row_of_failures_is_told_at_its_begin_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """What is no failure of the store goes on, and is no end of the row."""
     failures = FailureLog(log, "looking failed")
     with caplog.at_level(logging.INFO, logger="runglass"):
         for failure in (None, "away", "still away", "starting", None, None, "away again"):
             with failures:
                 if failure is not None:
                     raise StoreError(failure)
+        for other in (asyncio.CancelledError, ValueError):
+            with pytest.raises(other), failures:
+                raise other
     assert [(each.levelname, each.message) for each in caplog.records] == [
         ("WARNING", "looking failed, and is retried: away"),
         ("INFO", "looking failed for a while, and works again (failures: 3)"),
         ("WARNING", "looking failed, and is retried: away again"),
     ]
-
-
-@pytest.mark.parametrize("kind", [asyncio.CancelledError, ValueError])
-def test_what_is_no_failure_of_the_store_goes_on_and_tells_of_no_end(
-    caplog: pytest.LogCaptureFixture, kind: type[BaseException]
-) -> None:
-    failures = FailureLog(log, "looking failed")
-    with failures:
-        raise StoreError("away")
-    with caplog.at_level(logging.INFO, logger="runglass"), pytest.raises(kind), failures:
-        raise kind
-    assert "works again" not in caplog.text
 
 
 def test_an_error_of_a_kind_is_told_once_a_second() -> None:
@@ -105,6 +98,13 @@ def test_an_error_of_a_kind_is_told_once_a_second() -> None:
     assert told == ["run 0 failed", *warnings, *errors]
 
 
+def certificate_fault(number: int) -> ssl.SSLCertVerificationError:
+    """By the number that OpenSSL has for it."""
+    error = ssl.SSLCertVerificationError()
+    error.verify_code, error.verify_message = number, "of OpenSSL"
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -112,6 +112,8 @@ def test_an_error_of_a_kind_is_told_once_a_second() -> None:
         (socket.gaierror(-2, "Unknown name"), "the name of the host is not known (Unknown name)"),
         (TimeoutError(), "there was no answer in time"),
         (OSError("no route\nHINT: none"), "no route"),
+        (certificate_fault(9), "its certificate is not valid yet"),
+        (certificate_fault(10), "its certificate has expired"),
     ],
 )
 def test_the_cause_of_a_lost_connection_is_a_plain_sentence(error: Exception, told: str) -> None:

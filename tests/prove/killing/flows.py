@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply
+from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply
+from tests.unit.engine.provider_families import COMPATIBLE
 
 PLACE = "acme/demo"
 SLOWEST_S = 0.03
@@ -44,10 +45,7 @@ class Outside(FakeProvider):
         if effect.step_id == "never" or (effect.step_id == "busy" and attempt == 1):
             return error_reply(503, "busy")
         answer = answer_to(effect)
-        return text_reply(answer[:20], answer[20:], usage=USAGE)
-
-
-USAGE = {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}
+        return COMPATIBLE.reply(answer[:20], answer[20:])
 
 
 def answer_to(effect: Effect) -> str:

@@ -42,34 +42,18 @@ def chunk(
     *,
     finish: str | None = None,
     usage: Mapping[str, Any] | None = None,
-    model: str = "tiny-1",
 ) -> bytes:
-    """One SSE frame of a chat completion; without `delta` and `finish` the last one, which has no choices."""
-    choices = (
-        []
-        if delta is None and finish is None
-        else [{"index": 0, "delta": delta or {}, "finish_reason": finish}]
-    )
+    """One SSE frame of a chat completion; without `delta` the last one, which has no choices."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
     frame = {
         "id": "c1",
         "object": "chat.completion.chunk",
         "created": 1,
-        "model": model,
-        "choices": choices,
+        "model": "tiny-1",
+        "choices": [] if delta is None else [choice],
         "usage": usage,
     }
     return f"data: {json.dumps(frame)}\n\n".encode()
-
-
-def text_reply(
-    *pieces: str, finish: str | None = "stop", usage: Mapping[str, Any] | None = None, model: str = "tiny-1"
-) -> Reply:
-    """A streamed answer of these pieces of text."""
-    frames = [chunk({"role": "assistant", "content": ""}, model=model)]
-    frames += [chunk({"content": piece}, model=model) for piece in pieces]
-    frames += [chunk({}, finish=finish, model=model)] if finish else []
-    frames += [chunk(usage=usage, model=model)] if usage else []
-    return Reply(body=b"".join(frames) + DONE)
 
 
 def error_reply(

@@ -6,7 +6,6 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 import pytest
-from mistralai.client import sdkconfiguration
 
 from tests.emitters.answers import Answer, Asked, anthropic, chat, gemini, responses
 from tests.emitters.ledger import Call, Usage
@@ -24,8 +23,7 @@ BODY = {
     "stream_options": {"include_usage": True},
 }
 """What a request has in one API or another."""
-TOLD = Call("", "c1", "", "tiny-1", Usage(5, 2), is_stream=True)
-
+USED = Usage(5, 2)
 
 Change = Callable[[Any], Any]
 """What becomes of an answer in one piece, or of each frame of a stream."""
@@ -40,15 +38,15 @@ class Family(NamedTuple):
 
     def reply(
         self,
-        text: str = "Hello",
-        *,
+        *pieces: str,
         streamed: bool = True,
         calls: bool = False,
-        told: Call = TOLD,
+        usage: Usage = USED,
         change: Change = lambda frame: frame,
     ) -> Reply:
-        """The text, or a call of the tool `look`, of which each frame is what `change` makes of it."""
-        answer = self.api(BODY, [text], [Asked("look", '{"word":"sea"}')] if calls else [])
+        """These pieces, or `Hello`, or a call of the tool `look`; each frame is what `change` makes of it."""
+        told = Call("", "c1", "", "tiny-1", usage, is_stream=streamed)
+        answer = self.api(BODY, pieces or ["Hello"], [Asked("look", '{"word":"sea"}')] if calls else [])
         if not streamed:
             return in_one(change(answer.whole(told)))
         events = []
@@ -71,10 +69,14 @@ FAMILIES = {
     "mistral": Family("mistral:mistral-small-latest", chat),
     "groq": Family("groq:openai/gpt-oss-20b", chat),
 }
+COMPATIBLE = FAMILIES["compatible"]
 
 
 def addressed(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a gateway is given so that the models of all families are asked at the server."""
+    # Only here: it takes a while to load.
+    from mistralai.client import sdkconfiguration
+
     host = fake.base_url.removesuffix("/v1")
     monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
     monkeypatch.setenv("ANTHROPIC_BASE_URL", host)

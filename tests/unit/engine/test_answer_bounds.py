@@ -22,8 +22,8 @@ from runglass.engine.models.answer_bounds import (
 )
 from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
 from tests.unit.engine.bench import HELLO, Bench, bench_with, open_bench
-from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply, text_reply
-from tests.unit.engine.provider_families import FAMILIES, Family, put
+from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply
+from tests.unit.engine.provider_families import COMPATIBLE, FAMILIES, Family, put
 
 SMALL = {"answer_limit_bytes": 64 << 10}
 OVER = 128 << 10
@@ -179,7 +179,6 @@ async def test_a_few_hints_are_passed_over_and_cookies_are_not_kept(bench: Bench
     assert ["cookie" in headers for headers in bench.fake.headers] == [False, False]
 
 
-COMPATIBLE = FAMILIES["compatible"]
 PIECE = "x" * (PART_LIMIT_BYTES // 3)
 CALLED = {"index": 0, "id": "c", "type": "function", "function": {"name": "look", "arguments": ""}}
 ARGUMENTS = {"tool_calls": [{"index": 0, "function": {"arguments": PIECE}}]}
@@ -234,8 +233,8 @@ async def test_a_call_that_is_cut_off_in_its_turn_leaves_the_turn_to_others(benc
     def leave(text: str) -> None:
         cut.cancel()
 
-    bench.fake.replies.append(text_reply("Hi"))
+    bench.fake.replies.append(COMPATIBLE.reply("Hi"))
     cut = asyncio.create_task(bench.models.complete(ModelRequest(model="local:tiny", messages=HELLO), leave))
     with pytest.raises(asyncio.CancelledError):
         await cut
-    assert (await bench.ask(text_reply("Hello"))).output == {"text": "Hello"}
+    assert (await bench.ask(COMPATIBLE.reply("Hello"))).output == {"text": "Hello"}

@@ -38,7 +38,7 @@ from tests.unit.engine.conftest import (
 )
 from tests.unit.engine.fake_models import ANSWER, FakeModels, never
 from tests.unit.engine.fake_provider import Reply, error_reply
-from tests.unit.engine.provider_families import FAMILIES
+from tests.unit.engine.provider_families import COMPATIBLE
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
@@ -273,7 +273,7 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
     Of what went well nothing is kept, under `metadata_only`, nor of what it took.
     """
     declined = error_reply(status, "response_format is not known here")
-    answer = FAMILIES["compatible"].reply('{"a": 1}', streamed=False)
+    answer = COMPATIBLE.reply('{"a": 1}', streamed=False)
     await budget_of(bench.house, Decimal(str(budget)))
     ran = await bench.run(DECLINED, declined, answer, capture="metadata_only")
     project = await project_of(bench.house)

@@ -223,12 +223,15 @@ async def test_what_is_cut_in_the_trace_says_so_and_flows_on_whole(execute: Exec
 
 
 @pytest.mark.parametrize(
-    ("step", "code"),
+    ("step", "told"),
     [
         ("{id: s, type: code, timeout_ms: 50, code: 'while True: pass'}", "STEP_TIMEOUT"),
-        ("{id: s, type: code, code: 'return 7'}", "INVALID_OUTPUT"),
+        (
+            "{id: s, type: code, code: 'return 7'}",
+            "INVALID_OUTPUT: the code of step 's' returned a value of type int;",
+        ),
         ("{id: s, type: code, code: 'return {\"x\": {1, 2}}'}", "INVALID_OUTPUT"),
-        ("{id: s, type: code, code: 'x = 1'}", "INVALID_OUTPUT"),
+        ("{id: s, type: code, code: 'x = 1'}", "INVALID_OUTPUT: the code of step 's' returned nothing;"),
         ("{id: s, type: code, code: 'return {\"x\": 1 / 0}'}", "CODE_ERROR"),
         ("{id: s, type: code, code: 'import socket'}", "CODE_ERROR"),
         ('{id: s, type: code, code: \'return {"x": "a" * 10**9}\'}', "SANDBOX_LIMIT"),
@@ -236,7 +239,10 @@ async def test_what_is_cut_in_the_trace_says_so_and_flows_on_whole(execute: Exec
         ("{id: s, type: llm, model: echo}", "TEMPLATE_ERROR"),
         ("{id: s, type: passthrough, input: {x: '{{ initial.ghost.y }}'}}", "TEMPLATE_ERROR"),
         ("{id: s, type: llm, model: 'nonsense:x', prompt: x}", "MODEL_NOT_SUPPORTED"),
-        ("{id: s, type: loop, over: '7', steps: [{id: x, type: passthrough}]}", "INVALID_INPUT"),
+        (
+            "{id: s, type: loop, over: '7', steps: [{id: x, type: passthrough}]}",
+            "INVALID_INPUT: `over: 7` of loop 's' is of type int, not a list",
+        ),
         ("{id: s, type: loop, over: nothing, steps: [{id: x, type: passthrough}]}", "CODE_ERROR"),
         ("{id: s, type: condition, if: 1 / 0, then: [{id: x, type: passthrough}]}", "CODE_ERROR"),
         (
@@ -246,10 +252,10 @@ async def test_what_is_cut_in_the_trace_says_so_and_flows_on_whole(execute: Exec
     ],
 )
 async def test_a_step_that_cannot_work_fails_with_its_code_and_its_input(
-    execute: Execute, step: str, code: str
+    execute: Execute, step: str, told: str
 ) -> None:
     ran = await execute(f"- {step}", {"a": "in"}, capture="metadata_only")
-    assert ran.error["code"] == code
+    assert f"{ran.error['code']}: {ran.error['message']}".startswith(told)
     failed = ran.step("s")
     assert failed.status == "failed"
     prompt = {"__rendered_prompt__": "x"} if "prompt: x" in step else {}

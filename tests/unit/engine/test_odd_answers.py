@@ -12,10 +12,9 @@ from runglass.errors import StepFailure
 from runglass.log.money import format_usd
 from tests.unit.engine.bench import HELLO, Bench, bench_with
 from tests.unit.engine.fake_provider import LOOK, Reply
-from tests.unit.engine.provider_families import CALL, FAMILIES, Change, places, put, with_odd
+from tests.unit.engine.provider_families import CALL, COMPATIBLE, FAMILIES, Change, places, put, with_odd
 
 bench = bench_with()
-COMPATIBLE = FAMILIES["compatible"]
 # Libraries warn of types and go on.
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -19,12 +19,12 @@ from tests.ports import free_port
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
 from tests.unit.engine.conftest import follow, next_life, open_harness, read, read_at_end, start
 from tests.unit.engine.fake_models import ANSWER, FakeModels
-from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply, text_reply
-from tests.unit.engine.provider_families import KEY
+from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply
+from tests.unit.engine.provider_families import COMPATIBLE, KEY
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello, settings: {stream: true}}"
 PATIENT = ASK[:-1] + ", retry: {max_attempts: 5, initial_delay_ms: 1, max_delay_ms: 60000}}"
-GOOD = text_reply("Hi")
+GOOD = COMPATIBLE.reply("Hi")
 HALF = chunk({"content": "Good mor"})
 
 bench = engine_bench_with()

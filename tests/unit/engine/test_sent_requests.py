@@ -22,7 +22,7 @@ from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.wire.run_api import Attachment
 from tests.unit.engine.bench import HELLO, Bench, bench_with, open_engine_bench
 from tests.unit.engine.fake_provider import LOOK, Reply, error_reply
-from tests.unit.engine.provider_families import CALL, FAMILIES, KEY, Family, in_one
+from tests.unit.engine.provider_families import CALL, COMPATIBLE, FAMILIES, KEY, Family, in_one
 
 bench = bench_with()
 SCHEMA = {
@@ -193,10 +193,12 @@ async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is
         hidden = AsyncOpenAI(base_url=fake.base_url, api_key=KEY)
         ordinary = ProviderClients(Settings(providers={"local": fake.base_url})).new_provider("local")
         provider = OpenAICompatibleProvider(
-            "local", openai_client=hidden, profile=ordinary._configured_model_profile
+            "local",
+            openai_client=hidden,
+            profile=ordinary._configured_model_profile,  # noqa: SLF001
         )
         monkeypatch.setattr(ProviderClients, "new_provider", lambda clients, name: provider)
-        ran = await bench.run(step_text, NO_SCHEMA, FAMILIES["compatible"].reply(OBJECT))
+        ran = await bench.run(step_text, NO_SCHEMA, COMPATIBLE.reply(OBJECT))
         await hidden.close()
     assert ran.outcome.status == "completed"
     for call, body in zip(ran.calls, fake.requests, strict=True):

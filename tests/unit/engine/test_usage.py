@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
@@ -17,10 +16,9 @@ from runglass.log.trace import TokenBreakdown
 from tests.emitters import ledger
 from tests.unit.engine.bench import Bench, EngineBench, bench_with, open_bench, open_engine_bench
 from tests.unit.engine.fake_provider import DONE, Reply, chunk
-from tests.unit.engine.provider_families import FAMILIES, TOLD, USAGE, places, put, with_odd
+from tests.unit.engine.provider_families import COMPATIBLE, FAMILIES, USAGE, places, put, with_odd
 
 bench = bench_with()
-COMPATIBLE = FAMILIES["compatible"]
 # Libraries warn of usage that they cannot read.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -123,7 +121,7 @@ async def test_the_usage_of_each_provider_is_booked_as_it_is_meant(
     """Anthropic tells the prompt without what the cache has, and Google thoughts beside what was said."""
     model = FAMILIES[family].model
     change = in_x_groq if family == "groq" and streamed else dict
-    reply = FAMILIES[family].reply(streamed=streamed, told=replace(TOLD, usage=HONEST), change=change)
+    reply = FAMILIES[family].reply(streamed=streamed, usage=HONEST, change=change)
     settings = {"stream": streamed, "max_tokens": MAX_TOKENS}
     async with open_bench(monkeypatch, prices={model: PRICE}) as bench:
         told = (await bench.ask(reply, model=model, settings=settings)).response

@@ -101,7 +101,7 @@ async def run_attempt(
                 elif isinstance(value, dict):
                     output = Payload(value)
                 else:
-                    kind = "nothing" if value is None else f"a {type(value).__name__}"
+                    kind = "nothing" if value is None else f"a value of type {type(value).__name__}"
                     raise StepFailure(
                         "INVALID_OUTPUT",
                         f"the code of step {step.id!r} returned {kind}; it must return an object",

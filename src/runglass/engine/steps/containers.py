@@ -116,7 +116,7 @@ class Containers:
             if not isinstance(items, list):
                 raise StepFailure(
                     "INVALID_INPUT",
-                    f"`over: {step.over}` of loop {step.id!r} is a {type(items).__name__}, not a list",
+                    f"`over: {step.over}` of loop {step.id!r} is of type {type(items).__name__}, not a list",
                 )
             decision = msgspec.json.encode(items)
             self._context.usage.iterate(len(items), step_id=step.id)
