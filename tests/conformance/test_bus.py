@@ -21,24 +21,32 @@ ECHO_S = 1000.0
 """However late a text comes back, no bus takes it for lost, which would wake everybody."""
 
 
+def on_nats(address: str) -> ProcessBus:
+    return ProcessBus(NatsCarrier(parse_nats_address(address)), echo_s=ECHO_S)
+
+
+def on_postgres(address: str) -> ProcessBus:
+    return ProcessBus(PostgresCarrier(address), echo_s=ECHO_S)
+
+
 @contextmanager
-def on_postgres(version: int | None = None) -> Iterator[Make]:
+def one_postgres(version: int | None = None) -> Iterator[Make]:
     """Buses on one database."""
     with postgres_database(version) as address:
-        yield lambda: ProcessBus(PostgresCarrier(address), echo_s=ECHO_S)
+        yield partial(on_postgres, address)
 
 
 @contextmanager
-def on_nats() -> Iterator[Make]:
+def one_nats() -> Iterator[Make]:
     """Buses on one NATS."""
     with nats_server() as server:
-        yield lambda: ProcessBus(NatsCarrier(parse_nats_address(server.address)), echo_s=ECHO_S)
+        yield partial(on_nats, server.address)
 
 
 SHARED: dict[str, Callable[[], AbstractContextManager[Make]]] = {
-    "postgres": on_postgres,
-    "nats": on_nats,
-    **{f"postgres-{version}": partial(on_postgres, version) for version in DEBIAN},
+    "postgres": one_postgres,
+    "nats": one_nats,
+    **{f"postgres-{version}": partial(one_postgres, version) for version in DEBIAN},
 }
 SHARED_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in sorted(SHARED)]
 

@@ -143,34 +143,12 @@ async def test_a_connection_that_has_gone_silent_is_made_anew(carrier: FakeCarri
         await connected(here)
 
 
+@pytest.mark.parametrize("is_sent", [False, True], ids=["waits to be sent", "is just being sent"])
 @in_virtual_time
-async def test_where_nothing_ever_comes_back_the_log_says_what_may_stand_between(
-    carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
+async def test_what_a_process_that_goes_was_to_send_is_sent_before(
+    carrier: FakeCarrier, is_sent: bool
 ) -> None:
-    carrier.network = lambda text, hear: None
-    bus = ProcessBus(carrier, echo_s=0.02, silent_pause_s=1000)
-    task = asyncio.create_task(bus.run_forever())
-    await until(lambda: caplog.records)
-    (record,) = caplog.records
-    assert "pooler" in record.message
-    assert "set RUNGLASS_BUS to an address of the database without the pooler" in record.message
-    assert bus.fault
-    task.cancel()
-    await asyncio.wait({task})
-
-
-@in_virtual_time
-async def test_the_last_wake_ups_of_a_process_are_sent_before_it_goes(carrier: FakeCarrier) -> None:
-    here, there = ProcessBus(carrier, join_s=2 * WAIT_S), ProcessBus(carrier)
-    async with running(there), there.listen("run") as listener:
-        async with running(here):
-            await here.wake("run")
-        await heard(listener)
-
-
-@in_virtual_time
-async def test_a_process_that_goes_while_it_sends_sends_that_again(carrier: FakeCarrier) -> None:
-    here, there = ProcessBus(carrier), ProcessBus(carrier)
+    here, there = ProcessBus(carrier, join_s=1.0), ProcessBus(carrier)
 
     async def never() -> None:
         carrier.ready = at_once
@@ -178,7 +156,8 @@ async def test_a_process_that_goes_while_it_sends_sends_that_again(carrier: Fake
 
     async with running(there), there.listen("run") as listener:
         async with running(here):
-            carrier.ready = never
+            if is_sent:
+                carrier.ready = never
             await here.wake("run")
             await until(lambda: carrier.ready is at_once)
         await heard(listener)
