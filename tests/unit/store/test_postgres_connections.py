@@ -23,6 +23,7 @@ from runglass.cli.exit_codes import Exit, exit_of
 from runglass.errors import CommitUncertain, StoreError, StoreUnreachable
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
+from runglass.store.records import RunRecord
 from tests.conformance.stores import batch, make_run
 from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, pooler
 from tests.postgres_proxy import SOCKET, CuttingProxy
@@ -191,50 +192,38 @@ RUNS = 5 * CONNECTIONS
 
 
 @with_pooler
-async def test_more_calls_than_the_pooler_has_connections_wait_for_each_other(address: str) -> None:
-    pooled = (await asyncio.to_thread(pooler)).address(address)
-    async with PostgresStore(pooled) as one, PostgresStore(pooled) as other:
-        runs = await asyncio.gather(*(make_run(one, f"run-{number}") for number in range(RUNS)))
-
-        async def work(number: int) -> list[tuple[int, bytes]]:
-            for head in range(3):
-                await (one, other)[head % 2].append(batch(runs[number], head, b"%d" % head))
-            return list(await other.events(runs[number].no, after=0, limit_bytes=1000))
-
-        written = await asyncio.gather(*map(work, range(RUNS)))
-        assert written == [[(1, b"0"), (2, b"1"), (3, b"2")]] * RUNS
-        async with connected(address) as administrator:
-            sessions = await administrator.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND pid <> pg_backend_pid()"
-            )
-    assert 1 <= sessions <= CONNECTIONS, "they went past the pooler"
-
-
-@with_pooler
-async def test_a_pooler_that_is_started_anew_loses_nothing_and_writes_nothing_twice(address: str) -> None:
+async def test_more_calls_than_the_pooler_has_connections_wait_and_all_survive_its_new_start(
+    address: str,
+) -> None:
     own = await asyncio.to_thread(Pooler)
+    pooled, begun = own.address(address), asyncio.Event()
     try:
-        async with PostgresStore(own.address(address), patience_s=60.0) as store:
-            run = await make_run(store)
-            heads = iter(range(40))
-            begun = asyncio.Event()
+        async with (
+            PostgresStore(pooled, patience_s=60.0) as one,
+            PostgresStore(pooled, patience_s=60.0) as other,
+        ):
+            runs = await asyncio.gather(*(make_run(one, f"run-{number}") for number in range(RUNS)))
 
-            async def write() -> None:
-                for head in heads:
-                    await store.append(batch(run, head, b"%d" % head))
-                    if head == 10:
+            async def work(run: RunRecord) -> list[tuple[int, bytes]]:
+                for head in range(20):
+                    await (one, other)[head % 2].append(batch(run, head, b"%d" % head))
+                    if head == 3:
                         begun.set()
+                return list(await other.events(run.no, after=0, limit_bytes=1000))
 
-            writing = asyncio.create_task(write())
+            working = asyncio.gather(*map(work, runs))
             await begun.wait()
+            async with connected(address) as administrator:
+                sessions = await administrator.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND pid <> pg_backend_pid()"
+                )
             await asyncio.to_thread(own.kill)
             await asyncio.to_thread(own.start)
-            await writing
-            events = await store.events(run.no, after=0, limit_bytes=1000)
-            assert [text for _, text in events] == [b"%d" % head for head in range(40)]
+            assert await working == [[(head + 1, b"%d" % head) for head in range(20)]] * RUNS
     finally:
         await asyncio.to_thread(own.close)
+    assert 1 <= sessions <= CONNECTIONS, "they went past the pooler"
 
 
 @with_pooler
