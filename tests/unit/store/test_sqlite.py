@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store.records import RunRecord, StepRow
+from runglass.store.records import RunRecord
 from runglass.store.run_logs import LOOK_UP_BYTES
 from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.store.sqlite import connections
@@ -24,7 +24,8 @@ from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem
 from runglass.wire.query import RunQuery, first_id
-from tests.conformance.stores import batch, make_run, purge_all
+from tests.conformance.stores import batch, purge_all
+from tests.conformance.test_removal import ended_run, run_with_content
 from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, known_runs
 from tests.records import new_run
 
@@ -185,23 +186,6 @@ async def test_a_close_that_is_cancelled_leaves_no_thread_and_no_connection_behi
     assert not database.path.with_name("db-wal").exists()
 
 
-SECRET = b"sesame-open-up"
-
-
-async def full_run(
-    store: SqliteStore, run_id: str = "run-1", *, steps: int = 200, size: int = 20_000
-) -> RunRecord:
-    """A run that has ended, with a large event and a large step for each of its steps."""
-    run = await make_run(store, run_id)
-    data = b'{"eventType":"x","stepId":"s","text":"%b"}' % (SECRET * (size // len(SECRET)))
-    for head in range(steps):
-        last = head + 1 == steps
-        end = {"status": "completed", "ended_at": "2026-01-01T00:00:00.000Z"} if last else {}
-        step = StepRow(head + 1, "s", "", 1, "completed", data)
-        await store.append(batch(run, head, data, steps=[step], result=data, **end))
-    return run
-
-
 async def purge(store: SqliteStore, run: RunRecord) -> None:
     assert await store.purge_runs([run.no])
     await purge_all(store, limit_rows=100)
@@ -234,14 +218,14 @@ def test_every_table_with_rows_of_a_run_is_known() -> None:
 async def test_due_runs_and_leftover_rows_are_found_by_an_index(tmp_path: Path) -> None:
     statements: list[str] = []
     async with SqliteStore(tmp_path / "db") as store:
-        run = await full_run(store, steps=2, size=50)
-        others = [(await full_run(store, f"run-{number}", steps=2, size=50)).no for number in (2, 3)]
+        run = await run_with_content(store)
+        others = [(await run_with_content(store, f"run-{number}")).no for number in (2, 3)]
         await on_each_reader(store, lambda db: db.set_trace_callback(statements.append))
         await store.connections.write(lambda db: db.set_trace_callback(statements.append))
         for with_content in (False, True):
             await store.ended_runs(run.flow_id, before="2027", with_content=with_content, limit=5)
         _, place = await store.strip_content([run.no], None, limit_rows=1, limit_bytes=1 << 20)
-        await store.strip_content([run.no], place, limit_rows=9, limit_bytes=1 << 20)
+        await store.strip_content([run.no], place, limit_rows=33, limit_bytes=1 << 20)
         await store.purge_runs([run.no])
         await purge_all(store, limit_rows=1, limit_bytes=1)
         many = {"limit_rows": 1000, "limit_bytes": 1 << 20}
@@ -263,17 +247,18 @@ async def test_due_runs_and_leftover_rows_are_found_by_an_index(tmp_path: Path) 
 
 async def test_disk_use_goes_down_and_nothing_of_the_run_is_in_any_file(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-        run, other = await full_run(store), await full_run(store, "run-2", steps=20, size=1000)
+        run = await ended_run(store, events=410, size=20_000)
+        other = await ended_run(store, "run-2", events=20, size=1000)
         await store.compact(limit_bytes=1 << 20)
         before = (tmp_path / "db").stat().st_size
         assert before > 8_000_000
         await purge(store, run)
         assert (tmp_path / "db").stat().st_size < before / 10
         assert (tmp_path / "db-wal").stat().st_size == 0
-        assert len(await store.events(other.no, after=0, limit_bytes=1 << 20)) == 20
+        assert len(await store.events(other.no, after=0, limit_bytes=1 << 20)) == 21
         await purge(store, other)
         # While the file is open: what a reader could still find there is not only forgotten but overwritten.
-        assert files_with(SECRET, tmp_path) == []
+        assert files_with(b"x" * 1000, tmp_path) == []
 
 
 @pytest.fixture(scope="module")
