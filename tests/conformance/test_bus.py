@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 
 import pytest
@@ -14,7 +14,7 @@ from runglass.bus.process_bus import ProcessBus
 from runglass.config.address import parse_nats_address
 from tests.nats_server import nats_server
 from tests.postgres_server import DEBIAN, postgres_database
-from tests.unit.bus.fake_carrier import running
+from tests.waiting import until
 
 Make = Callable[[], ProcessBus]
 ECHO_S = 1000.0
@@ -49,6 +49,25 @@ SHARED: dict[str, Callable[[], AbstractContextManager[Make]]] = {
     **{f"postgres-{version}": partial(one_postgres, version) for version in DEBIAN},
 }
 SHARED_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in sorted(SHARED)]
+
+
+@asynccontextmanager
+async def running(*buses: ProcessBus) -> AsyncIterator[None]:
+    """The buses run until the block ends, and are connected at its start."""
+    tasks = [asyncio.create_task(bus.run_forever()) for bus in buses]
+    try:
+        await connected(*buses)
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+
+
+async def connected(*buses: ProcessBus) -> None:
+    """Returns once all hear each other."""
+    await until(lambda: all(bus.is_connected for bus in buses))
 
 
 @pytest.fixture(params=["memory", *SHARED_KINDS])

@@ -13,12 +13,11 @@ from runglass.bus.nats import NatsCarrier
 from runglass.bus.postgres import PostgresCarrier
 from runglass.bus.process_bus import ProcessBus
 from runglass.config.address import parse_nats_address
-from tests.conformance.test_bus import on_nats, on_postgres
+from tests.conformance.test_bus import connected, on_nats, on_postgres, running
 from tests.nats_server import NatsServer, nats_server
 from tests.postgres_proxy import cutting_proxy
 from tests.postgres_server import connected as session_in
 from tests.postgres_server import postgres_database, until_waiting
-from tests.unit.bus.fake_carrier import connected, running
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
