@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 
 import pytest
@@ -14,33 +14,60 @@ from runglass.bus.process_bus import ProcessBus
 from runglass.config.address import parse_nats_address
 from tests.nats_server import nats_server
 from tests.postgres_server import DEBIAN, postgres_database
-from tests.unit.bus.fake_carrier import running
+from tests.waiting import until
 
 Make = Callable[[], ProcessBus]
 ECHO_S = 1000.0
 """However late a text comes back, no bus takes it for lost, which would wake everybody."""
 
 
+def on_nats(address: str) -> ProcessBus:
+    return ProcessBus(NatsCarrier(parse_nats_address(address)), echo_s=ECHO_S)
+
+
+def on_postgres(address: str) -> ProcessBus:
+    return ProcessBus(PostgresCarrier(address), echo_s=ECHO_S)
+
+
 @contextmanager
-def on_postgres(version: int | None = None) -> Iterator[Make]:
+def one_postgres(version: int | None = None) -> Iterator[Make]:
     """Buses on one database."""
     with postgres_database(version) as address:
-        yield lambda: ProcessBus(PostgresCarrier(address), echo_s=ECHO_S)
+        yield partial(on_postgres, address)
 
 
 @contextmanager
-def on_nats() -> Iterator[Make]:
+def one_nats() -> Iterator[Make]:
     """Buses on one NATS."""
     with nats_server() as server:
-        yield lambda: ProcessBus(NatsCarrier(parse_nats_address(server.address)), echo_s=ECHO_S)
+        yield partial(on_nats, server.address)
 
 
 SHARED: dict[str, Callable[[], AbstractContextManager[Make]]] = {
-    "postgres": on_postgres,
-    "nats": on_nats,
-    **{f"postgres-{version}": partial(on_postgres, version) for version in DEBIAN},
+    "postgres": one_postgres,
+    "nats": one_nats,
+    **{f"postgres-{version}": partial(one_postgres, version) for version in DEBIAN},
 }
 SHARED_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in sorted(SHARED)]
+
+
+@asynccontextmanager
+async def running(*buses: ProcessBus) -> AsyncIterator[None]:
+    """The buses run until the block ends, and are connected at its start."""
+    tasks = [asyncio.create_task(bus.run_forever()) for bus in buses]
+    try:
+        await connected(*buses)
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+
+
+async def connected(*buses: ProcessBus) -> None:
+    """Returns once all hear each other."""
+    await until(lambda: all(bus.is_connected for bus in buses))
 
 
 @pytest.fixture(params=["memory", *SHARED_KINDS])

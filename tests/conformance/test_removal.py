@@ -57,12 +57,15 @@ async def rows_left(store: Store, run_no: int) -> int:
 
 
 async def test_a_purged_run_is_gone_at_once_and_never_read_in_part_while_its_rows_go(store: Store) -> None:
-    run, other = await ended_run(store), await ended_run(store, "run-2")
+    run, other = [await ended_run(store, name, session_id="session") for name in ("run-1", "run-2")]
     assert await store.purge_runs([run.no])
     assert await store.run("run-1") is None
     assert await store.trace("run-1", project_id=run.project_id, limit_bytes=1000) is None
     listed = (await store.runs(run.project_id, RunQuery(), limit=10)).runs
     assert [listing.id for listing in listed] == [other.id]
+    assert [each.id for each in await store.session_runs(run.project_id, "session", after="", limit=9)] == [
+        other.id
+    ]
     assert await rows_left(store, run.no) > 0
     assert not await store.purge_runs([run.no]), "it is there no more"
     with pytest.raises(WrongExpectedVersion):

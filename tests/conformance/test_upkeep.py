@@ -1,30 +1,13 @@
-"""What every store must keep for callers: the key of a call, its answer and what the run owes; and how long.
-
-What is due expires, and what is deleted is in no file.
-"""
-
-import random
-import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import closing
-from pathlib import Path
+"""What every store must keep for callers, and how long: keys of calls, their answers, what a run owes."""
 
 import pytest
 
 from runglass.errors import DuplicateIdempotencyKey
 from runglass.store.base import Store
-from runglass.store.records import Checkpoint, IdempotencyKey, IdempotencyRecord, RunRecord
-from tests.conformance.stores import CALL, STORES, batch, make_run
+from runglass.store.records import IdempotencyKey, IdempotencyRecord
+from tests.conformance.stores import CALL, batch, make_run
 from tests.conformance.test_run_queue import NEXT_SEGMENT, paused_run
-from tests.records import new_run, there
-from tests.unit.store.test_sqlite import files_with
-
-
-@pytest.fixture
-async def file_store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A store whose files are its own."""
-    async with STORES["sqlite"](tmp_path) as opened:
-        yield opened
+from tests.records import there
 
 
 async def test_a_task_of_maintenance_is_kept_by_whoever_claims_it_again(store: Store) -> None:
@@ -88,63 +71,6 @@ async def test_owed_content_of_one_run_expires_bit_by_bit(store: Store) -> None:
         assert [seq for seq in range(1, 6) if await store.owed(run.no, seq)] == list(range(1 + 2 * bites, 6))
     assert bites == 3
     assert await store.outcome(run.no) == (None, None)
-
-
-CANARY = b"canary-of-the-store"
-
-
-@pytest.mark.parametrize("times", [1, 100, 3_000], ids=["in a page", "half a page", "many pages"])
-async def test_what_was_deleted_is_in_no_file_after_a_scrub(
-    file_store: Store, tmp_path: Path, times: int
-) -> None:
-    text = b'"%s"' % (CANARY * times)
-    first = await make_run(file_store)
-    run = await file_store.create_run(
-        new_run(first.project_id, first.flow_id, id="run-2", request=text, call=CALL)
-    )
-    for head in range(3):
-        await file_store.append(batch(run, head, b"1", checkpoints=[Checkpoint("s", "", text)]))
-    await file_store.answer_call(run.project_id, "key", status=200, answer=text)
-    ended = batch(run, 3, b"2", status="completed", result=text, owed=[(4, text)])
-    await file_store.append(ended)
-    await file_store.expire_answers(before="9999", limit=10)
-    assert files_with(CANARY, tmp_path) == ["runglass.db-wal"], "the log has pages as they were"
-    assert await file_store.scrub()
-    assert files_with(CANARY, tmp_path) == []
-    assert await file_store.scrub(), "nothing to do"
-
-
-async def test_a_reader_in_the_way_of_a_scrub_only_puts_it_off(file_store: Store, tmp_path: Path) -> None:
-    run = await make_run(file_store)
-    await file_store.append(batch(run, 0, b"1", status="completed", result=b'"%s"' % CANARY))
-    with closing(sqlite3.connect(tmp_path / "runglass.db", isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM run").fetchone()
-        await file_store.expire_answers(before="9999", limit=10)
-        assert not await file_store.scrub()
-        await file_store.append(batch(await make_run(file_store, "run-2"), 0, b"1"))
-    assert await file_store.scrub()
-    assert files_with(CANARY, tmp_path) == []
-
-
-async def test_copies_that_moving_rows_left_are_scrubbed_too(file_store: Store, tmp_path: Path) -> None:
-    """Many runs at a time, with checkpoints of all sizes; one in ten runs stays, and its pages with it."""
-    chance = random.Random(4)
-    alive: list[RunRecord] = []
-    for number in range(300):
-        run = await make_run(file_store, f"run-{number}")
-        text = b"plain" if number % 10 == 0 else CANARY
-        if number % 10:
-            alive.append(run)
-        kept = [Checkpoint(f"s{s}", "", text * chance.choice([3, 10, 20, 45, 150])) for s in range(4)]
-        await file_store.append(batch(run, 0, b"1", checkpoints=kept))
-        if len(alive) > 30:
-            over = alive.pop(chance.randrange(len(alive)))
-            await file_store.append(batch(over, 1, b"2", status="completed", result=b"{}"))
-    for run in alive:
-        await file_store.append(batch(run, 1, b"2", status="completed", result=b"{}"))
-    assert await file_store.scrub()
-    assert files_with(CANARY, tmp_path) == []
 
 
 async def test_a_call_under_one_key_makes_one_run(store: Store) -> None:

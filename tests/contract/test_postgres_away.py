@@ -1,13 +1,13 @@
 """A PostgreSQL that goes away under a real server: 503 meanwhile, and all is well when it is back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import httpx2
 import pytest
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
@@ -32,50 +32,39 @@ steps:
   - {id: say, type: code, code: 'return {"text": "hi"}'}
 """
 
-Call = Callable[[Callable[[], None]], object]
-
-
-@contextmanager
-def proxy_in_a_thread(address: str) -> Iterator[tuple[CuttingProxy, str, Call]]:
-    """A proxy, the address by way of it, and what calls its methods on its own event loop."""
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(cutting_proxy(address)) as (proxy, by_way_of_it),
-    ):
-        yield proxy, by_way_of_it, portal.call
-
 
 class Database(NamedTuple):
     """The database of a server, which can be taken away from it."""
 
+    portal: BlockingPortal
     proxy: CuttingProxy
-    call: Call
     address: str
-    by_way_of_it: str
+    """The way to it that is always open."""
+    by_way_of_proxy: str
 
     @contextmanager
     def away(self) -> Iterator[None]:
         """The database takes no connections until the block ends."""
-        self.call(self.proxy.go_away)
+        self.portal.call(self.proxy.go_away)
         try:
             yield
         finally:
-            self.call(self.proxy.come_back)
-
-    def execute(self, statement: str) -> None:
-        """Runs it by another way, which is always open."""
-        fetched(self.address, statement)
+            self.portal.call(self.proxy.come_back)
 
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
-    with postgres_database() as address, proxy_in_a_thread(address) as (proxy, by_way_of_it, call):
-        yield Database(proxy, call, address, by_way_of_it)
+    with (
+        postgres_database() as address,
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(cutting_proxy(address)) as (proxy, by_way_of_proxy),
+    ):
+        yield Database(portal, proxy, address, by_way_of_proxy)
 
 
 @pytest.fixture(scope="module")
 def server(database: Database) -> Iterator[RunningServer]:
-    with running_server(store=database.by_way_of_it, lease_s=LONGEST_S) as running:
+    with running_server(store=database.by_way_of_proxy, lease_s=LONGEST_S) as running:
         for flow in (ANYTHING, LASTING):
             running.push(flow)
         yield running
@@ -94,7 +83,7 @@ def test_while_it_is_away_a_run_waits_for_it_and_callers_hear_that_nothing_is_st
         health = until_health(server.address, "unavailable")
         assert "the store cannot be read" in health["reasons"]
         if lease_runs_out:
-            database.execute("UPDATE lease SET expires_at = now() - interval '1 hour'")
+            fetched(database.address, "UPDATE lease SET expires_at = now() - interval '1 hour'")
     until_health(server.address, "ok", "degraded")
     events, trace = events_of(http, run), trace_of(http, run)
     assert [int(event.id) for event in events] == list(range(1, len(events) + 1))

@@ -165,19 +165,6 @@ def test_a_trace_whose_run_is_purged_while_it_is_read_does_not_pass_for_the_whol
     assert refusal(http.get(f"/flow-runs/{run}/steps/keep/trace")) == (404, "RUN_NOT_FOUND")
 
 
-def test_a_session_does_not_list_a_purged_run(http: httpx2.Client) -> None:
-    session = str(uuid.uuid4())
-    runs = []
-    for _ in range(2):
-        answer = http.post("/seq/acme/demo/anything/execute", json={}, headers={"X-Session-Id": session})
-        runs.append(answer.json()["executionId"])
-    http.delete(FORMS[0].format(runs[0]))
-    executions = http.get(f"/seq/sessions/{session}").json()["executions"]
-    assert [each["executionId"] for each in executions] == runs[1:]
-    http.delete(FORMS[0].format(runs[1]))
-    assert refusal(http.get(f"/seq/sessions/{session}")) == (404, "SESSION_NOT_FOUND")
-
-
 def test_a_wait_for_a_run_that_is_purged_ends_as_not_found(
     server: RunningServer, http: httpx2.Client
 ) -> None:

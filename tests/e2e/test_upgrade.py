@@ -9,12 +9,14 @@ with a branch that was cut off, of which one waits for its tool; one that failed
 import asyncio
 import json
 import lzma
+import re
 import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -33,6 +35,7 @@ from tests.outlines import rows_in
 from tests.postgres_server import postgres_server
 
 DATA = Path(__file__).parents[1] / "data"
+NO_JSON = b":null, no JSON"
 FOREVER_H = 1e6
 """Else the run that has waited for its tool since then is given up."""
 
@@ -54,11 +57,8 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.name.endswith(".db")}
 
 
-def checked(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads(
-        runglass("data", "check", "--all", "--json", "--data", folder).stdout
-    )
-    return found
+def checked(folder: Path) -> Any:
+    return json.loads(runglass("data", "check", "--all", "--json", "--data", folder).stdout)
 
 
 @pytest.fixture
@@ -160,15 +160,30 @@ def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(
     assert checked(folder)["problems"] == []
 
 
-def test_a_run_with_a_damaged_log_keeps_no_other_from_the_upgrade(folder: Path) -> None:
+def test_what_cannot_be_read_is_kept_and_keeps_no_other_run_from_the_upgrade(folder: Path) -> None:
+    no_time = """replace(CAST(data AS TEXT), '"at":"2', '"at":"x')"""
+    last = "SELECT id, no, summary FROM run ORDER BY no DESC LIMIT 2"
     with closing(sqlite3.connect(folder / "runglass.db")) as database, database:
-        (number, damaged) = database.execute("SELECT no, id FROM run ORDER BY no DESC").fetchone()
-        no_time = """replace(CAST(data AS TEXT), '"at":"2', '"at":"x')"""
+        (no_log, number, summary), (no_row, other, _) = database.execute(last).fetchall()
         database.execute(f"UPDATE event SET data = CAST({no_time} AS BLOB) WHERE run_no = ?", (number,))
+        database.execute("UPDATE run SET summary = ? WHERE no = ?", (NO_JSON, other))
+        database.execute("UPDATE step SET data = ? WHERE run_no = ?", (NO_JSON, other))
+        if is_first := b'"totals"' not in summary:
+            # As a run that has not begun; this one has its log.
+            database.execute("UPDATE run SET totals = NULL WHERE no = 1")
     assert runglass("migrate", "--data", folder).returncode == Exit.OK
-    problems = checked(folder)["problems"]
-    assert isinstance(problems, list)
-    assert [damaged in problem and "Invalid isoformat" in problem for problem in problems] == [True]
+    with closing(sqlite3.connect(folder / "runglass.db")) as database:
+        (_, _, kept), (_, _, unread) = database.execute(last).fetchall()
+        steps = database.execute("SELECT DISTINCT data FROM step WHERE run_no = ?", (other,)).fetchall()
+    assert (unread, steps) == (NO_JSON, [(NO_JSON,)])
+    before = {name: value for name, value in json.loads(summary).items() if value is not None}
+    after = json.loads(kept)
+    assert before == {name: after[name] for name in before}
+    assert (after["flowSlug"], after["version"], None in after.values()) == ("slow", 1, False)
+    assert after["totals"].get("costUsd") == ("0.000004" if is_first else None)
+    *of_rows, of_log = checked(folder)["problems"]
+    assert [f"run {no_row} cannot be read" in problem for problem in of_rows] == [True] * 3
+    assert re.search(f"run {no_log} cannot be read: Invalid isoformat", of_log)
 
 
 def test_a_postgres_has_the_runs_of_an_older_version_with_all_that_follows_from_their_logs() -> None:

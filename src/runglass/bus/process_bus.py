@@ -34,19 +34,11 @@ class NothingHeard(BusAway):
 class ProcessBus(Bus):
     """Wakes listeners in this process, and over `carrier` those in others while `run_forever` runs."""
 
-    def __init__(
-        self,
-        carrier: Carrier,
-        *,
-        join_s: float = JOIN_S,
-        echo_s: float = ECHO_S,
-        silent_pause_s: float = SILENT_PAUSE_S,
-    ) -> None:
+    def __init__(self, carrier: Carrier, *, join_s: float = JOIN_S, echo_s: float = ECHO_S) -> None:
         super().__init__()
         self._carrier = carrier
         self._join_s = join_s
         self._echo_s = echo_s
-        self._silent_pause_s = silent_pause_s
         self._unsent: set[str] = set()
         self._own_key = key_of(secrets.token_hex(16))
         self._stirred = asyncio.Event()
@@ -87,7 +79,7 @@ class ProcessBus(Bus):
                     log.warning("the bus is unavailable, readers poll the store: %s", error)
                 self.fault = "wake-ups of other processes do not come, so what they do is noticed late"
                 self.is_connected = False
-                await asyncio.sleep(self._silent_pause_s if isinstance(error, NothingHeard) else pause_s)
+                await asyncio.sleep(SILENT_PAUSE_S if isinstance(error, NothingHeard) else pause_s)
 
     async def _carry(self, send: Send) -> None:
         """Sends what is to be sent, and an empty text now and then. Raises BusAway."""

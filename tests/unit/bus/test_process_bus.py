@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import random
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,17 +13,72 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runglass.bus.base import Listener
-from runglass.bus.carrier import ALL, KEY_LENGTH, MOST_BYTES, MOST_KEYS, Hear, key_of
+from runglass.bus.carrier import ALL, KEY_LENGTH, MOST_BYTES, MOST_KEYS, BusAway, Hear, Send, key_of
 from runglass.bus.process_bus import FAREWELL_S, ProcessBus
 from runglass.log.events import event_type_of
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from tests.conformance.stores import batch, make_run
+from tests.conformance.test_bus import connected, running
 from tests.fakes import in_virtual_time, let_time_pass
-from tests.unit.bus.fake_carrier import FakeCarrier, at_once, connected, deliver, running
 from tests.waiting import until
 
 WAIT_S = 1000.0
+Network = Callable[[str, Hear], None]
+
+
+def deliver(text: str, hear: Hear) -> None:
+    """A network that is as one would like it."""
+    hear(text)
+
+
+async def at_once() -> None:
+    """Sending waits for nothing."""
+
+
+class FakeCarrier:
+    """Carries texts to all who are connected to it, through `network`, while it is not `away`.
+
+    What is sent waits for `ready` first.
+    """
+
+    name = "nats://fake"
+
+    def __init__(self) -> None:
+        self.network: Network = deliver
+        self.ready: Callable[[], Awaitable[None]] = at_once
+        self.away = False
+        self.sent: list[str] = []
+        self.connections = 0
+        self._connected: dict[Hear, Hear] = {}
+
+    @asynccontextmanager
+    async def connect(self, *, hear: Hear, lost: Hear) -> AsyncIterator[Send]:
+        self._refuse()
+        self.connections += 1
+        self._connected[hear] = lost
+        try:
+            yield self.send
+        finally:
+            self._connected.pop(hear, None)
+
+    def cut(self) -> None:
+        """Every connection is lost, and none is made until `away` is False."""
+        self.away = True
+        for lost in self._connected.values():
+            lost("cut")
+        self._connected.clear()
+
+    async def send(self, text: str) -> None:
+        await self.ready()
+        self._refuse()
+        self.sent.append(text)
+        for hear in list(self._connected):
+            self.network(text, hear)
+
+    def _refuse(self) -> None:
+        if self.away:
+            raise BusAway(f"{self.name}: away")
 
 
 @pytest.fixture
@@ -143,34 +199,12 @@ async def test_a_connection_that_has_gone_silent_is_made_anew(carrier: FakeCarri
         await connected(here)
 
 
+@pytest.mark.parametrize("is_sent", [False, True], ids=["waits to be sent", "is just being sent"])
 @in_virtual_time
-async def test_where_nothing_ever_comes_back_the_log_says_what_may_stand_between(
-    carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
+async def test_what_a_process_that_goes_was_to_send_is_sent_before(
+    carrier: FakeCarrier, is_sent: bool
 ) -> None:
-    carrier.network = lambda text, hear: None
-    bus = ProcessBus(carrier, echo_s=0.02, silent_pause_s=1000)
-    task = asyncio.create_task(bus.run_forever())
-    await until(lambda: caplog.records)
-    (record,) = caplog.records
-    assert "pooler" in record.message
-    assert "set RUNGLASS_BUS to an address of the database without the pooler" in record.message
-    assert bus.fault
-    task.cancel()
-    await asyncio.wait({task})
-
-
-@in_virtual_time
-async def test_the_last_wake_ups_of_a_process_are_sent_before_it_goes(carrier: FakeCarrier) -> None:
-    here, there = ProcessBus(carrier, join_s=2 * WAIT_S), ProcessBus(carrier)
-    async with running(there), there.listen("run") as listener:
-        async with running(here):
-            await here.wake("run")
-        await heard(listener)
-
-
-@in_virtual_time
-async def test_a_process_that_goes_while_it_sends_sends_that_again(carrier: FakeCarrier) -> None:
-    here, there = ProcessBus(carrier), ProcessBus(carrier)
+    here, there = ProcessBus(carrier, join_s=1.0), ProcessBus(carrier)
 
     async def never() -> None:
         carrier.ready = at_once
@@ -178,7 +212,8 @@ async def test_a_process_that_goes_while_it_sends_sends_that_again(carrier: Fake
 
     async with running(there), there.listen("run") as listener:
         async with running(here):
-            carrier.ready = never
+            if is_sent:
+                carrier.ready = never
             await here.wake("run")
             await until(lambda: carrier.ready is at_once)
         await heard(listener)

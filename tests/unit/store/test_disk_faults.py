@@ -16,13 +16,12 @@ from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueToo
 from runglass.store.records import NewRun
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.database_file import back_up, upgrade
-from runglass.store.sqlite.migrations import migrations
+from runglass.store.sqlite.migrations import add_functions, migrations
 from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.stores import batch
 from tests.e2e.command import failing_disk
 from tests.records import new_run, there
-from tests.unit.store.test_migrations import migrate_to
 
 
 def a_run(run_id: str) -> NewRun:
@@ -201,8 +200,12 @@ def test_a_disk_without_room_for_a_copy_is_told_as_such_and_has_none_of_it(tmp_p
 def test_an_upgrade_where_the_disk_has_less_than_the_reserve_has_that_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_old: bool
 ) -> None:
+    known = migrations()[: len(migrations()) - is_old]
     with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as database:
-        migrate_to(database, len(migrations()) - is_old)
+        add_functions(database)
+        for migration in known:
+            database.executescript(migration.sql)
+        database.execute(f"PRAGMA user_version = {len(known)}")
     (tmp_path / "db-reserve").write_bytes(bytes(RESERVE_BYTES))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=RESERVE_BYTES - 1))
     upgrade(tmp_path / "db")

@@ -8,16 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from runglass.errors import StoreError
-from runglass.log.events import RunStarted, encode_event
-from runglass.log.trace import RunSummary, RunTotals
 from runglass.store.migration_files import Migration
 from runglass.store.postgres.migrations import migrations as postgres_migrations
 from runglass.store.sqlite import connections
-from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
+from runglass.store.sqlite.migrations import migrate_sqlite, migrations
 from runglass.store.sqlite.store import SqliteStore
 
 
@@ -63,67 +60,6 @@ def test_two_processes_may_migrate_at_once(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(migrate, [tmp_path / "db"] * 4)) == [None] * 4
-
-
-def migrate_to(database: sqlite3.Connection, number: int) -> None:
-    """Makes the database one of the version whose last migration has this number."""
-    add_functions(database)
-    for migration in migrations()[:number]:
-        database.executescript(migration.sql)
-    database.execute(f"PRAGMA user_version = {number}")
-
-
-def test_money_becomes_exact_decimals_and_totals_a_part_of_the_summary() -> None:
-    totals = (
-        b'{"completed":2,"failed":0,"retried":1,"skipped":0,"tokens":null,"cost_usd":"7.5E-7",'
-        b'"unpriced_calls":1}'
-    )
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
-        migrate_to(database, 4)
-        database.execute("INSERT INTO project (org, name, budget_pico, spent_pico) VALUES ('a', 'b', 5, 1)")
-        database.execute("INSERT INTO project (org, name, spent_pico) VALUES ('a', 'c', 9000000000000000001)")
-        database.execute("INSERT INTO flow VALUES ('f', 1, 'greet', NULL, NULL, NULL, '')")
-        database.executemany(
-            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary,"
-            " totals) VALUES (?, ?, 1, 'f', 3, 'completed', 'api', 'off', ?, ?)",
-            [
-                (1, "paid", b'{"id":"paid","flowId":"f","status":"completed"}', totals),
-                (2, "new", b'{"id":"new","flowId":"f","status":"pending"}', None),
-                (3, "odd", b"\x00", b"\x00"),
-            ],
-        )
-        migrate_sqlite(database)
-        money = database.execute("SELECT budget_usd, spent_usd FROM project ORDER BY id").fetchall()
-        found = [row[0] for row in database.execute("SELECT summary FROM run ORDER BY no")]
-    assert money == [("0.000000000005", "0.000000000001"), (None, "9000000.000000000001")]
-    paid, new = (msgspec.json.decode(summary, type=RunSummary) for summary in found[:2])
-    assert paid.totals == RunTotals(completed=2, retried=1, cost_usd="0.00000075", unpriced_calls=1)
-    assert (paid.flow_slug, paid.version, new.totals) == ("greet", 3, RunTotals())
-    assert b"null" not in found[0]
-    assert found[2] == b"\x00", "what cannot be read stays as it is"
-
-
-def test_what_cannot_be_read_is_kept_where_runs_are_folded_anew() -> None:
-    started = encode_event(
-        RunStarted(execution_id="r", run_id="r", flow_id="f", step_count=1, trigger_type="api", version=0)
-    )
-    summaries = [b'{"id":"r","error":null}', b'{"id":"broken log"}', b"[]", b'{"id":"no log"}']
-    events = [(1, 1, started), (2, 1, started), (2, 2, b"\xff"), (3, 1, started)]
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
-        migrate_to(database, 14)
-        database.executemany(
-            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, head,"
-            " summary) VALUES (?1, ?1, 1, 'f', 0, 'running', 'api', 'off', 2, ?2)",
-            enumerate(summaries, 1),
-        )
-        database.executemany("INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)", events)
-        database.execute("INSERT INTO step VALUES (1, 1, 'a', '', 1, 'running', ?)", (b":null, no JSON",))
-        migrate_sqlite(database)
-        folded, *others = (row[0] for row in database.execute("SELECT summary FROM run ORDER BY no"))
-        assert database.execute("SELECT data FROM step").fetchall() == [(b":null, no JSON",)]
-    summary = msgspec.json.decode(folded, type=RunSummary)
-    assert (summary.status, summary.step_count, summary.totals) == ("running", 1, RunTotals())
-    assert [msgspec.json.format(other, indent=-1) for other in others] == summaries[1:]
 
 
 PRAGMAS = ("auto_vacuum", "encoding", "journal_mode", "page_size", "user_version")

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +22,7 @@ from runglass.cli.exit_codes import Exit, exit_of
 from runglass.errors import CommitUncertain, StoreError, StoreUnreachable
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
+from runglass.store.records import RunRecord
 from tests.conformance.stores import batch, make_run
 from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, pooler
 from tests.postgres_proxy import SOCKET, CuttingProxy
@@ -191,50 +191,38 @@ RUNS = 5 * CONNECTIONS
 
 
 @with_pooler
-async def test_more_calls_than_the_pooler_has_connections_wait_for_each_other(address: str) -> None:
-    pooled = (await asyncio.to_thread(pooler)).address(address)
-    async with PostgresStore(pooled) as one, PostgresStore(pooled) as other:
-        runs = await asyncio.gather(*(make_run(one, f"run-{number}") for number in range(RUNS)))
-
-        async def work(number: int) -> list[tuple[int, bytes]]:
-            for head in range(3):
-                await (one, other)[head % 2].append(batch(runs[number], head, b"%d" % head))
-            return list(await other.events(runs[number].no, after=0, limit_bytes=1000))
-
-        written = await asyncio.gather(*map(work, range(RUNS)))
-        assert written == [[(1, b"0"), (2, b"1"), (3, b"2")]] * RUNS
-        async with connected(address) as administrator:
-            sessions = await administrator.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND pid <> pg_backend_pid()"
-            )
-    assert 1 <= sessions <= CONNECTIONS, "they went past the pooler"
-
-
-@with_pooler
-async def test_a_pooler_that_is_started_anew_loses_nothing_and_writes_nothing_twice(address: str) -> None:
+async def test_more_calls_than_the_pooler_has_connections_wait_and_all_survive_its_new_start(
+    address: str,
+) -> None:
     own = await asyncio.to_thread(Pooler)
+    pooled, begun = own.address(address), asyncio.Event()
     try:
-        async with PostgresStore(own.address(address), patience_s=60.0) as store:
-            run = await make_run(store)
-            heads = iter(range(40))
-            begun = asyncio.Event()
+        async with (
+            PostgresStore(pooled, patience_s=60.0) as one,
+            PostgresStore(pooled, patience_s=60.0) as other,
+        ):
+            runs = await asyncio.gather(*(make_run(one, f"run-{number}") for number in range(RUNS)))
 
-            async def write() -> None:
-                for head in heads:
-                    await store.append(batch(run, head, b"%d" % head))
-                    if head == 10:
+            async def work(run: RunRecord) -> list[tuple[int, bytes]]:
+                for head in range(20):
+                    await (one, other)[head % 2].append(batch(run, head, b"%d" % head))
+                    if head == 3:
                         begun.set()
+                return list(await other.events(run.no, after=0, limit_bytes=1000))
 
-            writing = asyncio.create_task(write())
+            working = asyncio.gather(*map(work, runs))
             await begun.wait()
+            async with connected(address) as administrator:
+                sessions = await administrator.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND pid <> pg_backend_pid()"
+                )
             await asyncio.to_thread(own.kill)
             await asyncio.to_thread(own.start)
-            await writing
-            events = await store.events(run.no, after=0, limit_bytes=1000)
-            assert [text for _, text in events] == [b"%d" % head for head in range(40)]
+            assert await working == [[(head + 1, b"%d" % head) for head in range(20)]] * RUNS
     finally:
         await asyncio.to_thread(own.close)
+    assert 1 <= sessions <= CONNECTIONS, "they went past the pooler"
 
 
 @with_pooler
@@ -252,7 +240,8 @@ async def test_wake_ups_do_not_come_by_way_of_a_pooler_and_the_log_says_what_to_
     assert bus.fault
 
 
-OPTIONS = f"?sslmode=verify-full&sslrootcert={TLS}/cert.pem"
+TRUSTED = f"sslmode=verify-full&sslrootcert={TLS}/cert.pem"
+OF_OTHERS = f"sslmode=verify-full&sslrootcert={certifi.where()}"
 
 
 @asynccontextmanager
@@ -278,65 +267,45 @@ async def encrypted(plain: str, *, speaks_tls: bool = True) -> AsyncIterator[str
         yield f"postgresql://postgres@127.0.0.1:{port}{where.path}"
 
 
-async def refusal(address: str) -> StoreError:
-    """Why there is no connection, tried once."""
-
-    async def attempt() -> None:
-        async with pool_of(address) as connections:
-            await connections.repeat(lambda db: db.execute("SELECT 1"), patience_s=0.0)
-
-    with pytest.raises(StoreError) as refused:
-        await attempt()
-    return refused.value
-
-
-async def test_a_store_is_used_over_tls_and_no_other_server_is_taken_for_it(address: str) -> None:
+async def test_a_store_is_used_over_tls_and_the_bus_trusts_no_other_server_either(address: str) -> None:
     async with encrypted(address) as over_tls:
-        async with PostgresStore(f"{over_tls}{OPTIONS}") as store:
+        async with PostgresStore(f"{over_tls}?{TRUSTED}") as store:
             run = await make_run(store)
             assert await store.run(run.id) is not None
-        with_others = f"{over_tls}?sslmode=verify-full&sslrootcert={certifi.where()}"
-        refused = await refusal(with_others)
-        assert "its certificate is signed by none of the CAs that are trusted here" in str(refused)
-        assert exit_of(refused) == Exit.UNREACHABLE
-        carrier = PostgresCarrier(with_others)
+        carrier = PostgresCarrier(f"{over_tls}?{OF_OTHERS}")
         with pytest.raises(BusAway, match="signed by none of the CAs that are trusted here"):
             await carrier.connect(hear=print, lost=print).__aenter__()
 
 
 @pytest.mark.parametrize(
-    ("host", "speaks_tls", "said"),
+    ("host", "speaks_tls", "options", "said", "code"),
     [
+        ("127.0.0.1", True, OF_OTHERS, "its certificate is signed by none of the CAs", Exit.UNREACHABLE),
         # The same machine by a name that the certificate has not.
-        ("127.1", True, "its certificate is for another host"),
-        ("127.0.0.1", False, "rejected SSL upgrade"),
+        ("127.1", True, TRUSTED, "its certificate is for another host", Exit.UNREACHABLE),
+        ("127.0.0.1", False, TRUSTED, "rejected SSL upgrade", Exit.UNREACHABLE),
+        *(
+            ("127.0.0.1", True, options, said, Exit.USAGE)
+            for options, said in (
+                ("sslmode=verify-full&sslrootcert=/none", "of sslrootcert cannot be read: No such file"),
+                (f"sslmode=verify-full&sslrootcert={__file__}", "of sslrootcert has no certificate"),
+                (f"sslmode=require&sslcert=/none&sslkey={__file__}", "of sslcert cannot be read"),
+                ("sslmode=verify-ful", "`sslmode` parameter must be one of"),
+            )
+        ),
     ],
 )
-async def test_a_server_that_is_not_trusted_is_refused_in_one_sentence(
-    address: str, host: str, speaks_tls: bool, said: str
+async def test_a_server_that_is_not_trusted_or_a_wrong_option_is_refused_in_one_sentence(
+    address: str, host: str, speaks_tls: bool, options: str, said: str, code: Exit
 ) -> None:
+    async def attempt(asked: str) -> None:
+        async with pool_of(asked) as connections:
+            await connections.repeat(lambda db: db.execute("SELECT 1"), patience_s=0.0)
+
     async with encrypted(address, speaks_tls=speaks_tls) as over_tls:
-        refused = await refusal(f"{over_tls.replace('127.0.0.1', host)}{OPTIONS}")
-    assert said in str(refused)
-    assert "\n" not in str(refused)
-    assert "_ssl.c" not in str(refused)
-    assert exit_of(refused) == Exit.UNREACHABLE
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ("sslmode=verify-full&sslrootcert={}/none.crt", "of sslrootcert cannot be read: No such file"),
-        ("sslmode=verify-full&sslrootcert={}/text.crt", "of sslrootcert has no certificate"),
-        ("sslmode=require&sslcert={}/none.crt&sslkey={}/text.crt", "of sslcert cannot be read"),
-        ("sslmode=verify-ful", "`sslmode` parameter must be one of"),
-    ],
-)
-async def test_an_address_that_asks_for_what_cannot_be_is_refused_as_a_wrong_setting(
-    tmp_path: Path, options: str, said: str
-) -> None:
-    (tmp_path / "text.crt").write_text("no certificate")
-    refused = await refusal(f"postgresql://postgres@127.0.0.1:1/db?{options.replace('{}', str(tmp_path))}")
-    assert said in str(refused)
-    assert "\n" not in str(refused)
-    assert exit_of(refused) == Exit.USAGE
+        with pytest.raises(StoreError) as refused:
+            await attempt(f"{over_tls.replace('127.0.0.1', host)}?{options}")
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "_ssl.c" not in str(refused.value)
+    assert exit_of(refused.value) == code

@@ -12,17 +12,17 @@ import pytest
 
 from runglass.engine.models.budget import Budgets
 from runglass.errors import ImportConflict, StoreError, WrongExpectedVersion
-from runglass.store.imports import ImportedRun
 from runglass.store.postgres.leases import CLAIMS_LOCK
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import RunRecord
-from runglass.support.clock import SystemClock, iso, iso_ms
+from runglass.support.clock import iso, iso_ms
 from runglass.testing import running_server
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery, created_ms
 from tests.conformance.stores import batch, make_run
 from tests.conformance.test_imports import EVENTS, RUN, imported, project_id_of
 from tests.contract.wire import ANYTHING, frames, http_for, known_key
+from tests.fakes import VirtualClock
 from tests.postgres_server import connected, postgres_database, run_apart, until_waiting
 from tests.records import new_run, there
 
@@ -119,21 +119,13 @@ async def test_whoever_reads_on_from_a_change_misses_none(stores: list[PostgresS
     assert await stores[0].last_change(first.project_id) == 1 + 3 * 30
 
 
-class SkewedClock(SystemClock):
-    """The clock of a machine that is wrong by so much."""
-
-    def __init__(self, by: timedelta) -> None:
-        self._by = by
-
-    def now(self) -> datetime:
-        return super().now() + self._by
-
-
 async def test_clocks_that_do_not_agree_take_no_lease_away_and_keep_none_alive(
     stores: list[PostgresStore], address: str
 ) -> None:
     await make_run(stores[0])
-    early, late = SkewedClock(timedelta(hours=-1)), SkewedClock(timedelta(hours=1))
+    # One is of a day that is over, the other one of a day to come.
+    early, late = VirtualClock(), VirtualClock()
+    late.set_back(-1e9)
     async with PostgresStore(address, clock=early) as one, PostgresStore(address, clock=late) as two:
 
         async def hold(store: PostgresStore, owner: str, for_s: float) -> None:
@@ -177,17 +169,6 @@ async def test_the_import_of_a_process_is_given_up_by_others_once_it_is_gone(
         await theirs.import_rows(no, [(2, b"2")], [])
 
 
-async def import_beside(ours: PostgresStore, address: str, run: ImportedRun, made: str) -> None:
-    """Ends the import while somebody else makes something in a transaction, which then is committed."""
-    async with connected(address) as theirs:
-        await theirs.execute(f"BEGIN; {made}")
-        importing = asyncio.create_task(ours.finish_import(run, by=SERVER))
-        await until_waiting(address)
-        assert not importing.done()
-        await theirs.execute("COMMIT")
-    await importing
-
-
 @pytest.mark.parametrize(
     ("flow_id", "project", "told"),
     [
@@ -206,8 +187,14 @@ async def test_an_import_sees_the_flow_that_somebody_else_makes_at_the_same_time
     made = (
         f"INSERT INTO flow (id, project_id, slug, updated_at) VALUES ('{flow_id}', {other_id}, 'far', '2026')"
     )
+    async with connected(address) as theirs:
+        await theirs.execute(f"BEGIN; {made}")
+        importing = asyncio.create_task(ours.finish_import(imported(no, project_id), by=SERVER))
+        await until_waiting(address)
+        assert not importing.done()
+        await theirs.execute("COMMIT")
     with pytest.raises(ImportConflict, match=told):
-        await import_beside(ours, address, imported(no, project_id), made)
+        await importing
     assert await ours.run(RUN) is None
 
 

@@ -4,10 +4,11 @@ And that what it removes goes by indexes alone, and is in no file then.
 """
 
 import asyncio
+import random
 import re
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store.records import RunRecord, StepRow
+from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.run_logs import LOOK_UP_BYTES
 from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.store.sqlite import connections
@@ -24,9 +25,16 @@ from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem
 from runglass.wire.query import RunQuery, first_id
-from tests.conformance.stores import batch, make_run, purge_all
+from tests.conformance.stores import CALL, batch, make_run, purge_all
+from tests.conformance.test_removal import ended_run, run_with_content
 from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, known_runs
 from tests.records import new_run
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as opened:
+        yield opened
 
 
 async def on_each_reader(store: SqliteStore, work: Callable[[sqlite3.Connection], object]) -> None:
@@ -51,38 +59,38 @@ def files_with(text: bytes, folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir() if text in file.read_bytes()]
 
 
-async def test_an_append_does_not_write_the_request_again(tmp_path: Path) -> None:
+async def test_an_append_does_not_write_the_request_again(store: SqliteStore, tmp_path: Path) -> None:
     log = tmp_path / "db-wal"
-    async with SqliteStore(tmp_path / "db") as store:
-        project = await store.ensure_project("acme", "demo")
-        run = await store.create_run(new_run(project.id, "f", id="run-1", request=b"x" * 1_000_000))
-        before = log.stat().st_size
-        for head in range(3):
-            await store.append(batch(run, head, b"{}"))
-        assert log.stat().st_size - before < 200_000
+    project = await store.ensure_project("acme", "demo")
+    run = await store.create_run(new_run(project.id, "f", id="run-1", request=b"x" * 1_000_000))
+    before = log.stat().st_size
+    for head in range(3):
+        await store.append(batch(run, head, b"{}"))
+    assert log.stat().st_size - before < 200_000
 
 
-async def test_a_look_up_does_not_wait_for_large_reads(tmp_path: Path) -> None:
+async def test_a_look_up_does_not_wait_for_large_reads(store: SqliteStore) -> None:
     release = threading.Event()
-    async with SqliteStore(tmp_path / "db") as store:
-        project = await store.ensure_project("acme", "demo")
-        large = [
-            asyncio.ensure_future(store.connections.read(lambda _: release.wait(60)))
-            for _ in range(connections.READERS * 3)
-        ]
-        try:
-            assert await store.project(project.id) == project
-            assert await store.find_key(b"digest") is None
-            assert await store.find_flow(project.id, "f") is None
-            assert await store.run("r") is None
-            short = partial(store.trace, most_log_bytes=LOOK_UP_BYTES)
-            assert await short("r", project_id=project.id, limit_bytes=1) is None
-        finally:
-            release.set()
-        assert all(await asyncio.gather(*large))
+    project = await store.ensure_project("acme", "demo")
+    large = [
+        asyncio.ensure_future(store.connections.read(lambda _: release.wait(60)))
+        for _ in range(connections.READERS * 3)
+    ]
+    try:
+        assert await store.project(project.id) == project
+        assert await store.find_key(b"digest") is None
+        assert await store.find_flow(project.id, "f") is None
+        assert await store.run("r") is None
+        short = partial(store.trace, most_log_bytes=LOOK_UP_BYTES)
+        assert await short("r", project_id=project.id, limit_bytes=1) is None
+    finally:
+        release.set()
+    assert all(await asyncio.gather(*large))
 
 
-async def test_a_hot_row_is_read_on_the_loop_and_by_a_thread_where_the_loop_cannot(tmp_path: Path) -> None:
+async def test_a_hot_row_is_read_on_the_loop_and_by_a_thread_where_the_loop_cannot(
+    store: SqliteStore,
+) -> None:
     who: list[int] = []
 
     def work(db: sqlite3.Connection) -> object:
@@ -91,10 +99,9 @@ async def test_a_hot_row_is_read_on_the_loop_and_by_a_thread_where_the_loop_cann
             raise sqlite3.OperationalError("database is locked")
         return db.execute("SELECT 1").fetchone()
 
-    async with SqliteStore(tmp_path / "db") as store:
-        assert await store.connections.read_inline(work) == (1,)
-        assert who == [threading.get_ident()]
-        assert await store.connections.read_inline(work) == (1,)
+    assert await store.connections.read_inline(work) == (1,)
+    assert who == [threading.get_ident()]
+    assert await store.connections.read_inline(work) == (1,)
     assert who[1] == threading.get_ident()
     assert who[2] != threading.get_ident()
 
@@ -149,19 +156,18 @@ async def test_an_opening_that_is_cancelled_leaves_no_connection_open(tmp_path: 
     ],
 )
 async def test_the_database_itself_refuses_changes_of_entries_of_the_audit_log(
-    tmp_path: Path, sql: str
+    store: SqliteStore, sql: str
 ) -> None:
-    async with SqliteStore(tmp_path / "db") as store:
-        project = await store.ensure_project("acme", "demo")
-        await store.set_capture(project.id, "full")
-        before = await store.audit(None, limit=10)
-        with (
-            closing(sqlite3.connect(store.connections.path, isolation_level=None)) as database,
-            pytest.raises(sqlite3.IntegrityError, match="append-only"),
-        ):
-            database.execute(sql)
-        assert await store.audit(None, limit=10) == before
-        assert len(before) == 2
+    project = await store.ensure_project("acme", "demo")
+    await store.set_capture(project.id, "full")
+    before = await store.audit(None, limit=10)
+    with (
+        closing(sqlite3.connect(store.connections.path, isolation_level=None)) as database,
+        pytest.raises(sqlite3.IntegrityError, match="append-only"),
+    ):
+        database.execute(sql)
+    assert await store.audit(None, limit=10) == before
+    assert len(before) == 2
 
 
 async def test_a_close_that_is_cancelled_leaves_no_thread_and_no_connection_behind(tmp_path: Path) -> None:
@@ -183,23 +189,6 @@ async def test_a_close_that_is_cancelled_leaves_no_thread_and_no_connection_behi
     await asyncio.get_running_loop().shutdown_default_executor()
     # The last connection that is closed takes the log along.
     assert not database.path.with_name("db-wal").exists()
-
-
-SECRET = b"sesame-open-up"
-
-
-async def full_run(
-    store: SqliteStore, run_id: str = "run-1", *, steps: int = 200, size: int = 20_000
-) -> RunRecord:
-    """A run that has ended, with a large event and a large step for each of its steps."""
-    run = await make_run(store, run_id)
-    data = b'{"eventType":"x","stepId":"s","text":"%b"}' % (SECRET * (size // len(SECRET)))
-    for head in range(steps):
-        last = head + 1 == steps
-        end = {"status": "completed", "ended_at": "2026-01-01T00:00:00.000Z"} if last else {}
-        step = StepRow(head + 1, "s", "", 1, "completed", data)
-        await store.append(batch(run, head, data, steps=[step], result=data, **end))
-    return run
 
 
 async def purge(store: SqliteStore, run: RunRecord) -> None:
@@ -231,26 +220,25 @@ def test_every_table_with_rows_of_a_run_is_known() -> None:
         } == set(ROWS_OF_RUN)
 
 
-async def test_due_runs_and_leftover_rows_are_found_by_an_index(tmp_path: Path) -> None:
+async def test_due_runs_and_leftover_rows_are_found_by_an_index(store: SqliteStore) -> None:
     statements: list[str] = []
-    async with SqliteStore(tmp_path / "db") as store:
-        run = await full_run(store, steps=2, size=50)
-        others = [(await full_run(store, f"run-{number}", steps=2, size=50)).no for number in (2, 3)]
-        await on_each_reader(store, lambda db: db.set_trace_callback(statements.append))
-        await store.connections.write(lambda db: db.set_trace_callback(statements.append))
-        for with_content in (False, True):
-            await store.ended_runs(run.flow_id, before="2027", with_content=with_content, limit=5)
-        _, place = await store.strip_content([run.no], None, limit_rows=1, limit_bytes=1 << 20)
-        await store.strip_content([run.no], place, limit_rows=9, limit_bytes=1 << 20)
-        await store.purge_runs([run.no])
-        await purge_all(store, limit_rows=1, limit_bytes=1)
-        many = {"limit_rows": 1000, "limit_bytes": 1 << 20}
-        assert await store.strip_content(others, None, **many) == (2, None)
-        assert await store.purge_runs(others) == await store.purge_rows(others, **many) == 2
-        await on_each_reader(store, lambda db: db.set_trace_callback(None))
-        await store.connections.write(lambda db: db.set_trace_callback(None))
-        asked = [text for text in statements if text.startswith(("SELECT", "DELETE", "UPDATE"))]
-        plans = {text: await plan_of(store, text) for text in asked}
+    run = await run_with_content(store)
+    others = [(await run_with_content(store, f"run-{number}")).no for number in (2, 3)]
+    await on_each_reader(store, lambda db: db.set_trace_callback(statements.append))
+    await store.connections.write(lambda db: db.set_trace_callback(statements.append))
+    for with_content in (False, True):
+        await store.ended_runs(run.flow_id, before="2027", with_content=with_content, limit=5)
+    _, place = await store.strip_content([run.no], None, limit_rows=1, limit_bytes=1 << 20)
+    await store.strip_content([run.no], place, limit_rows=33, limit_bytes=1 << 20)
+    await store.purge_runs([run.no])
+    await purge_all(store, limit_rows=1, limit_bytes=1)
+    many = {"limit_rows": 1000, "limit_bytes": 1 << 20}
+    assert await store.strip_content(others, None, **many) == (2, None)
+    assert await store.purge_runs(others) == await store.purge_rows(others, **many) == 2
+    await on_each_reader(store, lambda db: db.set_trace_callback(None))
+    await store.connections.write(lambda db: db.set_trace_callback(None))
+    asked = [text for text in statements if text.startswith(("SELECT", "DELETE", "UPDATE"))]
+    plans = {text: await plan_of(store, text) for text in asked}
     assert len(plans) > 30
     of_lists = ("LIST SUBQUERY", "SCAN json_each")
     for text, plan in plans.items():
@@ -261,19 +249,75 @@ async def test_due_runs_and_leftover_rows_are_found_by_an_index(tmp_path: Path) 
     assert "run_ended (flow_id=? AND ended_at<?)" in str(plans)
 
 
-async def test_disk_use_goes_down_and_nothing_of_the_run_is_in_any_file(tmp_path: Path) -> None:
-    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-        run, other = await full_run(store), await full_run(store, "run-2", steps=20, size=1000)
-        await store.compact(limit_bytes=1 << 20)
-        before = (tmp_path / "db").stat().st_size
-        assert before > 8_000_000
-        await purge(store, run)
-        assert (tmp_path / "db").stat().st_size < before / 10
-        assert (tmp_path / "db-wal").stat().st_size == 0
-        assert len(await store.events(other.no, after=0, limit_bytes=1 << 20)) == 20
-        await purge(store, other)
-        # While the file is open: what a reader could still find there is not only forgotten but overwritten.
-        assert files_with(SECRET, tmp_path) == []
+async def test_disk_use_goes_down_and_nothing_of_the_run_is_in_any_file(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    run = await ended_run(store, events=410, size=20_000)
+    other = await ended_run(store, "run-2", events=20, size=1000)
+    await store.compact(limit_bytes=1 << 20)
+    before = (tmp_path / "db").stat().st_size
+    assert before > 8_000_000
+    await purge(store, run)
+    assert (tmp_path / "db").stat().st_size < before / 10
+    assert (tmp_path / "db-wal").stat().st_size == 0
+    assert len(await store.events(other.no, after=0, limit_bytes=1 << 20)) == 21
+    await purge(store, other)
+    # While the file is open: what a reader could still find there is not only forgotten but overwritten.
+    assert files_with(b"x" * 1000, tmp_path) == []
+
+
+CANARY = b"canary-of-the-store"
+
+
+@pytest.mark.parametrize("times", [1, 100, 3_000], ids=["in a page", "half a page", "many pages"])
+async def test_what_was_deleted_is_in_no_file_after_a_scrub(
+    store: SqliteStore, tmp_path: Path, times: int
+) -> None:
+    text = b'"%s"' % (CANARY * times)
+    run = await make_run(store, request=text, call=CALL)
+    for head in range(3):
+        await store.append(batch(run, head, b"1", checkpoints=[Checkpoint("s", "", text)]))
+    await store.answer_call(run.project_id, "key", status=200, answer=text)
+    ended = batch(run, 3, b"2", status="completed", result=text, owed=[(4, text)])
+    await store.append(ended)
+    await store.expire_answers(before="9999", limit=10)
+    assert files_with(CANARY, tmp_path) == ["db-wal"], "the log has pages as they were"
+    assert await store.scrub()
+    assert files_with(CANARY, tmp_path) == []
+    assert await store.scrub(), "nothing to do"
+
+
+async def test_a_reader_in_the_way_of_a_scrub_only_puts_it_off(store: SqliteStore, tmp_path: Path) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", status="completed", result=b'"%s"' % CANARY))
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM run").fetchone()
+        await store.expire_answers(before="9999", limit=10)
+        assert not await store.scrub()
+        await store.append(batch(await make_run(store, "run-2"), 0, b"1"))
+    assert await store.scrub()
+    assert files_with(CANARY, tmp_path) == []
+
+
+async def test_copies_that_moving_rows_left_are_scrubbed_too(store: SqliteStore, tmp_path: Path) -> None:
+    """Many runs at a time, with checkpoints of all sizes; one in ten runs stays, and its pages with it."""
+    chance = random.Random(4)
+    alive: list[RunRecord] = []
+    for number in range(300):
+        run = await make_run(store, f"run-{number}")
+        text = b"plain" if number % 10 == 0 else CANARY
+        if number % 10:
+            alive.append(run)
+        kept = [Checkpoint(f"s{s}", "", text * chance.choice([3, 10, 20, 45, 150])) for s in range(4)]
+        await store.append(batch(run, 0, b"1", checkpoints=kept))
+        if len(alive) > 30:
+            over = alive.pop(chance.randrange(len(alive)))
+            await store.append(batch(over, 1, b"2", status="completed", result=b"{}"))
+    for run in alive:
+        await store.append(batch(run, 1, b"2", status="completed", result=b"{}"))
+    assert await store.scrub()
+    assert files_with(CANARY, tmp_path) == []
 
 
 @pytest.fixture(scope="module")
@@ -314,14 +358,13 @@ async def test_no_query_scans_a_table_or_sorts(known_file: Path, text: str) -> N
             assert not select.startswith("WITH") or "".join(plan).count("run USING COVERING INDEX") == 6
 
 
-async def test_a_broken_summary_hides_no_other_run(tmp_path: Path) -> None:
-    async with SqliteStore(tmp_path / "db") as store:
-        project = await store.ensure_project("acme", "demo")
-        flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
-        await store.create_run(new_run(project.id, flow.id, id=first_id(1), summary=b"\x00 no JSON"))
-        totals = b'"totals":{"tokens":{"total":5},"byModel":{"echo":{}}}'
-        good = b'{"startedAt":"2025-01-01T00:00:00.000Z",%b}' % totals
-        await store.create_run(new_run(project.id, flow.id, id=first_id(2), summary=good))
-        assert len((await store.runs(project.id, RunQuery(), limit=9)).runs) == 2
-        for text in ("tokens:5", "model:echo", "duration:>1h", "-error:x tokens:5"):
-            assert await all_pages(store, await asked(store, text), 9) == [first_id(2)], text
+async def test_a_broken_summary_hides_no_other_run(store: SqliteStore) -> None:
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+    await store.create_run(new_run(project.id, flow.id, id=first_id(1), summary=b"\x00 no JSON"))
+    totals = b'"totals":{"tokens":{"total":5},"byModel":{"echo":{}}}'
+    good = b'{"startedAt":"2025-01-01T00:00:00.000Z",%b}' % totals
+    await store.create_run(new_run(project.id, flow.id, id=first_id(2), summary=good))
+    assert len((await store.runs(project.id, RunQuery(), limit=9)).runs) == 2
+    for text in ("tokens:5", "model:echo", "duration:>1h", "-error:x tokens:5"):
+        assert await all_pages(store, await asked(store, text), 9) == [first_id(2)], text
