@@ -120,6 +120,10 @@ def test_overrides_set_fields_of_leaves_at_any_depth() -> None:
             "expression; `blockOverrides.words.code`: the code is not valid Python: '(' was never closed",
         ),
         (
+            {"correct": {"x" * 5000: 1}},
+            f'`blockOverrides.correct["{"x" * 100}…"]`: unknown field \'{"x" * 56}…',
+        ),
+        (
             {"correct": {"output_schema": {"type": "array"}}},
             "`blockOverrides.correct.output_schema.type`: the schema must allow objects; inputs and outputs "
             "are always objects",
@@ -304,10 +308,10 @@ def test_values_that_json_cannot_hold_are_refused() -> None:
         f"f.yaml:10:10: the tag 'binary' is not supported {where}.d",
         f"f.yaml:11:10: the tag 'python/object/apply:os.system' is not supported {where}.e",
         f"f.yaml:12:10: an escape names half a surrogate pair, which is not a character {where}.f",
-        f"f.yaml:13:7: the key 5 is not a string; put it in quotes {where}.5",
+        f'f.yaml:13:7: the key 5 is not a string; put it in quotes {where}["5"]',
         f"f.yaml:14:7: the key true is not a string; put it in quotes {where}.true",
         f"f.yaml:17:7: the key 'g' is given twice, first on line 15 {where}.g",
-        f"f.yaml:18:7: merge keys (`<<`) are not supported; write the fields out {where}['<<']",
+        f'f.yaml:18:7: merge keys (`<<`) are not supported; write the fields out {where}["<<"]',
         f"f.yaml:19:9: a key must be a string, not a list or an object {where}",
         f"f.yaml:21:10: '{'9' * 56}… cannot be read as int {where}.i",
         f"f.yaml:22:10: 'x' cannot be read as int {where}.j",

@@ -81,7 +81,7 @@ LEAF = "{id: s%d, type: passthrough}"
             "[{id: a, type: passthrough}]}]}}\n",
             [
                 "f.yaml:4:88: the id 'a' is used twice, first on line 3 "
-                "at steps[1].branches['a b'][0].steps[0].id"
+                'at steps[1].branches["a b"][0].steps[0].id'
             ],
         ),
         (
@@ -207,8 +207,8 @@ def test_an_invalid_schema_is_a_mistake() -> None:
         f"f.yaml:4:47: {bad} -1 is less than the minimum of 0 at inputs.properties.b.minLength",
         f"f.yaml:4:55: {bad} expected a boolean (true or false) or an object, found 7 at inputs.properties.c",
         f"f.yaml:6:76: {bad} nothing is at 'https://e.com/s.json'; {inside} "
-        "at steps[0].output_schema.properties.x['$ref']",
-        f"f.yaml:7:59: {bad} nothing is at '#/$defs/none'; {inside} at steps[1].output_schema['$ref']",
+        'at steps[0].output_schema.properties.x["$ref"]',
+        f"f.yaml:7:59: {bad} nothing is at '#/$defs/none'; {inside} at steps[1].output_schema[\"$ref\"]",
         f"f.yaml:8:52: {bad} Unknown meta-schema: 'http://x/y'. Custom meta-schemas must be registered in "
         "the registry before use at steps[2].output_schema",
         f'f.yaml:9:62: {bad} "(" is not a "regex" at steps[3].output_schema.pattern',
