@@ -85,21 +85,6 @@ def test_a_failed_run_is_step_failed_with_both_ids_and_a_readable_trace(http: ht
 
 
 @pytest.mark.parametrize(
-    ("body", "named"),
-    [
-        ({"message": "a", "parameters": {"times": "x"}}, "parameters.times"),
-        ({"message": "a", "blockOverrides": {"split": 1}}, "blockOverrides.split"),
-        ({"message": "a", "block_overrides": {"split": {"code": 1}}}, "blockOverrides.split.code"),
-        ({"message": "a", "blockOverrides": {"spilt": {"code": "return {}"}}}, "blockOverrides.spilt"),
-    ],
-)
-def test_what_the_flow_does_not_have_is_refused_by_its_name(
-    http: httpx2.Client, body: dict[str, Any], named: str
-) -> None:
-    assert refusal(http.post(PATH, json=body), f"`{named}") == (422, "INVALID_REQUEST")
-
-
-@pytest.mark.parametrize(
     "body",
     [
         b"",

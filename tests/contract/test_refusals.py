@@ -24,7 +24,10 @@ NEEDY = """
 slug: needy
 inputs:
   type: object
-  properties: {message: {type: string}, topic: {type: string}}
+  properties:
+    message: {type: string, minLength: 1}
+    topic: {enum: [spelling, grammar]}
+    pages: {type: array, items: {type: object, properties: {n: {type: integer}}, required: [n]}}
   required: [message, topic]
 steps: [{id: keep, type: passthrough}]
 """
@@ -76,12 +79,20 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
     ("needy", {"message": None}, (400, "MISSING_MESSAGE"), "`message`"),
     ("needy", {"messages": []}, (400, "MISSING_MESSAGE"), "`message`"),
     ("needy", {"parameters": {"topic": "a"}}, (400, "MISSING_MESSAGE"), "`message`"),
+    (
+        "needy",
+        {"message": "", "parameters": {"topic": "speling", "pages": [{"n": 1}, {"n": "2"}, {}]}},
+        (422, "INVALID_REQUEST"),
+        "`parameters.topic`: expected spelling or grammar, found 'speling'; did you mean 'spelling'?; "
+        "`parameters.pages[1].n`: expected an integer, found '2'; `parameters.pages[2].n` is missing; "
+        "`message`: must not be empty",
+    ),
     ("words", {"mesage": "a"}, (422, "INVALID_REQUEST"), "`mesage`"),
     ("words", {"parameters": {"attachments": []}}, (400, "PARAMETER_NAME_RESERVED"), "attachments"),
     ("lost", {}, (400, "MODEL_NOT_SUPPORTED"), "'nonsense:m'"),
     *(
         ("asking", overridden(model=model), (400, "MODEL_NOT_SUPPORTED"), repr(model))
-        for model in ("nonsense:x", "no-provider", "openai:", "gateway/nonsense:x", "test")
+        for model in ("nonsense:x", "no-provider", "Echo", "openai:", ":m", "gateway/nonsense:x", "test")
     ),
     ("asking", overridden(settings={"temprature": 1}), (422, "INVALID_REQUEST"), "settings.temprature`"),
     ("asking", overridden(**{"settings.temprature": 0}), (422, "INVALID_REQUEST"), "temprature"),
