@@ -184,6 +184,7 @@ REFUSED: dict[str, tuple[Ask, str]] = {
     "attachments as number": (execute(attachments=5), "attachments must be a list"),
     "trace as number": (execute(trace_context=5), "trace_context must be headers"),
     "parent as number": (execute(trace_context={0: "", "traceparent": 5}), "no W3C traceparent: '5'"),
+    "parent of two lines": (execute(trace_context={"traceparent": "a\r\nb"}), "no W3C traceparent"),
     "session": (execute(session_id="me"), "session"),
     "parameters as list": (execute(parameters=["ab", "cd"]), "parameters"),
     "overrides as list": (execute(block_overrides=["ab"]), "block_overrides"),
