@@ -248,6 +248,8 @@ REFUSED: dict[tuple[int, str], list[tuple[dict[str, Any], str]]] = {
             for name in ("stepIndex", "run_remaining")
         ),
         ({"message": "a", "blockOverrides": {}, "block_overrides": {}}, "`block_overrides`"),
+        ({"message": "a", "blockOverrides": {"ask": 1}}, "`blockOverrides.ask`"),
+        ({"message": "a", "block_overrides": {"aks": {}}}, "`blockOverrides.aks`"),
         ({"message": "a", "parameters": {"n": [int("9" * 600)] * 5_000}}, "more than 2,000,000 values"),
         *(
             ({name: "a"}, f"`{name}`: unknown field; did you mean '{meant}'")

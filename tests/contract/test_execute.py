@@ -85,21 +85,6 @@ def test_a_failed_run_is_step_failed_with_both_ids_and_a_readable_trace(http: ht
 
 
 @pytest.mark.parametrize(
-    ("body", "named"),
-    [
-        ({"message": "a", "parameters": {"times": "x"}}, "parameters.times"),
-        ({"message": "a", "blockOverrides": {"split": 1}}, "blockOverrides.split"),
-        ({"message": "a", "block_overrides": {"split": {"code": 1}}}, "blockOverrides.split.code"),
-        ({"message": "a", "blockOverrides": {"spilt": {"code": "return {}"}}}, "blockOverrides.spilt"),
-    ],
-)
-def test_what_the_flow_does_not_have_is_refused_by_its_name(
-    http: httpx2.Client, body: dict[str, Any], named: str
-) -> None:
-    assert refusal(http.post(PATH, json=body), f"`{named}") == (422, "INVALID_REQUEST")
-
-
-@pytest.mark.parametrize(
     "body",
     [
         b"",
@@ -189,9 +174,11 @@ def test_a_json_body_is_taken_whatever_its_declared_type(
     assert answer.status_code == 200, answer.text
 
 
-def test_defaults_are_the_inputs_of_a_run_that_gives_none(http: httpx2.Client) -> None:
-    answer = http.post("/seq/acme/demo/letter/execute", json={})
-    filled = {"message": "Dear reader", "tone": "warm", "copies": 1}
+def test_defaults_join_the_inputs_of_a_run_also_nested_and_all_are_checked(http: httpx2.Client) -> None:
+    given = {"tone": "cool", "page": {"lines": 3}}
+    answer = http.post("/seq/acme/demo/letter/execute", json={"parameters": given})
+    page = {"lines": 3, "size": "A4"}
+    filled = {"message": "Dear reader", "tone": "cool", "copies": 1, "page": page}
     assert answer.json()["result"] == {"all": filled}
     trace = http.get(f"/flow-runs/{answer.json()['executionId']}/trace").json()
     first = next(step for step in trace["steps"] if step["stepId"] == "write")
@@ -200,17 +187,10 @@ def test_defaults_are_the_inputs_of_a_run_that_gives_none(http: httpx2.Client) -
     stepped = http.post("/seq/acme/demo/letter/v1/step", json={"stepIndex": 0})
     assert stepped.status_code == 200
     assert "Dear reader" in stepped.text
-
-
-def test_given_inputs_stand_nested_objects_get_their_defaults_and_all_are_checked(
-    http: httpx2.Client,
-) -> None:
-    given = {"message": "Hi", "parameters": {"tone": "cool", "page": {"lines": 3}}}
-    answer = http.post("/seq/acme/demo/letter/execute", json=given)
-    page = {"lines": 3, "size": "A4"}
-    assert answer.json()["result"]["all"] == {"message": "Hi", "tone": "cool", "copies": 1, "page": page}
-    for unfit_one in ({"copies": 0}, {"never": 1}):
-        unfit = http.post("/seq/acme/demo/letter/execute", json={"parameters": unfit_one})
-        assert refusal(unfit, f"parameters.{next(iter(unfit_one))}") == (422, "INVALID_REQUEST")
-    unfit = http.post("/seq/acme/demo/unfit/execute", json={})
-    assert refusal(unfit, "parameters.copies") == (422, "INVALID_REQUEST")
+    for slug, unfit, name in (
+        ("letter", {"copies": 0}, "copies"),
+        ("letter", {"never": 1}, "never"),
+        ("unfit", {}, "copies"),
+    ):
+        refused = http.post(f"/seq/acme/demo/{slug}/execute", json={"parameters": unfit})
+        assert refusal(refused, f"parameters.{name}") == (422, "INVALID_REQUEST")

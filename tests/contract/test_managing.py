@@ -127,7 +127,7 @@ def test_a_bad_file_is_refused_with_every_mistake_in_its_place(signs: httpx2.Cli
     problems = detail(answer)["problems"]
     assert len(problems) == 5
     assert all(set(problem) == {"message", "path", "line", "column"} for problem in problems)
-    assert (problems[0]["path"], problems[0]["line"]) == ("steps[0].type", 3)
+    assert [problems[0][name] for name in ("path", "line", "column")] == ["steps[0].type", 3, 19]
     message = detail(answer)["message"]
     assert problems[0]["message"] in message
     assert "line 3: " in message

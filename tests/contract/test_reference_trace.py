@@ -172,12 +172,6 @@ def test_a_run_that_has_ended(http: httpx2.Client, slug: str, body: JsonObject, 
     assert check(http, ran(http, slug, headers=headers, **body), mode=mode) == status
 
 
-def test_a_job(http: httpx2.Client) -> None:
-    run = http.post("/seq/acme/demo/words/jobs", json={"message": "a b"}).json()["executionId"]
-    until_event(http, run, "flow_completed")
-    assert check(http, run) == "completed"
-
-
 def test_a_run_that_goes_on_and_is_cancelled(http: httpx2.Client) -> None:
     """What the wait has been given is the last that is told of it."""
     run = http.post("/seq/acme/demo/endless/jobs", json={}).json()["executionId"]

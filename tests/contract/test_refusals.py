@@ -17,6 +17,7 @@ ASKING = """
 slug: asking
 steps:
   - {id: ask, type: llm, model: echo, prompt: "hi", settings: {temperature: 0.1}}
+  - {id: work, type: code, code: "return {}"}
   - {id: last, type: condition, if: "False", then: [{id: never, type: llm, model: "anthropic:m", prompt: x}]}
 """
 
@@ -24,7 +25,10 @@ NEEDY = """
 slug: needy
 inputs:
   type: object
-  properties: {message: {type: string}, topic: {type: string}}
+  properties:
+    message: {type: string, minLength: 1}
+    topic: {enum: [spelling, grammar]}
+    pages: {type: array, items: {type: object, properties: {n: {type: integer}}, required: [n]}}
   required: [message, topic]
 steps: [{id: keep, type: passthrough}]
 """
@@ -67,24 +71,44 @@ def poor(server: RunningServer) -> Iterator[httpx2.Client]:
         yield http
 
 
-def overridden(**fields: Any) -> dict[str, Any]:
-    return {"blockOverrides": {"ask": fields}}
-
-
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "ask.settings.temprature`": {"ask": {"settings": {"temprature": 1}}},
+    "ask.settings.temprature`: unknown": {"ask": {"settings.temprature": 0}},
+    "ask.promt`: unknown field 'promt'; did you mean 'prompt'?": {"ask": {"promt": "x"}},
+    f'ask["{"x" * 100}…"]`: unknown field \'{"x" * 56}…': {"ask": {"x" * 5000: 1}},
+    "last`: only steps that do work can be changed, not one that holds steps": {"last": {"if": "x"}},
+    "ask.prompt`: the template is malformed: unexpected end of input, expected expression; "
+    "`blockOverrides.work.code`: the code is not valid Python: '(' was never closed": {
+        "ask": {"prompt": "a\n{{"},
+        "work": {"code": "return ("},
+    },
+    "ask.output_schema.type`: the schema must allow objects": {"ask": {"output_schema": {"type": "array"}}},
+}
+"""What is said of each, behind `blockOverrides.`."""
 REFUSED: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
     ("needy", {}, (400, "MISSING_MESSAGE"), "`message`"),
     ("needy", {"message": None}, (400, "MISSING_MESSAGE"), "`message`"),
     ("needy", {"messages": []}, (400, "MISSING_MESSAGE"), "`message`"),
     ("needy", {"parameters": {"topic": "a"}}, (400, "MISSING_MESSAGE"), "`message`"),
+    (
+        "needy",
+        {"message": "", "parameters": {"topic": "speling", "pages": [{"n": 1}, {"n": "2"}, {}]}},
+        (422, "INVALID_REQUEST"),
+        "`parameters.topic`: expected spelling or grammar, found 'speling'; did you mean 'spelling'?; "
+        "`parameters.pages[1].n`: expected an integer, found '2'; `parameters.pages[2].n` is missing; "
+        "`message`: must not be empty",
+    ),
     ("words", {"mesage": "a"}, (422, "INVALID_REQUEST"), "`mesage`"),
     ("words", {"parameters": {"attachments": []}}, (400, "PARAMETER_NAME_RESERVED"), "attachments"),
     ("lost", {}, (400, "MODEL_NOT_SUPPORTED"), "'nonsense:m'"),
     *(
-        ("asking", overridden(model=model), (400, "MODEL_NOT_SUPPORTED"), repr(model))
-        for model in ("nonsense:x", "no-provider", "openai:", "gateway/nonsense:x", "test")
+        ("asking", {"blockOverrides": {"ask": {"model": model}}}, (400, "MODEL_NOT_SUPPORTED"), repr(model))
+        for model in ("nonsense:x", "no-provider", "Echo", "openai:", ":m", "gateway/nonsense:x", "test")
     ),
-    ("asking", overridden(settings={"temprature": 1}), (422, "INVALID_REQUEST"), "settings.temprature`"),
-    ("asking", overridden(**{"settings.temprature": 0}), (422, "INVALID_REQUEST"), "temprature"),
+    *(
+        ("asking", {"blockOverrides": overrides}, (422, "INVALID_REQUEST"), f"`blockOverrides.{told}")
+        for told, overrides in OVERRIDES.items()
+    ),
 ]
 
 

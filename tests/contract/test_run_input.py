@@ -152,8 +152,6 @@ def test_our_client_says_which_trace_a_run_is_part_of(server: RunningServer) -> 
             assert (summary.trace_parent, summary.trace_state) == (PARENT, STATE)
         without = flow.execute(trace_context={}).execution_id
         assert client.run(without).trace().flow_run.trace_parent is None
-        with pytest.raises(ValueError, match="no W3C traceparent: 'x\\\\r\\\\ny: z'"):
-            flow.execute(trace_context={"traceparent": "x\r\ny: z"})
 
 
 def again(http: httpx2.Client, run: str, **body: Any) -> dict[str, Any]:

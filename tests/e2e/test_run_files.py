@@ -16,7 +16,6 @@ from runglass import AsyncClient
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer, running_server
-from runglass.wire.run_api import ExportFormat
 from tests.contract.test_tool_calls import paused
 from tests.contract.wire import WORDS, execute, http_for
 from tests.e2e.command import fill, started
@@ -24,9 +23,6 @@ from tests.e2e.conftest import Printed
 from tests.http_server import Reply, answering
 from tests.servers import server_with
 from tests.waiting import eventually
-
-FORMATS: tuple[ExportFormat, ...] = ("json", "jsonl")
-
 
 ASK = "slug: ask\nsteps: [{id: ask, type: llm, model: echo, prompt: hi}]"
 
@@ -48,16 +44,15 @@ def run_id(http: httpx2.Client) -> str:
 pytestmark = pytest.mark.usefixtures("connected")
 
 
-@pytest.mark.parametrize("format", FORMATS)
 async def test_the_client_on_asyncio_brings_a_run_to_another_server(
-    http: httpx2.Client, run_id: str, tmp_path: Path, format: ExportFormat
+    http: httpx2.Client, run_id: str, tmp_path: Path
 ) -> None:
-    sent = http.get(f"/flow-runs/{run_id}/export", params={"format": format}).content
+    sent = http.get(f"/flow-runs/{run_id}/export").content
     async with AsyncClient() as client:
         run = client.run(run_id)
-        assert b"".join([part async for part in run.export(format)]) == sent
+        assert b"".join([part async for part in run.export()]) == sent
         trace, listed = await run.trace(), (await client.runs(query="flow:words")).runs
-    file = tmp_path / format
+    file = tmp_path / "run.json"
     file.write_bytes(sent)
     with running_server() as other, file.open("rb") as opened:
         async with AsyncClient(other.key, base_url=other.base_url) as client:
@@ -112,19 +107,16 @@ def test_the_command_says_that_no_span_of_a_run_has_ended_yet(
     assert "no span" not in printed("runs", "export", run, "--format", "otlp", "-o", "-").err
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_the_command_brings_a_run_to_another_server(
-    run_id: str, format: str, tmp_path: Path, printed: Printed
-) -> None:
+def test_the_command_brings_a_run_to_another_server(run_id: str, tmp_path: Path, printed: Printed) -> None:
     file = str(tmp_path / "file")
-    printed("runs", "export", run_id, "--format", format, "-o", file)
+    printed("runs", "export", run_id, "-o", file)
     assert "runglass runs delete" in printed("runs", "import", file, code=Exit.FAILED).err
     with running_server() as other:
         there = ["--base-url", other.base_url, "--api-key", other.key]
         assert (
             f"imported run {run_id} of flow words: completed" in printed("runs", "import", file, *there).out
         )
-        again = printed("runs", "export", run_id, "--format", format, "-o", "-", *there).out
+        again = printed("runs", "export", run_id, "-o", "-", *there).out
         reader = other.make_key("acme", "demo", "read")
         denied = ["--base-url", other.base_url, "--api-key", reader]
         printed("runs", "import", file, *denied, code=Exit.DENIED)

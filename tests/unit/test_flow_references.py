@@ -278,6 +278,19 @@ def test_what_means_no_step_gets_no_warning(use: dict[str, Any]) -> None:
     assert advice(use) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("sum", step("n", code="return {'n': sum(rows) + max(rows)}")),
+        ("range", {"id": "each", "type": "loop", "over": "range(3)", "steps": [step("in")]}),
+        ("range", llm("grade", "{% for n in range(3) %}{{ n }}{% endfor %}")),
+    ],
+)
+def test_a_function_that_is_called_is_no_step_of_that_name(name: str, use: dict[str, Any]) -> None:
+    assert advice(use, llm(name, "{{ message }}")) == []
+    assert advice(step("n", code=f"return {{'n': {name}}}"), llm(name, "x")) == [(f'steps["{name}"]', 1, 14)]
+
+
 def test_a_field_of_the_same_name_may_be_meant() -> None:
     use = llm("use", "{{ define }}")
     field = {"type": "object", "properties": {"define": {}}}

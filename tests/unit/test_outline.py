@@ -57,16 +57,25 @@ def attempts_of(events: list[JsonObject]) -> tuple[Trace, list[AttemptRow]]:
     return log.fold.trace(), [*log.attempt_rows]
 
 
-@given(run_logs(), st.integers(1, 5))
-def test_rows_are_a_tree_in_pre_order_that_adds_up_to_the_run(log: list[JsonObject], piece: int) -> None:
+@given(run_logs(), st.integers(1, 5), st.integers(0, 20), st.integers(0, 20))
+def test_rows_are_a_tree_in_pre_order_that_adds_up_to_the_run_also_packed(
+    log: list[JsonObject], piece: int, first: int, count: int
+) -> None:
     trace, attempts = attempts_of(log)
     builder = OutlineBuilder(NODES, started_at=trace.flow_run.started_at, seq=7)
-    for first in range(0, len(attempts), piece):
-        builder.add(attempts[first : first + piece])
+    for begin in range(0, len(attempts), piece):
+        builder.add(attempts[begin : begin + piece])
     *_, outline = builder.finish()
     assert outline is not None
     page = page_of(outline)
     assert page == page_of(outline_of(NODES, attempts, started_at=trace.flow_run.started_at))
+    again = packed(*parts_of(outline))
+    assert (again.seq, again.row_count, again.latest_ms) == (
+        outline.seq,
+        outline.row_count,
+        outline.latest_ms,
+    )
+    assert b"".join(again.json_parts(first, count)) == b"".join(outline.json_parts(first, count))
 
     # A row's parent is the last one before it that is less deep, and siblings are in the flow's order.
     rows, columns, totals = rows_of(outline), page.columns, trace.flow_run.totals or RunTotals()
@@ -236,15 +245,6 @@ def packed(head: bytes, parts: Sequence[bytes]) -> Outline:
     return found
 
 
-@given(run_logs(), st.integers(0, 20), st.integers(0, 20))
-def test_each_page_is_as_it_was(log: list[JsonObject], first: int, count: int) -> None:
-    outline = outline_of(NODES, attempts_of(log)[1])
-    found = packed(*parts_of(outline))
-    assert (found.seq, found.row_count) == (outline.seq, outline.row_count)
-    assert found.latest_ms == outline.latest_ms
-    assert b"".join(found.json_parts(first, count)) == b"".join(outline.json_parts(first, count))
-
-
 def test_pages_may_begin_and_end_in_any_part() -> None:
     count = 2 * SLICE_ROWS
     nodes = [Node("each", "each", "loop", -1), Node("step", "step", "step", 0)]
@@ -314,13 +314,6 @@ def test_each_bucket_has_the_worst_and_the_longest_of_what_went_on_in_it(
         assert 1 <= (made.to - made.from_) // made.bucket_ms <= buckets
         found = [(lane.worst, lane.longest) for lane in made.lanes]
         assert found == counted(page_of(outline), made)
-
-
-def test_the_latest_time_is_that_of_the_last_attempt_that_began_or_ended() -> None:
-    assert made_of().latest_ms == 0
-    assert made_of(Attempt("a", start=1, end=9), Attempt("b", start=2, end=3)).latest_ms == 9
-    going_on = Attempt("b", status="running", start=8, end=None)
-    assert made_of(Attempt("a", start=1, end=3), going_on).latest_ms == 8
 
 
 @pytest.mark.parametrize("count", [LANES - 1, LANES, LANES + 1, 3 * LANES])

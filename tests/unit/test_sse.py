@@ -62,33 +62,6 @@ def test_malformed_utf8_is_replaced_in_names_and_kept_in_data() -> None:
     assert found == [Frame("�", "a�", b"\xff")]
 
 
-def test_a_carriage_return_dispatches_at_once_and_its_line_feed_may_come_later() -> None:
-    decoder = Decoder()
-    assert decoder.feed(b"data: a\r\n\r") == [Frame("", "message", b"a")]
-    assert decoder.feed(b"\ndata: b\r") == []
-    assert decoder.feed(b"\n\n") == [Frame("", "message", b"b")]
-
-
-SAMPLE = (
-    b"\xef\xbb\xbf"
-    + RETRY
-    + frame(1, "run_started", '{"name":"Zoë 🙂 \u2028"}'.encode())
-    + PING
-    + b"data: before\n"
-    + frame(2, "step_output", b'{"outputData":"a"}')
-    + frame(3, "step_output", b'{"outputData":"b"}').replace(b"\n", b"\r\n")
-    + b"id\rdata: one\r\ndata\ndata:two\r\r: c\n\n\n"
-    + "event: é\ndata: ß\n\n".encode()
-    + b"id: 9\ndata: cut off"
-)
-
-
-def test_every_single_border_gives_the_same() -> None:
-    assert len(Decoder().feed(SAMPLE)) == 5
-    for border in range(len(SAMPLE) + 1):
-        check(SAMPLE, [SAMPLE[:border], SAMPLE[border:]], limit=1000)
-
-
 @given(chunks=chunked, borders=borders, limit=st.integers(min_value=3, max_value=60) | st.just(10_000))
 @examples(200, of=2_000)
 def test_any_stream_is_decoded_as_the_standard_says_up_to_the_limit(
@@ -123,9 +96,9 @@ def test_no_event_is_lost_whatever_stands_before_it_once_that_has_ended(
 @exactly
 def test_what_is_encoded_comes_back(rows: list[tuple[int, str, bytes]], borders: list[int]) -> None:
     decoder = Decoder()
-    found = feed_all(decoder, cut(RETRY + frames(rows) + PING, borders))
+    found = feed_all(decoder, cut(b"\xef\xbb\xbf" + RETRY + frames(rows) + PING, borders))
     assert found == [Frame(str(seq), event, data) for seq, event, data in rows]
-    assert decoder.last_event_id == (str(rows[-1][0]) if rows else "")
+    assert (decoder.last_event_id, decoder.retry_ms) == (str(rows[-1][0]) if rows else "", 1000)
 
 
 def test_the_error_says_the_limit_the_bytes_seen_and_the_way_out() -> None:

@@ -20,7 +20,7 @@ from runglass.diff.digest import (
     requests_json,
     responses_json,
 )
-from runglass.diff.json_diff import compare, excerpts, path_text
+from runglass.diff.json_diff import compare, excerpts
 from runglass.diff.run_diff import (
     DiffField,
     Divergence,
@@ -30,6 +30,7 @@ from runglass.diff.run_diff import (
     ValueChange,
     divergence_of,
 )
+from runglass.flows.diagnostics import path_text
 from runglass.log.trace import RunSummary
 from runglass.support.json_weight import weighs_more
 

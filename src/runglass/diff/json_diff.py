@@ -5,8 +5,6 @@ item does not make all after it differ. Numbers are equal as numbers, `1` and `1
 number. Nothing recurses: values may be nested as deeply as JSON can be. Knows nothing of runs.
 """
 
-import re
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -147,28 +145,7 @@ CONTEXT_CHARS = 100
 """So much of an excerpt stands before the first difference."""
 MOST_VALUES = 50
 """An object or list of more values is told by its size."""
-NAME_CHARS = 100
-PATH_CHARS = 1000
 BRIEF_CHARS = 60
-
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
-
-
-def path_text(parts: Sequence[Part]) -> str:
-    """The place as text, such as `items[2].text` or `["a b"]`; empty for the whole value.
-
-    A long name is cut in it, and so is the middle of a long path.
-    """
-    text = ""
-    for part in parts[:PATH_CHARS]:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif len(part) <= NAME_CHARS and _PLAIN_NAME.fullmatch(part):
-            text += f".{part}" if text else part
-        else:
-            name = part if len(part) <= NAME_CHARS else f"{part[:NAME_CHARS]}…"
-            text += f"[{msgspec.json.encode(name).decode()}]"
-    return text if len(text) <= PATH_CHARS else f"{text[: PATH_CHARS // 2]}…{text[-PATH_CHARS // 2 :]}"
 
 
 def excerpts(a: Any, b: Any) -> tuple[Any, Any, bool]:

@@ -1,13 +1,19 @@
 """Mistakes in data, each at a path of the data, before its line in a text is known."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
+from runglass.support.safe_text import replace_surrogates
+
 Path = tuple[str | int, ...]
 
-_PLAIN_NAME = re.compile(r"[\w-]+")
+NAME_CHARS = 100
+PATH_CHARS = 1000
+
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 
 
 class Finding(NamedTuple):
@@ -26,17 +32,21 @@ class Finding(NamedTuple):
     is_warning: bool = False
 
 
-def path_text(path: Path) -> str:
-    """A path as people write it: `steps[2].retry.max_attempts`."""
+def path_text(parts: Sequence[str | int]) -> str:
+    """A path as people write it: `steps[2].retry.max_attempts` or `["a b"]`; empty for the whole value.
+
+    A long name is cut in it, and so is the middle of a long path.
+    """
     text = ""
-    for part in path:
+    for part in parts[:PATH_CHARS]:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif _PLAIN_NAME.fullmatch(part):
+        elif len(part) <= NAME_CHARS and _PLAIN_NAME.fullmatch(part):
             text += f".{part}" if text else part
         else:
-            text += f"[{part!r}]"
-    return text
+            name = part if len(part) <= NAME_CHARS else f"{part[:NAME_CHARS]}…"
+            text += f"[{msgspec.json.encode(replace_surrogates(name)).decode()}]"
+    return text if len(text) <= PATH_CHARS else f"{text[: PATH_CHARS // 2]}…{text[-PATH_CHARS // 2 :]}"
 
 
 def shown(value: Any) -> str:

@@ -5,6 +5,7 @@ a step.
 """
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -191,6 +192,8 @@ def _in_python(text: Any, mode: Literal["exec", "eval"], root: str) -> Iterator[
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _OWN_WORD = re.compile(rf"(?<![\w.]){_WORD.pattern}")
 _QUESTION = re.compile(r"\b(?:defined|undefined|default)\b")
+_CALLED = re.compile(rf"\b({'|'.join(minijinja.Environment().globals)})\s*\(")
+"""A function of templates, called."""
 
 
 class Name(NamedTuple):
@@ -228,17 +231,20 @@ def _names_in_template(text: str, sought: AbstractSet[str]) -> Iterator[Name]:
     first: dict[str, int] = {}
     for word in _OWN_WORD.finditer(text, begin):
         first.setdefault(word[0], word.start())
-    for name in sorted(sought & _undeclared(text)):
+    for name in sorted((sought & _undeclared(text)) - set(_CALLED.findall(text))):
         offset = first.get(name, begin)
         yield Name(name, text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
 
 
 def _names_in_python(text: str, written: Literal["exec", "eval"], sought: AbstractSet[str]) -> Iterator[Name]:
     nodes = _nodes(text, written)
-    bound = {_bound(node) for node in nodes}
+    bound_or_told = {_bound(node) for node in nodes}
     lines = text.encode().split(b"\n")
-    seen: set[str] = set()
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
     for node in nodes:
-        if isinstance(node, ast.Name) and node.id in sought and node.id not in bound and node.id not in seen:
-            seen.add(node.id)
+        if not isinstance(node, ast.Name) or node.id not in sought or node.id in bound_or_told:
+            continue
+        # Python's own function is meant where it is called, whatever the name of a step.
+        if not (id(node) in called and hasattr(builtins, node.id)):
+            bound_or_told.add(node.id)
             yield Name(node.id, node.lineno, _column(lines, node), written)

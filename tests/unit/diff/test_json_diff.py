@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 from runglass.diff.json_diff import (
     BRIEF_CHARS,
-    PATH_CHARS,
     JsonChange,
     JsonDiff,
     Part,
     brief,
     compare,
     excerpts,
-    path_text,
 )
+from runglass.flows.diagnostics import PATH_CHARS, path_text
 
 SCALARS = (
     st.none()
@@ -148,6 +147,7 @@ def test_what_hides_the_same_difference_in_every_layer_is_cut_and_not_compared_a
         (("two words", "ü"), '["two words"]["ü"]'),
         (("x" * 200,), f'["{"x" * 100}…"]'),
         (('"]',), '["\\"]"]'),
+        (("half \ud800",), '["half �"]'),
     ],
 )
 def test_a_place_reads_as_in_code(parts: tuple[Part, ...], text: str) -> None:

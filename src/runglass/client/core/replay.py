@@ -17,8 +17,9 @@ from runglass.client.core.connection import SESSION_HEADER, session_header
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.session_run import METHODS, SessionRun, asked_input, results_of
 from runglass.client.core.step_session import ENDS, failure_of, required_calls
-from runglass.diff.json_diff import JsonDiff, brief_pair, compare, path_text
+from runglass.diff.json_diff import JsonDiff, brief_pair, compare
 from runglass.errors import ReplayError, ReplayMiss
+from runglass.flows.diagnostics import path_text
 from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
@@ -171,9 +172,8 @@ class Replay:
             results, now = results_of(before), results_of(body.get("toolCallMessages", []))
             found = _compared(results, {call_id: now.get(call_id) for call_id in results})
             if found.changes or found.cut:
-                raise self._miss(
-                    call, f"run {run_id!r} was resumed with other tool results: it {_difference(found)}"
-                )
+                why = f"run {run_id!r} was resumed with other tool results: it {_difference(found)}"
+                raise self._miss(call, why)
         return run
 
     def _miss(self, call: RequestSpec[Any], why: str) -> ReplayMiss:
