@@ -134,22 +134,6 @@ def test_one_bad_file_or_a_second_one_of_a_flow_keeps_all_from_being_pushed(
     assert not (tmp_path / "runglass-data").exists()
 
 
-def test_a_project_keeps_what_its_traces_capture(printed: Printed) -> None:
-    create = ["projects", "create", "acme/shop", "--data", "here"]
-    printed(*create, "--capture", "metadata_only")
-    printed(*create, "--capture-failed", "redacted", "--capture-sample", "0.05")
-    (told,) = json.loads(printed("projects", "list", "--data", "here", "--json").out)
-    assert (told["org"], told["project"], told["capture"]) == ("acme", "shop", "metadata_only")
-    assert (told["captureFailed"], told["captureSample"]) == ("redacted", 0.05)
-    printed(*create, "--capture-sample", "default", "--capture", "default")
-    assert printed("projects", "list", "--data", "here").out.splitlines()[1].split() == [
-        "acme/shop",
-        "–",
-        "redacted",
-        "–",
-    ]
-
-
 def test_every_exit_code_is_documented_and_every_error_has_one() -> None:
     assert set(MEANINGS) == set(Exit)
     assert exit_of(api_error("RUN_NOT_FOUND", "")) == Exit.NOT_FOUND

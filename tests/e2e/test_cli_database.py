@@ -278,26 +278,6 @@ def test_every_row_of_an_unreadable_run_comes_out_as_it_is_and_none_of_others(
     assert ids[1] not in file.read_text()
 
 
-RETENTION = ["projects", "retention", "acme/demo"]
-
-
-def test_a_projects_retention_is_set_shown_and_lifted(folder: Path, printed: Printed) -> None:
-    def ask(*arguments: str) -> str:
-        return printed(*RETENTION, *arguments, "--data", str(folder)).out
-
-    said = "as the server says"
-    assert ask() == f"acme/demo  runs are kept {said}, their content {said}\n"
-    assert ask("--days", "30") == f"acme/demo  runs are kept 30 days, their content {said}\n"
-    assert ask("--content-days", "0.5") == "acme/demo  runs are kept 30 days, their content 0.5 days\n"
-    shown = json.loads(ask("--days", "default", "--json"))
-    assert shown == {
-        "org": "acme",
-        "project": "demo",
-        "retentionDays": None,
-        "contentRetentionDays": 0.5,
-    }
-
-
 READ_ONLY = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && "$@"']
 """Runs a command that sees a folder, the first word after these, as a disk that can only be read."""
 
