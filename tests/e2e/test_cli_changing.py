@@ -89,24 +89,6 @@ def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Cli
     assert left(client) == set()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        [UNKNOWN, "--flow", "one"],
-        ["--before", "yesterday"],
-        ["--older-than", "30"],
-        ["--older-than", "-1d"],
-        ["status:failed", UNKNOWN],
-        [" "],
-    ],
-)
-def test_a_command_that_selects_no_runs_is_refused(delete: Printed, arguments: list[str]) -> None:
-    out, err = delete(*arguments, "--yes", code=Exit.USAGE)
-    assert out == ""
-    assert err.startswith("error: ")
-
-
 def test_a_run_and_those_of_a_query_are_cancelled_once(client: Client, printed: Printed) -> None:
     ended, named = ran(client, "one"), client.flow("slow").execute_async().execution_id
     assert printed("runs", "cancel", named).out == f"run {named} is cancelled\n"

@@ -22,6 +22,9 @@ steps:
 """
 
 
+NO_USD = f"0.{30 * '0'}1"
+
+
 pytestmark = pytest.mark.usefixtures("alone")
 
 
@@ -49,7 +52,6 @@ def test_a_key_is_alone_on_stdout_and_never_shown_again(printed: Printed) -> Non
     [
         (["keys", "create", "acme"], Exit.USAGE, "write ORG/PROJECT"),
         (["keys", "create", "acme/.."], Exit.USAGE, "write ORG/PROJECT"),
-        (["keys", "list", "acme/shop"], Exit.NOT_FOUND, "there is no database"),
         (["flow", "push", "missing.yaml", "--to", "acme/shop"], Exit.FAILED, "No such file"),
         (["flow", "check", "missing.yaml"], Exit.FAILED, "No such file"),
         (["flow", "publish", "acme/greet"], Exit.USAGE, "write ORG/PROJECT/SLUG"),
@@ -83,6 +85,29 @@ def test_a_key_is_alone_on_stdout_and_never_shown_again(printed: Printed) -> Non
             Exit.USAGE,
             "'king' is not one of 'admin', 'run'",
         ),
+        *(
+            ([*words, "--data", "none"], Exit.NOT_FOUND, "name its folder with --data")
+            for words in (
+                *(["data", each] for each in ("usage", "vacuum", "check")),
+                *(["data", "backup", "copy"], ["migrate"], ["keys", "list", "acme/shop"]),
+            )
+        ),
+        *(
+            (["projects", "budget", "acme/shop", amount], Exit.USAGE, "write US dollars")
+            for amount in ("five", "", "nan", "inf", "1e99", "1000000000001", NO_USD, "1e-999999", "$5")
+        ),
+        (["projects", "models", "acme/shop", "tiny"], Exit.USAGE, "PROVIDER:MODEL"),
+        *(
+            (["runs", "delete", "--yes", "--api-key", "nk_x", *words], Exit.USAGE, message)
+            for words, message in (
+                ([], "say which runs"),
+                (["last", "--flow", "one"], "say which runs"),
+                (["--before", "yesterday"], "'yesterday' is no time"),
+                (["--older-than", "30"], "'30' is no time"),
+                (["status:failed", "last"], "does not name a run"),
+                ([" "], "the query is empty"),
+            )
+        ),
         (["run", "a/b/c", "--timeout", "0"], Exit.USAGE, "'--timeout': 0.0 is not in the range x>0"),
         (["run", "a/b/c", "--timeout", "nan"], Exit.USAGE, "'--timeout': 'nan' is no number"),
     ],
@@ -94,6 +119,7 @@ def test_a_mistake_on_the_command_line_is_one_message_and_its_exit_code(
     assert message in output.out + output.err
     assert code == Exit.FAILED or output.out == ""
     assert "Traceback" not in output.err
+    assert list(Path().iterdir()) == []
 
 
 def test_check_says_ok_or_where_each_mistake_is(tmp_path: Path, printed: Printed) -> None:

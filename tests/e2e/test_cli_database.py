@@ -191,17 +191,6 @@ def test_a_backup_needs_no_hard_links(
     assert [*folder.glob(".copy.*")] == []
 
 
-@pytest.mark.parametrize("command", [["usage"], ["vacuum"], ["check"], ["backup", "copy"], ["migrate"]])
-def test_a_mistyped_folder_does_not_become_a_database(
-    tmp_path: Path, printed: Printed, command: list[str]
-) -> None:
-    group = [] if command == ["migrate"] else ["data"]
-    said = printed(*group, *command, "--data", tmp_path / "none", code=Exit.NOT_FOUND).err
-    assert "there is no database" in said
-    assert "name its folder with --data" in said
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     "command",
     [
