@@ -1,12 +1,11 @@
 """Live traces over a real socket: nothing is lost, nothing comes twice, and the end is the end."""
 
 import asyncio
-import gc
 from typing import Any
 
 import pytest
 
-from runglass import APIConnectionError, AsyncClient, Client, FlowNotFoundError
+from runglass import APIConnectionError, AsyncClient, FlowNotFoundError
 from runglass.client.core.stream_cursor import SILENCE_S, TailCursor
 from runglass.wire.sse import PING
 from tests.unit.client.scripted import (
@@ -128,24 +127,12 @@ def test_a_stream_that_only_pings_is_not_silent(server: ScriptedServer, side: Si
     assert seqs(side.events(transport.follow(TailCursor(PATH)))) == SEQS
 
 
-def test_leaving_the_loop_and_forgetting_the_generator_closes_the_connection(server: ScriptedServer) -> None:
+def test_closing_the_generator_closes_the_connection(server: ScriptedServer, side: Side) -> None:
     server.plays(GOES_ON)
-    with Client(KEY, base_url=server.url) as client:
-        for event in client.run(RUN).live_trace():
-            assert event.seq == 1
-            break
-        gc.collect()
-        server.until_left()
-
-
-async def test_leaving_the_async_loop_closes_the_connection(server: ScriptedServer) -> None:
-    server.plays(GOES_ON)
-    async with AsyncClient(KEY, base_url=server.url) as client:
-        async for event in client.run(RUN).live_trace():
-            assert event.seq == 1
-            break
-        gc.collect()
-        await asyncio.to_thread(server.until_left)
+    events = side.following(live(side, server))
+    assert next(events).seq == 1
+    events.close()
+    server.until_left()
 
 
 async def test_more_live_traces_than_a_common_pool_holds_share_one_client(server: ScriptedServer) -> None:
