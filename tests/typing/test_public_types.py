@@ -111,12 +111,9 @@ async def on_asyncio() -> None:
         assert_type(flow, AsyncFlow)
         run = flow.run("id")
         assert_type(run, AsyncRun)
-        assert_type(await run.step_trace("s", attempt=1), StepTrace)
-        assert_type(await run.step_trace("s", attempt="all"), StepAttempts)
         assert_type(run.live_trace(), AsyncGenerator[StreamEvent, None])
         assert_type(await client.runs(), RunPage)
         assert_type(await flow.execute(tools=TOOLS, tool_handler=async_weather), CompletedResult)
-        assert_type(await flow.execute(tools=TOOLS, tool_handler=weather), CompletedResult)
         paused = await flow.execute(tools=TOOLS)
         assert_type(paused, CompletedResult | AsyncPausedResult)
         if isinstance(paused, AsyncPausedResult):
@@ -125,10 +122,7 @@ async def on_asyncio() -> None:
         assert_type(await flow.execute_async(), AsyncJob)
         async for summary in flow.runs():
             assert_type(summary, RunSummary)
-        async with client.session() as session, client.replay(session.id) as replay:
-            assert_type(replay, Replay)
         assert_type(await client.session()(async_weather)("name", {}), str)
-        assert_type((await flow.execute()).session_id, str | None)
         async for execution in client.session("id"):
             assert_type(execution.steps[0].output_snapshot, dict[str, Any] | None)
 
