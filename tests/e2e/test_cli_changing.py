@@ -59,7 +59,9 @@ def left(client: Client) -> set[str]:
     return {run.id for run in client.runs(limit=100).runs}
 
 
-def test_named_runs_are_told_first_and_then_deleted(client: Client, delete: Printed) -> None:
+def test_named_runs_are_told_first_and_then_deleted_and_one_that_is_not_there_is_named(
+    client: Client, delete: Printed
+) -> None:
     old, new, other = (ran(client, "one") for _ in range(3))
     out, err = delete(new, old, new[-8:])
     lines = out.splitlines()
@@ -69,7 +71,11 @@ def test_named_runs_are_told_first_and_then_deleted(client: Client, delete: Prin
     assert left(client) == {old, new, other}
 
     assert delete(new, old, new[-8:], "--yes") == ("deleted 2 runs\n", "")
+    delete(other, UNKNOWN, code=Exit.NOT_FOUND)
     assert left(client) == {other}
+    out, err = delete(UNKNOWN, other, "--yes", code=Exit.NOT_FOUND)
+    assert (out, UNKNOWN in err, other in err) == ("deleted 1 run\n", True, False)
+    assert left(client) == set()
 
 
 def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Client, delete: Printed) -> None:
@@ -130,16 +136,6 @@ def test_a_flow_is_deleted_and_its_runs_where_that_is_asked(client: Client, prin
     assert "1 run of it has not ended" in delete(code=Exit.FAILED).err
     assert delete("--runs").out == "deleted acme/demo/slow and 1 run\n"
     assert left(client) == {run}
-
-
-def test_a_run_that_is_not_there_is_named_and_the_others_go(client: Client, delete: Printed) -> None:
-    run = ran(client, "one")
-    delete(run, UNKNOWN, code=Exit.NOT_FOUND)
-    out, err = delete(UNKNOWN, run, "--yes", code=Exit.NOT_FOUND)
-    assert out == "deleted 1 run\n"
-    assert UNKNOWN in err
-    assert run not in err
-    assert left(client) == set()
 
 
 def test_an_error_on_the_way_says_how_far_it_came(
