@@ -1,8 +1,6 @@
 """The commands that need no server: projects, keys and flows of a data folder, and what they refuse."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from runglass.cli.exit_codes import MEANINGS, Exit, exit_of
 from runglass.config.settings import SettingsError
 from runglass.errors import APIConnectionError, APITimeoutError, FlowFileError, StoreError, api_error
-from tests.e2e.command import WAIT_S, environment, in_shell, runglass
+from tests.e2e.command import MAIN, in_shell, runglass
 from tests.e2e.conftest import Printed
 
 FLOW = """\
@@ -171,17 +169,7 @@ def test_every_exit_code_is_documented_and_every_error_has_one() -> None:
 
 
 def test_without_the_servers_libraries_one_sentence_says_what_to_install() -> None:
-    code = (
-        "import sys; sys.modules['click'] = None; from runglass.cli import main; sys.exit(main(['--help']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    done = runglass("--help", program=f"import sys; sys.modules['click'] = None; {MAIN}")
     assert done.returncode == 1
     assert 'pip install "runglass[server]"' in done.stderr
     assert done.stderr.count("\n") == 1
