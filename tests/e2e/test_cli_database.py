@@ -144,16 +144,32 @@ def test_a_backup_is_whole_though_the_server_writes_and_can_be_started_from(
         assert client.run(result.execution_id or "").trace() == trace
 
 
-def test_a_backup_takes_the_place_of_nothing(folder: Path, tmp_path: Path, printed: Printed) -> None:
-    target = tmp_path / "there"
-    target.write_text("precious")
-    out, err = printed("data", "backup", target, "--data", folder, code=Exit.USAGE)
-    assert out == ""
-    assert "name another file" in err
-    assert target.read_text() == "precious"
-    err = printed("data", "backup", tmp_path / "no" / "folder", "--data", folder, code=Exit.USAGE).err
+def test_a_backup_takes_the_place_of_nothing_and_needs_no_hard_links(
+    folder: Path, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = folder / "copy"
+    backup = partial(printed, "data", "backup", copy, "--data", folder)
+
+    def refused(part: Path, target: Path, *, meanwhile: str | None = None) -> None:
+        if meanwhile is not None:
+            target.write_text(meanwhile)
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    copy.write_text("precious")
+    out, err = backup(code=Exit.USAGE)
+    assert (out, "name another file" in err, copy.read_text()) == ("", True, "precious")
+    copy.unlink()
+    monkeypatch.setattr("os.link", partial(refused, meanwhile="made meanwhile"))
+    assert "name another file" in backup(code=Exit.USAGE).err
+    assert copy.read_text() == "made meanwhile"
+    copy.unlink()
+    monkeypatch.setattr("os.link", refused)
+    backup()
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    printed("data", "check", "--all", "--store", f"sqlite:///{copy}")
+    err = printed("data", "backup", folder / "no" / "copy", "--data", folder, code=Exit.USAGE).err
     assert "No such file or directory" in err
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "there"]
+    assert [file.name for file in folder.glob("*copy*")] == ["copy"]
 
 
 def test_a_backup_that_is_stopped_leaves_no_part_of_a_copy(
@@ -167,28 +183,6 @@ def test_a_backup_that_is_stopped_leaves_no_part_of_a_copy(
         database.execute("ROLLBACK")
         assert backup.wait() == Exit.TERMINATED
     assert [*folder.glob("*copy*")] == []
-
-
-@pytest.mark.parametrize("is_there", [False, True])
-def test_a_backup_needs_no_hard_links(
-    folder: Path, printed: Printed, monkeypatch: pytest.MonkeyPatch, is_there: bool
-) -> None:
-    copy = folder / "copy"
-
-    def refused(part: Path, target: Path) -> None:
-        if is_there:
-            target.write_text("made meanwhile")
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr("os.link", refused)
-    err = printed("data", "backup", copy, "--data", folder, code=Exit.USAGE if is_there else Exit.OK).err
-    if is_there:
-        assert copy.read_text() == "made meanwhile"
-        assert "name another file" in err
-    else:
-        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-        printed("data", "check", "--all", "--store", f"sqlite:///{copy}")
-    assert [*folder.glob(".copy.*")] == []
 
 
 @pytest.mark.parametrize(
