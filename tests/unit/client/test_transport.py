@@ -27,7 +27,6 @@ from runglass import (
 from runglass.client.core.responses import Deadline
 from runglass.client.transport.blocking import SyncTransport
 from runglass.client.transport.blocking_sockets import DeadlineBackend
-from runglass.outlines.outline import OutlineColumns
 from tests.ports import free_port
 from tests.unit.client.scripted import (
     CHUNKED,
@@ -72,14 +71,6 @@ def test_a_trace_comes_whole(server: ScriptedServer, side: Side, chunked: bool) 
     assert request.headers["authorization"] == "Bearer nk_test"
     assert request.headers["accept"] == "application/json"
     assert request.headers["user-agent"] == f"runglass/{__version__}"
-
-
-def test_an_outline_is_read_from_a_row_on(server: ScriptedServer, side: Side) -> None:
-    columns: dict[str, list[object]] = {name: [] for name in OutlineColumns.__struct_encode_fields__}
-    page = {"seq": 7, "rowCount": 0, "first": 0, "names": [], "kinds": [], "statuses": [], "columns": columns}
-    server.plays(answers(page))
-    assert side.value(side.client(server.url).run(RUN).outline(after=4, limit=100, seq=7)).seq == 7
-    assert server.requests[0].target == f"/api/v1/flow-runs/{RUN}/trace/outline?after=4&limit=100&seq=7"
 
 
 LOST = {
