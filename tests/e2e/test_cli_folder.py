@@ -79,12 +79,6 @@ def test_a_project_is_made_only_where_the_command_says_so(printed: Printed) -> N
     assert [each["project"] for each in listed] == ["new", "newer", "shop"]
 
 
-def test_no_project_is_made_on_a_server(printed: Printed) -> None:
-    at = ["--api-key", "nk_a", "--base-url", "http://127.0.0.1:9"]
-    err = printed("flow", "push", "greet.yaml", "--to", "acme/new", "--create", *at, code=Exit.USAGE).err
-    assert "--create is for a data folder" in err
-
-
 def test_a_failed_run_tells_its_caller_why_though_its_log_keeps_no_words(here: Printed) -> None:
     flow = "slug: mute\ncapture: off\nsteps: [{id: a, type: code, code: 'raise ValueError(\"no price\")'}]\n"
     Path("mute.yaml").write_text(flow)
@@ -248,13 +242,15 @@ def test_a_flow_is_stored_as_its_file_was_read(shop: Printed, tmp_path: Path) ->
     assert (step["prompt"], list(step["output_schema"]["properties"])) == (prompt, [key])
 
 
-def test_a_server_without_a_key_is_not_taken_for_a_folder(
+def test_no_project_is_made_on_a_server_and_one_without_a_key_is_not_taken_for_a_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, printed: Printed
 ) -> None:
     monkeypatch.setenv("RUNGLASS_BASE_URL", "http://127.0.0.1:9")
-    (tmp_path / "greet.yaml").write_text(FLOW.format("Hello"))
-    for call in (["push", "greet.yaml", "--to", "acme/demo"], ["list", "acme/demo"]):
-        assert "RUNGLASS_API_KEY" in printed("flow", *call, code=Exit.USAGE).err
+    push = ["flow", "push", "greet.yaml", "--to", "acme/demo"]
+    err = printed(*push, "--create", "--api-key", "nk_a", code=Exit.USAGE).err
+    assert "--create is for a data folder" in err
+    for command in (push, ["flow", "list", "acme/demo"]):
+        assert "RUNGLASS_API_KEY" in printed(*command, code=Exit.USAGE).err
     assert [file.name for file in tmp_path.iterdir()] == ["greet.yaml"]
 
 
