@@ -96,6 +96,16 @@ def test_a_key_is_alone_on_stdout_and_never_shown_again(printed: Printed) -> Non
         ),
         (["projects", "models", "acme/shop", "tiny"], Exit.USAGE, "PROVIDER:MODEL"),
         *(
+            (["runs", "show", "last", "--api-key", "nk_x", *words], Exit.USAGE, message)
+            for words, message in (
+                (["--json", "--failed"], "--json prints the whole trace"),
+                (["--json", "--inside", "s"], "--json prints the whole trace"),
+                (["--failed", "--all"], "--all and --inside are for the tree"),
+                (["--loop", "1"], "say which step with --inside"),
+                (["--slowest", "0"], "0 is not in the range"),
+            )
+        ),
+        *(
             (["runs", "delete", "--yes", "--api-key", "nk_x", *words], Exit.USAGE, message)
             for words, message in (
                 ([], "say which runs"),
