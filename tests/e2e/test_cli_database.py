@@ -65,22 +65,18 @@ def test_usage_adds_up_by_project(folder: Path, printed: Printed, database: sqli
     found = json.loads(printed("data", "usage", "--data", folder, "--json").out)
     demo, empty = found["projects"]
 
-    def one(sql: str) -> Any:
-        return database.execute(sql).fetchone()[0]
+    def total(what: str, *tables: str) -> int:
+        return sum(database.execute(f"SELECT {what} FROM {each}").fetchone()[0] for each in tables)
 
     assert (demo["org"], demo["project"], demo["runs"]) == ("acme", "demo", 4)
-    assert demo["events"] == one("SELECT count(*) FROM event")
-    assert demo["eventBytes"] == one("SELECT sum(length(data)) FROM event") > 3 * 5000
-    assert demo["steps"] == one("SELECT count(*) FROM step") + one("SELECT count(*) FROM step_attempt")
-    assert demo["stepBytes"] == one("SELECT sum(length(data)) FROM step") + one(
-        "SELECT sum(length(data)) FROM step_attempt"
-    )
-    assert demo["outcomeBytes"] == one("SELECT sum(length(result)) FROM run_outcome") + one(
-        "SELECT sum(length(answer)) FROM call_answer"
-    )
-    assert demo["openBytes"] == one("SELECT sum(length(request)) FROM run_request") + one(
-        "SELECT sum(length(data)) FROM checkpoint"
-    )
+    assert demo["events"] == total("count(*)", "event")
+    assert demo["eventBytes"] == total("sum(length(data))", "event") > 3 * 5000
+    assert demo["steps"] == total("count(*)", "step", "step_attempt")
+    assert demo["stepBytes"] == total("sum(length(data))", "step", "step_attempt")
+    answers = total("sum(length(result))", "run_outcome") + total("sum(length(answer))", "call_answer")
+    assert demo["outcomeBytes"] == answers
+    waiting = total("sum(length(request))", "run_request") + total("sum(length(data))", "checkpoint")
+    assert demo["openBytes"] == waiting
     assert {name: value for name, value in empty.items() if value} == {"org": "acme", "project": "empty"}
     assert found["fileBytes"] >= demo["eventBytes"] + demo["stepBytes"]
     assert (found["givesBack"], found["purgedRuns"]) == (True, 0)
