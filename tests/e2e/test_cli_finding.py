@@ -16,6 +16,7 @@ from runglass.cli.terminal.table import print_runs
 from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
 from runglass.log.trace import RunError, RunSummary, RunTotals
 from runglass.testing import RunningServer
+from tests.contract.wire import BROKEN
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
 
@@ -30,10 +31,6 @@ steps:
     code: "return {'n': 1 / (attempt - 1)}"
 """
 SECRET = FLOW.replace("slug: greet", "slug: secret\ncapture: 'off'")
-FAILING = """\
-slug: fail
-steps: [{id: broken, type: code, code: "raise ValueError('the reason')"}]
-"""
 SHOUT = """\
 slug: shout
 capture: full
@@ -48,7 +45,7 @@ steps:
 """
 
 
-server = server_with(FLOW, SECRET, FAILING, SHOUT)
+server = server_with(FLOW, SECRET, BROKEN, SHOUT)
 
 
 pytestmark = pytest.mark.usefixtures("connected")
@@ -68,7 +65,7 @@ def ids(server: RunningServer) -> dict[str, str]:
             "kept": run("greet", trace=True, block_overrides={"say": {"system": "be brief"}}),
             "plain": run("greet"),
             "off": run("secret", trace=True),
-            "failed": run("fail"),
+            "failed": run("broken"),
         }
 
 
@@ -87,8 +84,8 @@ def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understo
         short = run_id[-8:]
         assert short in cells, kind
         assert f"run        {run_id}" in printed("runs", "show", short).out.splitlines()
-    assert cells[ids["failed"][-8:]][1:3] == ["✗ failed", "fail v1"]
-    assert cells[ids["failed"][-8:]][-1] == "CODE_ERROR in step broken: ValueError: the reason (line 1)"
+    assert cells[ids["failed"][-8:]][1:3] == ["✗ failed", "broken v1"]
+    assert cells[ids["failed"][-8:]][-1] == "CODE_ERROR in step bad: ValueError: it broke (line 1)"
     assert cells[ids["kept"][-8:]][-1] == "with overrides"
     assert cells[ids["kept"][-8:]][5].endswith(" (1 retried)")
     assert re.fullmatch(r"now|\d+ (s|min) ago", cells[ids["plain"][-8:]][3])
@@ -111,7 +108,7 @@ def test_a_list_may_be_of_a_query_of_what_failed_lately_and_of_a_flow(
     assert "2026-11-20" in printed("runs", "list", "--since", "soon", code=Exit.USAGE).err
     assert listed("status:failed since:1d") == [ids["failed"]]
     assert listed("--flow", "greet", "--", "-status:failed") == [ids["plain"], ids["kept"]]
-    assert listed("trigger:job flow:fail -flow:greet", "--limit", "1") == [ids["failed"]]
+    assert listed("trigger:job flow:broken -flow:greet", "--limit", "1") == [ids["failed"]]
     told = printed("runs", "list", "flow:greet statsu:failed", code=Exit.FAILED).err
     assert "query, character 12: `statsu:failed`: unknown field 'statsu'; did you mean 'status'?" in told
 

@@ -18,12 +18,12 @@ from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.testing import running_server
 from tests.collector import collecting
+from tests.contract.wire import ENDLESS
 from tests.e2e.command import runglass, started
 from tests.e2e.conftest import Printed
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
 BAD = "slug: bad\nsteps: [{id: bad, type: code, code: 'raise ValueError()'}]\n"
-ENDLESS = "slug: endless\nsteps: [{id: rest, type: wait, ms: 600000}]\n"
 
 
 FLOW = "slug: greet\nname: {}\nsteps: [{{id: keep, type: passthrough}}]\n"
