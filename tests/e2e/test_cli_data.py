@@ -1,8 +1,6 @@
 """The commands that need no server: projects, keys and flows of a data folder, and what they refuse."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from runglass.cli.exit_codes import MEANINGS, Exit, exit_of
 from runglass.config.settings import SettingsError
 from runglass.errors import APIConnectionError, APITimeoutError, FlowFileError, StoreError, api_error
-from tests.e2e.command import WAIT_S, environment, in_shell, runglass
+from tests.e2e.command import MAIN, in_shell, runglass
 from tests.e2e.conftest import Printed
 
 FLOW = """\
@@ -20,6 +18,9 @@ steps:
   - id: keep
     type: passthrough
 """
+
+
+NO_USD = f"0.{30 * '0'}1"
 
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -49,7 +50,6 @@ def test_a_key_is_alone_on_stdout_and_never_shown_again(printed: Printed) -> Non
     [
         (["keys", "create", "acme"], Exit.USAGE, "write ORG/PROJECT"),
         (["keys", "create", "acme/.."], Exit.USAGE, "write ORG/PROJECT"),
-        (["keys", "list", "acme/shop"], Exit.NOT_FOUND, "there is no database"),
         (["flow", "push", "missing.yaml", "--to", "acme/shop"], Exit.FAILED, "No such file"),
         (["flow", "check", "missing.yaml"], Exit.FAILED, "No such file"),
         (["flow", "publish", "acme/greet"], Exit.USAGE, "write ORG/PROJECT/SLUG"),
@@ -83,6 +83,39 @@ def test_a_key_is_alone_on_stdout_and_never_shown_again(printed: Printed) -> Non
             Exit.USAGE,
             "'king' is not one of 'admin', 'run'",
         ),
+        *(
+            ([*words, "--data", "none"], Exit.NOT_FOUND, "name its folder with --data")
+            for words in (
+                *(["data", each] for each in ("usage", "vacuum", "check")),
+                *(["data", "backup", "copy"], ["migrate"], ["keys", "list", "acme/shop"]),
+            )
+        ),
+        *(
+            (["projects", "budget", "acme/shop", amount], Exit.USAGE, "write US dollars")
+            for amount in ("five", "", "nan", "inf", "1e99", "1000000000001", NO_USD, "1e-999999", "$5")
+        ),
+        (["projects", "models", "acme/shop", "tiny"], Exit.USAGE, "PROVIDER:MODEL"),
+        *(
+            (["runs", "show", "last", "--api-key", "nk_x", *words], Exit.USAGE, message)
+            for words, message in (
+                (["--json", "--failed"], "--json prints the whole trace"),
+                (["--json", "--inside", "s"], "--json prints the whole trace"),
+                (["--failed", "--all"], "--all and --inside are for the tree"),
+                (["--loop", "1"], "say which step with --inside"),
+                (["--slowest", "0"], "0 is not in the range"),
+            )
+        ),
+        *(
+            (["runs", "delete", "--yes", "--api-key", "nk_x", *words], Exit.USAGE, message)
+            for words, message in (
+                ([], "say which runs"),
+                (["last", "--flow", "one"], "say which runs"),
+                (["--before", "yesterday"], "'yesterday' is no time"),
+                (["--older-than", "30"], "'30' is no time"),
+                (["status:failed", "last"], "does not name a run"),
+                ([" "], "the query is empty"),
+            )
+        ),
         (["run", "a/b/c", "--timeout", "0"], Exit.USAGE, "'--timeout': 0.0 is not in the range x>0"),
         (["run", "a/b/c", "--timeout", "nan"], Exit.USAGE, "'--timeout': 'nan' is no number"),
     ],
@@ -94,6 +127,7 @@ def test_a_mistake_on_the_command_line_is_one_message_and_its_exit_code(
     assert message in output.out + output.err
     assert code == Exit.FAILED or output.out == ""
     assert "Traceback" not in output.err
+    assert list(Path().iterdir()) == []
 
 
 def test_check_says_ok_or_where_each_mistake_is(tmp_path: Path, printed: Printed) -> None:
@@ -134,22 +168,6 @@ def test_one_bad_file_or_a_second_one_of_a_flow_keeps_all_from_being_pushed(
     assert not (tmp_path / "runglass-data").exists()
 
 
-def test_a_project_keeps_what_its_traces_capture(printed: Printed) -> None:
-    create = ["projects", "create", "acme/shop", "--data", "here"]
-    printed(*create, "--capture", "metadata_only")
-    printed(*create, "--capture-failed", "redacted", "--capture-sample", "0.05")
-    (told,) = json.loads(printed("projects", "list", "--data", "here", "--json").out)
-    assert (told["org"], told["project"], told["capture"]) == ("acme", "shop", "metadata_only")
-    assert (told["captureFailed"], told["captureSample"]) == ("redacted", 0.05)
-    printed(*create, "--capture-sample", "default", "--capture", "default")
-    assert printed("projects", "list", "--data", "here").out.splitlines()[1].split() == [
-        "acme/shop",
-        "–",
-        "redacted",
-        "–",
-    ]
-
-
 def test_every_exit_code_is_documented_and_every_error_has_one() -> None:
     assert set(MEANINGS) == set(Exit)
     assert exit_of(api_error("RUN_NOT_FOUND", "")) == Exit.NOT_FOUND
@@ -161,17 +179,7 @@ def test_every_exit_code_is_documented_and_every_error_has_one() -> None:
 
 
 def test_without_the_servers_libraries_one_sentence_says_what_to_install() -> None:
-    code = (
-        "import sys; sys.modules['click'] = None; from runglass.cli import main; sys.exit(main(['--help']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    done = runglass("--help", program=f"import sys; sys.modules['click'] = None; {MAIN}")
     assert done.returncode == 1
     assert 'pip install "runglass[server]"' in done.stderr
     assert done.stderr.count("\n") == 1

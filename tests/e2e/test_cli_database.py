@@ -65,22 +65,18 @@ def test_usage_adds_up_by_project(folder: Path, printed: Printed, database: sqli
     found = json.loads(printed("data", "usage", "--data", folder, "--json").out)
     demo, empty = found["projects"]
 
-    def one(sql: str) -> Any:
-        return database.execute(sql).fetchone()[0]
+    def total(what: str, *tables: str) -> int:
+        return sum(database.execute(f"SELECT {what} FROM {each}").fetchone()[0] for each in tables)
 
     assert (demo["org"], demo["project"], demo["runs"]) == ("acme", "demo", 4)
-    assert demo["events"] == one("SELECT count(*) FROM event")
-    assert demo["eventBytes"] == one("SELECT sum(length(data)) FROM event") > 3 * 5000
-    assert demo["steps"] == one("SELECT count(*) FROM step") + one("SELECT count(*) FROM step_attempt")
-    assert demo["stepBytes"] == one("SELECT sum(length(data)) FROM step") + one(
-        "SELECT sum(length(data)) FROM step_attempt"
-    )
-    assert demo["outcomeBytes"] == one("SELECT sum(length(result)) FROM run_outcome") + one(
-        "SELECT sum(length(answer)) FROM call_answer"
-    )
-    assert demo["openBytes"] == one("SELECT sum(length(request)) FROM run_request") + one(
-        "SELECT sum(length(data)) FROM checkpoint"
-    )
+    assert demo["events"] == total("count(*)", "event")
+    assert demo["eventBytes"] == total("sum(length(data))", "event") > 3 * 5000
+    assert demo["steps"] == total("count(*)", "step", "step_attempt")
+    assert demo["stepBytes"] == total("sum(length(data))", "step", "step_attempt")
+    answers = total("sum(length(result))", "run_outcome") + total("sum(length(answer))", "call_answer")
+    assert demo["outcomeBytes"] == answers
+    waiting = total("sum(length(request))", "run_request") + total("sum(length(data))", "checkpoint")
+    assert demo["openBytes"] == waiting
     assert {name: value for name, value in empty.items() if value} == {"org": "acme", "project": "empty"}
     assert found["fileBytes"] >= demo["eventBytes"] + demo["stepBytes"]
     assert (found["givesBack"], found["purgedRuns"]) == (True, 0)
@@ -144,16 +140,32 @@ def test_a_backup_is_whole_though_the_server_writes_and_can_be_started_from(
         assert client.run(result.execution_id or "").trace() == trace
 
 
-def test_a_backup_takes_the_place_of_nothing(folder: Path, tmp_path: Path, printed: Printed) -> None:
-    target = tmp_path / "there"
-    target.write_text("precious")
-    out, err = printed("data", "backup", target, "--data", folder, code=Exit.USAGE)
-    assert out == ""
-    assert "name another file" in err
-    assert target.read_text() == "precious"
-    err = printed("data", "backup", tmp_path / "no" / "folder", "--data", folder, code=Exit.USAGE).err
+def test_a_backup_takes_the_place_of_nothing_and_needs_no_hard_links(
+    folder: Path, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = folder / "copy"
+    backup = partial(printed, "data", "backup", copy, "--data", folder)
+
+    def refused(part: Path, target: Path, *, meanwhile: str | None = None) -> None:
+        if meanwhile is not None:
+            target.write_text(meanwhile)
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    copy.write_text("precious")
+    out, err = backup(code=Exit.USAGE)
+    assert (out, "name another file" in err, copy.read_text()) == ("", True, "precious")
+    copy.unlink()
+    monkeypatch.setattr("os.link", partial(refused, meanwhile="made meanwhile"))
+    assert "name another file" in backup(code=Exit.USAGE).err
+    assert copy.read_text() == "made meanwhile"
+    copy.unlink()
+    monkeypatch.setattr("os.link", refused)
+    backup()
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    printed("data", "check", "--all", "--store", f"sqlite:///{copy}")
+    err = printed("data", "backup", folder / "no" / "copy", "--data", folder, code=Exit.USAGE).err
     assert "No such file or directory" in err
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "there"]
+    assert [file.name for file in folder.glob("*copy*")] == ["copy"]
 
 
 def test_a_backup_that_is_stopped_leaves_no_part_of_a_copy(
@@ -167,39 +179,6 @@ def test_a_backup_that_is_stopped_leaves_no_part_of_a_copy(
         database.execute("ROLLBACK")
         assert backup.wait() == Exit.TERMINATED
     assert [*folder.glob("*copy*")] == []
-
-
-@pytest.mark.parametrize("is_there", [False, True])
-def test_a_backup_needs_no_hard_links(
-    folder: Path, printed: Printed, monkeypatch: pytest.MonkeyPatch, is_there: bool
-) -> None:
-    copy = folder / "copy"
-
-    def refused(part: Path, target: Path) -> None:
-        if is_there:
-            target.write_text("made meanwhile")
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr("os.link", refused)
-    err = printed("data", "backup", copy, "--data", folder, code=Exit.USAGE if is_there else Exit.OK).err
-    if is_there:
-        assert copy.read_text() == "made meanwhile"
-        assert "name another file" in err
-    else:
-        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-        printed("data", "check", "--all", "--store", f"sqlite:///{copy}")
-    assert [*folder.glob(".copy.*")] == []
-
-
-@pytest.mark.parametrize("command", [["usage"], ["vacuum"], ["check"], ["backup", "copy"], ["migrate"]])
-def test_a_mistyped_folder_does_not_become_a_database(
-    tmp_path: Path, printed: Printed, command: list[str]
-) -> None:
-    group = [] if command == ["migrate"] else ["data"]
-    said = printed(*group, *command, "--data", tmp_path / "none", code=Exit.NOT_FOUND).err
-    assert "there is no database" in said
-    assert "name its folder with --data" in said
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -276,26 +255,6 @@ def test_every_row_of_an_unreadable_run_comes_out_as_it_is_and_none_of_others(
             for row in rows
         ] == stored
     assert ids[1] not in file.read_text()
-
-
-RETENTION = ["projects", "retention", "acme/demo"]
-
-
-def test_a_projects_retention_is_set_shown_and_lifted(folder: Path, printed: Printed) -> None:
-    def ask(*arguments: str) -> str:
-        return printed(*RETENTION, *arguments, "--data", str(folder)).out
-
-    said = "as the server says"
-    assert ask() == f"acme/demo  runs are kept {said}, their content {said}\n"
-    assert ask("--days", "30") == f"acme/demo  runs are kept 30 days, their content {said}\n"
-    assert ask("--content-days", "0.5") == "acme/demo  runs are kept 30 days, their content 0.5 days\n"
-    shown = json.loads(ask("--days", "default", "--json"))
-    assert shown == {
-        "org": "acme",
-        "project": "demo",
-        "retentionDays": None,
-        "contentRetentionDays": 0.5,
-    }
 
 
 READ_ONLY = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && "$@"']

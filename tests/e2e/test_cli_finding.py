@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +16,7 @@ from runglass.cli.terminal.table import print_runs
 from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
 from runglass.log.trace import RunError, RunSummary, RunTotals
 from runglass.testing import RunningServer
+from tests.contract.wire import BROKEN
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
 
@@ -31,10 +31,6 @@ steps:
     code: "return {'n': 1 / (attempt - 1)}"
 """
 SECRET = FLOW.replace("slug: greet", "slug: secret\ncapture: 'off'")
-FAILING = """\
-slug: fail
-steps: [{id: broken, type: code, code: "raise ValueError('the reason')"}]
-"""
 SHOUT = """\
 slug: shout
 capture: full
@@ -49,7 +45,7 @@ steps:
 """
 
 
-server = server_with(FLOW, SECRET, FAILING, SHOUT)
+server = server_with(FLOW, SECRET, BROKEN, SHOUT)
 
 
 pytestmark = pytest.mark.usefixtures("connected")
@@ -69,7 +65,7 @@ def ids(server: RunningServer) -> dict[str, str]:
             "kept": run("greet", trace=True, block_overrides={"say": {"system": "be brief"}}),
             "plain": run("greet"),
             "off": run("secret", trace=True),
-            "failed": run("fail"),
+            "failed": run("broken"),
         }
 
 
@@ -88,8 +84,8 @@ def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understo
         short = run_id[-8:]
         assert short in cells, kind
         assert f"run        {run_id}" in printed("runs", "show", short).out.splitlines()
-    assert cells[ids["failed"][-8:]][1:3] == ["✗ failed", "fail v1"]
-    assert cells[ids["failed"][-8:]][-1] == "CODE_ERROR in step broken: ValueError: the reason (line 1)"
+    assert cells[ids["failed"][-8:]][1:3] == ["✗ failed", "broken v1"]
+    assert cells[ids["failed"][-8:]][-1] == "CODE_ERROR in step bad: ValueError: it broke (line 1)"
     assert cells[ids["kept"][-8:]][-1] == "with overrides"
     assert cells[ids["kept"][-8:]][5].endswith(" (1 retried)")
     assert re.fullmatch(r"now|\d+ (s|min) ago", cells[ids["plain"][-8:]][3])
@@ -97,23 +93,24 @@ def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understo
     assert cells[ids["plain"][-8:]][-1] == "job"
 
 
-@pytest.fixture
-def listed(printed: Printed) -> Callable[..., list[str]]:
-    """The ids of a list."""
-    return lambda *arguments: [
-        run["id"] for run in json.loads(printed("runs", "list", "--json", *arguments).out)["runs"]
-    ]
-
-
-def test_a_list_may_be_of_what_failed_lately_and_of_a_flow(
-    ids: dict[str, str], printed: Printed, listed: Callable[..., list[str]]
+def test_a_list_may_be_of_a_query_of_what_failed_lately_and_of_a_flow(
+    ids: dict[str, str], printed: Printed
 ) -> None:
+    def listed(*arguments: str) -> list[str]:
+        found = json.loads(printed("runs", "list", "--json", *arguments).out)["runs"]
+        return [run["id"] for run in found]
+
     assert listed("--failed") == listed("--status", "failed") == [ids["failed"]]
     assert listed("--flow", "greet") == listed("--flow", "acme/demo/greet") == [ids["plain"], ids["kept"]]
     assert set(listed("--since", "1d")) >= set(ids.values())
     assert listed("--since", "2100-01-01") == []
     printed("runs", "list", "--failed", "--status", "completed", code=Exit.USAGE)
     assert "2026-11-20" in printed("runs", "list", "--since", "soon", code=Exit.USAGE).err
+    assert listed("status:failed since:1d") == [ids["failed"]]
+    assert listed("--flow", "greet", "--", "-status:failed") == [ids["plain"], ids["kept"]]
+    assert listed("trigger:job flow:broken -flow:greet", "--limit", "1") == [ids["failed"]]
+    told = printed("runs", "list", "flow:greet statsu:failed", code=Exit.FAILED).err
+    assert "query, character 12: `statsu:failed`: unknown field 'statsu'; did you mean 'status'?" in told
 
 
 def test_a_time_is_an_age_or_a_date_in_the_local_zone() -> None:
@@ -158,17 +155,6 @@ FAILED = RunSummary(
 )
 
 
-def test_a_list_takes_a_query(
-    ids: dict[str, str], printed: Printed, listed: Callable[..., list[str]]
-) -> None:
-    assert listed("status:failed since:1d") == [ids["failed"]]
-    assert listed("--flow", "greet", "--", "-status:failed") == [ids["plain"], ids["kept"]]
-    assert listed("trigger:job flow:fail -flow:greet", "--limit", "1") == [ids["failed"]]
-    assert listed('error:"the reason"') == [ids["failed"]]
-    told = printed("runs", "list", "flow:greet statsu:failed", code=Exit.FAILED).err
-    assert "query, character 12: `statsu:failed`: unknown field 'statsu'; did you mean 'status'?" in told
-
-
 def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,30 +174,19 @@ def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     assert len(row) <= 100
 
 
-@pytest.fixture
-def two_runs(client: Client) -> tuple[str, str]:
-    """Two runs that differ in their message; the second one is the last."""
-    first, second = (client.flow("shout").execute(message=each).execution_id for each in ("a gut", "a good"))
-    return first, second
-
-
-def test_runs_that_are_the_same_end_with_0(two_runs: tuple[str, str], printed: Printed) -> None:
-    out, err = printed("runs", "diff", "last", two_runs[1])
+def test_runs_that_are_the_same_end_with_0_and_others_with_1_and_each_change(
+    client: Client, printed: Printed
+) -> None:
+    two = [client.flow("shout").execute(message=each).execution_id for each in ("a gut", "a good")]
+    out, err = printed("runs", "diff", "last", two[1])
     assert err == "attempts that differ: 0; that are the same: 3\n"
-    *heads, empty, last = out.splitlines()
-    for which, head in zip(("first run", "second run"), heads, strict=True):
-        assert head.startswith(f"{which:<12}{two_runs[1]}  shout v1  completed  ")
+    *_, empty, last = out.splitlines()
     assert (empty, last) == ("", "the runs are the same")
 
-
-def test_runs_that_differ_end_with_1_and_each_change(two_runs: tuple[str, str], printed: Printed) -> None:
-    out = printed("runs", "diff", *two_runs, code=Exit.FAILED).out
-    lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert [line.split()[:3] for line in lines[:2]] == [
-        ["first", "run", two_runs[0]],
-        ["second", "run", two_runs[1]],
-    ]
-    assert [line for line in lines[3:] if "duration" not in line] == [
+    lines = printed("runs", "diff", *two, code=Exit.FAILED).out.splitlines()
+    for which, run, line in zip(("first run", "second run"), two, lines, strict=False):
+        assert line.startswith(f"{which:<12}{run}  shout v1  completed  ")
+    assert [" ".join(line.split()) for line in lines[3:] if "duration" not in line] == [
         'first divergence words: input differs at message: "a gut" / "a good"',
         "",
         "words",
@@ -221,8 +196,8 @@ def test_runs_that_differ_end_with_1_and_each_change(two_runs: tuple[str, str], 
         'input differs at word: "gut" / "good"',
         'output differs at text: "GUT" / "GOOD"',
     ]
-    assert "shout[0]" in printed("runs", "diff", *two_runs, "--all", code=Exit.FAILED).out, "it is the same"
-    found = json.loads(printed("runs", "diff", *two_runs, "--json", code=Exit.FAILED).out)
+    assert "shout[0]" in printed("runs", "diff", *two, "--all", code=Exit.FAILED).out, "it is the same"
+    found = json.loads(printed("runs", "diff", *two, "--json", code=Exit.FAILED).out)
     assert (found["same"], found["differentRows"]) == (False, 2)
     assert found["firstDivergence"]["stepId"] == "words"
 

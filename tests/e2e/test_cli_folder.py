@@ -1,6 +1,6 @@
 """A data folder that a command opens itself, also beside a server: flows are run and runs are looked at.
 
-Flows, budgets and models are managed there, and the log of changes tells of it.
+Flows and projects are managed there, and the log of changes tells of it.
 """
 
 import json
@@ -18,13 +18,12 @@ from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.testing import running_server
 from tests.collector import collecting
-from tests.contract.wire import http_for
+from tests.contract.wire import ENDLESS
 from tests.e2e.command import runglass, started
 from tests.e2e.conftest import Printed
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
 BAD = "slug: bad\nsteps: [{id: bad, type: code, code: 'raise ValueError()'}]\n"
-ENDLESS = "slug: endless\nsteps: [{id: rest, type: wait, ms: 600000}]\n"
 
 
 FLOW = "slug: greet\nname: {}\nsteps: [{{id: keep, type: passthrough}}]\n"
@@ -78,12 +77,6 @@ def test_a_project_is_made_only_where_the_command_says_so(printed: Printed) -> N
         printed(*command, "--create")
     listed = json.loads(printed("projects", "list", "--data", "here", "--json").out)
     assert [each["project"] for each in listed] == ["new", "newer", "shop"]
-
-
-def test_no_project_is_made_on_a_server(printed: Printed) -> None:
-    at = ["--api-key", "nk_a", "--base-url", "http://127.0.0.1:9"]
-    err = printed("flow", "push", "greet.yaml", "--to", "acme/new", "--create", *at, code=Exit.USAGE).err
-    assert "--create is for a data folder" in err
 
 
 def test_a_failed_run_tells_its_caller_why_though_its_log_keeps_no_words(here: Printed) -> None:
@@ -199,6 +192,13 @@ def test_beside_a_server_a_command_looks_and_manages_and_takes_over_nothing(
             error = client.run(run).summary().error
             assert error is not None
             assert (error.message or "").startswith("cancelled by the user ")
+            client.run(run).delete()
+        shown = here("audit", "acme/demo", "--limit", "1")
+        head, line = shown.out.splitlines()
+        assert head.split()[:2] == ["at", "project"]
+        for part in ("acme/demo", "key 1 (nk_live_", "127.0.0.1", "run.purged", run):
+            assert part in line
+        assert "--limit shows more" in shown.err
         # That of the server: the key with which a command asks itself is on no disk.
         assert len(json.loads(here("keys", "list", "acme/demo", "--json").out)) == 1
 
@@ -242,101 +242,84 @@ def test_a_flow_is_stored_as_its_file_was_read(shop: Printed, tmp_path: Path) ->
     assert (step["prompt"], list(step["output_schema"]["properties"])) == (prompt, [key])
 
 
-def test_a_server_without_a_key_is_not_taken_for_a_folder(
+def test_no_project_is_made_on_a_server_and_one_without_a_key_is_not_taken_for_a_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, printed: Printed
 ) -> None:
     monkeypatch.setenv("RUNGLASS_BASE_URL", "http://127.0.0.1:9")
-    (tmp_path / "greet.yaml").write_text(FLOW.format("Hello"))
-    for call in (["push", "greet.yaml", "--to", "acme/demo"], ["list", "acme/demo"]):
-        assert "RUNGLASS_API_KEY" in printed("flow", *call, code=Exit.USAGE).err
+    push = ["flow", "push", "greet.yaml", "--to", "acme/demo"]
+    err = printed(*push, "--create", "--api-key", "nk_a", code=Exit.USAGE).err
+    assert "--create is for a data folder" in err
+    for command in (push, ["flow", "list", "acme/demo"]):
+        assert "RUNGLASS_API_KEY" in printed(*command, code=Exit.USAGE).err
     assert [file.name for file in tmp_path.iterdir()] == ["greet.yaml"]
 
 
-BUDGET = ["projects", "budget", "acme/shop"]
+AS_IT_SAYS = "as the server says"
+SETTINGS = {
+    "budget": [
+        ("", "no budget, spent $0"),
+        ("5.00", "budget $5, spent $0"),
+        ("8999999.999999999999", "budget $8999999.999999999999, spent $0"),
+        ("0", "budget $0, spent $0; nothing more can be run"),
+        ("none", "no budget, spent $0"),
+        ("0.000000000001", "budget $0.000000000001, spent $0"),
+    ],
+    "models": [
+        ("", "no list of models"),
+        ("openai:* local:tiny", "openai:*, local:tiny"),
+        ("default", "no list of models"),
+        ("openai:*", "openai:*"),
+    ],
+    "retention": [
+        ("", f"runs are kept {AS_IT_SAYS}, their content {AS_IT_SAYS}"),
+        ("--days 30", f"runs are kept 30 days, their content {AS_IT_SAYS}"),
+        ("--content-days 0.5", "runs are kept 30 days, their content 0.5 days"),
+        ("--days default", f"runs are kept {AS_IT_SAYS}, their content 0.5 days"),
+    ],
+}
+"""The changes of each, and what is shown then; where there are no words, it is only shown."""
 
 
-def test_a_budget_is_set_shown_and_lifted(shop: Printed) -> None:
-    for given, told in (
-        ([], "no budget, spent $0"),
-        (["5.00"], "budget $5, spent $0"),
-        (["8999999.999999999999"], "budget $8999999.999999999999, spent $0"),
-        (["0"], "budget $0, spent $0; nothing more can be run"),
-        (["none"], "no budget, spent $0"),
-    ):
-        assert shop(*BUDGET, *given).out == f"acme/shop  {told}\n"
-    shown = json.loads(shop(*BUDGET, "0.000000000001", "--json").out)
-    amounts = {"budgetUsd": "0.000000000001", "spentUsd": "0", "reservedUsd": "0", "isSpent": False}
-    assert shown == {"org": "acme", "project": "shop", **amounts}
-
-
-def test_a_list_of_models_is_set_shown_and_lifted(shop: Printed) -> None:
-    models = ["projects", "models", "acme/shop"]
-    assert shop(*models).out == "acme/shop  no list of models\n"
-    listed = ["openai:*", "local:tiny"]
-    assert shop(*models, *listed).out == "acme/shop  openai:*, local:tiny\n"
-    assert "PROVIDER:MODEL" in shop(*models, "tiny", code=Exit.USAGE).err
-    assert json.loads(shop(*models, "--json").out)["allowedModels"] == listed
-    assert shop(*models, "default").out == "acme/shop  no list of models\n"
-
-
-@pytest.mark.parametrize(
-    "amount", ["five", "", "nan", "inf", "1e99", "1000000000001", f"0.{30 * '0'}1", "1e-999999", "$5"]
-)
-def test_what_is_no_amount_of_money_is_refused(shop: Printed, amount: str) -> None:
-    assert "write US dollars" in shop(*BUDGET, amount, code=Exit.USAGE).err
-
-
-def entries(here: Printed, *arguments: str) -> list[dict[str, Any]]:
-    return list(json.loads(here("audit", *arguments, "--json").out))
-
-
-def test_each_command_that_changes_something_is_told(
-    here: Printed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_project_may_and_keeps_is_set_shown_and_lifted_and_its_changes_are_logged(
+    here: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What anybody may set does not say who it was.
     monkeypatch.setenv("LOGNAME", "somebody-else")
-    (tmp_path / "flow.yaml").write_text(FLOW.format("Hello"))
-    for command in (
-        ["projects", "create", "acme/shop", "--capture", "off"],
-        ["projects", "budget", "acme/shop", "5.25"],
-        ["projects", "models", "acme/shop", "openai:*"],
-        ["projects", "retention", "acme/shop", "--days", "30"],
-        ["projects", "retention", "acme/shop"],
-        ["flow", "push", "flow.yaml", "--to", "acme/shop", "--publish"],
-        ["keys", "create", "--create", "acme/shop", "--role", "read"],
-        ["keys", "revoke", "acme/shop", "1"],
-        ["keys", "create", "--create", "acme/other"],
-    ):
-        here(*command)
-    told = entries(here, "acme/shop")
-    assert [entry["action"] for entry in reversed(told)] == [
-        "project.created",
-        "project.capture",
-        "project.budget",
-        "project.models",
-        "project.retention",
-        "flow.pushed",
-        "flow.published",
-        "key.created",
-        "key.revoked",
+    create = ["projects", "create", "acme/shop"]
+    here(*create, "--capture", "metadata_only", "--capture-sample", "1")
+    here(*create, "--capture", "default", "--capture-sample", "default", "--capture-failed", "redacted")
+    assert here("projects", "list").out.splitlines()[1].split() == ["acme/shop", "–", "redacted", "–"]
+    here(*create, "--capture", "off", "--capture-sample", "0.05")
+    changes = ["project.created", *3 * ["project.capture"]]
+    for name, rows in SETTINGS.items():
+        for given, told in rows:
+            assert here("projects", name, "acme/shop", *given.split()).out == f"acme/shop  {told}\n"
+            changes += [f"project.{name}"] if given else []
+    shop = {"org": "acme", "project": "shop"}
+    capture = {"capture": "off", "captureFailed": "redacted", "captureSample": 0.05}
+    assert json.loads(here("projects", "list", "--json").out) == [shop | capture]
+    assert [json.loads(here("projects", name, "acme/shop", "--json").out) for name in SETTINGS] == [
+        shop | {"budgetUsd": "0.000000000001", "spentUsd": "0", "reservedUsd": "0", "isSpent": False},
+        shop | {"allowedModels": ["openai:*"]},
+        shop | {"retentionDays": None, "contentRetentionDays": 0.5},
     ]
+
+    here("flow", "push", "greet.yaml", "--to", "acme/shop", "--publish")
+    here("keys", "create", "acme/shop", "--role", "read")
+    here("keys", "revoke", "acme/shop", "1")
+    here("keys", "create", "--create", "acme/other")
+    changes += ["flow.pushed", "flow.published", "key.created", "key.revoked"]
+    logged = entries(here, "acme/shop")
+    assert [entry["action"] for entry in reversed(logged)] == changes
     user = pwd.getpwuid(os.getuid()).pw_name
     actor = {"kind": "cli", "name": user, "keyId": None, "address": "local"}
-    assert [entry["actor"] for entry in told] == [actor] * 9
+    assert all(entry["actor"] == actor for entry in logged)
     assert {entry["project"] for entry in entries(here)} == {"acme/shop", "acme/other"}
     assert [entry["action"] for entry in entries(here, "--action", "key.revoked")] == ["key.revoked"]
     assert len(entries(here, "--limit", "3")) == 3
     assert entries(here, "--since", "2999-01-01") == []
-    assert len(entries(here, "--since", "1h")) == 11
+    assert len(entries(here, "--since", "1h", "--action", "key.created")) == 2
 
 
-def test_what_was_changed_is_listed_beside_a_running_server(here: Printed, tmp_path: Path) -> None:
-    with running_server(data=tmp_path / "here") as server, http_for(server, server.key) as http:
-        assert http.post("/keys", json={"role": "run"}).status_code == 201
-        shown = here("audit", "acme/demo", "--limit", "1")
-    head, line = shown.out.splitlines()
-    assert head.split()[:2] == ["at", "project"]
-    assert all(
-        part in line for part in ("acme/demo", "key 1 (nk_live_", "127.0.0.1", "key.created", "key 2 (")
-    )
-    assert "--limit shows more" in shown.err
+def entries(here: Printed, *arguments: str) -> list[dict[str, Any]]:
+    return list(json.loads(here("audit", *arguments, "--json").out))

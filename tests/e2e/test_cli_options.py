@@ -44,20 +44,6 @@ def test_help_says_what_a_command_does_and_what_each_option_means(
     assert [each.name for each in command.params if not getattr(each, "help", None)] == []
 
 
-def test_a_command_takes_a_server_or_a_folder_and_what_is_for_the_owner_of_the_store_a_folder_alone() -> None:
-    takes = {
-        path: {each.name for each in command.params} & {"base_url", "data"}
-        for path, command in commands(app)
-        if path[:1] not in [("serve",), ("demo",)]
-    }
-    assert {path[0] for path, names in takes.items() if names == {"data"}} == {
-        *("keys", "projects", "audit", "processes", "data", "migrate")
-    }
-    of_a_server = {path[0] for path, names in takes.items() if "base_url" in names}
-    assert of_a_server == {"run", "runs", "flow", "open", "watch", "doctor"}
-    assert {"base_url"} not in takes.values()
-
-
 def completed(words: str) -> set[str]:
     """What Tab offers for the last of the words, without the shell."""
     environment = {

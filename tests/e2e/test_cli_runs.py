@@ -143,7 +143,9 @@ def test_what_the_server_refuses_has_an_exit_code_and_one_message(
     assert "Traceback" not in output.err
 
 
-def test_show_draws_each_iteration_with_its_attempts_and_totals(run_id: str, printed: Printed) -> None:
+def test_show_draws_each_iteration_with_its_attempts_and_totals_and_leaves_out_what_does_not_fit(
+    run_id: str, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = printed("runs", "show", run_id).out.splitlines()
     header = next(line for line in lines if line.startswith("step "))
     assert header.split()[-3:] == ["start", "took", "tokens"]
@@ -158,6 +160,9 @@ def test_show_draws_each_iteration_with_its_attempts_and_totals(run_id: str, pri
     assert ["–", "unused", "skipped"] in rows
     assert any(line.split()[:1] == ["tokens"] and "2 prompt + 2 completion = 4" in line for line in lines)
     assert any(line.startswith("cost") and "no known price for 1 model call" in line for line in lines)
+    monkeypatch.setenv("COLUMNS", "40")
+    *_, left_out = printed("runs", "show", run_id).out.splitlines()
+    assert left_out == "(too narrow for: tokens; use a wider terminal or --json)"
 
 
 def test_show_tells_what_failed_and_what_took_longest_alone(
@@ -185,36 +190,9 @@ def test_show_can_be_of_one_part(run_id: str, printed: Printed) -> None:
     ]
     assert lines[1] == ["↻", "columns", "2"]
     assert lines[2] == ["✓", "[0]", "cell"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["--json", "--failed"], Exit.USAGE, "--json prints the whole trace"),
-        (["--failed", "--all"], Exit.USAGE, "--all and --inside are for the tree"),
-        (["--loop", "1"], Exit.USAGE, "say which step with --inside"),
-        (["--slowest", "0"], Exit.USAGE, "0"),
-        (["--inside", "nothing"], Exit.NOT_FOUND, "no step 'nothing'"),
-        (["--inside", "rows", "--loop", "99"], Exit.NOT_FOUND, "no iteration 99"),
-    ],
-)
-def test_show_says_what_cannot_be_shown(
-    run_id: str, arguments: list[str], code: Exit, message: str, printed: Printed
-) -> None:
-    output = printed("runs", "show", run_id, *arguments, code=code)
-    assert output.out == ""
-    assert message in output.err
-
-
-def test_show_in_a_narrow_terminal_leaves_columns_out_and_cuts_none(
-    run_id: str, printed: Printed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    lines = printed("runs", "show", run_id).out.splitlines()
-    table = lines[next(number for number, line in enumerate(lines) if line.startswith("step ")) :]
-    assert table[0].split()[-1] == "took"
-    assert table[-1] == "(too narrow for: tokens; use a wider terminal or --json)"
-    assert max(map(len, table[:-1])) <= 40
+    for inside, message in ((["nothing"], "no step 'nothing'"), (["rows", "--loop", "9"], "no iteration 9")):
+        out, err = printed("runs", "show", run_id, "--inside", *inside, code=Exit.NOT_FOUND)
+        assert (out, message in err) == ("", True)
 
 
 def test_json_output_is_the_wire_shape(run_id: str, printed: Printed) -> None:

@@ -30,6 +30,7 @@ from runglass.log.fold import fold
 from runglass.testing import RunningServer
 from runglass.wire.run_api import RunChange
 from tests.browser.cutting_proxy import cutting_proxy
+from tests.contract.wire import ANYTHING, BROKEN
 from tests.examples import examples
 from tests.flows import flow_trees
 from tests.servers import server_with
@@ -46,18 +47,9 @@ steps:
     steps: [{id: shout, type: code, code: "return {'text': word.upper()}"}]
   - {id: last, type: code, code: "return {'texts': [item['text'] for item in items]}"}
 """
-BROKEN = """
-slug: broken
-steps:
-  - {id: fine, type: passthrough}
-  - {id: bad, type: code, code: "return 1 / 0"}
-"""
 
 
-BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"
-
-
-server = server_with(WALK, BROKEN, BRIEF, BRIEF.replace("brief", "other"))
+server = server_with(WALK, BROKEN, ANYTHING, ANYTHING.replace("anything", "other"))
 
 
 def connect(side: Side, server: RunningServer, address: str | None = None) -> Any:
@@ -142,7 +134,7 @@ def test_a_run_is_printed_as_its_tree_and_a_trace_is_one_line(server: RunningSer
 
 def test_a_run_is_run_again_compared_and_deleted(server: RunningServer, side: Side) -> None:
     client = connect(side, server)
-    first = client.run(execute(side, client, "brief"))
+    first = client.run(execute(side, client, "anything"))
     again = side.value(first.rerun(version="production", idempotency_key="once"))
     assert (
         side.value(first.rerun(version="production", idempotency_key="once")).execution_id
@@ -170,32 +162,21 @@ def ended(changes: Iterator[RunChange], number: int) -> list[str]:
     return list(islice(done, number))
 
 
-def test_what_changes_behind_a_page_comes_in_order_and_a_number_resumes(
+def test_changes_behind_a_page_come_once_and_in_order_through_any_cuts_and_a_number_resumes(
     server: RunningServer, side: Side
 ) -> None:
     client = connect(side, server)
     after = side.value(client.runs()).last_change
     execute(side, client, "other")
-    ids = [execute(side, client, "brief") for _ in range(3)]
-    with closing(side.following(client.live_runs(query="flow:brief", after=after))) as changes:
-        first = next(changes)
-        assert (first.run_id, first.run is not None) == (ids[0], True)
-        assert ended(changes, 2) == ids[1:]
+    ids = [execute(side, client, "anything") for _ in range(12)]
+    with cutting_proxy(server.address, seed=7) as (address, _):
+        live = connect(side, server, address).live_runs(query="flow:anything", after=after)
+        with closing(side.following(live)) as changes:
+            first = next(changes)
+            assert (first.run_id, first.run is not None) == (ids[0], True)
+            assert ended(changes, 11) == ids[1:]
     with closing(side.following(client.live_runs(after=first.number))) as changes:
-        assert ended(changes, 2) == ids[1:]
-
-
-def test_a_list_that_is_cut_off_again_and_again_loses_nothing_and_repeats_nothing(
-    server: RunningServer, side: Side
-) -> None:
-    client = connect(side, server)
-    after = side.value(client.runs()).last_change
-    ids = [execute(side, client, "brief") for _ in range(12)]
-    with (
-        cutting_proxy(server.address, seed=7) as (address, _),
-        closing(side.following(connect(side, server, address).live_runs(after=after))) as changes,
-    ):
-        assert ended(changes, 12) == ids
+        assert ended(changes, 11) == ids[1:]
 
 
 @examples(12, of=25)

@@ -18,8 +18,7 @@ from runglass.testing import running_server
 from runglass.wire.sse import PING, RETRY, Decoder, frame
 from tests.contract.wire import http_for
 from tests.prove.clustering.network import Answering, reset
-
-LAST_CHUNK = b"0\r\n\r\n"
+from tests.unit.client.scripted import LAST_CHUNK, in_chunk
 
 FLOW = """
 slug: recorded
@@ -115,10 +114,6 @@ def record() -> list[Recording]:
     ]
 
 
-def in_chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
 Way = Literal["closes", "resets", "half-closes", "ends the body"]
 """FIN; RST; FIN while the other direction stays open; a good end of the chunked body in mid-frame."""
 
@@ -173,7 +168,7 @@ class Reading:
         if cut.way != "ends the body":
             return answer.raw[:offset], cut
         body = answer.body_until(offset)
-        return answer.head + (in_chunk(body) if body else b"") + LAST_CHUNK, cut
+        return answer.head + in_chunk(body) + LAST_CHUNK, cut
 
 
 class Cutting(Answering):

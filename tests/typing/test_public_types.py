@@ -109,17 +109,20 @@ async def on_asyncio() -> None:
         assert_type(client, AsyncClient)
         flow = client.flow("o/p/s")
         assert_type(flow, AsyncFlow)
-        assert_type(flow.run("id"), AsyncRun)
+        run = flow.run("id")
+        assert_type(run, AsyncRun)
+        assert_type(run.live_trace(), AsyncGenerator[StreamEvent, None])
+        assert_type(await client.runs(), RunPage)
         assert_type(await flow.execute(tools=TOOLS, tool_handler=async_weather), CompletedResult)
-        assert_type(await flow.execute(tools=TOOLS, tool_handler=weather), CompletedResult)
         paused = await flow.execute(tools=TOOLS)
         assert_type(paused, CompletedResult | AsyncPausedResult)
         if isinstance(paused, AsyncPausedResult):
             assert_type(await paused.resume({}), CompletedResult | AsyncPausedResult)
         assert_type(flow.events(tool_handler=async_weather), AsyncGenerator[StreamEvent, None])
         assert_type(await flow.execute_async(), AsyncJob)
+        async for summary in flow.runs():
+            assert_type(summary, RunSummary)
         assert_type(await client.session()(async_weather)("name", {}), str)
-        assert_type((await flow.execute()).session_id, str | None)
         async for execution in client.session("id"):
             assert_type(execution.steps[0].output_snapshot, dict[str, Any] | None)
 

@@ -65,10 +65,6 @@ class Exchange:
                 return
             await self.send(data[position : position + 1])
 
-    def cut(self) -> None:
-        """Ends the connection with a reset."""
-        reset(self.connection)
-
 
 class ScriptedServer(Answering):
     """Plays the given scenes, one per request; the last one again and again."""
@@ -156,38 +152,62 @@ class Mute:
             self.left.set()
 
 
-async def says_nothing(exchange: Exchange) -> None:
-    """Reads the request, and waits until the client has had enough."""
-    await exchange.read_body()
-    await exchange.hung_up()
-
-
-def sends(body: bytes) -> Scene:
-    """Opens an event stream, sends that much and closes it in good order."""
-
-    async def scene(exchange: Exchange) -> None:
-        await exchange.read_body()
-        await exchange.start(200, EVENT_STREAM)
-        await exchange.send(body)
-
-    return scene
-
-
-async def drips_headers(exchange: Exchange) -> None:
-    await exchange.drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 5000)
-
-
-async def drips_a_chunk_header(exchange: Exchange) -> None:
-    await exchange.start(200, {**EVENT_STREAM, "transfer-encoding": "chunked"})
-    await exchange.drip(b"5;" + b"x" * 5000)
-
-
 def in_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 LAST_CHUNK = b"0\r\n\r\n"
 EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-store"}
+CHUNKED = {**EVENT_STREAM, "transfer-encoding": "chunked"}
+
+
+def sends(body: bytes, headers: Mapping[str, str] = EVENT_STREAM) -> Scene:
+    """Begins an answer, by default an event stream, sends that much and closes it in good order."""
+
+    async def scene(exchange: Exchange) -> None:
+        await exchange.read_body()
+        await exchange.start(200, headers)
+        await exchange.send(body)
+
+    return scene
+
+
+def resets(scene: Scene = hangs_up) -> Scene:
+    """Plays the scene and ends the connection with a reset."""
+
+    async def reset_after(exchange: Exchange) -> None:
+        await scene(exchange)
+        reset(exchange.connection)
+
+    return reset_after
+
+
+def waits(scene: Scene = hangs_up) -> Scene:
+    """Plays the scene and says no more, until the client has had enough."""
+
+    async def wait_after(exchange: Exchange) -> None:
+        await scene(exchange)
+        await exchange.hung_up()
+
+    return wait_after
+
+
+def drips(data: bytes, headers: Mapping[str, str] | None = None, *, status: int = 200) -> Scene:
+    """An answer, or with `headers` what comes behind them, a byte every 20 ms."""
+
+    async def scene(exchange: Exchange) -> None:
+        if headers is not None:
+            await exchange.start(status, headers)
+        await exchange.drip(data)
+
+    return scene
+
+
+DRIPPING = {
+    "headers": drips(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 5000),
+    "chunk header": drips(b"5;" + b"x" * 5000, CHUNKED),
+}
+"""Answers of which the HTTP library yields nothing, as long as they last."""
 
 
 def event(seq: int, kind: str, **fields: object) -> bytes:

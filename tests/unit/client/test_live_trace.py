@@ -1,41 +1,37 @@
 """Live traces over a real socket: nothing is lost, nothing comes twice, and the end is the end."""
 
 import asyncio
-import gc
 from typing import Any
 
 import pytest
 
-from runglass import (
-    APIConnectionError,
-    AsyncClient,
-    Client,
-    FlowNotFoundError,
-)
+from runglass import APIConnectionError, AsyncClient, FlowNotFoundError
 from runglass.client.core.stream_cursor import SILENCE_S, TailCursor
 from runglass.wire.sse import PING
 from tests.unit.client.scripted import (
+    CHUNKED,
+    DRIPPING,
     EVENT_STREAM,
     FRAMES,
-    LAST_CHUNK,
     SEQS,
     Exchange,
     Scene,
     ScriptedServer,
-    drips_a_chunk_header,
-    drips_headers,
+    answers,
+    drips,
     hangs_up,
     in_chunk,
     refuses,
-    says_nothing,
+    resets,
     sends,
     seqs,
     stream,
+    waits,
 )
 from tests.unit.client.sides import KEY, RUN, Side
 
 PATH = f"/flow-runs/{RUN}/trace/stream"
-CHUNKED = {**EVENT_STREAM, "transfer-encoding": "chunked"}
+GOES_ON = waits(sends(FRAMES[0]))
 
 
 async def plays_on(exchange: Exchange) -> None:
@@ -44,44 +40,23 @@ async def plays_on(exchange: Exchange) -> None:
     await exchange.send(stream(after=int(exchange.headers.get("last-event-id", "0"))))
 
 
-async def goes_on(exchange: Exchange) -> None:
-    await sends(FRAMES[0])(exchange)
-    await exchange.hung_up()
-
-
 def live(side: Side, server: ScriptedServer) -> Any:
     return side.client(server.url).flow("acme/school/grade-3").run(RUN).live_trace()
 
 
-async def breaks_in_a_chunk(exchange: Exchange) -> None:
-    await exchange.start(200, CHUNKED)
-    await exchange.send(in_chunk(stream())[:-10])
+LOST = {
+    "no answer": hangs_up,
+    "closed": sends(FRAMES[0]),
+    "in a frame": sends(stream()[:-10]),
+    "in a chunk": sends(in_chunk(stream())[:-10], CHUNKED),
+    "ended in good order": answers(FRAMES[0], headers=EVENT_STREAM, chunked=True),
+    "reset": resets(sends(FRAMES[0])),
+    "503": refuses(503, "UNAVAILABLE"),
+    "gap": sends(FRAMES[0] + FRAMES[2]),
+}
 
 
-async def resets(exchange: Exchange) -> None:
-    await sends(FRAMES[0])(exchange)
-    exchange.cut()
-
-
-async def ends_in_good_order(exchange: Exchange) -> None:
-    await exchange.start(200, CHUNKED)
-    await exchange.send(in_chunk(FRAMES[0]) + LAST_CHUNK)
-    exchange.keeps_open = True
-
-
-@pytest.mark.parametrize(
-    "scene",
-    [
-        hangs_up,
-        pytest.param(sends(FRAMES[0]), id="closed"),
-        pytest.param(sends(stream()[:-10]), id="in a frame"),
-        breaks_in_a_chunk,
-        ends_in_good_order,
-        resets,
-        pytest.param(refuses(503, "UNAVAILABLE"), id="503"),
-        pytest.param(sends(FRAMES[0] + FRAMES[2]), id="gap"),
-    ],
-)
+@pytest.mark.parametrize("scene", LOST.values(), ids=LOST)
 def test_any_loss_is_made_good(server: ScriptedServer, side: Side, scene: Scene) -> None:
     server.plays(scene, plays_on)
     assert seqs(side.events(live(side, server))) == SEQS
@@ -116,14 +91,15 @@ def test_a_live_trace_gives_up_on_a_server_that_went_away(side: Side) -> None:
     assert len(side.waits) == 8
 
 
-async def drips_a_refusal(exchange: Exchange) -> None:
-    await exchange.start(404, {"content-length": "5000"})
-    await exchange.drip(b" " * 5000)
+SILENT = {
+    **DRIPPING,
+    "after an event": GOES_ON,
+    "from the start": waits(),
+    "refusal": drips(b" " * 5000, {"content-length": "5000"}, status=404),
+}
 
 
-@pytest.mark.parametrize(
-    "scene", [goes_on, says_nothing, drips_headers, drips_a_chunk_header, drips_a_refusal]
-)
+@pytest.mark.parametrize("scene", SILENT.values(), ids=SILENT)
 def test_a_silent_stream_is_lost_and_opened_again(server: ScriptedServer, side: Side, scene: Scene) -> None:
     transport = side.transport(server.url, silence_s=0.2)
 
@@ -151,24 +127,12 @@ def test_a_stream_that_only_pings_is_not_silent(server: ScriptedServer, side: Si
     assert seqs(side.events(transport.follow(TailCursor(PATH)))) == SEQS
 
 
-def test_leaving_the_loop_and_forgetting_the_generator_closes_the_connection(server: ScriptedServer) -> None:
-    server.plays(goes_on)
-    with Client(KEY, base_url=server.url) as client:
-        for event in client.run(RUN).live_trace():
-            assert event.seq == 1
-            break
-        gc.collect()
-        server.until_left()
-
-
-async def test_leaving_the_async_loop_closes_the_connection(server: ScriptedServer) -> None:
-    server.plays(goes_on)
-    async with AsyncClient(KEY, base_url=server.url) as client:
-        async for event in client.run(RUN).live_trace():
-            assert event.seq == 1
-            break
-        gc.collect()
-        await asyncio.to_thread(server.until_left)
+def test_closing_the_generator_closes_the_connection(server: ScriptedServer, side: Side) -> None:
+    server.plays(GOES_ON)
+    events = side.following(live(side, server))
+    assert next(events).seq == 1
+    events.close()
+    server.until_left()
 
 
 async def test_more_live_traces_than_a_common_pool_holds_share_one_client(server: ScriptedServer) -> None:

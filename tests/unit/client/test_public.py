@@ -1,15 +1,11 @@
 """The public surface: its names, and that the blocking client is current."""
 
 import ast
-import inspect
 import sys
 import tomllib
 from pathlib import Path
 
 import runglass
-from runglass.client.aio import native as on_asyncio
-from runglass.client.blocking import native as blocking
-from runglass.client.transport import asyncio_sockets, blocking_sockets
 from tools import twins
 
 ROOT = Path(runglass.__file__).parent
@@ -46,12 +42,3 @@ def test_a_source_that_changes_is_seen(tmp_path: Path) -> None:
     runs.write_text(runs.read_text("utf-8").replace("requests.trace(", "requests.job("), "utf-8")
     (changed,) = (line for line in twins.differences(tmp_path) if line.startswith("+ "))
     assert "requests.job(" in changed
-
-
-def test_what_is_written_by_hand_has_the_same_names() -> None:
-    def names(module: object) -> set[str]:
-        own = {name for name, value in vars(module).items() if inspect.getmodule(value) is module}
-        return {name.removeprefix("Async") for name in own if not name.startswith("_")}
-
-    assert names(on_asyncio) == names(blocking)
-    assert names(asyncio_sockets) == names(blocking_sockets) - {"DeadlineBackend"}

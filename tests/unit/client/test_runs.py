@@ -9,20 +9,23 @@ import pytest
 
 from runglass import APIConnectionError, APITimeoutError, Client, FlowExecutionError
 from runglass.client.api.admin import Management
+from runglass.wire.sse import PING
 from tests.unit.client.scripted import (
+    CHUNKED,
     EVENT_STREAM,
     FRAMES,
     LAST_CHUNK,
-    Exchange,
     Scene,
     ScriptedServer,
     answers,
+    drips,
     event,
     hangs_up,
     in_chunk,
     page,
     refuses,
     sends,
+    waits,
 )
 from tests.unit.client.sides import RUN, Blocking, Side
 
@@ -81,18 +84,10 @@ def test_the_end_of_a_run_is_told_by_its_events(server: ScriptedServer, side: Si
     assert [each.headers.get("last-event-id") for each in server.requests] == [None, "2"]
 
 
-@pytest.mark.parametrize("pinging", [False, True])
+@pytest.mark.parametrize("goes_on", [waits(sends(FRAMES[0])), drips(PING * 1000, EVENT_STREAM)])
 def test_waiting_for_a_run_is_bounded_and_frees_its_connection(
-    server: ScriptedServer, side: Side, pinging: bool
+    server: ScriptedServer, side: Side, goes_on: Scene
 ) -> None:
-    async def goes_on(exchange: Exchange) -> None:
-        await exchange.start(200, EVENT_STREAM)
-        await exchange.send(FRAMES[0])
-        if pinging:
-            await exchange.drip(b": ping\n\n" * 1000)
-        else:
-            await exchange.hung_up()
-
     server.plays(goes_on)
     with pytest.raises(APITimeoutError, match=r"did not end within 0.2 s"):
         side.value(side.client(server.url).run(RUN).wait(0.2))
@@ -168,21 +163,9 @@ def test_the_runs_of_a_session_come_page_by_page(server: ScriptedServer, side: S
     assert [each.target for each in server.requests] == [path, f"{path}&cursor=c2"]
 
 
-CHUNKED = {"transfer-encoding": "chunked", "content-type": "application/jsonl"}
-
-
-async def breaks_off(exchange: Exchange) -> None:
-    await exchange.start(200, CHUNKED)
-    await exchange.send(in_chunk(b"one\n"))
-
-
-async def says_all(exchange: Exchange) -> None:
-    await exchange.start(200, CHUNKED)
-    await exchange.send(in_chunk(b"one\n") + in_chunk(b"two\n") + LAST_CHUNK)
-
-
 def test_an_export_is_asked_for_again_where_nothing_of_it_came(server: ScriptedServer, side: Side) -> None:
-    server.plays(hangs_up, refuses(503, "UNAVAILABLE"), says_all)
+    whole = in_chunk(b"one\n") + in_chunk(b"two\n") + LAST_CHUNK
+    server.plays(hangs_up, refuses(503, "UNAVAILABLE"), sends(whole, CHUNKED))
     assert b"".join(side.events(side.client(server.url).run(RUN).export("jsonl"))) == b"one\ntwo\n"
     assert targets(server) == 3 * [f"/{RUN}/export?format=jsonl"]
     server.plays(answers(b""))
@@ -195,7 +178,7 @@ def test_an_export_is_asked_for_again_where_nothing_of_it_came(server: ScriptedS
 def test_an_export_that_breaks_off_is_an_error_and_not_begun_again(
     server: ScriptedServer, side: Side
 ) -> None:
-    server.plays(breaks_off)
+    server.plays(sends(in_chunk(b"one\n"), CHUNKED))
     parts = side.following(side.client(server.url).run(RUN).export())
     assert next(parts) == b"one\n"
     with pytest.raises(APIConnectionError, match="export"):

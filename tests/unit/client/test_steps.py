@@ -19,7 +19,6 @@ from runglass.wire.sse import PING, RETRY, unnumbered_frame
 from tests.unit.client.scripted import (
     EVENT_STREAM,
     RESULT,
-    Exchange,
     Mute,
     Scene,
     ScriptedServer,
@@ -53,14 +52,8 @@ def streams(*parts: bytes) -> Scene:
 
 def cuts(*parts: bytes) -> Scene:
     """Promises more than it sends."""
-
-    async def scene(exchange: Exchange) -> None:
-        await exchange.read_body()
-        body = RETRY + b"".join(parts)
-        await exchange.start(200, {**EVENT_STREAM, "content-length": str(len(body) + 10)})
-        await exchange.send(body)
-
-    return scene
+    body = RETRY + b"".join(parts)
+    return sends(body, {**EVENT_STREAM, "content-length": str(len(body) + 10)})
 
 
 ABSOLUTE = [

@@ -27,9 +27,10 @@ from runglass import (
 from runglass.client.core.responses import Deadline
 from runglass.client.transport.blocking import SyncTransport
 from runglass.client.transport.blocking_sockets import DeadlineBackend
-from runglass.outlines.outline import OutlineColumns
 from tests.ports import free_port
 from tests.unit.client.scripted import (
+    CHUNKED,
+    DRIPPING,
     LAST_CHUNK,
     RESULT,
     Exchange,
@@ -37,12 +38,13 @@ from tests.unit.client.scripted import (
     Scene,
     ScriptedServer,
     answers,
-    drips_a_chunk_header,
-    drips_headers,
+    drips,
     hangs_up,
     in_chunk,
     refuses,
-    says_nothing,
+    resets,
+    sends,
+    waits,
 )
 from tests.unit.client.sides import KEY, PASSED_S, RUN, Side
 
@@ -71,28 +73,15 @@ def test_a_trace_comes_whole(server: ScriptedServer, side: Side, chunked: bool) 
     assert request.headers["user-agent"] == f"runglass/{__version__}"
 
 
-def test_an_outline_is_read_from_a_row_on(server: ScriptedServer, side: Side) -> None:
-    columns: dict[str, list[object]] = {name: [] for name in OutlineColumns.__struct_encode_fields__}
-    page = {"seq": 7, "rowCount": 0, "first": 0, "names": [], "kinds": [], "statuses": [], "columns": columns}
-    server.plays(answers(page))
-    assert side.value(side.client(server.url).run(RUN).outline(after=4, limit=100, seq=7)).seq == 7
-    assert server.requests[0].target == f"/api/v1/flow-runs/{RUN}/trace/outline?after=4&limit=100&seq=7"
+LOST = {
+    "502": answers(b"<html>", status=502),
+    "no answer": hangs_up,
+    "broken off": sends(b'{"flowRun":', {"content-length": "1000"}),
+    "reset": resets(),
+}
 
 
-async def breaks_off(exchange: Exchange) -> None:
-    await exchange.read_body()
-    await exchange.start(200, {"content-length": "1000"})
-    await exchange.send(b'{"flowRun":')
-
-
-async def resets(exchange: Exchange) -> None:
-    await exchange.read_body()
-    exchange.cut()
-
-
-@pytest.mark.parametrize(
-    "scene", [pytest.param(answers(b"<html>", status=502), id="502"), hangs_up, breaks_off, resets]
-)
+@pytest.mark.parametrize("scene", LOST.values(), ids=LOST)
 def test_a_call_is_tried_again_under_one_key_where_it_may_have_started(
     server: ScriptedServer, side: Side, scene: Scene
 ) -> None:
@@ -190,24 +179,16 @@ def test_an_asyncio_client_is_used_again_once_its_event_loop_has_closed(server: 
     assert len(of_second) == 2
 
 
-async def drips_a_body(exchange: Exchange) -> None:
-    await exchange.start(200, {"content-length": "5000"})
-    await exchange.drip(b" " * 5000)
+SLOW = {
+    **DRIPPING,
+    "no answer": waits(),
+    "body": drips(b" " * 5000, {"content-length": "5000"}),
+    "chunks": drips(in_chunk(b" ") * 1000 + LAST_CHUNK, CHUNKED),
+    "interim answers": drips(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 200),
+}
 
 
-async def drips_chunks(exchange: Exchange) -> None:
-    await exchange.start(200, {"transfer-encoding": "chunked"})
-    await exchange.drip(in_chunk(b" ") * 1000 + LAST_CHUNK)
-
-
-async def drips_interim_answers(exchange: Exchange) -> None:
-    await exchange.drip(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 200)
-
-
-@pytest.mark.parametrize(
-    "scene",
-    [says_nothing, drips_headers, drips_a_body, drips_chunks, drips_a_chunk_header, drips_interim_answers],
-)
+@pytest.mark.parametrize("scene", SLOW.values(), ids=SLOW)
 def test_the_wall_clock_bounds_a_call_whatever_the_server_does(
     server: ScriptedServer, side: Side, scene: Scene
 ) -> None:
@@ -257,7 +238,7 @@ def test_a_proxy_from_the_environment_is_used_and_bounded(
     server: ScriptedServer, side: Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.port}")
-    server.plays(answers(TRACE), drips_headers)
+    server.plays(answers(TRACE), DRIPPING["headers"])
     run = side.client("http://runglass.invalid/api/v1").run(RUN)
     side.value(run.trace())
     assert server.requests[0].target == f"http://runglass.invalid/api/v1/flow-runs/{RUN}/trace"
