@@ -1,10 +1,8 @@
 """Who gets in, by key or by ticket, and who is out again."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from runglass.testing import RunningServer
@@ -13,7 +11,7 @@ from tests.browser.demo_runs import Runs
 from tests.browser.run_page import panel
 from tests.browser.visitor import Visitor, visiting
 from tests.contract.test_viewer import ticket
-from tests.contract.wire import http_for, known_key
+from tests.contract.wire import known_key
 
 NO_MORE = "Your session has ended"
 
@@ -22,12 +20,6 @@ def type_key(page: Page, key: str) -> None:
     expect(page.get_by_label("API key")).to_be_focused()
     page.keyboard.type(key)
     page.keyboard.press("Enter")
-
-
-@pytest.fixture
-def http(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.key) as client:
-        yield client
 
 
 def test_a_key_signs_in_and_is_kept_nowhere(server: RunningServer, stranger: Visitor) -> None:
