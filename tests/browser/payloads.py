@@ -87,6 +87,9 @@ BIG = "w" * 1_000_000
 
 DEPTH = 10_000
 
+TOGETHER = 10
+"""So many texts are in one step, which is one visit of its panel."""
+
 
 def texts() -> list[str]:
     """The payloads that are text, each once: fit for every field that holds a name or a message."""

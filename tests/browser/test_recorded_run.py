@@ -7,8 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from runglass.testing import RunningServer
-from tests.browser.hostile_logs import TOGETHER
-from tests.browser.payloads import texts
+from tests.browser.payloads import TOGETHER, texts
 from tests.browser.run_page import FOREIGN_ELEMENTS, MISSING, labels, open_run, panel, selected, tab
 from tests.browser.sent_traces import TICKET, call, run_of, send, span
 from tests.browser.visitor import NARROW, Visitor
