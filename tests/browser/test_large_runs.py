@@ -2,17 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Response, expect
+from playwright.sync_api import Response, expect
 
 from runglass.runtime.runtime import FixedLimits
-from runglass.testing import RunningServer
 from tests.browser.run_page import lines, open_run, panel, selected, toast
-from tests.browser.visitor import Visitor, held, visiting
+from tests.browser.visitor import Visitor, held
 from tests.contract.wire import execute
 from tests.servers import server_with
 
@@ -41,12 +39,6 @@ server = server_with(
     capture="full",
     snapshot_limit_bytes=10_000_000,
 )
-
-
-@pytest.fixture
-def visitor(browser: Browser, server: RunningServer) -> Iterator[Visitor]:
-    with visiting(browser, server.address, server.key, accept_downloads=True) as visitor:
-        yield visitor
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from runglass.testing import RunningServer
 from tests.browser.chromium import ARGUMENTS, chromium_path
 from tests.browser.demo_runs import Runs
 from tests.browser.run_page import panel
-from tests.browser.visitor import Visitor, visiting
+from tests.browser.visitor import Visitor
 from tests.contract.test_viewer import ticket
 from tests.contract.wire import known_key
 
@@ -102,22 +102,18 @@ def test_a_page_that_was_left_shows_no_run_after_a_sign_out(
         assert left.locator(".run-title").count() == 0
 
 
-def test_a_run_is_saved_as_a_file(
-    browser: Browser, server: RunningServer, runs: Runs, http: httpx2.Client
-) -> None:
-    with visiting(browser, server.address, server.key, accept_downloads=True) as visitor:
-        page = visitor.open(f"/runs/{runs.good}")
-        with page.expect_download() as found:
-            page.get_by_role("button", name="Export").click()
-        assert found.value.suggested_filename == f"{runs.good}.json"
-        wanted = http.get(f"/flow-runs/{runs.good}/export")
-        assert Path(found.value.path()).read_bytes() == wanted.content
-        visitor.expect(404)
-        page.route(
-            "**/export?*", lambda route: route.fulfill(status=404, json={"detail": {"message": "it is gone"}})
-        )
+def test_a_run_is_saved_as_a_file(runs: Runs, visitor: Visitor, http: httpx2.Client) -> None:
+    page = visitor.open(f"/runs/{runs.good}")
+    with page.expect_download() as found:
         page.get_by_role("button", name="Export").click()
-        expect(page.get_by_role("alert")).to_have_text("it is gone")
+    assert found.value.suggested_filename == f"{runs.good}.json"
+    wanted = http.get(f"/flow-runs/{runs.good}/export")
+    assert Path(found.value.path()).read_bytes() == wanted.content
+    visitor.expect(404)
+    gone = {"detail": {"message": "it is gone"}}
+    page.route("**/export?*", lambda route: route.fulfill(status=404, json=gone))
+    page.get_by_role("button", name="Export").click()
+    expect(page.get_by_role("alert")).to_have_text("it is gone")
 
 
 def test_who_signs_out_is_out(visitor: Visitor) -> None:
