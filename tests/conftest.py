@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from unittest.mock import patch
 
+import httpx2
 import hypothesis
 import pytest
 
+from runglass.testing import RunningServer
+from tests.contract.wire import http_for
 from tests.examples import examples
 from tests.unit.client.sides import Asyncio, Blocking, Side
 
@@ -38,6 +41,13 @@ def store_kind(request: pytest.FixtureRequest) -> str:
     """The kind of store that the server of the module has."""
     kind: str = getattr(request, "param", "sqlite")
     return kind
+
+
+@pytest.fixture(scope="module")
+def http(server: RunningServer) -> Iterator[httpx2.Client]:
+    """A caller of the module's `server`, with its key."""
+    with http_for(server, server.key) as client:
+        yield client
 
 
 @pytest.fixture(scope="session", autouse=True)

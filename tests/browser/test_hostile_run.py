@@ -15,6 +15,15 @@ from tests.browser.run_page import FOREIGN_ELEMENTS, MISSING, look_at_each_tab, 
 from tests.browser.stored_runs import Log, store_runs
 from tests.browser.visitor import Visitor
 
+SHOWN_WHOLE = 2_000
+"""Longer texts are cut until somebody asks for all."""
+READ_ON = """count => {
+    const scroller = document.querySelector('.scroller');
+    scroller.scrollTop = scroller.scrollHeight;
+    return document.querySelectorAll('tbody tr').length >= count;
+}"""
+OPEN_ALL = "document.querySelectorAll('.diff-row > [aria-expanded=false]').forEach((each) => each.click())"
+
 START_MS = 1_790_000_000_000
 TEXTS_RUN, NAMES_RUN, STRUCTURES_RUN = (
     f"01900000-0000-7000-8000-00000000000{number}" for number in (1, 2, 3)
@@ -149,16 +158,6 @@ def structures_log() -> Log:
         a_step(log, f"s{number}", REFUSED.get(content, content), ["x"], ["x"])
     log.add("flow_completed", runId=STRUCTURES_RUN, stepId="s0", result=raw('{"value":1}'))
     return log
-
-
-SHOWN_WHOLE = 2_000
-"""Longer texts are cut until somebody asks for all."""
-READ_ON = """count => {
-    const scroller = document.querySelector('.scroller');
-    scroller.scrollTop = scroller.scrollHeight;
-    return document.querySelectorAll('tbody tr').length >= count;
-}"""
-OPEN_ALL = "document.querySelectorAll('.diff-row > [aria-expanded=false]').forEach((each) => each.click())"
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,16 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
-from playwright.sync_api import Browser, Response, expect
+from playwright.sync_api import Response, expect
 
 from runglass.runtime.runtime import FixedLimits
-from runglass.testing import RunningServer
 from tests.browser.run_page import lines, open_run, panel, selected, toast
-from tests.browser.visitor import Visitor, held, visiting
-from tests.contract.wire import execute, http_for
+from tests.browser.visitor import Visitor, held
+from tests.contract.wire import execute
 from tests.servers import server_with
 
 BIG = """
@@ -42,16 +41,9 @@ server = server_with(
 )
 
 
-@pytest.fixture
-def visitor(browser: Browser, server: RunningServer) -> Iterator[Visitor]:
-    with visiting(browser, server.address, server.key, accept_downloads=True) as visitor:
-        yield visitor
-
-
 @pytest.fixture(scope="module")
-def run(server: RunningServer) -> str:
-    with http_for(server, server.key) as http:
-        return execute(http, "big")
+def run(http: httpx2.Client) -> str:
+    return execute(http, "big")
 
 
 def test_large_content_comes_by_ranges_and_as_a_file(run: str, visitor: Visitor) -> None:
@@ -92,10 +84,9 @@ def test_content_that_changed_meanwhile_is_begun_anew(run: str, visitor: Visitor
 
 
 @pytest.fixture
-def lengthy(server: RunningServer) -> str:
+def lengthy(http: httpx2.Client) -> str:
     """A run that counts as a long one, and has no outline yet."""
-    with http_for(server, server.key) as http:
-        return execute(http, "lengthy")
+    return execute(http, "lengthy")
 
 
 def test_the_beginning_and_the_end_are_there_before_all_rows(lengthy: str, visitor: Visitor) -> None:

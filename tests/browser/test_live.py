@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import httpx2
 import msgspec
 from playwright.sync_api import Browser, Route, expect
 
@@ -11,7 +12,7 @@ from tests.browser.cutting_proxy import cutting_proxy
 from tests.browser.run_page import labels, lines, open_run, panel, selected, toast
 from tests.browser.stored_runs import Log, append_events, store_runs
 from tests.browser.visitor import Visitor, visiting
-from tests.contract.wire import ENDLESS, cancel, http_for, start
+from tests.contract.wire import ENDLESS, cancel, start
 from tests.servers import server_with
 
 STEADY = """
@@ -178,7 +179,7 @@ def test_following_selects_what_runs_until_somebody_moves_away(
 
 
 def test_a_page_behind_a_proxy_that_cuts_streams_off_misses_nothing(
-    browser: Browser, server: RunningServer
+    browser: Browser, server: RunningServer, http: httpx2.Client
 ) -> None:
     with (
         cutting_proxy(server.address, seed=1) as (address, proxy),
@@ -190,8 +191,7 @@ def test_a_page_behind_a_proxy_that_cuts_streams_off_misses_nothing(
         proxy.heal_after(cuts=4)
         cancel(server, run_id)
         expect(page).to_have_title(re.compile("^cancelled"))
-        with http_for(server, server.key) as http:
-            logged = len(http.get(f"/flow-runs/{run_id}/export?format=jsonl").text.splitlines()) - 1
+        logged = len(http.get(f"/flow-runs/{run_id}/export?format=jsonl").text.splitlines()) - 1
         page.wait_for_function("last => streamed.at(-1) === last", arg=logged)
         seen = page.evaluate("streamed")
         assert seen == list(range(seen[0], logged + 1))

@@ -109,7 +109,10 @@ def test_a_run_opens_with_its_input_and_its_result_and_no_step_is_read_for_them(
 
 
 def test_the_log_is_left_where_its_steps_begin(visitor: Visitor) -> None:
-    expect(box(open_run(visitor, LARGE), "Input")).to_contain_text("Not kept.")
+    with visitor.page.expect_event("requestfailed") as left:
+        page = open_run(visitor, LARGE)
+    assert left.value.url.endswith("/trace/stream?after=0")
+    expect(box(page, "Input")).to_contain_text("Not kept.")
 
 
 def test_an_input_that_was_kept_as_the_run_failed_is_beside_the_error(visitor: Visitor) -> None:

@@ -2,6 +2,7 @@
 
 import re
 
+import httpx2
 import pytest
 from playwright.sync_api import expect
 
@@ -9,15 +10,14 @@ from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
 from tests.browser.run_page import labels, lines, open_run, panel, selected
 from tests.browser.visitor import Visitor
-from tests.contract.wire import GRID, execute, http_for
+from tests.contract.wire import GRID, execute
 
 
 @pytest.fixture(scope="module")
-def grid(server: RunningServer) -> str:
+def grid(server: RunningServer, http: httpx2.Client) -> str:
     """A run of nested loops in which one iteration took two attempts."""
     server.push(GRID)
-    with http_for(server, server.key) as http:
-        return execute(http, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]})
+    return execute(http, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]})
 
 
 def test_a_run_says_what_it_is_and_what_it_did(runs: Runs, visitor: Visitor) -> None:

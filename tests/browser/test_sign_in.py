@@ -1,19 +1,17 @@
 """Who gets in, by key or by ticket, and who is out again."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from runglass.testing import RunningServer
 from tests.browser.chromium import ARGUMENTS, chromium_path
 from tests.browser.demo_runs import Runs
 from tests.browser.run_page import panel
-from tests.browser.visitor import Visitor, visiting
+from tests.browser.visitor import Visitor
 from tests.contract.test_viewer import ticket
-from tests.contract.wire import http_for, known_key
+from tests.contract.wire import known_key
 
 NO_MORE = "Your session has ended"
 
@@ -22,12 +20,6 @@ def type_key(page: Page, key: str) -> None:
     expect(page.get_by_label("API key")).to_be_focused()
     page.keyboard.type(key)
     page.keyboard.press("Enter")
-
-
-@pytest.fixture
-def http(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.key) as client:
-        yield client
 
 
 def test_a_key_signs_in_and_is_kept_nowhere(server: RunningServer, stranger: Visitor) -> None:
@@ -110,22 +102,18 @@ def test_a_page_that_was_left_shows_no_run_after_a_sign_out(
         assert left.locator(".run-title").count() == 0
 
 
-def test_a_run_is_saved_as_a_file(
-    browser: Browser, server: RunningServer, runs: Runs, http: httpx2.Client
-) -> None:
-    with visiting(browser, server.address, server.key, accept_downloads=True) as visitor:
-        page = visitor.open(f"/runs/{runs.good}")
-        with page.expect_download() as found:
-            page.get_by_role("button", name="Export").click()
-        assert found.value.suggested_filename == f"{runs.good}.json"
-        wanted = http.get(f"/flow-runs/{runs.good}/export")
-        assert Path(found.value.path()).read_bytes() == wanted.content
-        visitor.expect(404)
-        page.route(
-            "**/export?*", lambda route: route.fulfill(status=404, json={"detail": {"message": "it is gone"}})
-        )
+def test_a_run_is_saved_as_a_file(runs: Runs, visitor: Visitor, http: httpx2.Client) -> None:
+    page = visitor.open(f"/runs/{runs.good}")
+    with page.expect_download() as found:
         page.get_by_role("button", name="Export").click()
-        expect(page.get_by_role("alert")).to_have_text("it is gone")
+    assert found.value.suggested_filename == f"{runs.good}.json"
+    wanted = http.get(f"/flow-runs/{runs.good}/export")
+    assert Path(found.value.path()).read_bytes() == wanted.content
+    visitor.expect(404)
+    gone = {"detail": {"message": "it is gone"}}
+    page.route("**/export?*", lambda route: route.fulfill(status=404, json=gone))
+    page.get_by_role("button", name="Export").click()
+    expect(page.get_by_role("alert")).to_have_text("it is gone")
 
 
 def test_who_signs_out_is_out(visitor: Visitor) -> None:

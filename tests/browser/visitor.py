@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from re import Pattern
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from playwright.sync_api import (
@@ -138,22 +138,15 @@ def held(page: Page, url: str | Pattern[str]) -> Iterator[None]:
 
 
 @contextmanager
-def visiting(
-    browser: Browser,
-    address: str,
-    key: str | None = None,
-    **context: Any,
-) -> Iterator[Visitor]:
+def visiting(browser: Browser, address: str, key: str | None = None) -> Iterator[Visitor]:
     """A visitor, signed in where there is a key. Raises AssertionError for what must not happen meanwhile."""
-    settings: dict[str, Any] = {
-        "viewport": {"width": WIDTH, "height": HEIGHT},
-        "color_scheme": "light",
-        "reduced_motion": "reduce",
-        "locale": "en-GB",
-        "timezone_id": "UTC",
-        **context,
-    }
-    with browser.new_context(**settings) as opened:
+    with browser.new_context(
+        viewport={"width": WIDTH, "height": HEIGHT},
+        color_scheme="light",
+        reduced_motion="reduce",
+        locale="en-GB",
+        timezone_id="UTC",
+    ) as opened:
         visitor = Visitor(opened, address)
         if key is None:
             visitor.expect(401)

@@ -2,18 +2,18 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 
 import pytest
 
 from runglass.errors import RunglassError, RunPurged, RunUnreadable, StoreError
-from runglass.server.services.outlines import Outlines, keep_outlines
+from runglass.server.services.outlines import INTERVAL_S, Outlines, keep_outlines
 from runglass.store.base import Store
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 from tests.conformance.stores import batch, make_run, purge_all
 from tests.conformance.test_imports import import_run
 from tests.conformance.test_removal import ended_run
 from tests.fakes import VirtualClock
+from tests.faulty_store import FaultyStore
 from tests.records import there
 
 
@@ -88,54 +88,46 @@ TAKES_S = 7.0
 
 
 class SlowOutlines(Outlines):
-    """Outlines of which each takes its time, and then fails in the way that is given for its run."""
+    """Outlines of which each takes its time."""
 
-    def __init__(self, store: Store, clock: VirtualClock, **failures: RunglassError) -> None:
-        self.tried: list[str] = []
+    def __init__(self, store: Store, clock: VirtualClock) -> None:
         self._store = store
         self._clock = clock
-        self._failures = failures
 
     async def keep(self, run: RunRecord) -> None:
-        self.tried.append(run.id)
         await self._clock.sleep(TAKES_S)
-        if failure := self._failures.pop(run.id, None):
-            raise failure
         await self._store.keep_outline(run.no, 0, b"head")
-
-
-class LastRest(VirtualClock):
-    """Ends whoever rests once nothing is due any more."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__()
-        self._store = store
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds)
-        if await due(self._store) is None:
-            raise asyncio.CancelledError
 
 
 async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_from_the_others(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever it fails with. The newest first, each with a rest as long behind it.
+    """Whatever it fails with. The newest first, each with a rest as long behind it, or of a second.
 
     One that cannot be read is not tried again.
     """
     runs = {name: await large_run(store, name) for name in ("good", "unreadable", "purged", "unstored")}
+    clock = VirtualClock()
+    outlines = SlowOutlines(store, clock)
+    faults = FaultyStore(outlines)
+    tried = faults.calls("keep")
     failures: dict[str, RunglassError] = {
         "unreadable": RunUnreadable("unreadable", "no JSON"),
         "purged": RunPurged("it was deleted"),
         "unstored": StoreError("the disk is full"),
     }
-    clock = LastRest(store)
-    outlines = SlowOutlines(store, clock, **failures)
-    with suppress(asyncio.CancelledError), caplog.at_level(logging.WARNING):
-        await keep_outlines(store, outlines, clock)
-    assert outlines.tried == ["unstored", "unstored", "purged", "purged", "unreadable", "good"]
-    assert clock.slept_s == [TAKES_S] * 12
+    for name, failure in failures.items():
+        faults.fail("keep", failure, when=lambda run, name=name: run.id == name, times=1)
+    last_rest = FaultyStore(clock).hold("sleep", nth=9)
+    with caplog.at_level(logging.WARNING):
+        keeping = asyncio.create_task(keep_outlines(store, outlines, clock))
+        await last_rest.reached()
+        keeping.cancel()
+        await asyncio.wait({keeping})
+    names = [call.args[0].id for call in tried]
+    assert names == ["unstored", "unstored", "purged", "purged", "unreadable", "good"]
+    assert clock.slept_s == [INTERVAL_S, TAKES_S, TAKES_S, INTERVAL_S, TAKES_S, TAKES_S, INTERVAL_S, TAKES_S]
     kept = {name for name, run in runs.items() if await store.kept_outline(run.no)}
     assert kept == {"good", "purged", "unstored"}
     assert "what is stored of run 'unreadable' cannot be read" in caplog.text
+    assert "it was deleted" not in caplog.text

@@ -43,12 +43,6 @@ def checking(server: RunningServer) -> Iterator[Held]:
 
 
 @pytest.fixture(scope="module")
-def http(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.key) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def nobody(server: RunningServer) -> Iterator[httpx2.Client]:
     """A caller without a key."""
     with http_for(server, None) as client:

@@ -95,18 +95,20 @@ def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off_and_the_log_says
 
 
 @contextmanager
-def half_read(server: RunningServer, run: str) -> Iterator[socket.socket]:
-    """A connection that has read the beginning of a trace, and reads no more."""
+def half_read(server: RunningServer, path: str) -> Iterator[socket.socket]:
+    """A connection that has read the beginning of an answer, and reads no more."""
     with raw_connection(server) as connection:
-        connection.sendall(head_of(server, "GET", f"/api/v1{run}/trace"))
+        connection.sendall(head_of(server, "GET", f"/api/v1{path}"))
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         yield connection
 
 
-def test_a_caller_who_leaves_amid_an_answer_is_no_fault(
-    server: RunningServer, run: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("resource", ["trace", "trace/stream"])
+def test_a_caller_who_reads_no_more_delays_nobody_and_is_no_fault_once_it_leaves(
+    server: RunningServer, http: httpx2.Client, run: str, resource: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with half_read(server, run):
+    with half_read(server, f"{run}/{resource}"):
+        assert len(http.get(f"{run}/{resource}").content) > STEPS * STEP_BYTES
         assert requests_in(server) == 1
     eventually(lambda: requests_in(server) == 0)
     assert caplog.messages == []
@@ -120,7 +122,7 @@ def test_an_answer_that_the_end_of_the_server_cuts_off_does_not_pass_for_the_who
         server.push(LARGE)
         with http_for(server, server.key) as http:
             run = f"/flow-runs/{execute(http, 'large')}"
-        with half_read(server, run) as connection:
+        with half_read(server, f"{run}/trace") as connection:
             stopping.close()
             assert not rest_of(connection).endswith(b"0\r\n\r\n")
     (last,) = caplog.messages
@@ -161,19 +163,6 @@ def test_the_forms_of_a_range(
     answer = http.get(path, headers={b"Range": header.encode()})
     assert answer.status_code == (200 if expected is None else 206)
     assert answer.content == whole.content[expected or slice(None)]
-
-
-@pytest.mark.parametrize(
-    ("header", "named"),
-    [("", False), ("{tag}", True), ('"a", W/{tag}', True), ("*", True), ('"a"', False)],
-)
-def test_a_tag_is_named_by_itself_weakly_or_by_a_star(
-    http: httpx2.Client, run: str, header: str, named: bool
-) -> None:
-    path = f"{run}/steps/s/payload"
-    tag = http.get(path).headers["etag"]
-    answer = http.get(path, headers={"If-None-Match": header.format(tag=tag)})
-    assert answer.status_code == (304 if named else 200)
 
 
 LOOP = """

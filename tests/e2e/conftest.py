@@ -1,12 +1,12 @@
 """Which end-to-end tests `make test` runs: those of what users do first, and of what must never break."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from runglass import Client
+from runglass import AsyncClient, Client
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer
@@ -47,6 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def client(server: RunningServer) -> Iterator[Client]:
     """A client of the module's `server`."""
     with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        yield client
+
+
+@pytest.fixture
+async def on_asyncio(server: RunningServer) -> AsyncIterator[AsyncClient]:
+    """The same on asyncio: `client = on_asyncio` in a module."""
+    async with AsyncClient(server.key, base_url=server.base_url, org="acme", project="demo") as client:
         yield client
 
 

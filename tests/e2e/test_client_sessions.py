@@ -21,6 +21,7 @@ from runglass import (
     current_session,
 )
 from runglass.testing import RunningServer
+from tests.e2e.conftest import on_asyncio
 from tests.servers import server_with
 
 ECHO = """
@@ -33,12 +34,7 @@ A, B, C = (str(uuid.UUID(int=number)) for number in (10, 11, 12))
 
 
 server = server_with(ECHO)
-
-
-@pytest.fixture
-async def client(server: RunningServer) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(server.key, base_url=server.base_url, org="acme", project="demo") as client:
-        yield client
+client = on_asyncio
 
 
 async def test_every_call_inside_of_a_block_is_of_its_session_and_says_so(client: AsyncClient) -> None:

@@ -2,7 +2,6 @@
 
 import re
 import uuid
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, redirect_stdout
 from io import StringIO
@@ -21,6 +20,7 @@ from runglass import (
     RunglassError,
 )
 from runglass.testing import RunningServer
+from tests.e2e.conftest import on_asyncio
 from tests.servers import server_with
 
 SHARE = """
@@ -49,12 +49,7 @@ TOOLS = [
 
 
 server = server_with(SHARE, ASK, WALK)
-
-
-@pytest.fixture
-async def client(server: RunningServer) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(server.key, base_url=server.base_url, org="acme", project="demo") as client:
-        yield client
+client = on_asyncio
 
 
 @pytest.fixture(autouse=True)

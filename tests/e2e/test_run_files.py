@@ -4,7 +4,6 @@ import signal
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,9 +14,9 @@ import pytest
 from runglass import AsyncClient
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
-from runglass.testing import RunningServer, running_server
+from runglass.testing import running_server
 from tests.contract.test_tool_calls import paused
-from tests.contract.wire import WORDS, execute, http_for
+from tests.contract.wire import WORDS, execute
 from tests.e2e.command import fill, started
 from tests.e2e.conftest import Printed
 from tests.http_server import Reply, answering
@@ -27,12 +26,6 @@ from tests.waiting import eventually
 ASK = "slug: ask\nsteps: [{id: ask, type: llm, model: echo, prompt: hi}]"
 
 server = server_with(WORDS, ASK, capture="full")
-
-
-@pytest.fixture(scope="module")
-def http(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.key) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

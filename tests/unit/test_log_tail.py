@@ -18,10 +18,9 @@ from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.cursor import Page
 from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
-from tests.conformance.stores import batch, make_run
 from tests.examples import examples
 from tests.fakes import in_virtual_time, let_time_pass
-from tests.faulty_store import FaultyStore, Held, ReplacedStore
+from tests.faulty_store import FaultyStore, Held
 from tests.records import run_record
 
 LAST = b'{"eventType":"flow_completed"}'
@@ -33,40 +32,61 @@ def event(number: int, *, size: int = 0) -> bytes:
     return b'{"eventType":"step_started","n":%d,"x":"%b"}' % (number, b"x" * size)
 
 
-class GrowingLog:
-    """A run in a store, which gets the events that a test writes, and tails that follow it."""
+class GrowingLog(SqliteStore):
+    """The log of one run, in memory, and tails that follow it.
 
-    def __init__(self, store: ReplacedStore, run: RunRecord) -> None:
-        self.store = store
-        self.run = run
+    A read sees it as it is when it begins, and takes as many turns as `turns` says.
+    """
+
+    def __init__(self, turns: Callable[[], int] = lambda: 0) -> None:
+        super().__init__(Path("nowhere"), synchronous="NORMAL")
+        self.log: list[bytes] = []
         self.bus = Bus()
-        self._head = 0
+        self.lost: dict[str, int] = {}
+        self._turns = turns
 
-    async def write(self, *events: bytes, wakes: bool = True) -> None:
-        status = "completed" if events[-1] == LAST else "running"
-        await self.store.append(batch(self.run, self._head, *events, status=status))
-        self._head += len(events)
-        if wakes:
-            await self.bus.wake(self.run.id)
+    @property
+    def record(self) -> RunRecord:
+        """The run as it is now."""
+        status = "completed" if self.log[-1:] == [LAST] else "running"
+        return run_record(head=len(self.log), status=status)
 
-    async def current(self) -> RunRecord:
-        found = await self.store.run(self.run.id)
-        assert found is not None
+    async def run(self, run_id: str, *, project_id: int | None = None) -> RunRecord:
+        return self.record
+
+    async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
+        found, size = [], 0
+        for seq, data in enumerate(self.log[after:], after + 1):
+            found.append((seq, data))
+            size += len(data)
+            if size >= limit_bytes:
+                break
+        await turns(self._turns())
         return found
 
+    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> None:
+        self.lost[run_id] = had
+
+    async def write(self, *events: bytes, wakes: bool = True) -> None:
+        """Once its tails have read what there is."""
+        await turns(20)
+        self.log += events
+        if wakes:
+            await self.bus.wake("r")
+
     def tails(self, *, poll_s: float = 9_999) -> Tails:
-        return following(self.store, self.bus, poll_s=poll_s)
+        """Tails that no poll helps to what a lost wake-up did not tell, unless it says so."""
+        return Tails(self, self.bus, poll_s=poll_s)
 
 
 @pytest.fixture
-async def log(tmp_path: Path) -> AsyncIterator[GrowingLog]:
-    async with ReplacedStore(tmp_path / "db") as store:
-        yield GrowingLog(store, await make_run(store))
+def log() -> GrowingLog:
+    return GrowingLog()
 
 
-def following(store: SqliteStore, bus: Bus, *, poll_s: float = 9_999) -> Tails:
-    """Tails that no poll helps to what a lost wake-up did not tell."""
-    return Tails(store, bus, poll_s=poll_s)
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 async def collect(tails: Tails, run: RunRecord, *, after: int = 0) -> list[int]:
@@ -84,36 +104,35 @@ async def first_page(pages: AsyncGenerator[Page, None]) -> list[int]:
 async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had_and_ends_where_it_differs(
     log: GrowingLog,
 ) -> None:
-    async with aclosing(log.tails().follow(log.run)) as pages:
+    async with aclosing(log.tails().follow(run_record())) as pages:
         await log.write(event(1), event(2))
         assert await first_page(pages) == [1, 2]
-        log.store.generation += 1
+        log.generation += 1
         await log.write(event(3))
         assert await first_page(pages) == [3]
-        assert log.store.lost == {}
-        other = event(7)
-        await log.store.connections.write(
-            lambda db: db.execute("UPDATE event SET data = ? WHERE seq = 3", (other,))
-        )
-        log.store.generation += 1
+        assert log.lost == {}
+        log.log[2] = event(7)
+        log.generation += 1
         await log.write(event(4))
         with pytest.raises(StoreWentBack, match="may lack events"):
             await first_page(pages)
-        assert log.store.lost == {log.run.id: 3}
+        assert log.lost == {"r": 3}
 
 
+@in_virtual_time
 async def test_a_lost_wake_up_costs_a_poll_and_no_event(log: GrowingLog) -> None:
-    task = asyncio.create_task(collect(log.tails(poll_s=0.01), log.run))
+    task = asyncio.create_task(collect(log.tails(poll_s=300), run_record()))
     for data in (*map(event, range(5)), LAST):
+        await let_time_pass(180)
         await log.write(data, wakes=False)
     assert await task == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("count", [1, 50])
 async def test_a_wake_up_costs_one_read_however_many_follow(log: GrowingLog, count: int) -> None:
-    reads = FaultyStore(log.store).calls("events")
+    reads = FaultyStore(log).calls("events")
     tails = log.tails()
-    pages = [tails.follow(log.run) for _ in range(count)]
+    pages = [tails.follow(run_record()) for _ in range(count)]
     for head in range(10):
         waiting = [asyncio.create_task(_next(each)) for each in pages]
         await log.write(event(head))
@@ -127,15 +146,15 @@ async def test_a_wake_up_costs_one_read_however_many_follow(log: GrowingLog, cou
 
 
 async def test_tails_that_replay_the_same_page_at_the_same_time_share_the_read(log: GrowingLog) -> None:
-    reads = FaultyStore(log.store).calls("events")
+    reads = FaultyStore(log).calls("events")
     await log.write(*(event(n, size=30_000) for n in range(10)), LAST)
-    tails, ended = log.tails(), await log.current()
+    tails, ended = log.tails(), log.record
     assert await asyncio.gather(*[collect(tails, ended) for _ in range(20)]) == [list(range(1, 12))] * 20
     assert len(reads) == 4
 
 
 async def test_a_read_in_line_lasts_as_long_as_a_tail_waits_for_it(log: GrowingLog) -> None:
-    reads = FaultyStore(log.store).calls("events")
+    reads = FaultyStore(log).calls("events")
     await log.write(event(0), LAST)
     reached, may_read, asked = asyncio.Event(), asyncio.Event(), 0
 
@@ -146,8 +165,8 @@ async def test_a_read_in_line_lasts_as_long_as_a_tail_waits_for_it(log: GrowingL
         await may_read.wait()
         return await read()
 
-    tails = Tails(log.store, Bus(), poll_s=60, in_turn=in_turn)
-    ended = await log.current()
+    tails = Tails(log, log.bus, poll_s=60, in_turn=in_turn)
+    ended = log.record
     leaving, staying = (asyncio.create_task(collect(tails, ended)) for _ in range(2))
     await reached.wait()
     leaving.cancel()
@@ -162,14 +181,14 @@ async def test_a_read_in_line_lasts_as_long_as_a_tail_waits_for_it(log: GrowingL
 async def test_a_tail_ends_at_the_first_event_it_is_to_end_at(log: GrowingLog) -> None:
     await log.write(event(1), PAUSED, event(3), PAUSED, event(5))
     tails = log.tails()
-    for record in (log.run, await log.current()):
+    for record in (run_record(), log.record):
         for after, seqs in ((0, [1, 2]), (2, [3, 4])):
             async with aclosing(tails.follow(record, after=after, until={"step_paused"})) as pages:
                 assert [seq async for page in pages for seq, _ in page] == seqs
 
 
 async def test_an_end_that_comes_before_the_place_to_resume_at_ends_the_tail(log: GrowingLog) -> None:
-    task = asyncio.create_task(collect(log.tails(), log.run, after=7))
+    task = asyncio.create_task(collect(log.tails(), run_record(), after=7))
     await log.write(event(0), LAST)
     assert await task == []
 
@@ -183,7 +202,7 @@ async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(log: Gro
         taken.put_nowait(page)
         return True
 
-    begun, tails = await log.current(), log.tails()
+    begun, tails = log.record, log.tails()
     async with aclosing(tails.follow(begun, until={"step_paused"}, take=take)) as pages:
         assert await first_page(pages) == [1]
         waiting = asyncio.create_task(first_page(pages))
@@ -205,34 +224,13 @@ def _cannot_read(page: Page) -> bool:
 async def test_a_page_that_cannot_be_taken_is_yielded_and_hinders_nobody(log: GrowingLog) -> None:
     tails = log.tails()
     async with (
-        aclosing(tails.follow(log.run, take=_cannot_read)) as refusing,
-        aclosing(tails.follow(log.run)) as other,
+        aclosing(tails.follow(run_record(), take=_cannot_read)) as refusing,
+        aclosing(tails.follow(run_record())) as other,
     ):
         for seq in (1, 2):
             waiting = [asyncio.create_task(first_page(each)) for each in (refusing, other)]
-            await asyncio.sleep(0)
             await log.write(event(seq))
             assert await asyncio.gather(*waiting) == [[seq], [seq]]
-
-
-class ScriptedStore(SqliteStore):
-    """A log in memory. A read sees it as it is when it begins, and takes as many turns as `turns` says."""
-
-    def __init__(self, turns: Callable[[], int] = lambda: 0) -> None:
-        super().__init__(Path("nowhere"), synchronous="NORMAL")
-        self.log: list[bytes] = []
-        self._turns = turns
-
-    async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
-        found, size = [], 0
-        for seq, data in enumerate(self.log[after:], after + 1):
-            found.append((seq, data))
-            size += len(data)
-            if size >= limit_bytes:
-                break
-        for _ in range(self._turns()):
-            await asyncio.sleep(0)
-        return found
 
 
 @examples(40, of=200)
@@ -251,12 +249,8 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
     chance = random.Random(seed)
     log = [*(event(n, size=size) for n, size in enumerate(sizes)), LAST]
 
-    async def turns(most: int) -> None:
-        for _ in range(chance.randrange(most)):
-            await asyncio.sleep(0)
-
-    async def read(tails: Tails, store: ScriptedStore) -> None:
-        await turns(60)
+    async def read(tails: Tails, store: GrowingLog) -> None:
+        await turns(chance.randrange(60))
         begin = after = chance.randint(0, len(store.log))
         seen: list[bytes] = []
         slowness = chance.choice([1, 1, 5, 200])
@@ -283,7 +277,7 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
                 while leaving := leaving - 1:
                     task = asyncio.create_task(_next(pages))
                     if chance.random() < 0.1:
-                        await turns(4)
+                        await turns(chance.randrange(4))
                         task.cancel()
                     await asyncio.wait({task})
                     page = None if task.cancelled() else task.result()
@@ -293,27 +287,27 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
                         after += 1
                         assert seq == after
                         seen.append(data)
-                    await turns(slowness)
+                    await turns(chance.randrange(slowness))
         assert seen == log[begin:]
 
-    async def append(store: ScriptedStore, bus: Bus) -> None:
+    async def append(store: GrowingLog) -> None:
         rest = list(log)
         while rest:
             size = chance.randint(1, 3)
             store.log += rest[:size]
             del rest[:size]
-            await bus.wake("r")
-            await turns(12)
+            await store.bus.wake("r")
+            await turns(chance.randrange(12))
 
     async def run_once() -> None:
-        store, bus = ScriptedStore(lambda: chance.randrange(6)), Bus()
-        tails = following(store, bus)
+        store = GrowingLog(lambda: chance.randrange(6))
+        tails = store.tails()
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             for _ in range(readers):
                 group.create_task(read(tails, store))
-            group.create_task(append(store, bus))
+            group.create_task(append(store))
         assert tails.followed_runs == 0
-        assert bus.subjects == 0
+        assert store.bus.subjects == 0
 
     asyncio.run(run_once())
 
@@ -325,9 +319,9 @@ async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
 @pytest.mark.parametrize("takes", [False, True])
 @in_virtual_time
 async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event(
-    monkeypatch: pytest.MonkeyPatch, takes: bool
+    log: GrowingLog, monkeypatch: pytest.MonkeyPatch, takes: bool
 ) -> None:
-    store, bus, taken, timers = ScriptedStore(), Bus(), asyncio.Queue[Page](), 0
+    taken, timers = asyncio.Queue[Page](), 0
     loop = asyncio.get_running_loop()
     call_at = loop.call_at
 
@@ -341,13 +335,12 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
         return True
 
     monkeypatch.setattr(loop, "call_at", noting)
-    tails = following(store, bus, poll_s=300)
+    tails = log.tails(poll_s=300)
     async with aclosing(tails.follow(run_record(), idle_s=1000, take=take if takes else None)) as pages:
         coming = asyncio.ensure_future(anext(pages))
         for number in range(5):
             await let_time_pass(180)
-            store.log.append(event(number))
-            await bus.wake("r")
+            await log.write(event(number))
             found = await (taken.get() if takes else coming)
             assert found == ((number + 1, event(number)),)
             coming = coming if takes else asyncio.ensure_future(anext(pages))
@@ -357,27 +350,23 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
         assert timers == 2
 
 
-async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() -> None:
-    store, bus = ScriptedStore(), Bus()
-    tails = following(store, bus)
+async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing(log: GrowingLog) -> None:
+    tails = log.tails()
     async with aclosing(tails.follow(run_record())) as slow:
         waiting = asyncio.create_task(_next(slow))
         fast = asyncio.create_task(collect(tails, run_record()))
         seen: list[bytes] = []
         for n in range(1000):
-            store.log.append(event(n, size=5000))
-            await bus.wake("r")
-            for _ in range(20):
-                await asyncio.sleep(0)
+            await log.write(event(n, size=5000))
+            await turns(20)
             assert tails.held_bytes <= WINDOW_BYTES
-        store.log.append(LAST)
-        await bus.wake("r")
+        await log.write(LAST)
         assert await fast == list(range(1, 1002))
         seen += [data for _, data in await waiting or ()]
         async for page in slow:
             assert sum(len(data) for _, data in page) < PAGE_BYTES + 6000
             seen += [data for _, data in page]
-    assert seen == store.log
+    assert seen == log.log
 
 
 @pytest.fixture
@@ -396,20 +385,21 @@ async def noise() -> AsyncIterator[list[dict[str, Any]]]:
     "run", [run_record(head=2, status="completed"), run_record()], ids=["replay", "follow"]
 )
 class TestShared:
-    async def started(self, run: RunRecord) -> tuple[Held, Tails, list[asyncio.Task[list[int]]]]:
+    async def started(
+        self, log: GrowingLog, run: RunRecord
+    ) -> tuple[Held, Tails, list[asyncio.Task[list[int]]]]:
         """Tails that wait for a read, which will fail."""
-        store = ScriptedStore()
-        store.log = [event(0), LAST]
-        read = FaultyStore(store).hold("events", error=GONE, times=1)
-        tails = following(store, Bus())
+        await log.write(event(0), LAST)
+        read = FaultyStore(log).hold("events", error=GONE, times=1)
+        tails = log.tails()
         tasks = [asyncio.create_task(collect(tails, run)) for _ in range(5)]
         await read.reached()
         return read, tails, tasks
 
     async def test_a_failure_reaches_everyone_who_has_not_left_and_the_next_one_reads_anew(
-        self, run: RunRecord, noise: list[dict[str, Any]]
+        self, log: GrowingLog, run: RunRecord, noise: list[dict[str, Any]]
     ) -> None:
-        read, tails, (leaving, *staying) = await self.started(run)
+        read, tails, (leaving, *staying) = await self.started(log, run)
         leaving.cancel()
         await asyncio.wait({leaving})
         read.let_go()
@@ -417,48 +407,40 @@ class TestShared:
         assert await collect(tails, run) == [1, 2]
 
     async def test_a_failure_after_all_tails_have_left_is_not_reported(
-        self, run: RunRecord, noise: list[dict[str, Any]]
+        self, log: GrowingLog, run: RunRecord, noise: list[dict[str, Any]]
     ) -> None:
-        read, tails, tasks = await self.started(run)
+        read, tails, tasks = await self.started(log, run)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         read.let_go()
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await turns(5)
         assert tails.followed_runs == 0
 
 
-async def test_a_tail_that_comes_after_a_failure_reads_anew() -> None:
+async def test_a_tail_that_comes_after_a_failure_reads_anew(log: GrowingLog) -> None:
     """The others have not left yet: one of them does not read on."""
-    store, bus = ScriptedStore(), Bus()
-    tails = following(store, bus)
+    tails = log.tails()
     async with aclosing(tails.follow(run_record())) as first:
-        store.log.append(event(0))
+        await log.write(event(0))
         assert await anext(first)
-        faults = FaultyStore(store)
+        faults = FaultyStore(log)
         faults.fail("events", GONE)
-        await bus.wake("r")
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await log.bus.wake("r")
+        await turns(10)
         faults.mend("events")
         second = asyncio.create_task(collect(tails, run_record()))
-        store.log.append(LAST)
-        await bus.wake("r")
+        await log.write(LAST)
         assert await second == [1, 2]
         with pytest.raises(StoreError, match="the disk is gone"):
             await anext(first)
     assert tails.followed_runs == 0
-    assert bus.subjects == 0
+    assert log.bus.subjects == 0
 
 
-async def test_a_log_with_a_hole_is_an_error() -> None:
-    store = ScriptedStore()
-    FaultyStore(store).answer("events", [(1, event(1)), (3, event(3))])
-    with pytest.raises(StoreError, match="run 'r' has a hole after 0"):
-        await collect(following(store, Bus()), run_record())
-
-
-async def test_deleted_events_are_an_error_and_not_waited_for() -> None:
+async def test_a_hole_in_a_log_and_deleted_events_are_errors_and_not_waited_for(log: GrowingLog) -> None:
     with pytest.raises(StoreError, match="run 'r' has lost its events after 0"):
-        await collect(following(ScriptedStore(), Bus()), run_record(head=5))
+        await collect(log.tails(), run_record(head=5))
+    FaultyStore(log).answer("events", [(1, event(1)), (3, event(3))])
+    with pytest.raises(StoreError, match="run 'r' has a hole after 0"):
+        await collect(log.tails(), run_record())
