@@ -17,8 +17,9 @@ from tests.prove.clustering.cluster import CALLERS, NAMES, WATCHERS, Cluster, Sh
 from tests.prove.clustering.database import Hand, hands_of, zombies
 from tests.prove.killing.laws import Laws
 from tests.prove.killing.line import Book
-from tests.prove.killing.load import Load, judge
+from tests.prove.killing.load import Load
 from tests.prove.killing.server import THIS, Program, taken_from_history
+from tests.prove.report import judge
 
 GRACE_S = 5.0
 """Longer than any step of the load takes: what had begun ends where it was."""

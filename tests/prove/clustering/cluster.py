@@ -17,8 +17,9 @@ from tests.prove.clustering.member import LEASE_S, Fault, Member
 from tests.prove.clustering.network import Balancer
 from tests.prove.killing.flows import Outside
 from tests.prove.killing.line import TIMEOUT_S, Book, Line, Signal, disagreements
-from tests.prove.killing.load import Load, judge
+from tests.prove.killing.load import Load
 from tests.prove.killing.server import ROOT, THIS, Program, kept_after_a_lie
+from tests.prove.report import judge
 from tests.waiting import until
 
 SERVERS, WORKERS = 3, 4

@@ -65,7 +65,7 @@ class Laws:
         self.cut_off = 0
         self.resume_s: list[float] = []
         self.waits_ms: list[tuple[float, float]] = []
-        self._outside = outside
+        self.outside = outside
         self._late_ms = late_ms
         self._early_ms = early_ms
         self._of_before = of_before
@@ -122,7 +122,7 @@ class Laws:
         for run_id, seq in self.book.ended_at:
             if not (self.logs[run_id].ended and len(self.logs[run_id].events) == seq):
                 found.append(f"a reader of run {run_id} was told that event {seq} is its last")
-        for effect in self._outside.calls:
+        for effect in self.outside.calls:
             if effect.tag not in tags:
                 found.append(f"{effect} was done for a run that does not exist")
         return found
@@ -205,7 +205,7 @@ class Laws:
         """What was done outside was done by attempts in the log, once by each, and not after the end."""
         for address, last in log.attempts.items():
             path = NO_PATH if address.loop_path is None else ",".join(map(str, address.loop_path))
-            calls = self._outside.calls.get(Effect(str(run.session_id), address.step_id, path), Counter())
+            calls = self.outside.calls.get(Effect(str(run.session_id), address.step_id, path), Counter())
             twice = [attempt for attempt, times in calls.items() if times > 1]
             if twice:
                 yield f"attempts {twice} of {address} were made more than once"
