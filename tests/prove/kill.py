@@ -119,6 +119,7 @@ async def kill(kills: int = 1000, seed: int = 0) -> list[str]:
     except ExceptionGroup as failures:
         # One lie ends all lanes, and is told as itself.
         raise failures.exceptions[0] from None
+    assert "COMMIT, done" in places.points, f"no server was killed between its writes: {places.points}"
     resume_ms = sorted(1000 * seconds for seconds in places.resume_s)
     p99 = resume_ms[len(resume_ms) * 99 // 100] if resume_ms else 0.0
     return [
