@@ -46,8 +46,6 @@ STARTING_S, STARTING_SHARE = 0.2, 0.25
 STOP_SHARE, STOP_GRACE_S = 0.15, 0.1
 """How many of them are no kills but a SIGTERM, and how long steps may then take to end."""
 LINGER_S = 0.02
-READ = 40
-"""Runs of a round that are read over HTTP at its end; the data of all is checked."""
 MANY = 1_000_000
 
 
@@ -136,7 +134,7 @@ async def _round(first: int, kills: int, seed: int, places: Places) -> None:
         server.points = places.points
         laws = Laws(book, outside)
         place = f"seed {seed}, after kill {first + kills}"
-        async with Load(server, line, book, f"{seed} {first}", callers=CALLERS, watchers=WATCHERS) as load:
+        async with Load(line, book, f"{seed} {first}", callers=CALLERS, watchers=WATCHERS) as load:
             for number in range(first + 1, first + kills + 1):
                 death = places.choose()
                 await _die(server, death)
@@ -146,8 +144,7 @@ async def _round(first: int, kills: int, seed: int, places: Places) -> None:
             await server.start()
             await server.ready()
             await load.end()
-            known = [asked for asked in book.asked.values() if asked.run_id is not None]
-            judge(await disagreements(line, known[-READ:]), place)
+            judge(await disagreements(line, book), place)
         server.kill()
         await server.gone.wait()
         await _check(laws, server, place)

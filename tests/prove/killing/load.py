@@ -7,7 +7,7 @@ from typing import Self
 from runglass.log.trace import TERMINAL
 from tests.prove.killing.callers import Callers
 from tests.prove.killing.laws import Laws
-from tests.prove.killing.line import Book, Line, Upstream, all_ended, listed_runs
+from tests.prove.killing.line import Book, Line, all_ended, listed_runs
 from tests.prove.report import judge
 
 END_LIMIT_S = 90.0
@@ -18,21 +18,13 @@ class Load:
     """Callers and watchers of a server, until the block ends; a caller pauses for `pause_s` in the mean."""
 
     def __init__(
-        self,
-        server: Upstream,
-        line: Line,
-        book: Book,
-        place: str,
-        *,
-        callers: int,
-        watchers: int,
-        pause_s: float = 0.0,
+        self, line: Line, book: Book, place: str, *, callers: int, watchers: int, pause_s: float = 0.0
     ) -> None:
         self._line = line
         self._book = book
         self._place = place
         self._counts = callers, watchers
-        self._callers = Callers(server, line, book, seed=place, pause_s=pause_s)
+        self._callers = Callers(line, book, seed=place, pause_s=pause_s)
 
     async def __aenter__(self) -> Self:
         callers, watchers = self._counts
