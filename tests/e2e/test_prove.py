@@ -39,9 +39,9 @@ def test_a_reader_sees_every_event_once_wherever_its_stream_is_cut(
     recordings: list[Recording], kind: Kind
 ) -> None:
     places = tuple(cuts.every_offset(recordings)[::STRIDE])
-    found = cuts.break_recorded(recordings, cuts.Task(kind, places, "small"))
-    assert found.readings == len(places)
-    assert found.resumes > 2 * len(places)
+    seen = cuts.break_recorded(recordings, cuts.Task(kind, places, "small"))
+    assert seen[f"readers: {kind}"] == len(places)
+    assert seen["streams: resumes"] > 2 * len(places)
 
 
 def test_a_run_is_followed_through_a_proxy_that_keeps_cutting_it_off() -> None:

@@ -64,8 +64,8 @@ class Log:
     """A run's log as far as it has been read, with the trace that it adds up to.
 
     Of one that `may_go_back`, callers may have steps run again after each pause; of others only those that
-    `drop` names. `open` are the attempts that go on, `started_at` and `lost` are by address and attempt,
-    `failures` counts the attempts that failed by themselves.
+    `drop` names. `open` are the attempts that go on, `lost` those that a process took with it, and `failures`
+    counts the attempts that failed by themselves.
     """
 
     def __init__(self, run_id: str, *, may_go_back: bool = False) -> None:
@@ -78,7 +78,6 @@ class Log:
         self.open: dict[Address, int] = {}
         self.completed: dict[Address, int] = {}
         self.attempts: Counter[Address] = Counter()
-        self.started_at: dict[tuple[Address, int], str] = {}
         self.lost: set[tuple[Address, int]] = set()
         self.failures: Counter[Address] = Counter()
         self._over: set[Address] = set()
@@ -204,7 +203,6 @@ class Log:
             yield Lie(ATTEMPTS, self.run_id, event.seq, found, f"#{self.open[address]}, which goes on")
         yield from self._count(address, event.attempt, event.seq)
         self.open[address] = event.attempt
-        self.started_at[address, event.attempt] = event.at
 
     def _go_on(self, event: OfAttempt) -> Lies:
         address = Address(event.step_id, event.loop_path)

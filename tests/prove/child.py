@@ -35,7 +35,7 @@ from runglass.server.bootstrap import serve
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import SharedClock, SystemClock, iso
 
-WRITER = "runglass-writer"
+WRITER = "runglass-writer-0"
 WRITING = ("create_run", "resume_run", "answer_call", "append")
 """Methods of the store that a run goes through; what other writes do is known by their statements."""
 

@@ -25,7 +25,8 @@ from tests.prove.clustering.database import hands_of, misdated, zombies
 from tests.prove.clustering.member import LEASE_S, Fault, Kind, plan
 from tests.prove.killing.laws import Laws
 from tests.prove.killing.line import Book
-from tests.prove.killing.load import Findings, Load, judge
+from tests.prove.killing.load import Load, count_round
+from tests.prove.report import judge, lines
 
 ROUND = 50
 """Faults after which all must be well again: bounds what is read at a time."""
@@ -51,13 +52,11 @@ MOSTLY_LATE_MS, MOSTLY_EARLY_MS, SOME = 1000, 100, 4
 are frozen just then."""
 
 
-class Broken(Findings):
-    """The faults, and how long what followed them took, too."""
+class Broken:
+    """What all rounds add up to, and how long what followed the faults took."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.faults: Counter[str] = Counter()
-        self.takeovers = 0
+        self.seen: Counter[str] = Counter()
         self.end_s: list[float] = []
         self.steps_ms: list[tuple[float, float]] = []
         """Of wait steps that went on elsewhere: what they took there, and what was due."""
@@ -75,8 +74,14 @@ async def cluster(faults: int = 500, seed: int = 0, control: bool = True) -> lis
             place = f"seed {seed}, faults {first + 1} to {first + len(part)}"
             await _broken(running, part, place, laws, findings)
         ended = [said for member in running.members.values() for said in member.ended]
-    report = _report(findings, planned, seed, time.monotonic() - began_s)
-    report += [f"{len(ended)} processes ended by themselves, and were started again", *ended[:5]]
+    report = [
+        f"cluster, seed {seed}: {len(planned)} faults in {time.monotonic() - began_s:.0f} s; no lie",
+        *lines(findings.seen),
+        f"all was at its end {median(findings.end_s):.1f} s after the last fault of a round,"
+        f" {max(findings.end_s):.1f} at most",
+        f"{len(ended)} processes ended by themselves, and were started again",
+        *ended[:5],
+    ]
     if control:
         report += [await _control(seed, *each) for each in CONTROLS]
     return report
@@ -106,9 +111,9 @@ async def _broken(
     dates = {run.no: [decoded_date(data) for data in laws.logs[run.id].events] for run in new}
     judge([*zombies(hands), *misdated(hands, dates), *mostly_untimely(findings.steps_ms), *lies], place)
     await running.read_everywhere(book, place)
-    findings.faults.update(fault.kind for fault in faults)
-    findings.takeovers += sum(hand.was_lost for hand in hands)
-    findings.add(laws, book, running.outside.total)
+    findings.seen.update(f"faults: {fault.kind}" for fault in faults)
+    findings.seen["runs: taken over"] += sum(hand.was_lost for hand in hands)
+    count_round(findings.seen, laws)
     laws.settled.update(laws.logs)
 
 
@@ -169,15 +174,3 @@ async def _control(seed: int, plant: str, kind: Kind, expected: str) -> str:
                     raise AssertionError(f"{what} is not told as {expected!r}") from lie
                 return f"control, {what}: {time.monotonic() - began_s:.0f} s: {told[0]}"
     raise AssertionError(f"seed {seed}: nobody sees in {CONTROL_ROUNDS} rounds: {what}")
-
-
-def _report(findings: Broken, planned: Sequence[Fault], seed: int, took_s: float) -> list[str]:
-    kinds = ", ".join(f"{count} {kind}" for kind, count in findings.faults.most_common())
-    middle_s, most_s = median(findings.end_s), max(findings.end_s)
-    return [
-        f"cluster, seed {seed}: {len(planned)} faults in {took_s:.0f} s; no lie",
-        f"faults: {kinds}",
-        f"{findings.takeovers} takeovers",
-        *findings.report(),
-        f"all was at its end {middle_s:.1f} s after the last fault of a round, {most_s:.1f} at most",
-    ]

@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -16,6 +16,7 @@ import msgspec
 
 from tests.prove.proxied import KINDS, Kind, as_one_lie, break_live, expected, noted, reader
 from tests.prove.recorded import WAYS, Cut, Reading, Recording, Replay, record
+from tests.prove.report import lines
 
 PROCESSES = 2
 MOST_CUTS = 6
@@ -34,39 +35,33 @@ class Task(msgspec.Struct, frozen=True):
     seed: str
 
 
-class Found(msgspec.Struct, frozen=True):
-    """What came of a task in which nobody saw anything wrong."""
-
-    kind: Kind
-    readings: int
-    resumes: int
-    broken: dict[str, int]
-
-
 def cuts(resumes: int = 100_000, *, live_resumes: int = 3_000, seed: int = 0) -> list[str]:
     """Breaks streams until the readers have come back that often. Raises AssertionError on a lie."""
     began = time.monotonic()
     recordings = record()
     places = every_offset(recordings)
-    found: list[Found] = []
+    seen: Counter[str] = Counter()
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         parts = [tuple(places[part::PROCESSES]) for part in range(PROCESSES)]
         tasks = [Task(kind, part, str(seed)) for kind in KINDS for part in parts]
-        found += pool.map(break_recorded, [recordings] * len(tasks), tasks)
-        while (missing := resumes - sum(each.resumes for each in found)) > 0:
+        while True:
+            for counted in pool.map(break_recorded, [recordings] * len(tasks), tasks):
+                seen.update(counted)
+            missing = resumes - seen["streams: resumes"]
+            if missing <= 0:
+                break
             # A reading resumes three times or so.
             share = missing // (3 * len(KINDS)) + 1
-            named = f"{seed}.{len(found)}"
+            named = f"{seed}.{missing}"
             tasks = [
                 Task(kind, tuple(random.Random(f"{named}.{kind}").choices(places, k=share)), named)
                 for kind in KINDS
             ]
-            found += pool.map(break_recorded, [recordings] * len(tasks), tasks)
     took_s = time.monotonic() - began
     return [
         *(f"recorded: {each.name} stream, {each.size} bytes, {len(each.rows)} events" for each in recordings),
         f"cut at each of {len(places):,} offsets for each of {len(KINDS)} readers, then others; seed {seed}",
-        *report(found),
+        *lines(seen),
         f"that took {took_s:.0f} s",
         *break_live(live_resumes, seed=seed),
         "nothing was lost, repeated or out of order, and nobody asked for more than it lacked",
@@ -78,51 +73,36 @@ def every_offset(recordings: Sequence[Recording]) -> list[tuple[int, int]]:
     return [(number, at) for number, each in enumerate(recordings) for at in range(each.size + 1)]
 
 
-def report(found: Iterable[Found]) -> list[str]:
-    """A line for each kind of reader, and one for the ways in which connections were broken."""
-    readings: Counter[Kind] = Counter()
-    resumes: Counter[Kind] = Counter()
-    broken: Counter[str] = Counter()
-    for each in found:
-        readings[each.kind] += each.readings
-        resumes[each.kind] += each.resumes
-        broken.update(each.broken)
-    ways = ", ".join(f"{way} {count:,}" for way, count in broken.most_common())
-    return [
-        *(f"{kind}: {resumes[kind]:,} resumes in {readings[kind]:,} readings" for kind in readings),
-        f"{resumes.total():,} resumes; connections broken: {ways}",
-    ]
-
-
-def break_recorded(recordings: Sequence[Recording], task: Task) -> Found:
-    """Plays every reading of the task. Raises AssertionError with the reading that went wrong."""
+def break_recorded(recordings: Sequence[Recording], task: Task) -> Counter[str]:
+    """Plays every reading of the task, and counts. Raises AssertionError with the one that went wrong."""
     with as_one_lie():
         return asyncio.run(_break_recorded(recordings, task))
 
 
-async def _break_recorded(recordings: Sequence[Recording], task: Task) -> Found:
+async def _break_recorded(recordings: Sequence[Recording], task: Task) -> Counter[str]:
     whole = [expected(task.kind, recording.rows) for recording in recordings]
     numbered = enumerate(task.places)
-    resumes = 0
+    seen: Counter[str] = Counter()
     async with Replay().serving() as replay:
 
         async def read_on(places: Iterator[tuple[int, tuple[int, int]]]) -> None:
-            nonlocal resumes
             for run, (number, offset) in places:
                 reading = Reading(recordings[number], _cuts(task, number, offset))
                 replay.expect(str(run), reading)
                 with noted(f"seed {task.seed!r}, {task.kind}, {reading.recording.name}, {reading.cuts}"):
                     async with asyncio.timeout(LONGEST_S):
-                        seen = await read(str(run))
-                    assert seen == whole[number], f"it saw {seen} instead of {whole[number]}"
+                        told = await read(str(run))
+                    assert told == whole[number], f"it saw {told} instead of {whole[number]}"
                     assert not reading.lies, "; ".join(reading.lies)
-                resumes += reading.connections - 1
+                seen[f"readers: {task.kind}"] += 1
+                seen["streams: resumes"] += reading.connections - 1
 
         async with reader(task.kind, replay.base_url, KEY) as read, asyncio.TaskGroup() as readers:
             for _ in range(READERS_AT_ONCE):
                 readers.create_task(read_on(numbered))
         await replay.require_all_left()
-        return Found(task.kind, len(task.places), resumes, dict(replay.broken))
+    seen.update({f"streams: {way}": count for way, count in replay.broken.items()})
+    return seen
 
 
 def _cuts(task: Task, number: int, offset: int) -> list[Cut]:

@@ -26,8 +26,8 @@ from tests.laws.stored import ALL, listed_runs
 from tests.ports import free_port
 from tests.postgres_server import postgres_database, stop_postgres
 from tests.prove.furnish import furnish
-from tests.prove.killing.load import judge
 from tests.prove.killing.server import KilledServer
+from tests.prove.report import judge
 from tests.records import there
 from tests.unit.recording.test_otlp import pair, span, traces
 

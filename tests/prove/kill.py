@@ -9,7 +9,7 @@ import asyncio
 import random
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from signal import SIGKILL
@@ -26,8 +26,9 @@ from tests.prove.furnish import furnish_kill
 from tests.prove.killing.flows import Outside
 from tests.prove.killing.laws import Laws, faults
 from tests.prove.killing.line import TIMEOUT_S, Book, Line, disagreements
-from tests.prove.killing.load import Findings, Load, judge
+from tests.prove.killing.load import Load, count_round
 from tests.prove.killing.server import KilledServer, kept_after_a_lie
+from tests.prove.report import judge, lines
 
 LANES = 2
 """Servers that are killed side by side, each on data of its own: most of a life is waiting."""
@@ -45,8 +46,6 @@ STARTING_S, STARTING_SHARE = 0.2, 0.25
 STOP_SHARE, STOP_GRACE_S = 0.15, 0.1
 """How many of them are no kills but a SIGTERM, and how long steps may then take to end."""
 LINGER_S = 0.02
-READ = 40
-"""Runs of a round that are read over HTTP at its end; the data of all is checked."""
 MANY = 1_000_000
 
 
@@ -66,18 +65,19 @@ class Places:
     """Chooses where the next server dies, so that all points are hit about equally often.
 
     How often a point is passed is not known beforehand: `reach` of it grows when it was hit and shrinks when
-    it was not.
+    it was not. `points` are those that any server has passed, `seen` is what all rounds add up to, and
+    `resume_s` are the seconds until a run that was cut off went on.
     """
 
     def __init__(self, seed: int) -> None:
-        self.hits: Counter[str] = Counter()
-        self.random_kills = 0
-        self.stops = 0
+        self.points: set[str] = set()
+        self.seen: Counter[str] = Counter()
+        self.resume_s: list[float] = []
         self._reach: dict[str, int] = {}
         self._random = random.Random(f"places {seed}")
 
-    def choose(self, known: Iterable[str]) -> Death:
-        points = sorted(known)
+    def choose(self) -> Death:
+        points = sorted(self.points)
         if not points or self._random.random() < RANDOM_SHARE:
             match self._random.random():
                 case share if share < STARTING_SHARE:
@@ -85,42 +85,30 @@ class Places:
                 case share if share > 1 - STOP_SHARE:
                     return Death(seconds=self._random.uniform(0, LIFE_S), stop=True)
             return Death(seconds=self._random.uniform(0, LIFE_S))
-        weights = [1 / (1 + self.hits[point]) ** 2 for point in points]
+        weights = [1 / (1 + self.seen[f"kills: {point}"]) ** 2 for point in points]
         (point,) = self._random.choices(points, weights)
         nth = self._random.randint(1, self._reach.get(point, REACH))
         return Death(point, nth, linger_s=self._random.choice([0.0, LINGER_S]))
 
-    def note(self, death: Death, crashed: str | None) -> None:
-        if crashed is not None:
-            self.hits[crashed] += 1
-        elif death.stop:
-            self.stops += 1
-        else:
-            self.random_kills += 1
+    def note(self, death: Death, crashed: str | None) -> str:
+        """The moment at which a server has died that was to die so."""
+        moment = crashed or ("a signal to stop" if death.stop else "a random moment")
+        self.seen[f"kills: {moment}"] += 1
         if death.point is not None:
             reach = self._reach.get(death.point, REACH)
             self._reach[death.point] = min(MOST_REACH, reach * 2) if crashed else max(1, reach // 2)
-
-
-class Killed(Findings):
-    """The times that a run was cut off, and the seconds until it went on, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kills = self.cut_off = 0
-        self.resume_s: list[float] = []
+        return moment
 
 
 async def kill(kills: int = 1000, seed: int = 0) -> list[str]:
     """Kills a server so many times; the lines of a report. Raises AssertionError that names seed and kill."""
     began_s = monotonic()
-    findings, places = Killed(), Places(seed)
-    points: set[str] = set()
+    places = Places(seed)
     rounds = iter(range(0, kills, ROUND))
 
     async def lane() -> None:
         for first in rounds:
-            await _round(first, min(ROUND, kills - first), seed, places, points, findings)
+            await _round(first, min(ROUND, kills - first), seed, places)
 
     try:
         async with asyncio.TaskGroup() as lanes:
@@ -129,40 +117,42 @@ async def kill(kills: int = 1000, seed: int = 0) -> list[str]:
     except ExceptionGroup as failures:
         # One lie ends all lanes, and is told as itself.
         raise failures.exceptions[0] from None
-    return _report(findings, places, points, monotonic() - began_s)
+    assert "COMMIT, done" in places.points, f"no server was killed between its writes: {places.points}"
+    resume_ms = sorted(1000 * seconds for seconds in places.resume_s)
+    p99 = resume_ms[len(resume_ms) * 99 // 100] if resume_ms else 0.0
+    return [
+        f"{kills} kills in {monotonic() - began_s:.0f} s, {len(places.points)} points",
+        *lines(places.seen),
+        f"from ready to the next event of a run that was cut off: p50 {median(resume_ms or [0]):.0f} ms,"
+        f" p99 {p99:.0f} ms, max {max(resume_ms, default=0):.0f} ms",
+    ]
 
 
-async def _round(
-    first: int, kills: int, seed: int, places: Places, points: set[str], findings: Killed
-) -> None:
+async def _round(first: int, kills: int, seed: int, places: Places) -> None:
     book = Book()
     async with _server() as (server, line, outside):
-        server.points |= points
+        server.points = places.points
         laws = Laws(book, outside)
         place = f"seed {seed}, after kill {first + kills}"
-        async with Load(server, line, book, f"{seed} {first}", callers=CALLERS, watchers=WATCHERS) as load:
+        async with Load(line, book, f"{seed} {first}", callers=CALLERS, watchers=WATCHERS) as load:
             for number in range(first + 1, first + kills + 1):
-                death = places.choose(server.points)
+                death = places.choose()
                 await _die(server, death)
-                places.note(death, server.crashed)
-                moment = server.crashed or "a random moment"
+                moment = places.note(death, server.crashed)
                 await _check(laws, server, f"seed {seed}, kill {number} at {moment}")
                 load.check()
-                findings.kills += 1
             await server.start()
             await server.ready()
             await load.end()
-            known = [asked for asked in book.asked.values() if asked.run_id is not None]
-            judge(await disagreements(line, known[-READ:]), place)
+            judge(await disagreements(line, book), place)
         server.kill()
         await server.gone.wait()
         await _check(laws, server, place)
         async with as_it_was_left(server.template.settings.database) as store:
             judge([*await laws.at_end(store), *await faults(store)], place, server.said())
-        points |= server.points
-        findings.add(laws, book, outside.total)
-        findings.cut_off += laws.cut_off
-        findings.resume_s += laws.resume_s
+        count_round(places.seen, laws)
+        places.seen["runs: cut off"] += laws.cut_off
+        places.resume_s += laws.resume_s
 
 
 async def _die(server: KilledServer, death: Death) -> None:
@@ -225,16 +215,3 @@ async def _server() -> AsyncIterator[tuple[KilledServer, Line, Outside]]:
             headers = {"Authorization": f"Bearer {key}"}
             client = httpx2.AsyncClient(base_url=server.base_url, headers=headers, timeout=TIMEOUT_S)
             yield server, Line(server, await stack.enter_async_context(client)), outside
-
-
-def _report(findings: Killed, places: Places, points: set[str], took_s: float) -> list[str]:
-    resume_ms = sorted(1000 * seconds for seconds in findings.resume_s)
-    p99 = resume_ms[len(resume_ms) * 99 // 100] if resume_ms else 0.0
-    return [
-        f"{findings.kills} kills in {took_s:.0f} s: {places.hits.total()} at {len(points)} points,"
-        f" {places.random_kills} at random moments, {places.stops} told to stop",
-        *findings.report(),
-        f"{findings.cut_off} times a run was cut off; from ready to its next event:"
-        f" p50 {median(resume_ms or [0]):.0f} ms, p99 {p99:.0f} ms, max {max(resume_ms, default=0):.0f} ms",
-        "hits: " + ", ".join(f"{point} {places.hits[point]}" for point in sorted(points)),
-    ]

@@ -43,7 +43,7 @@ from tests.laws.stored import (
     read_whole,
 )
 from tests.prove.blackout import disk, syscalls, writer
-from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name, checkpoint_of
+from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name
 from tests.prove.killing.laws import faults
 from tests.records import new_run
 
@@ -109,11 +109,10 @@ class Laws:
         assert name in self._written, f"run {run.id!r} stands inside of an append, at {run.head}"
         log = self._logs[run.id][run.head]
         require(broken_as_a_whole(log, await read_whole(store, run.id)))
-        # With each append came a checkpoint.
-        heads = [int(append.partition("@")[2]) for append in self._written if append.startswith(f"{run.id}@")]
-        expected = [checkpoint_of(head) for head in sorted(heads) if 0 < head <= run.head]
-        found = [each.step_id for each in await store.checkpoints(run.no)]
-        assert sorted(found) == sorted([] if run.ended else expected), f"{name} has checkpoints {found}"
+        # With the end of each step came a checkpoint.
+        expected = [] if run.ended else sorted(address.step_id for address in log.completed)
+        found = sorted(each.step_id for each in await store.checkpoints(run.no))
+        assert found == expected, f"{name} has checkpoints {found}, not {expected}"
         return log
 
 

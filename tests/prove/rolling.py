@@ -17,8 +17,9 @@ from tests.prove.clustering.cluster import CALLERS, NAMES, WATCHERS, Cluster, Sh
 from tests.prove.clustering.database import Hand, hands_of, zombies
 from tests.prove.killing.laws import Laws
 from tests.prove.killing.line import Book
-from tests.prove.killing.load import Load, judge
+from tests.prove.killing.load import Load
 from tests.prove.killing.server import THIS, Program, taken_from_history
+from tests.prove.report import judge
 
 GRACE_S = 5.0
 """Longer than any step of the load takes: what had begun ends where it was."""
@@ -64,9 +65,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
         names = NAMES if first is THIS else FEWER_NAMES
         shape = Shape(names, LEASE_S, GRACE_S, first)
         async with Cluster.running(seed, shape) as running:
-            laws = Laws(
-                book, running.outside, late_ms=LATE_MS, early_ms=EARLY_MS, of_before=older is not None
-            )
+            laws = Laws(book, running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
             began_s = time.monotonic()
             async with running.load(book, f"rolling {seed}") as load:
                 say(f"{CALLERS} callers and {WATCHERS} readers on {', '.join(names)}, of {first.name}")
@@ -82,7 +81,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
                 lies = [*await laws.after_kill(store), *await laws.at_end(store), *book.lies]
             hands = await hands_of(running.address)
             judge([*lies, *zombies(hands), *_lost(laws, hands)], "rolling")
-            await running.read_everywhere(book, "rolling", of_before=older is not None)
+            await running.read_everywhere(book, "rolling")
     runs, events = len(laws.logs), sum(len(log.events) for log in laws.logs.values())
     return [
         *lines,

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar, cast, get_args
 from unittest.mock import patch
 
+from tests.prove.report import lines
 from tests.prove.simulating.disk import Fault
 from tests.prove.simulating.limits import Limits
 from tests.prove.simulating.virtual import VirtualLoop
@@ -144,7 +145,6 @@ def _heard(world: World) -> Iterator[None]:
         _LOG.propagate = propagates
 
 
-KINDS = ("runs", "callers", "trouble", "wake-ups", "readers", "engines", "memory")
 CONTROL_FROM = 1000
 """With so many seeds, those of a store with a fault must show it; the rarest shows in one of 150."""
 
@@ -168,7 +168,7 @@ def simulate(
     report = [
         f"simulate, seeds {first} to {first + seeds - 1}: {per_s:.0f} seeds/s, {seen['virtual seconds']:,}"
         f" virtual seconds, {seen['commits']:,} commits, {seen['events']:,} events; no lie",
-        *(_told(kind, seen) for kind in KINDS),
+        *lines(seen),
         f"all logs together: {digest.hexdigest()[:12]}",
     ]
     if seeds >= CONTROL_FROM:
@@ -183,13 +183,6 @@ def _lived(seed: int, engines: int | None, fault: Fault | None) -> Lived:
         replay = f"python -m tests.prove simulate --first {seed} --seeds 1"
         replay += "" if engines is None else f" --engines {engines}"
         raise AssertionError(f"seed {seed}: {lie}; replay it with `{replay}`") from lie
-
-
-def _told(kind: str, seen: Counter[str]) -> str:
-    counted = sorted(
-        (name.partition(": ")[2], count) for name, count in seen.items() if name.startswith(kind)
-    )
-    return f"{kind}: " + ", ".join(f"{count:,} {name}" for name, count in counted)
 
 
 def _control(fault: Fault, seeds: Iterable[int]) -> str:

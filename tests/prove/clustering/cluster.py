@@ -17,8 +17,9 @@ from tests.prove.clustering.member import LEASE_S, Fault, Member
 from tests.prove.clustering.network import Balancer
 from tests.prove.killing.flows import Outside
 from tests.prove.killing.line import TIMEOUT_S, Book, Line, Signal, disagreements
-from tests.prove.killing.load import Load, judge
+from tests.prove.killing.load import Load
 from tests.prove.killing.server import ROOT, THIS, Program, kept_after_a_lie
+from tests.prove.report import judge
 from tests.waiting import until
 
 SERVERS, WORKERS = 3, 4
@@ -29,8 +30,6 @@ STOP_GRACE_S = 0.5
 RETRY_S = 0.1
 CALLERS, WATCHERS, PAUSE_S = 16, 4, 0.1
 """A load that two processors bear beside the faults: a cluster that is only slow says nothing."""
-READ = 30
-"""Runs of a round that are read from every server; the data of all is checked."""
 MANY = 1_000_000
 UP_LIMIT_S = 60.0
 NAMES = [*(f"server {n}" for n in range(1, SERVERS + 1)), *(f"worker {n}" for n in range(1, WORKERS + 1))]
@@ -128,15 +127,13 @@ class Cluster:
             ) from None
 
     def load(self, book: Book, place: str) -> Load:
-        how = {"callers": CALLERS, "watchers": WATCHERS}
-        return Load(Servers(), self.line, book, place, **how, pause_s=PAUSE_S)
+        return Load(self.line, book, place, callers=CALLERS, watchers=WATCHERS, pause_s=PAUSE_S)
 
-    async def read_everywhere(self, book: Book, place: str, *, of_before: bool = False) -> None:
+    async def read_everywhere(self, book: Book, place: str) -> None:
         """Every server must tell the same of the last runs. Raises AssertionError."""
-        known = [asked for asked in book.asked.values() if asked.run_id is not None][-READ:]
         for server in self.servers:
             async with self.client_of(server.process.base_url) as http:
-                lies = await disagreements(Line(server.process, http), known, of_before=of_before)
+                lies = await disagreements(Line(server.process, http), book)
                 judge(lies, f"{place}, {server.name}")
 
     @asynccontextmanager

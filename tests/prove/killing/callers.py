@@ -18,7 +18,7 @@ from runglass.log.events import TERMINAL_EVENTS
 from runglass.log.trace import TERMINAL
 from runglass.wire.sse import Frame
 from tests.prove.killing.flows import PLACE, TOOL, parameters
-from tests.prove.killing.line import BROKEN, UNAVAILABLE, Answer, Asked, Book, Line, Upstream, is_interrupted
+from tests.prove.killing.line import BROKEN, UNAVAILABLE, Answer, Asked, Book, Line, is_interrupted
 
 PAUSES = frozenset({"step_paused", "step_paused_for_tool_calls"})
 STRAIGHT = ["line", "nest", "fork", "again", "fails"]
@@ -32,11 +32,10 @@ class Callers:
     A caller thinks for `pause_s` in the mean before it asks for the next run.
     """
 
-    def __init__(self, server: Upstream, line: Line, book: Book, *, seed: str, pause_s: float = 0.0) -> None:
+    def __init__(self, line: Line, book: Book, *, seed: str, pause_s: float = 0.0) -> None:
         self.closing = asyncio.Event()
         self.watched: Counter[str] = Counter()
         self._reached: Counter[str] = Counter()
-        self._server = server
         self._line = line
         self._book = book
         self._random = random.Random(seed)
@@ -58,7 +57,7 @@ class Callers:
         while not self.closing.is_set():
             runs = [asked.run_id for asked in self._live.values() if asked.run_id is not None]
             if not runs:
-                await self._server.up.wait()
+                await self._line.server.up.wait()
                 await asyncio.sleep(0.01)
                 continue
             run_id = self._random.choice(runs)
@@ -153,13 +152,13 @@ class Callers:
                     self._book.walk(event["executionId"], seq, said.data)
             if isinstance(last, Answer):
                 # Of several servers one may not know whether the call was stored; the repeat finds out.
-                in_doubt = self._server.stopping and last.status != BROKEN and is_interrupted(last)
+                in_doubt = self._line.server.stopping and last.status != BROKEN and is_interrupted(last)
                 if last.status not in (BROKEN, UNAVAILABLE) and not in_doubt:
                     self._book.lies.append(f"a step call of run {asked.run_id} was refused: {last}")
                     return None, seq
             elif isinstance(last, dict) and last["eventType"] in TERMINAL_EVENTS | PAUSES:
                 return last, seq
-            elif not self._server.stopping:
+            elif not self._line.server.stopping:
                 self._book.lies.append(f"a step call of run {asked.run_id} ended by itself after event {seq}")
             self._book.repeats += 1
 
@@ -182,12 +181,12 @@ class Callers:
                     ended = said.event in until
                     if ended and said.event in PAUSES:
                         return
-            if isinstance(said, Frame) and not ended and not self._server.stopping:
+            if isinstance(said, Frame) and not ended and not self._line.server.stopping:
                 self._book.lies.append(f"the stream of run {run_id} ended by itself after event {seq}")
             elif isinstance(said, Answer) and said.status not in (BROKEN, UNAVAILABLE):
                 self._book.lies.append(f"the stream of run {run_id} was refused: {said}")
                 return
-            elif said is None and not self._server.stopping:
+            elif said is None and not self._line.server.stopping:
                 # Nothing is left to be said: that must be so because the run has ended with this event.
                 self._book.ended_at.append((run_id, seq))
                 return

@@ -45,17 +45,10 @@ class Laws:
     """What has been seen of one folder of data, kill by kill. `cut_off` counts runs that a kill interrupted,
     `resume_s` are the seconds from `ready` to the first new event of each that went on. Waits may end
     `late_ms` late and `early_ms` early; `waits_ms` are those that went on after a cut: what they took from
-    there on, and what was due. A program `of_before` that goes on with a run drops from its row what it does
-    not know. `book` has what callers know of the runs that are not `settled`."""
+    there on, and what was due. `book` has what callers know of the runs that are not `settled`."""
 
     def __init__(
-        self,
-        book: Book,
-        outside: Outside,
-        *,
-        late_ms: float = LATE_MS,
-        early_ms: float = EARLY_MS,
-        of_before: bool = False,
+        self, book: Book, outside: Outside, *, late_ms: float = LATE_MS, early_ms: float = EARLY_MS
     ) -> None:
         self.book = book
         self.logs: dict[str, Log] = {}
@@ -65,10 +58,9 @@ class Laws:
         self.cut_off = 0
         self.resume_s: list[float] = []
         self.waits_ms: list[tuple[float, float]] = []
-        self._outside = outside
+        self.outside = outside
         self._late_ms = late_ms
         self._early_ms = early_ms
-        self._of_before = of_before
         self._interrupted: dict[str, int] = {}
         self._slugs: dict[str, str] = {}
 
@@ -85,7 +77,7 @@ class Laws:
             stored = await read_run(store, run_id, after=before)
             run = self.records[run_id] = stored.record
             lies = [lie for seq, event in stored.events for lie in log.add(seq, event)]
-            lies += broken_by(log, stored, of_before=self._of_before)
+            lies += broken_by(log, stored, of_before=self.book.of_before)
             found += [f"{lie}, of flow {self._flow(run)}" for lie in lies]
             if run_id in self._interrupted and ready_at:
                 found += self._resumed(run, log, ready_at)
@@ -107,7 +99,7 @@ class Laws:
             log, asked = self.logs[run.id], self.book.asked[str(run.session_id)]
             whole = await read_whole(store, run.id)
             result, _ = await store.outcome(run.no)
-            lies: list[object] = [*broken_as_a_whole(log, whole, of_before=self._of_before)]
+            lies: list[object] = [*broken_as_a_whole(log, whole, of_before=self.book.of_before)]
             lies += broken_by_itself(log)
             lies += self._ending(whole, None if result is None else msgspec.json.decode(result), log, asked)
             lies += self._effects(run, log)
@@ -122,7 +114,7 @@ class Laws:
         for run_id, seq in self.book.ended_at:
             if not (self.logs[run_id].ended and len(self.logs[run_id].events) == seq):
                 found.append(f"a reader of run {run_id} was told that event {seq} is its last")
-        for effect in self._outside.calls:
+        for effect in self.outside.calls:
             if effect.tag not in tags:
                 found.append(f"{effect} was done for a run that does not exist")
         return found
@@ -142,18 +134,13 @@ class Laws:
 
     def _told(self) -> Iterator[str]:
         """Whatever anybody was sent is in the log, unchanged, where it said that it is."""
-        for run_id, events in self.book.told.items():
-            log = self.logs[run_id].events if run_id in self.logs else []
-            for seq, data in events.items():
-                if seq > len(log) or log[seq - 1] != data:
-                    yield f"a reader of run {run_id} was sent event {seq}, {data!r}, and the log has it not"
-            events.clear()
-        for run_id, events in self.book.walked.items():
-            log = self.logs[run_id].events if run_id in self.logs else []
-            for seq, data in events.items():
-                if seq > len(log) or not _same_event(log[seq - 1], data):
-                    yield f"the caller of run {run_id} was sent event {seq}, {data!r}, and the log has it not"
-            events.clear()
+        for told, is_same in ((self.book.told, bytes.__eq__), (self.book.walked, _same_event)):
+            for run_id, events in told.items():
+                log = self.logs[run_id].events if run_id in self.logs else []
+                for seq, data in events.items():
+                    if seq > len(log) or not is_same(log[seq - 1], data):
+                        yield f"event {seq} of run {run_id} was sent as {data!r}, and the log has it not"
+                events.clear()
         for run_id in self.book.known_runs():
             if run_id not in self.records:
                 yield f"run {run_id} was acknowledged and does not exist"
@@ -175,37 +162,29 @@ class Laws:
             yield f"its result is {found}, not {result}"
         if asked.answer is not None and run.status in TERMINAL:
             yield from _answered(asked, run, result)
-        yield from self._attempts(whole, log)
-
-    def _attempts(self, whole: WholeRun, log: Log) -> Iterator[str]:
-        """Every attempt is there with its own start, the lost ones among them; waits keep their deadline."""
-        run = whole.record
-        seen: dict[tuple[Address, int], StepTrace] = {}
-        for row in whole.attempts:
-            step = msgspec.json.decode(row.data, type=StepTrace)
-            seen[Address(step.step_id, step.loop_path), step.attempt] = step
         never = log.failures[Address("never", None)]
         if never not in (0, NEVER_TIMES) and run.status == "completed":
             yield f"a step failed {never} times and was to be tried {NEVER_TIMES} times"
-        for (address, attempt), at in log.started_at.items():
-            step = seen.get((address, attempt), StepTrace(step_id=address.step_id))
-            if step.started_at != at:
-                yield f"attempt {attempt} of {address} started at {at}, not at {step.started_at}"
-            if (address, attempt) in log.lost and step.status != "failed":
-                yield f"attempt {attempt} of {address} was lost and is {step.status}"
-            if address.step_id == "hold" and step.status == "completed":
-                due_ms = HOLD_MS - milliseconds_between(log.started_at[address, 1], at)
-                took_ms = milliseconds_between(at, step.completed_at or at)
-                if attempt > 1:
+        yield from self._waits(whole)
+
+    def _waits(self, whole: WholeRun) -> Iterator[str]:
+        """A wait keeps its deadline, however many attempts wait for it."""
+        rows = [row for row in whole.attempts if row.step_id == "hold"]
+        holds = [msgspec.json.decode(row.data, type=StepTrace) for row in rows]
+        for step in holds:
+            if step.status == "completed":
+                due_ms = HOLD_MS - milliseconds_between(there(holds[0].started_at), there(step.started_at))
+                took_ms = milliseconds_between(there(step.started_at), there(step.completed_at))
+                if step.attempt > 1:
                     self.waits_ms.append((took_ms, max(0, due_ms)))
                 if took_ms > max(0, due_ms) + self._late_ms or took_ms + self._early_ms < due_ms:
-                    yield f"attempt {attempt} of the wait took {took_ms} ms; due were {max(0, due_ms)}"
+                    yield f"attempt {step.attempt} of the wait took {took_ms} ms; due were {max(0, due_ms)}"
 
     def _effects(self, run: RunRecord, log: Log) -> Iterator[str]:
         """What was done outside was done by attempts in the log, once by each, and not after the end."""
         for address, last in log.attempts.items():
             path = NO_PATH if address.loop_path is None else ",".join(map(str, address.loop_path))
-            calls = self._outside.calls.get(Effect(str(run.session_id), address.step_id, path), Counter())
+            calls = self.outside.calls.get(Effect(str(run.session_id), address.step_id, path), Counter())
             twice = [attempt for attempt, times in calls.items() if times > 1]
             if twice:
                 yield f"attempts {twice} of {address} were made more than once"

@@ -43,7 +43,8 @@ class Book:
     `told` has each event that a tail was sent, by run and seq; `walked` those of step-through calls, in which
     the outputs may stand in full. `ended_at` are the runs whose stream said that nothing follows. `refused`
     are calls, by tag, that were told that nothing was started, with the run that there was before. `lies` are
-    what a caller alone could see. A program `of_before` leaves out of its answers what it does not know.
+    what a caller alone could see. A program `of_before` tells nothing that it does not know, and drops from
+    the row of a run what it does not know when it goes on with it.
     """
 
     def __init__(self, *, of_before: bool = False) -> None:
@@ -115,7 +116,7 @@ class Line:
     """
 
     def __init__(self, server: Upstream, http: httpx2.AsyncClient, *, retry_s: float = RETRY_S) -> None:
-        self._server = server
+        self.server = server
         self._http = http
         self._retry_s = retry_s
 
@@ -123,7 +124,7 @@ class Line:
         self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None
     ) -> Answer | None:
         """The answer; None if the connection broke, and nobody knows what has happened."""
-        await self._server.up.wait()
+        await self.server.up.wait()
         try:
             answer = await self._http.request(method, path, json=body, headers=headers)
         except httpx2.TransportError:
@@ -136,13 +137,13 @@ class Line:
     ) -> Answer:
         """The answer, however often it takes: for what may be sent again."""
         while True:
-            stopping = self._server.stopping
+            stopping = self.server.stopping
             answer = await self.ask(method, path, body, headers=headers)
             if answer is None or answer.status == UNAVAILABLE:
                 await self._noticed()
-            elif is_interrupted(answer) and (stopping or self._server.stopping):
+            elif is_interrupted(answer) and (stopping or self.server.stopping):
                 # The run goes on without this server: its outcome is to be had from the next one.
-                await self._server.gone.wait()
+                await self.server.gone.wait()
             else:
                 return answer
 
@@ -150,7 +151,7 @@ class Line:
         self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None
     ) -> AsyncGenerator[Frame | Answer, None]:
         """The events of one answer; an `Answer`, last, if it was a refusal or broke off."""
-        await self._server.up.wait()
+        await self.server.up.wait()
         decoder = Decoder()
         try:
             async with self._http.stream(method, path, json=body, headers=headers) as answer:
@@ -183,8 +184,8 @@ def _read(answer: httpx2.Response) -> Answer:
     return Answer(answer.status_code, {"detail": {"code": "NO_JSON", "message": answer.text}})
 
 
-BESIDE = 8
-"""Runs that are read at a time."""
+READ, BESIDE = 40, 8
+"""The last runs of a round that are read over HTTP, and how many of them at a time."""
 POLL_S = 0.05
 
 
@@ -211,19 +212,17 @@ async def all_ended(line: Line) -> None:
             going_on = await listed_runs(line, status=status)
 
 
-async def disagreements(line: Line, asked: list[Asked], *, of_before: bool = False) -> list[str]:
-    """What different readers are told differently about these runs, whose callers know them.
-
-    A program `of_before` tells nothing that it does not know.
-    """
+async def disagreements(line: Line, book: Book) -> list[str]:
+    """What different readers are told differently about the last runs whose callers know them."""
     listed = await listed_runs(line)
     gate = asyncio.Semaphore(BESIDE)
+    known = [asked for asked in book.asked.values() if asked.run_id is not None]
 
     async def look(one: Asked) -> list[str]:
         async with gate:
-            return [lie async for lie in _of_run(line, one, listed, of_before=of_before)]
+            return [lie async for lie in _of_run(line, one, listed, of_before=book.of_before)]
 
-    found = await asyncio.gather(*[look(one) for one in asked])
+    found = await asyncio.gather(*[look(one) for one in known[-READ:]])
     return [lie for lies in found for lie in lies]
 
 

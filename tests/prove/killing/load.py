@@ -2,45 +2,29 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
 from typing import Self
 
 from runglass.log.trace import TERMINAL
 from tests.prove.killing.callers import Callers
 from tests.prove.killing.laws import Laws
-from tests.prove.killing.line import Book, Line, Upstream, all_ended, listed_runs
+from tests.prove.killing.line import Book, Line, all_ended, listed_runs
+from tests.prove.report import judge
 
 END_LIMIT_S = 90.0
 """How long runs and callers may take to come to an end once nothing breaks any more."""
-
-
-def judge(lies: Iterable[str], place: str, said: str = "") -> None:
-    """Raises AssertionError with the first lies, if there are any, and what the server said."""
-    found = list(lies)
-    if found:
-        said = f"\nthe server said:\n{said}" if said else ""
-        raise AssertionError("\n".join([f"{place}: {len(found)} lies", *found[:20]]) + said)
 
 
 class Load:
     """Callers and watchers of a server, until the block ends; a caller pauses for `pause_s` in the mean."""
 
     def __init__(
-        self,
-        server: Upstream,
-        line: Line,
-        book: Book,
-        place: str,
-        *,
-        callers: int,
-        watchers: int,
-        pause_s: float = 0.0,
+        self, line: Line, book: Book, place: str, *, callers: int, watchers: int, pause_s: float = 0.0
     ) -> None:
         self._line = line
         self._book = book
         self._place = place
         self._counts = callers, watchers
-        self._callers = Callers(server, line, book, seed=place, pause_s=pause_s)
+        self._callers = Callers(line, book, seed=place, pause_s=pause_s)
 
     async def __aenter__(self) -> Self:
         callers, watchers = self._counts
@@ -85,29 +69,14 @@ class Load:
         self.check()
 
 
-class Findings:
-    """What all rounds add up to."""
-
-    def __init__(self) -> None:
-        self.statuses: Counter[str] = Counter()
-        self.events = self.lost = self.told = self.resumes = self.repeats = self.effects = 0
-
-    def add(self, laws: Laws, book: Book, effects: int) -> None:
-        """The runs of one round: those that are not settled."""
-        logs = [log for run_id, log in laws.logs.items() if run_id not in laws.settled]
-        self.statuses.update(log.status for log in logs)
-        self.events += sum(len(log.events) for log in logs)
-        self.lost += sum(len(log.lost) for log in logs)
-        self.told += book.events
-        self.resumes += book.resumes
-        self.repeats += book.repeats
-        self.effects += effects
-
-    def report(self) -> list[str]:
-        statuses = ", ".join(f"{count} {status}" for status, count in self.statuses.most_common())
-        return [
-            f"{self.statuses.total()} runs ({statuses}) with {self.events} events; {self.lost} attempts lost"
-            " and told as WORKER_LOST",
-            f"{self.told} events sent to readers, through {self.resumes} resumes; {self.repeats} calls sent"
-            f" again; {self.effects} calls outside, each by an attempt of its own, none after its step's end",
-        ]
+def count_round(seen: Counter[str], laws: Laws) -> None:
+    """Adds the runs of one round, those that are not settled, and what their callers were sent."""
+    for run_id, log in laws.logs.items():
+        if run_id not in laws.settled:
+            seen[f"runs: {log.status}"] += 1
+            seen["events: stored"] += len(log.events)
+            seen["outside: attempts lost and told as WORKER_LOST"] += len(log.lost)
+    seen["events: sent to readers"] += laws.book.events
+    seen["events: resumes of readers"] += laws.book.resumes
+    seen["outside: calls sent again by their callers"] += laws.book.repeats
+    seen["outside: calls of a model, each by an attempt of its own"] += laws.outside.total

@@ -119,10 +119,6 @@ class WatchedLog(Log):
         """Holds all that is stored against the log, and the result against another interpreter."""
         require([*broken_as_a_whole(self, whole), *broken_by_itself(self)])
         self.walked.check_skipped()
-        for step in self.fold.trace().steps:
-            code = (step.error_context or {}).get("code")
-            if code == WORKER_LOST and step.status == "failed":
-                demand(step.completed_at, f"{self.run_id}: {step.step_id} was lost, and nobody says when")
         if self.ended and isinstance(decode_event(self.events[-1]), FlowCompleted):
             told = Told(frozenset(self.walked.lost), self.walked.decisions)
             expected = result_of(self.spec.flow, self.spec.inputs, told)
