@@ -27,6 +27,7 @@ from tests.waiting import eventually
 RUNAWAY = "slug: runaway\nsteps: [{id: run, type: code, code: 'while True: pass'}]\n"
 CODE = "slug: code\nsteps: [{id: sum, type: code, code: 'return {\"n\": 1 + 1}'}]\n"
 KEEP = "slug: keep\nsteps: [{id: keep, type: passthrough}]\n"
+LARGE = {"text": "x" * 500_000}
 PLACES = 2
 numbers = count()
 
@@ -51,9 +52,9 @@ def guest(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 def call(server: RunningServer, *headers: str) -> bytes:
-    """A blocking call whose run goes on until it is cancelled."""
+    """A blocking call whose run goes on until it is cancelled, with a large body."""
     # No body is that of a call that has failed: its first repeat would be answered with the same failure.
-    body = json.dumps({"parameters": {"n": next(numbers)}}).encode()
+    body = json.dumps({"parameters": {"n": next(numbers), **LARGE}}).encode()
     more = [*headers, f"Content-Length: {len(body)}"]
     return wire.head_of(server, "POST", "/api/v1/seq/acme/demo/endless/execute", *more) + body
 
@@ -109,7 +110,7 @@ def test_a_project_has_so_many_calls_and_streams_and_one_whose_caller_left_is_no
     clear(http)
 
 
-def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
+def test_a_repeat_lets_the_next_call_in_and_ends_as_its_caller_leaves_and_the_first_one_is_answered(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     asked = call(server, "Idempotency-Key: once")
@@ -118,17 +119,19 @@ def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
         eventually(lambda: len(running(http)) == 1)
         with wire.raw_connection(server) as repeat:
             repeat.sendall(asked)
-            eventually(lambda: wire.requests_in(server) == PLACES)
-            assert is_full(http)
+            eventually(lambda: wire.requests_in(server) == PLACES and is_full(http))
+            job = http.post("/seq/acme/demo/anything/jobs", json={"parameters": LARGE})
+            assert job.status_code == 202
         eventually(lambda: not is_full(http))
         eventually(lambda: wire.requests_in(server) == 1)
         assert len(running(http)) == 1
         clear(http)
-        assert first.recv(65_536).startswith(b"HTTP/1.1 500 ")
+        status, _, body = wire.read_answer(first)
     with wire.raw_connection(server) as again:
         again.sendall(asked)
-        status, headers, _ = wire.read_answer(again)
-    assert (status, headers["idempotent-replayed"]) == (500, "true")
+        again_status, headers, again_body = wire.read_answer(again)
+    assert (status, again_status, headers["idempotent-replayed"]) == (500, 500, "true")
+    assert again_body == body
 
 
 def test_for_a_caller_who_left_nothing_is_searched(

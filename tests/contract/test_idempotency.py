@@ -1,7 +1,6 @@
 """`Idempotency-Key`: one call, one run, one answer, however often it is sent."""
 
 import asyncio
-import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -113,17 +112,6 @@ def test_answers_are_the_same_after_a_restart(tmp_path: Path) -> None:
         assert answers(server, key) == first
 
 
-def test_a_cancelled_run_is_told_as_before(server: RunningServer, http: httpx2.Client) -> None:
-    key, path = str(uuid4()), "/seq/acme/demo/endless/execute"
-    with ThreadPoolExecutor(1) as waiting, wire.http_for(server, server.key) as caller:
-        first = waiting.submit(post, caller, key, path, message=key)
-        (run,) = eventually(lambda: http.get("/flow-runs?flow=endless&status=running").json()["runs"])
-        assert http.delete(f"/flow-runs/{run['id']}").status_code == 202
-        again = post(http, key, path, message=key)
-        assert wire.refusal(again) == (500, "STEP_FAILED")
-        assert again.content == first.result().content
-
-
 def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
     server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,17 +136,6 @@ def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
     first, second = (http.post(path, json=body, headers=headers) for _ in range(2))
     assert first.json()["status"] == "completed"
     assert second.content == first.content
-
-
-def test_a_first_call_of_a_missing_flow_is_refused_before_its_body_comes(server: RunningServer) -> None:
-    for headers in ([], [f"Idempotency-Key: {uuid4()}"]):
-        head = wire.head_of(
-            server, "POST", "/api/v1/seq/acme/demo/none/execute", "Content-Length: 999999999", *headers
-        )
-        with wire.raw_connection(server) as connection:
-            connection.sendall(head)
-            status, _, body = wire.read_answer(connection)
-        assert (status, json.loads(body)["detail"]["code"]) == (404, "FLOW_NOT_FOUND")
 
 
 @pytest.mark.parametrize(("fields", "status"), [({"name": "Checked"}, 200), ({"nome": "Refused"}, 404)])

@@ -15,6 +15,7 @@ from runglass.testing import RunningServer, running_server
 from tests.contract import wire
 from tests.contract.test_owed_answers import expire
 from tests.contract.test_postgres_away import proxy_in_a_thread
+from tests.contract.test_refusals import KEYLESS
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools
 from tests.faulty_store import FaultyStore
@@ -36,12 +37,6 @@ steps:
     type: code
     code: 'raise ValueError(initial["message"])'
     retry: {max_attempts: 2, initial_delay_ms: 0}
-"""
-KEYLESS = """
-slug: keyless
-steps:
-  - {id: first, type: passthrough}
-  - {id: ask, type: llm, model: "openai:m", prompt: x}
 """
 FLOWS = (wire.ENDLESS, wire.WORDS, TALK, OFF, KEYLESS)
 
@@ -113,14 +108,6 @@ def resume_of(http: httpx2.Client, kind: str) -> tuple[str, dict[str, Any]]:
     return f"/seq/acme/demo/talk/{kind}", body
 
 
-def at_once(
-    clients: tuple[httpx2.Client, httpx2.Client], path: str, body: dict[str, Any], **headers: str
-) -> list[httpx2.Response]:
-    """What one call gets that is sent to both servers twice."""
-    with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda http: http.post(path, json=body, headers=headers), clients * 2))
-
-
 def test_a_server_on_a_file_of_its_own_must_execute_runs() -> None:
     with pytest.raises(SettingsError, match="executes_runs"), running_server(executes_runs=False):
         pytest.fail("it started")
@@ -159,22 +146,17 @@ def test_content_that_the_log_may_not_keep_is_in_the_database_for_its_caller_alo
     assert places_of(machines.address, secret) == set()
 
 
-def test_of_two_servers_that_answer_one_pause_one_does(http: httpx2.Client, other: httpx2.Client) -> None:
-    answers = at_once((http, other), *resume_of(http, "execute"))
-    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
-    assert {wire.detail(answer)["code"] for answer in answers if answer.status_code == 409} == {
-        "RUN_NOT_PAUSED"
-    }
-
-
 @pytest.mark.parametrize("kind", ["execute", "step"])
-@pytest.mark.parametrize("resumes", [False, True])
 def test_a_call_that_is_sent_to_two_servers_at_once_is_one_call(
-    http: httpx2.Client, other: httpx2.Client, kind: str, resumes: bool
+    http: httpx2.Client, other: httpx2.Client, kind: str
 ) -> None:
-    begin = f"/seq/acme/demo/words/{kind}", {"message": "a b"}
-    path, body = resume_of(http, kind) if resumes else begin
-    answers = at_once((http, other), path, body, **{"Idempotency-Key": str(uuid4())})
+    path, headers = f"/seq/acme/demo/words/{kind}", {"Idempotency-Key": str(uuid4())}
+    with ThreadPoolExecutor(4) as pool:
+        sent = [
+            pool.submit(client.post, path, json={"message": "a b"}, headers=headers)
+            for client in (http, other) * 2
+        ]
+        answers = [call.result() for call in sent]
     assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
 
 

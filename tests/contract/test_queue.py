@@ -1,12 +1,15 @@
 """More calls than runs that go on at once: jobs queue, others wait in line, and a full line is 503."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx2
 import pytest
 
 from runglass.testing import RunningServer
 from tests.contract import wire
+from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
 from tests.servers import server_with
 from tests.waiting import eventually
 
@@ -15,7 +18,7 @@ OFF = "slug: off\ncapture: 'off'\nsteps: [{id: keep, type: passthrough}]\n"
 
 
 server = server_with(
-    wire.ANYTHING, wire.ENDLESS, OFF, capture="full", max_concurrent_runs=1, max_queued_runs=3
+    wire.ANYTHING, wire.ENDLESS, OFF, TALK, capture="full", max_concurrent_runs=1, max_queued_runs=3
 )
 
 
@@ -80,3 +83,36 @@ def test_execute_and_step_wait_in_the_queue_and_get_their_answers_or_that_their_
         events = wire.frames(stepped.result().text)
     assert events[-1].event == "flow_completed"
     assert [event.data["output"] for event in events if event.event == "step_completed"] == [{"n": 2}]
+
+
+def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_call_in(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    waits, text = paused(http), "y" * 500_000
+    results = [result | {"content": text} for result in results_of(waits)]
+    holder = hold(server)
+    with ThreadPoolExecutor(1) as calls:
+        waiting = calls.submit(http.post, f"{BASE}/talk/execute", json=resumption(waits, results))
+        until_waiting(server, 1)
+        job = http.post(f"{BASE}/anything/jobs", json={"parameters": {"text": text}})
+        assert job.status_code == 202
+        assert not waiting.done()
+        wire.cancel(server, holder)
+        assert waiting.result().json()["status"] == "completed"
+
+
+def test_calls_that_wait_for_a_place_hold_nothing_of_their_bodies(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    body, holder = b'{"message":"%s"}' % (b"x" * 9_000_000), hold(server)
+    with ThreadPoolExecutor(3) as calls, ExitStack() as stack:
+        for count in (1, 2, 3):
+            calls.submit(http.post, f"{BASE}/anything/execute", content=body)
+            until_waiting(server, count)
+            if count == 1:
+                tracemalloc.start()
+                stack.callback(tracemalloc.stop)
+                before, _ = tracemalloc.get_traced_memory()
+        # What has begun to wait lets go of its body within a moment.
+        eventually(lambda: tracemalloc.get_traced_memory()[0] - before < len(body) / 2)
+        wire.cancel(server, holder)

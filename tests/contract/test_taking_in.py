@@ -4,20 +4,18 @@ import asyncio
 import re
 import socket
 import tracemalloc
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import msgspec
 import pytest
 
 import runglass
 from runglass.limits.memory import SHARE_OF_PROJECT
 from runglass.testing import RunningServer, running_server
 from tests.contract import wire
-from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
 from tests.faulty_store import FaultyStore, Held
 from tests.servers import server_with
 from tests.waiting import eventually
@@ -133,49 +131,6 @@ def test_nothing_is_sorted_by_the_encoder() -> None:
     assert [path for path in root.rglob("*.py") if asking.search(path.read_text(encoding="utf-8"))] == []
 
 
-def only_run(http: httpx2.Client, status: str) -> str:
-    """The run with this status, once there is one."""
-    (run,) = eventually(lambda: http.get("/flow-runs", params={"status": status}).json()["runs"])
-    return str(run["id"])
-
-
-def test_a_repeat_that_waits_for_a_run_lets_the_next_one_in(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    once = {"Idempotency-Key": "once"}
-    with ThreadPoolExecutor(2) as calls:
-        both = [
-            calls.submit(http.post, "/seq/acme/demo/endless/execute", json=MEDIUM, headers=once)
-            for _ in range(2)
-        ]
-        run = only_run(http, "running")
-        eventually(lambda: wire.requests_in(server) == 2)
-        assert http.post(f"{PATH}/execute", json=MEDIUM).json()["status"] == "completed"
-        assert not any(call.done() for call in both)
-        wire.cancel(server, run)
-        assert {wire.detail(call.result())["executionId"] for call in both} == {run}
-
-
-def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_one_in() -> None:
-    with (
-        running_server(max_concurrent_runs_per_project=1) as server,
-        wire.http_for(server, server.key) as http,
-    ):
-        for flow in (FLOW, wire.ENDLESS, TALK):
-            server.push(flow)
-        waits = paused(http)
-        results = [result | {"content": "y" * 500_000} for result in results_of(waits)]
-        with ThreadPoolExecutor(1) as calls:
-            http.post("/seq/acme/demo/endless/jobs", json={})
-            run = only_run(http, "running")
-            waiting = calls.submit(http.post, "/seq/acme/demo/talk/execute", json=resumption(waits, results))
-            eventually(lambda: wire.waiting_in(server))
-            assert http.post(f"{PATH}/jobs", json=MEDIUM).status_code == 202
-            assert not waiting.done()
-            wire.cancel(server, run)
-            assert waiting.result().json()["status"] == "completed"
-
-
 def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
     server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
@@ -190,39 +145,6 @@ def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
         answers = [call.result() for call in sent]
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["executionId"] for answer in answers}) == 1
-
-
-def test_calls_that_wait_for_a_place_hold_nothing_of_their_bodies() -> None:
-    body = msgspec.json.encode({"parameters": {"text": "x" * 9_000_000}})
-    many = 8
-    settings = {"max_concurrent_runs_per_project": 1, "memory_limit_bytes": 256 << 20}
-    with (
-        running_server(**settings) as server,
-        wire.http_for(server, server.key) as http,
-        ExitStack() as stack,
-    ):
-        server.push(FLOW)
-        server.push(wire.ENDLESS)
-        http.post("/seq/acme/demo/endless/jobs", json={})
-        calls = stack.enter_context(ThreadPoolExecutor(many))
-        sent: list[Future[httpx2.Response]] = []
-
-        def send_one() -> None:
-            """Returns when its run waits for a place."""
-            sent.append(calls.submit(http.post, f"{PATH}/execute", content=body))
-            eventually(lambda: len(http.get("/flow-runs?status=pending").json()["runs"]) == len(sent))
-
-        send_one()
-        tracemalloc.start()
-        stack.callback(tracemalloc.stop)
-        before, _ = tracemalloc.get_traced_memory()
-        for _ in range(many - 1):
-            send_one()
-        # What has begun to wait lets go of its body within a moment.
-        eventually(lambda: tracemalloc.get_traced_memory()[0] - before < (many - 1) * len(body) / 2)
-        assert not any(call.done() for call in sent)
-        for run in http.get("/flow-runs").json()["runs"]:
-            http.delete(f"/flow-runs/{run['id']}")
 
 
 def run_ids(http: httpx2.Client) -> list[str]:

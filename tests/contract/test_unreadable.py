@@ -24,7 +24,6 @@ from tests.unit.engine.test_unreadable import UPDATES
 from tests.waiting import eventually
 
 GARBAGE = b"\xff{garbage"
-TORN = bytes(4096)
 ODD_TIME = b'{"id":"%s","flowId":"f","status":"running","startedAt":"yesterday"}'
 
 
@@ -224,15 +223,6 @@ def test_runs_that_were_set_aside_are_listed_cancelled_and_deleted(place: Place)
         project = server.call(server.runtime.store.find_project("acme", "demo"))
         assert project is not None
         assert project.data_bytes == 0
-
-
-def test_a_run_that_was_set_aside_goes_when_its_retention_is_over(place: Place) -> None:
-    with served(place) as (server, http):
-        run = held(server, http)
-    place.spoil("summary", run, TORN)
-    with served(place, retention_days=1e-9) as (_, http):
-        eventually(lambda: http.get(f"/flow-runs/{run}/trace").status_code == 404)
-        eventually(lambda: set_aside(http) == 0)
 
 
 def test_runs_that_go_on_or_wait_and_whose_rows_were_spoilt_are_cancelled_and_deleted(place: Place) -> None:

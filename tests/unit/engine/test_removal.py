@@ -238,13 +238,13 @@ async def test_a_store_that_fails_is_tried_again_and_a_run_set_aside_keeps_no_ot
     await days_pass(house, 2)
     removal = removal_in(house, retention_days=1)
     house.engine.active.put_aside("stuck", ValueError("garbage"))
-    faults, done = FaultyStore(house.store), asyncio.Event()
+    faults = FaultyStore(house.store)
     faults.fail("retentions", StoreError("not now"), times=1)
     faults.fail("run", StoreError("it cannot be ended"))
-    faults.before("compact", lambda *, limit_bytes: done.set())
+    looked_up = faults.calls("run")
     with caplog.at_level(logging.WARNING, logger="runglass"):
         async with kept_on(removal):
-            await done.wait()
+            await until(lambda: looked_up)
     faults.mend("run")
     assert await house.store.run(run.id) is None
     assert "removing runs that are due failed, and is retried: not now" in caplog.text

@@ -201,16 +201,6 @@ async def test_of_two_processes_that_resume_one_pause_one_does(
     assert (await types(machines.front, run.id)).count("flow_completed") == 1
 
 
-async def test_a_resumed_run_goes_on_elsewhere_if_its_process_dies_at_once(machines: Machines) -> None:
-    run = await paused_run(machines)
-    paused = await machines.worker.engine.idle.paused(run)
-    begin = machines.worker.engine.resume(paused, paused.spec, Segment(first=1))
-    await begin
-    await machines.worker.engine.stop()
-    await machines.other.engine.claims.keep_lease()
-    assert (await until_idle(machines.front, run.id)).status == "completed"
-
-
 async def test_a_run_that_is_being_resumed_is_not_let_go_as_the_lease_is_renewed(machines: Machines) -> None:
     run, faults = await paused_run(machines), FaultyStore(machines.worker.store)
     stored_segments: list[object] = []
@@ -259,18 +249,6 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines, is
         assert end.reason == "why"
         assert not await front.engine.idle.request_cancel(run_id, reason="again"), "it has ended"
         watch.cancel()
-
-
-async def test_a_run_whose_process_died_is_cancelled_by_the_one_that_claims_it(machines: Machines) -> None:
-    run_id = (await start(machines.front, HOLD)).id
-    await machines.worker.engine.claims.keep_lease()
-    await until_going_on(machines.front, run_id)
-    assert await machines.front.engine.idle.request_cancel(run_id, reason="why")
-    machines.front.clock.set_back(-2 * LEASE_S)
-    await machines.other.engine.claims.keep_lease()
-    await follow(machines.front, run_id)
-    assert (await types(machines.front, run_id))[-1] == "flow_cancelled"
-    assert "after" not in {step[0] for step in (await read(machines.front, run_id)).steps()}
 
 
 @pytest.mark.parametrize("claimed", [False, True])
