@@ -24,16 +24,24 @@ SECRETS = [secret for _, secret, _ in TOKENS]
         ("Authorization: Basic dXNlcjpwYXNz", f"Authorization: Basic {MARK}"),
         ("postgres://user:p@ss@host:5432/db", f"postgres://{MARK}@host:5432/db"),
         ('{"apiKey": "a \\" b", "x": "y"}', f'{{"apiKey": "{MARK}", "x": "y"}}'),
+        (
+            '{"arguments": "{\\"password\\": \\"hunter2\\"}"}',
+            f'{{"arguments": "{{\\"password\\": \\"{MARK}\\"}}"}}',
+        ),
+        ("Cookie: a=b; c=d\nnext", f"Cookie: {MARK}\nnext"),
         ("Authorization: Bearer abcdef1", f"Authorization: Bearer {MARK}"),
         ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4\n\nMII\n-----END RSA PRIVATE KEY-----", MARK),
         ("-----BEGIN PRIVATE KEY-----\\nMII\\n-----END PRIVATE KEY-----\\n", f"{MARK}\\n"),
         ("cut off: -----BEGIN EC PRIVATE KEY-----\nMIIabc", f"cut off: {MARK}"),
+        ("password: hunter two\nuser: bob", f"password: {MARK}\nuser: bob"),
         (
             "password1=abc db_password_prod: x, tokenValue=y",
             f"password1={MARK} db_password_prod: {MARK}, tokenValue={MARK}",
         ),
         ("https://h/p?sv=1&sig=a%2Bb&key=c#d", f"https://h/p?sv=1&sig={MARK}&key={MARK}#d"),
         ("12345 4111 1111 1111 1111, and 5555555555554444", f"12345 {MARK}, and {MARK}"),
+        ("it is whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw.", f"it is {MARK}."),
+        ("it is jane.doe+test@mail.example.co.uk.", f"it is {MARK}."),
     ],
 )
 def test_what_is_around_a_secret_stays(text: str, shown: str) -> None:
@@ -45,6 +53,7 @@ def test_what_is_around_a_secret_stays(text: str, shown: str) -> None:
     "text",
     [
         "max_tokens: 50, total_tokens=7, tokenizer: bpe",
+        "https://host/path?x=1&monkey=2#y@z",
         "01a22876-4375-7204-935d-98c56af0fae4",
         "0.4111111111111111",
         "41111111111111111111",
