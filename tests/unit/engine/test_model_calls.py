@@ -8,12 +8,7 @@ import msgspec
 import pytest
 
 from runglass.engine.journal.run_spec import ToolOffer
-from runglass.engine.models.gateway import (
-    AnswerRejected,
-    ModelAnswer,
-    ModelCallFailed,
-    ModelRequest,
-)
+from runglass.engine.models.gateway import AnswerRejected, ModelAnswer, ModelCallFailed
 from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.errors import StoreError
@@ -31,6 +26,7 @@ from tests.unit.engine.conftest import (
     start,
 )
 from tests.unit.engine.fake_models import Answer, FakeModels
+from tests.unit.engine.fake_provider import LOOK
 
 SECRET = "sk-in-a-header"
 ASK = """
@@ -41,7 +37,6 @@ ASK = """
   prompt: "Greet {{ who }}"
   settings: {temperature: 0.5, extra_headers: {X-Api-Key: sk-in-a-header}}
 """
-LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 TOKENS = TokenBreakdown(prompt=10, completion=5, total=15)
 
 
@@ -83,15 +78,10 @@ async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: 
     assert SECRET not in repr(step)
 
 
-class Unseen(FakeModels):
-    """Sends its requests where nobody sees them."""
-
-    async def complete(self, request: ModelRequest, *args: Any, **_: Any) -> ModelAnswer:
-        return await super().complete(request, *args)
-
-
 async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db"), models=Unseen(said("Hello"))) as house:
+    models = FakeModels()
+    FaultyStore(models).answer("complete", ModelAnswer(output={"text": "Hello"}, response=said("Hello")))
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         found = await run_to_end(house, ASK, {"who": "Ada"})
     (call,) = found.step("ask").model_calls
     assert (call.tokens, call.response) == (TOKENS, {"role": "assistant", "content": "Hello"})
