@@ -60,7 +60,7 @@ bench = engine_bench_with(**PRICED)
 
 async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
     models = FakeModels()
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(tmp_path / "db", models=models) as house:
         await budget_of(house, Decimal("0.5"))
         ran = await run_to_end(house, ASK)
         assert models.calls == 0
@@ -130,7 +130,7 @@ async def test_a_request_that_was_never_sent_is_no_call_and_costs_nothing(tmp_pa
     models = FakeModels()
     unsent = ModelCallFailed("INVALID_INPUT", "could not be asked", may_be_charged=True, may_retry=False)
     FaultyStore(models).fail("complete", unsent)
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(tmp_path / "db", models=models) as house:
         await budget_of(house, Decimal(3))
         found = await run_to_end(house, ASK)
         project = await project_of(house)
@@ -220,7 +220,7 @@ async def test_a_setting_that_changes_model_bill_or_address_or_is_no_limit_sends
 async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: Path) -> None:
     """The first step sees it come about, a while after it has begun."""
     models = FakeModels(ANSWER)
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(tmp_path / "db", models=models) as house:
 
         async def set_late(request: ModelRequest) -> None:
             await budget_of(house, Decimal("0.5"))

@@ -1,4 +1,4 @@
-"""The model calls of every attempt: request and response, kept by the capture mode."""
+"""The model calls of every attempt: request and response, with what they took."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -14,17 +14,8 @@ from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.errors import StoreError
 from runglass.log.trace import StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
-from runglass.wire.run_api import CaptureMode
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import (
-    Ran,
-    end_in_next_life,
-    open_harness,
-    read,
-    run_of,
-    run_to_end,
-    start,
-)
+from tests.unit.engine.conftest import Ran, end_in_next_life, open_harness, read, run_of, run_to_end, start
 from tests.unit.engine.fake_models import Answer, FakeModels
 from tests.unit.engine.fake_provider import LOOK
 
@@ -53,9 +44,9 @@ def said(text: str, **more: Any) -> ProviderResponse:
     )
 
 
-async def ran(tmp_path: Path, flow: str, *answers: Answer, capture: CaptureMode = "full") -> Ran:
-    async with open_harness(SqliteStore(tmp_path / "db"), models=FakeModels(*answers)) as house:
-        return await run_to_end(house, flow, {"who": "Ada"}, capture=capture)
+async def ran(tmp_path: Path, flow: str, *answers: Answer) -> Ran:
+    async with open_harness(tmp_path / "db", models=FakeModels(*answers)) as house:
+        return await run_to_end(house, flow, {"who": "Ada"})
 
 
 async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: Path) -> None:
@@ -81,7 +72,7 @@ async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: 
 async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path) -> None:
     models = FakeModels()
     FaultyStore(models).answer("complete", ModelAnswer(output={"text": "Hello"}, response=said("Hello")))
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(tmp_path / "db", models=models) as house:
         found = await run_to_end(house, ASK, {"who": "Ada"})
     (call,) = found.step("ask").model_calls
     assert (call.tokens, call.response) == (TOKENS, {"role": "assistant", "content": "Hello"})
@@ -89,7 +80,7 @@ async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path)
 
 async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -> None:
     models = FakeModels()
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(tmp_path / "db", models=models) as house:
         started = await start(house, ASK, {"who": "Ada"})
         await models.asked.wait()
         run = await run_of(house, started.id)
@@ -108,7 +99,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     rejected = AnswerRejected("PROVIDER_UNAVAILABLE", "of no use", response=said("half"))
     models = FakeModels(rejected, said("", tool_calls=[call]), said("It is blue"))
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(tmp_path / "db", models=models) as house:
         offer = ToolOffer(tools=[LOOK], choice="auto")
         found = await run_to_end(house, flow, {"who": "Ada"}, offer=offer)
     first, second = found.attempts["ask"]
