@@ -47,7 +47,7 @@ def test_every_word_of_a_module_s_name_is_in_the_glossary_or_common() -> None:
         glossary = (DOCS / page).read_text("utf-8").partition(title)[2].partition("\n## ")[0]
         for entry in re.findall(r"^\| ([^|]+) \|", glossary, re.MULTILINE):
             known.update(map(singular, re.findall(r"[a-z]+", entry.lower())))
-    unknown = {}
+    unknown: dict[str, Path] = {}
     for path in SOURCE.rglob("*"):
         if not path.name.startswith("__") and (path.is_dir() or path.suffix == ".py"):
             unknown |= {word: path for word in path.stem.split("_") if singular(word) not in known}
