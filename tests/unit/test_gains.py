@@ -12,6 +12,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -22,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runglass import Client, Run
-from runglass.client.core.connection import PLAIN, ServerConnection
+from runglass.client.core.connection import PLAIN
 from runglass.client.transport import blocking, checked, verification
 from runglass.client.transport.blocking import SyncTransport
 from runglass.server.http.exchange import JoiningTransport
@@ -249,27 +250,15 @@ def test_a_client_closed_before_it_was_used_is_closed() -> None:
 
 
 def test_threads_that_begin_at_once_share_one_transport(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = Client("nk_x", base_url="http://127.0.0.1:9")
-    made: list[ServerConnection] = []
-    found: list[Run] = []
-    together = threading.Barrier(8)
+    client, together = Client("nk_x", base_url="http://127.0.0.1:9"), threading.Barrier(8)
+    transport = Mock(wraps=SyncTransport)
+    monkeypatch.setattr(blocking, "SyncTransport", transport)
 
-    class Counted(SyncTransport):
-        def __init__(self, endpoint: ServerConnection) -> None:
-            made.append(endpoint)
-            super().__init__(endpoint)
-
-    def begin() -> None:
+    def begin(_: int) -> Run:
         together.wait()
-        found.append(client.run("r"))
+        return client.run("r")
 
-    monkeypatch.setattr(blocking, "SyncTransport", Counted)
-
-    threads = [threading.Thread(target=begin) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(begin, range(8)))) == 8
     client.close()
-    assert len(found) == 8
-    assert len(made) == 1
+    assert transport.call_count == 1

@@ -37,35 +37,20 @@ testing text threads tools transform transport tree types values vendor view wat
 """Words of names that need no explanation to whoever knows Python, HTTP and SQL."""
 
 
-def explained() -> set[str]:
-    """The words of the glossaries."""
-    glossaries = "".join(
-        (DOCS / page).read_text("utf-8").partition(title)[2].partition("\n## ")[0]
-        for page, title in GLOSSARIES.items()
-    )
-    entries = re.findall(r"^\| ([^|]+) \|", glossaries, re.MULTILINE)
-    return {word for entry in entries for word in re.findall(r"[a-z]+", entry.lower())}
-
-
-def words() -> dict[str, str]:
-    """Each word of a module's or folder's name, with one that has it."""
-    found: dict[str, str] = {}
-    for path in SOURCE.rglob("*"):
-        if "__pycache__" in path.parts or path.name.startswith("__"):
-            continue
-        if path.is_dir() or path.suffix == ".py":
-            for word in path.stem.split("_"):
-                found[word] = str(path.relative_to(SOURCE))
-    return found
-
-
 def singular(word: str) -> str:
     return word.removesuffix("s")
 
 
 def test_every_word_of_a_module_s_name_is_in_the_glossary_or_common() -> None:
-    known = {singular(word) for word in explained() | set(COMMON.split())}
-    unknown = {word: path for word, path in words().items() if singular(word) not in known}
+    known = set(map(singular, COMMON.split()))
+    for page, title in GLOSSARIES.items():
+        glossary = (DOCS / page).read_text("utf-8").partition(title)[2].partition("\n## ")[0]
+        for entry in re.findall(r"^\| ([^|]+) \|", glossary, re.MULTILINE):
+            known.update(map(singular, re.findall(r"[a-z]+", entry.lower())))
+    unknown: dict[str, Path] = {}
+    for path in SOURCE.rglob("*"):
+        if not path.name.startswith("__") and (path.is_dir() or path.suffix == ".py"):
+            unknown |= {word: path for word in path.stem.split("_") if singular(word) not in known}
     assert not unknown, f"explain them in a glossary, {GLOSSARIES}, or take better words: {unknown}"
 
 

@@ -1,4 +1,4 @@
-"""The model calls of every attempt: request and response, kept by the capture mode."""
+"""The model calls of every attempt: request and response, with what they took."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -8,29 +8,16 @@ import msgspec
 import pytest
 
 from runglass.engine.journal.run_spec import ToolOffer
-from runglass.engine.models.gateway import (
-    AnswerRejected,
-    ModelAnswer,
-    ModelCallFailed,
-    ModelRequest,
-)
+from runglass.engine.models.gateway import AnswerRejected, ModelAnswer, ModelCallFailed
 from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.errors import StoreError
 from runglass.log.trace import StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
-from runglass.wire.run_api import CaptureMode
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import (
-    Ran,
-    end_in_next_life,
-    open_harness,
-    read,
-    run_of,
-    run_to_end,
-    start,
-)
+from tests.unit.engine.conftest import Ran, end_in_next_life, open_harness, read, run_of, run_to_end, start
 from tests.unit.engine.fake_models import Answer, FakeModels
+from tests.unit.engine.fake_provider import LOOK
 
 SECRET = "sk-in-a-header"
 ASK = """
@@ -41,7 +28,6 @@ ASK = """
   prompt: "Greet {{ who }}"
   settings: {temperature: 0.5, extra_headers: {X-Api-Key: sk-in-a-header}}
 """
-LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 TOKENS = TokenBreakdown(prompt=10, completion=5, total=15)
 
 
@@ -58,9 +44,9 @@ def said(text: str, **more: Any) -> ProviderResponse:
     )
 
 
-async def ran(tmp_path: Path, flow: str, *answers: Answer, capture: CaptureMode = "full") -> Ran:
-    async with open_harness(SqliteStore(tmp_path / "db"), models=FakeModels(*answers)) as house:
-        return await run_to_end(house, flow, {"who": "Ada"}, capture=capture)
+async def ran(tmp_path: Path, flow: str, *answers: Answer) -> Ran:
+    async with open_harness(tmp_path / "db", models=FakeModels(*answers)) as house:
+        return await run_to_end(house, flow, {"who": "Ada"})
 
 
 async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: Path) -> None:
@@ -83,15 +69,10 @@ async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: 
     assert SECRET not in repr(step)
 
 
-class Unseen(FakeModels):
-    """Sends its requests where nobody sees them."""
-
-    async def complete(self, request: ModelRequest, *args: Any, **_: Any) -> ModelAnswer:
-        return await super().complete(request, *args)
-
-
 async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db"), models=Unseen(said("Hello"))) as house:
+    models = FakeModels()
+    FaultyStore(models).answer("complete", ModelAnswer(output={"text": "Hello"}, response=said("Hello")))
+    async with open_harness(tmp_path / "db", models=models) as house:
         found = await run_to_end(house, ASK, {"who": "Ada"})
     (call,) = found.step("ask").model_calls
     assert (call.tokens, call.response) == (TOKENS, {"role": "assistant", "content": "Hello"})
@@ -99,7 +80,7 @@ async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path)
 
 async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -> None:
     models = FakeModels()
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(tmp_path / "db", models=models) as house:
         started = await start(house, ASK, {"who": "Ada"})
         await models.asked.wait()
         run = await run_of(house, started.id)
@@ -118,7 +99,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     rejected = AnswerRejected("PROVIDER_UNAVAILABLE", "of no use", response=said("half"))
     models = FakeModels(rejected, said("", tool_calls=[call]), said("It is blue"))
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(tmp_path / "db", models=models) as house:
         offer = ToolOffer(tools=[LOOK], choice="auto")
         found = await run_to_end(house, flow, {"who": "Ada"}, offer=offer)
     first, second = found.attempts["ask"]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from pydantic_ai.exceptions import UserError
@@ -17,7 +18,7 @@ from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.ports import free_port
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
-from tests.unit.engine.conftest import follow, next_life, open_harness, read, read_at_end, start
+from tests.unit.engine.conftest import end_in_next_life, follow, open_harness, read, start
 from tests.unit.engine.fake_models import ANSWER, FakeModels
 from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply
 from tests.unit.engine.provider_families import COMPATIBLE, KEY
@@ -110,9 +111,8 @@ async def test_the_wait_that_a_provider_asked_for_outlives_the_process(tmp_path:
             await started.outcome()
     clock = VirtualClock()
     await clock.sleep(2)
-    next_store, models = SqliteStore(tmp_path / "db", synchronous="NORMAL"), FakeModels(ANSWER)
-    async with next_life(next_store, clock=clock, models=models) as house:
-        ran = await read_at_end(house, started.id)
+    models = FakeModels(ANSWER)
+    ran = await end_in_next_life(tmp_path / "db", started.id, clock=clock, models=models)
     assert ran.attempts["ask"][0].error_context == {"code": "RATE_LIMITED", RETRY_AFTER: 5000}
     assert (ran.trace.flow_run.status, models.calls) == ("completed", 1)
     assert max(clock.slept_s) == pytest.approx(3)
@@ -135,25 +135,18 @@ async def test_a_provider_that_is_not_there_could_not_be_reached(
 async def test_a_client_waits_for_an_answer_at_least_as_long_as_its_step(
     bench: EngineBench, monkeypatch: pytest.MonkeyPatch, timeout_ms: int, waits_s: int | None
 ) -> None:
-    asked: list[Any] = []
-
-    async def answer(*_: Any, model_settings: Any, **more: Any) -> Any:
-        asked.append(model_settings.get("timeout"))
-        raise UserError("enough")
-
-    monkeypatch.setattr(provider_requests, "model_request", answer)
+    asked = AsyncMock(side_effect=UserError("enough"))
+    monkeypatch.setattr(provider_requests, "model_request", asked)
     await bench.run(ASK.replace("stream: true}", f"stream: false}}, timeout_ms: {timeout_ms}"))
-    assert asked == [waits_s]
+    (call,) = asked.await_args_list
+    assert call.kwargs["model_settings"].get("timeout") == waits_s
 
 
 @pytest.mark.parametrize("fault", [KeyError("token_uri"), ValueError("no login")], ids=repr)
 async def test_a_fault_before_anything_is_sent_is_not_the_caller_s(
     bench: EngineBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
 ) -> None:
-    async def answer(*_: Any, **more: Any) -> Any:
-        raise fault
-
-    monkeypatch.setattr(provider_requests, "model_request", answer)
+    monkeypatch.setattr(provider_requests, "model_request", AsyncMock(side_effect=fault))
     ran = await bench.run(ASK.replace("true", "false"))
     assert (ran.error["code"], bench.fake.requests) == ("INTERNAL_ERROR", [])
     assert f"{type(fault).__name__}: {fault}" in caplog.text

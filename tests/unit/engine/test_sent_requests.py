@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from openai import AsyncOpenAI
@@ -166,7 +167,7 @@ async def test_a_form_that_no_server_has_declined_is_kept_for_other_requests(
             raise socket.gaierror("no such name")
         return known(host, *more, **options)
 
-    known, heard = socket.getaddrinfo, Heard()
+    known, observer = socket.getaddrinfo, AsyncMock()
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     google = FAMILIES["google"]
     # Servers that do not know the form of the output say such words.
@@ -174,8 +175,8 @@ async def test_a_form_that_no_server_has_declined_is_kept_for_other_requests(
     messages = [HELLO[0] | {"attachments": [image]}]
     unfit = ModelRequest(model=google.model, messages=messages, output_schema=SCHEMA)
     with pytest.raises(ModelCallFailed, match=r"could not be asked.*schema\.invalid") as caught:
-        await bench.models.complete(unfit, lambda text: None, observer=heard)
-    assert (caught.value.code, heard.requests, bench.fake.requests) == ("INVALID_INPUT", [], [])
+        await bench.models.complete(unfit, lambda text: None, observer=observer)
+    assert (caught.value.code, observer.mock_calls, bench.fake.requests) == ("INVALID_INPUT", [], [])
     # Its library does not send tools and the form together.
     for tools in ([], [LOOK], []):
         await bench.ask(google.reply(OBJECT), model=google.model, output_schema=SCHEMA, tools=tools)
@@ -209,22 +210,9 @@ async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is
         assert told.get("outputSchema") == response_format.get("json_schema", {}).get("schema")
 
 
-class Heard:
-    """The requests that an observer hears of."""
-
-    def __init__(self) -> None:
-        self.requests: list[dict[str, Any]] = []
-
-    async def sent(self, read: Callable[[], dict[str, Any]], size_bytes: int) -> None:
-        self.requests.append(read())
-
-    async def declined(self, failure: ModelCallFailed) -> None:
-        raise AssertionError
-
-
 async def test_a_login_that_is_renewed_on_the_way_is_told_to_nobody(bench: Bench) -> None:
-    heard, fake = Heard(), bench.fake
-    token = current_call.set(ProviderCall("local:tiny", heard, is_streamed=False))
+    observer, fake = AsyncMock(), bench.fake
+    token = current_call.set(ProviderCall("local:tiny", observer, is_streamed=False))
     clients = ProviderClients(Settings(providers={"local": fake.base_url}))
     library: AsyncOpenAI = (await clients.prepared("local:tiny")).model.provider.client  # type: ignore[union-attr]
     elsewhere = fake.base_url.replace("127.0.0.1", "localhost")
@@ -234,7 +222,9 @@ async def test_a_login_that_is_renewed_on_the_way_is_told_to_nobody(bench: Bench
     await clients.aclose()
     current_call.reset(token)
     assert len(fake.requests) == 2
-    assert heard.requests == [{"messages": [], "settings": {"refresh_token": KEY}}], "at the model's address"
+    ((heard, (read, _), _),) = observer.mock_calls
+    told = {"messages": [], "settings": {"refresh_token": KEY}}
+    assert (heard, read()) == ("sent", told), "at the model's address"
 
 
 TEXT, CACHED = {"type": "text", "text": "Look"}, {"cache_control": {"type": "ephemeral"}}
