@@ -14,7 +14,7 @@ from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer, running_server
 from tests.contract import wire
 from tests.contract.test_owed_answers import expire
-from tests.contract.test_postgres_away import proxy_in_a_thread
+from tests.contract.test_postgres_away import behind_a_proxy
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools
 from tests.faulty_store import FaultyStore
@@ -243,15 +243,14 @@ def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
     machines: Machines, other: httpx2.Client
 ) -> None:
     with (
-        proxy_in_a_thread(machines.address) as (proxy, by_way_of_it, call),
-        running_server(store=by_way_of_it, executes_runs=False, tail_poll_s=0.1) as server,
+        behind_a_proxy(machines.address) as database,
+        running_server(store=database.by_way_of_proxy, executes_runs=False, tail_poll_s=0.1) as server,
         wire.http_for(server, machines.one.key) as http,
         waiting_call(http, other) as (run, called),
     ):
-        call(proxy.go_away)
-        # By then what the call waits for could not be read either.
-        eventually(lambda: http.get(f"/flow-runs/{run}").status_code == 503)
-        call(proxy.come_back)
+        with database.away():
+            # By then what the call waits for could not be read either.
+            eventually(lambda: http.get(f"/flow-runs/{run}").status_code == 503)
         assert other.delete(f"/flow-runs/{run}").status_code == 202
         answer = called.result(wire.LONGEST_S)
         assert wire.refusal(answer) == (500, "STEP_FAILED")

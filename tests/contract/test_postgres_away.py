@@ -52,14 +52,19 @@ class Database(NamedTuple):
             self.portal.call(self.proxy.come_back)
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
+@contextmanager
+def behind_a_proxy(address: str) -> Iterator[Database]:
     with (
-        postgres_database() as address,
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(cutting_proxy(address)) as (proxy, by_way_of_proxy),
     ):
         yield Database(portal, proxy, address, by_way_of_proxy)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    with postgres_database() as address, behind_a_proxy(address) as database:
+        yield database
 
 
 @pytest.fixture(scope="module")
