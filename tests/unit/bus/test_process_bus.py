@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runglass.bus.base import Listener
-from runglass.bus.carrier import ALL, KEY_LENGTH, MOST_BYTES, MOST_KEYS, BusAway, Hear, Send, key_of
+from runglass.bus.carrier import KEY_LENGTH, MOST_KEYS, BusAway, Hear, Send, key_of
 from runglass.bus.process_bus import FAREWELL_S, ProcessBus
 from runglass.log.events import event_type_of
 from runglass.store.sqlite.store import SqliteStore
@@ -113,11 +113,12 @@ async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once
             await here.wake("first")
             await let_time_pass()
             assert len(carrier.sent) == 1
-            for number in range(100):
+            # Each is sent once, however often it was woken.
+            for number in [*range(MOST_KEYS - 1)] * 2:
                 await here.wake(str(number))
             await here.wake("last")
             await heard(listener)
-        assert [len(text) // KEY_LENGTH for text in carrier.sent] == [2, 102]
+        assert [len(text) // KEY_LENGTH for text in carrier.sent] == [2, MOST_KEYS + 1]
 
 
 @in_virtual_time
@@ -292,23 +293,3 @@ def test_a_key_is_short_and_plain_and_of_one_subject(one: str, two: str) -> None
     assert key.isascii()
     assert key.replace("-", "a").replace("_", "a").isalnum()
     assert (key == key_of(two)) == (one == two)
-
-
-@pytest.mark.parametrize(("more", "length"), [(0, KEY_LENGTH * (MOST_KEYS + 1)), (1, KEY_LENGTH + len(ALL))])
-@in_virtual_time
-async def test_as_many_as_a_notify_can_carry_go_and_one_more_wakes_all(
-    carrier: FakeCarrier, more: int, length: int
-) -> None:
-    here, there = ProcessBus(carrier), ProcessBus(carrier)
-    subjects = [str(number) for number in range(MOST_KEYS + more)]
-    async with running(here, there), AsyncExitStack() as stack:
-        listeners = [await stack.enter_async_context(there.listen(subject)) for subject in subjects]
-        await let_time_pass(1)
-        carrier.sent.clear()
-        # Each is sent once, however often it was woken.
-        for subject in subjects * 2:
-            await here.wake(subject)
-        for listener in listeners:
-            await heard(listener)
-    assert [len(text) for text in carrier.sent if len(text) > KEY_LENGTH] == [length]
-    assert MOST_BYTES - KEY_LENGTH < KEY_LENGTH * (MOST_KEYS + 1) <= MOST_BYTES

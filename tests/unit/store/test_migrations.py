@@ -1,4 +1,4 @@
-"""Migrations of SQLite: a fresh database, an upgraded one, one from the future; the text of PostgreSQL's."""
+"""Migrations of SQLite: a fresh database, one from the future, two processes; the text of PostgreSQL's."""
 
 import re
 import sqlite3

@@ -1,11 +1,10 @@
 """What PostgreSQL is asked for by appends, by runs that begin and by queries: no more than is needed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
-import asyncpg
 import pytest
 
 from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError, StoreError
@@ -22,61 +21,38 @@ from tests.conformance.stores import batch, make_run
 from tests.conformance.test_run_lists import NOW
 from tests.fakes import in_virtual_time, let_time_pass
 from tests.postgres_proxy import cutting_proxy
-from tests.postgres_server import connected, until_waiting
+from tests.postgres_server import connected
 from tests.records import new_run, there
 
 # Statements are counted, whether they find rows or not.
-COUNT = """
+SEE = """
 CREATE TABLE seen (name text);
 CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO seen VALUES (TG_TABLE_NAME || ' ' || lower(TG_OP));
   RETURN NULL;
 END
-$$;
-CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON queue FOR EACH STATEMENT EXECUTE FUNCTION see();
-CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON project_total
-FOR EACH STATEMENT EXECUTE FUNCTION see();
-CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON run FOR EACH STATEMENT EXECUTE FUNCTION see();
+$$
 """
-
-
-@pytest.fixture
-async def db(store: PostgresStore, address: str) -> AsyncIterator[asyncpg.Connection]:
-    async with connected(address) as connection:
-        await connection.execute(COUNT)
-        yield connection
-
-
-async def seen(db: asyncpg.Connection) -> set[str]:
-    return {str(row[0]) for row in await db.fetch("DELETE FROM seen RETURNING name")}
+SEE_TABLE = "CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON {} EXECUTE FUNCTION see()"
 
 
 @pytest.mark.slow
 async def test_an_append_in_the_middle_of_a_run_changes_its_row_and_looks_at_no_queue(
-    store: PostgresStore, db: asyncpg.Connection
+    store: PostgresStore, address: str
 ) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", owner="me"))
-    await seen(db)
-    await store.append(batch(run, 1, b"2", owner="me"))
-    assert await seen(db) == {"run update"}
-    await store.append(batch(run, 2, b"3", owner="me", log_bytes=5))
-    assert await seen(db) == {"run update", "project_total insert", "project_total update"}
+    async with connected(address) as db:
+        await db.execute(";".join([SEE, *map(SEE_TABLE.format, ("queue", "project_total", "run"))]))
 
+        async def seen() -> set[str]:
+            return {str(row[0]) for row in await db.fetch("DELETE FROM seen RETURNING name")}
 
-@pytest.mark.slow
-async def test_a_statement_that_takes_long_holds_up_no_other_run(store: PostgresStore, address: str) -> None:
-    one, other = await make_run(store), await make_run(store, "other")
-    async with connected(address) as holder:
-        await holder.execute(f"BEGIN; SELECT FROM run WHERE no = {one.no} FOR UPDATE")
-        first = asyncio.create_task(store.append(batch(one, 0, b"1")))
-        await until_waiting(address)
-        second = asyncio.create_task(store.append(batch(one, 1, b"2")))
-        await store.append(batch(other, 0, b"1"))
-        assert not first.done()
-        await holder.execute("COMMIT")
-    await asyncio.gather(first, second)
+        await store.append(batch(run, 1, b"2", owner="me"))
+        assert await seen() == {"run update"}
+        await store.append(batch(run, 2, b"3", owner="me", log_bytes=5))
+        assert await seen() == {"run update", "project_total insert", "project_total update"}
 
 
 class Statements:
