@@ -1,7 +1,6 @@
 """The demo's runs as they might have been one day in November: the same in every millisecond, each time."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,7 +9,7 @@ import msgspec
 
 from runglass.cli.demo.run import BAD_ORDERS, GOOD_ORDERS, WEATHER, example_flows
 from runglass.flows.flow import leaves
-from runglass.testing import ORG, RunningServer, running_server
+from runglass.testing import ORG, RunningServer
 from tests.browser.sent_traces import TICKET, run_of, send
 from tests.browser.stored_runs import Log, append_events, store_runs
 
@@ -310,13 +309,11 @@ def stories() -> list[_Story]:
     ]
 
 
-@contextmanager
-def fixed_server() -> Iterator[tuple[RunningServer, FixedRuns]]:
-    """A server with these runs, and their ids."""
-    with running_server(log_level="error", recording_settle_s=0) as server:
-        by_id = {story.run_id: story for story in stories()}
-        for run_id in sorted(by_id):
-            store_runs(server, [by_id[run_id]], flow=_FLOWS[by_id[run_id].slug])
-        key = server.make_key(ORG, SENT, "admin")
-        send(server, *TICKET, key=key, service__version="1.4.2", deployment__environment__name="staging")
-        yield server, FixedRuns(server, by_id[_id("going")], run_of(server, key=key, ended=True))
+def leave_fixed_runs(server: RunningServer) -> FixedRuns:
+    """Makes these runs in a server that has nothing else."""
+    by_id = {story.run_id: story for story in stories()}
+    for run_id in sorted(by_id):
+        store_runs(server, [by_id[run_id]], flow=_FLOWS[by_id[run_id].slug])
+    key = server.make_key(ORG, SENT, "admin")
+    send(server, *TICKET, key=key, service__version="1.4.2", deployment__environment__name="staging")
+    return FixedRuns(server, by_id[_id("going")], run_of(server, key=key, ended=True))

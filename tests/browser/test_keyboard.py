@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.browser.demo_runs import Runs
+from tests.browser.conftest import Runs
 from tests.browser.run_page import lines, open_run, panel, selected
 from tests.browser.visitor import Visitor
 

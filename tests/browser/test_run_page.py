@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from runglass.testing import RunningServer
-from tests.browser.demo_runs import Runs
+from tests.browser.conftest import Runs
 from tests.browser.run_page import labels, lines, open_run, panel, selected
 from tests.browser.visitor import Visitor
 from tests.contract.wire import GRID, execute

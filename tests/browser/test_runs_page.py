@@ -3,13 +3,15 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from runglass.testing import RunningServer
-from tests.browser.demo_runs import Runs
+from tests.browser.conftest import Runs
 from tests.browser.visitor import Visitor, unanswered
 from tests.contract.wire import ENDLESS, cancel, start
 
+pytestmark = pytest.mark.usefixtures("runs")
 BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"
 
 

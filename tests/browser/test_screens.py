@@ -11,9 +11,10 @@ import pytest
 from playwright.sync_api import Browser, Page, Route
 
 from runglass.testing import ORG, RunningServer
-from tests.browser.fixed_runs import NOW, FixedRuns, fixed_server
+from tests.browser.fixed_runs import NOW, FixedRuns, leave_fixed_runs
 from tests.browser.screens import SCREENS
 from tests.browser.visitor import CANARY, HEIGHT, NARROW, WIDTH, Theme, Visitor, visiting
+from tests.servers import server_with
 
 FOLDER = Path(__file__).parents[2] / "docs" / "viewer"
 LARGEST_BYTES = 150_000
@@ -53,17 +54,19 @@ def kinds_of(screen: str) -> tuple[Kind, ...]:
     return (*kinds, _VERY_WIDE) if SCREENS[screen].is_wide else kinds
 
 
+server = server_with(log_level="error", recording_settle_s=0)
+
+
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[RunningServer, FixedRuns]]:
-    with fixed_server() as served:
-        yield served
+def runs(server: RunningServer) -> FixedRuns:
+    return leave_fixed_runs(server)
 
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_a_page_is_for_everybody_and_fits_every_screen(
-    browser: Browser, served: tuple[RunningServer, FixedRuns], name: str, request: pytest.FixtureRequest
+    browser: Browser, server: RunningServer, runs: FixedRuns, name: str, request: pytest.FixtureRequest
 ) -> None:
-    screen, (server, runs) = SCREENS[name], served
+    screen = SCREENS[name]
     key = None if screen.role is None else server.make_key(ORG, screen.project, screen.role)
     with visiting(browser, server.address, key) as visitor:
         visitor.page.clock.set_fixed_time(NOW)
@@ -79,6 +82,7 @@ def test_a_page_is_for_everybody_and_fits_every_screen(
             assert page.evaluate(WIDER) == 0, f"at {width} px"
 
 
+@pytest.mark.usefixtures("runs")
 def test_axe_finds_what_is_wrong(visitor: Visitor) -> None:
     page = visitor.open("/")
     page.evaluate("document.querySelector('main').append(document.createElement('input'))")

@@ -3,17 +3,20 @@
 from pathlib import Path
 
 import httpx2
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from runglass.testing import RunningServer
 from tests.browser.chromium import ARGUMENTS, chromium_path
-from tests.browser.demo_runs import Runs
+from tests.browser.conftest import Runs
 from tests.browser.run_page import panel
 from tests.browser.visitor import Visitor
 from tests.contract.test_viewer import ticket
 from tests.contract.wire import known_key
 
 NO_MORE = "Your session has ended"
+
+pytestmark = pytest.mark.usefixtures("runs")
 
 
 def type_key(page: Page, key: str) -> None:
