@@ -1,6 +1,7 @@
 """References to the outputs of other steps: which can never be met, which may be, which are left alone."""
 
 import json
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -13,6 +14,7 @@ from runglass.flows.references import MAX_SUGGESTIONS, unmet_references
 from runglass.testing import running_server
 from tests.contract.wire import execute, http_for
 
+Find = Callable[[Any], Any]
 LOOK = "return {'seen': list(steps)}"
 
 
@@ -100,18 +102,43 @@ def test_the_findings_agree_with_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("find", "text", "said", "place"),
     [
-        ("{{ steps.befor.text }}", "the flow has no step 'befor'; did you mean 'before'?"),
-        ("{{ steps.af.text }}", "the flow has no step 'af'; did you mean steps[\"af-ter\"]?"),
-        ("{{ steps['af-ter'].text }}", "step 'af-ter' comes later; its output is not there yet"),
-        ("{{ steps.here }}", "step 'here' cannot see its own output"),
-        ("{{ {'a': {}}.a }}{{ steps.no }}", "the flow has no step 'no'"),
+        (in_prompt, "{{ steps.befor.text }}", "the flow has no step 'befor'; did you mean 'before'?", (1, 4)),
+        (
+            in_prompt,
+            "{{ steps.af.text }}",
+            "the flow has no step 'af'; did you mean steps[\"af-ter\"]?",
+            (1, 4),
+        ),
+        (
+            in_prompt,
+            "{{ steps['af-ter'].text }}",
+            "step 'af-ter' comes later; its output is not there yet",
+            (1, 4),
+        ),
+        (in_prompt, "{{ steps.here }}", "step 'here' cannot see its own output", (1, 4)),
+        (in_prompt, "{{ {'a': {}}.a }}{{ steps.no }}", "the flow has no step 'no'", (1, 21)),
+        (in_code, "return steps['nope']", "the flow has no step 'nope'", (1, 8)),
+        (
+            in_code,
+            "x = 1\nreturn steps.before",
+            '`steps` is an object: write steps["before"], not steps.before',
+            (2, 8),
+        ),
+        (
+            in_code,
+            "def f():\n    return steps['here']\nreturn f()",
+            "step 'here' cannot see its own output",
+            (2, 12),
+        ),
     ],
 )
-def test_a_template_that_can_never_be_filled_is_a_mistake(text: str, said: str) -> None:
-    (finding,) = in_prompt(text)
-    assert (finding.message, finding.is_warning) == (said, False)
+def test_what_can_never_be_there_is_a_mistake(
+    find: Find, text: str, said: str, place: tuple[int, int]
+) -> None:
+    (finding,) = find(text)
+    assert (finding.message, (finding.line, finding.column), finding.is_warning) == (said, place, False)
 
 
 def test_so_many_suggestions_are_looked_for_at_most() -> None:
@@ -119,55 +146,6 @@ def test_so_many_suggestions_are_looked_for_at_most() -> None:
     assert [finding.message.endswith("did you mean 'before'?") for finding in found] == (
         [True] * MAX_SUGGESTIONS + [False] * MAX_SUGGESTIONS
     )
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "steps.nobody",
-        "{{ steps.before.text }}{{ steps['before'] }}",
-        "{# steps.nobody #}{% raw %}{{ steps.nobody }}{% endraw %}",
-        "{{ 'steps.nobody' }}{{ message.steps.nobody }}{{ x | steps }}",
-        "{% set steps = {} %}{{ steps.nobody }}",
-        "{% for id, output in steps.items() %}{{ id }}{% endfor %}{{ steps.get('before') }}",
-        "{{ steps.nobody",
-    ],
-)
-def test_a_template_that_may_be_filled_is_no_mistake(text: str) -> None:
-    assert in_prompt(text) == []
-
-
-@pytest.mark.parametrize(
-    ("code", "said", "place"),
-    [
-        ("return steps['nope']", "the flow has no step 'nope'", (1, 8)),
-        (
-            "x = 1\nreturn steps.before",
-            '`steps` is an object: write steps["before"], not steps.before',
-            (2, 8),
-        ),
-        ("def f():\n    return steps['here']\nreturn f()", "step 'here' cannot see its own output", (2, 12)),
-    ],
-)
-def test_code_that_can_never_run_is_a_mistake(code: str, said: str, place: tuple[int, int]) -> None:
-    (finding,) = in_code(code)
-    assert (finding.message, (finding.line, finding.column), finding.is_warning) == (said, place, False)
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "return steps['before'] | steps.get('before') | dict(steps.items())",
-        "return steps[name]",
-        "steps = {'nope': {}}\nreturn steps['nope']",
-        "return (lambda steps: steps['nope'])({})",
-        "try:\n    x()\nexcept ValueError as steps:\n    return steps['nope']",
-        "import json as steps\nreturn steps['nope']",
-        "return steps['nope'",
-    ],
-)
-def test_code_that_cannot_be_judged_or_is_right_has_no_finding(code: str) -> None:
-    assert in_code(code) == []
 
 
 @pytest.mark.parametrize(
@@ -204,20 +182,6 @@ def test_a_container_asks_before_its_steps_run(field: str) -> None:
         "step 'inner' is inside 'c' and runs later; its output is not there yet",
         ("steps", 0, field),
     )
-
-
-@pytest.mark.parametrize(
-    "flow",
-    [
-        None,
-        {},
-        {"steps": 1},
-        {"steps": [1, {}, {"id": 1, "type": [], "steps": {}, "branches": []}]},
-        {"steps": [{"type": "code", "code": 1}]},
-    ],
-)
-def test_data_that_is_no_flow_is_passed_over(flow: Any) -> None:
-    assert list(unmet_references(flow)) == []
 
 
 def test_a_flow_that_can_be_used_comes_with_its_warnings() -> None:
@@ -259,9 +223,26 @@ def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
     assert advice(keep) == [("steps.define", 1, 4)]
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
+LEFT_ALONE: dict[Find, list[Any]] = {
+    in_prompt: [
+        "steps.nobody",
+        "{{ steps.before.text }}{{ steps['before'] }}",
+        "{# steps.nobody #}{% raw %}{{ steps.nobody }}{% endraw %}",
+        "{{ 'steps.nobody' }}{{ message.steps.nobody }}{{ x | steps }}",
+        "{% set steps = {} %}{{ steps.nobody }}",
+        "{% for id, output in steps.items() %}{{ id }}{% endfor %}{{ steps.get('before') }}",
+        "{{ steps.nobody",
+    ],
+    in_code: [
+        "return steps['before'] | steps.get('before') | dict(steps.items())",
+        "return steps[name]",
+        "steps = {'nope': {}}\nreturn steps['nope']",
+        "return (lambda steps: steps['nope'])({})",
+        "try:\n    x()\nexcept ValueError as steps:\n    return steps['nope']",
+        "import json as steps\nreturn steps['nope']",
+        "return steps['nope'",
+    ],
+    advice: [
         llm("grade", "{{ steps.define.text }}"),
         llm("grade", "{% set define = 1 %}{{ define }}"),
         llm("grade", "{% for define in words %}{{ define }}{% endfor %}"),
@@ -272,10 +253,20 @@ def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
         step("n", code="return {'n': x.define}"),
         step("n", code="return {'n': ("),
     ],
-    ids=lambda use: str(use.get("prompt") or use.get("code")),
-)
-def test_what_means_no_step_gets_no_warning(use: dict[str, Any]) -> None:
-    assert advice(use) == []
+    unmet_references: [
+        None,
+        {},
+        {"steps": 1},
+        {"steps": [1, {}, {"id": 1, "type": [], "steps": {}, "branches": []}]},
+        {"steps": [{"type": "code", "code": 1}]},
+    ],
+}
+"""What may be met or means no step, cannot be judged, or is no flow."""
+
+
+@pytest.mark.parametrize(("find", "data"), [(find, each) for find in LEFT_ALONE for each in LEFT_ALONE[find]])
+def test_what_is_right_or_cannot_be_judged_has_no_finding(find: Find, data: Any) -> None:
+    assert list(find(data)) == []
 
 
 @pytest.mark.parametrize(
