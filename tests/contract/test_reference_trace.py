@@ -27,13 +27,6 @@ STEPS = {
       a: [{id: slow, type: wait, ms: 600000}]
       b: [{id: quick, type: passthrough}, {id: bad, type: code, code: 'raise ValueError("x" * 5000)'}]
 """,
-    "bad-condition": """
-  - id: choose
-    type: condition
-    if: nothing > 1
-    then: [{id: this, type: passthrough}]
-    else: [{id: that, type: passthrough}]
-""",
     "going-on": """
   - {id: each, type: loop, over: '3', on_error: continue, steps: [{id: never, type: passthrough}]}
   - {id: none, type: loop, over: '[]', steps: [{id: nothing, type: passthrough}]}
@@ -61,7 +54,6 @@ STEPS = {
   - {id: many, type: code, code: 'return {"words": ["x" * 100 for _ in range(9000)]}'}
   - {id: after, type: passthrough}
 """,
-    "late": "\n  - {id: hold, type: wait, ms: 600000, timeout_ms: 1}\n",
 }
 ASKS = """
   - {id: ask, type: llm, model: echo, prompt: "password: hunter22secret"}
@@ -157,8 +149,6 @@ def check(http: httpx2.Client, run: str, *, mode: str = "") -> str:
         ("broken", {"blockOverrides": {"bad": {"code": "return {}"}}}, "completed"),
         ("broken", {}, "failed"),
         ("side-by-side", {}, "failed"),
-        ("bad-condition", {}, "failed"),
-        ("late", {}, "failed"),
         ("asks-off", {}, "failed"),
         ("asks-metadata-only", {}, "failed"),
         ("asks-metadata-only", {"trace": True}, "failed"),

@@ -76,6 +76,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "ask.settings.temprature`: unknown": {"ask": {"settings.temprature": 0}},
     "ask.promt`: unknown field 'promt'; did you mean 'prompt'?": {"ask": {"promt": "x"}},
     f'ask["{"x" * 100}…"]`: unknown field \'{"x" * 56}…': {"ask": {"x" * 5000: 1}},
+    "x4`: the flow has no step 'x4'; and 6 more steps that it does not have": {
+        f"x{n}": {} for n in range(11)
+    },
+    "asks`: the flow has no step 'asks'; did you mean 'ask'?": {"asks": {}},
     "last`: only steps that do work can be changed, not one that holds steps": {"last": {"if": "x"}},
     "ask.prompt`: the template is malformed: unexpected end of input, expected expression; "
     "`blockOverrides.work.code`: the code is not valid Python: '(' was never closed": {

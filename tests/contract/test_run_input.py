@@ -264,7 +264,4 @@ def test_a_repeat_under_its_key_starts_nothing(http: httpx2.Client) -> None:
     assert second.headers["idempotent-replayed"] == "true"
     other = http.post(f"/flow-runs/{run}/rerun", json={"version": "production"}, headers=key)
     assert refusal(other) == (409, "IDEMPOTENCY_MISMATCH")
-    one, two = (http.post(f"/flow-runs/{run}/rerun", json={}).json()["executionId"] for _ in range(2))
-    assert one != two
-    for each in (first.json()["executionId"], one, two):
-        ended(http, each)
+    ended(http, first.json()["executionId"])

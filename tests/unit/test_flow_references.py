@@ -1,6 +1,7 @@
 """References to the outputs of other steps: which can never be met, which may be, which are left alone."""
 
 import json
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -13,6 +14,7 @@ from runglass.flows.references import MAX_SUGGESTIONS, unmet_references
 from runglass.testing import running_server
 from tests.contract.wire import execute, http_for
 
+Find = Callable[[Any], Any]
 LOOK = "return {'seen': list(steps)}"
 
 
@@ -100,18 +102,43 @@ def test_the_findings_agree_with_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("find", "text", "said", "place"),
     [
-        ("{{ steps.befor.text }}", "the flow has no step 'befor'; did you mean 'before'?"),
-        ("{{ steps.af.text }}", "the flow has no step 'af'; did you mean steps[\"af-ter\"]?"),
-        ("{{ steps['af-ter'].text }}", "step 'af-ter' comes later; its output is not there yet"),
-        ("{{ steps.here }}", "step 'here' cannot see its own output"),
-        ("{{ {'a': {}}.a }}{{ steps.no }}", "the flow has no step 'no'"),
+        (in_prompt, "{{ steps.befor.text }}", "the flow has no step 'befor'; did you mean 'before'?", (1, 4)),
+        (
+            in_prompt,
+            "{{ steps.af.text }}",
+            "the flow has no step 'af'; did you mean steps[\"af-ter\"]?",
+            (1, 4),
+        ),
+        (
+            in_prompt,
+            "{{ steps['af-ter'].text }}",
+            "step 'af-ter' comes later; its output is not there yet",
+            (1, 4),
+        ),
+        (in_prompt, "{{ steps.here }}", "step 'here' cannot see its own output", (1, 4)),
+        (in_prompt, "{{ {'a': {}}.a }}{{ steps.no }}", "the flow has no step 'no'", (1, 21)),
+        (in_code, "return steps['nope']", "the flow has no step 'nope'", (1, 8)),
+        (
+            in_code,
+            "x = 1\nreturn steps.before",
+            '`steps` is an object: write steps["before"], not steps.before',
+            (2, 8),
+        ),
+        (
+            in_code,
+            "def f():\n    return steps['here']\nreturn f()",
+            "step 'here' cannot see its own output",
+            (2, 12),
+        ),
     ],
 )
-def test_a_template_that_can_never_be_filled_is_a_mistake(text: str, said: str) -> None:
-    (finding,) = in_prompt(text)
-    assert (finding.message, finding.is_warning) == (said, False)
+def test_what_can_never_be_there_is_a_mistake(
+    find: Find, text: str, said: str, place: tuple[int, int]
+) -> None:
+    (finding,) = find(text)
+    assert (finding.message, (finding.line, finding.column), finding.is_warning) == (said, place, False)
 
 
 def test_so_many_suggestions_are_looked_for_at_most() -> None:
@@ -119,55 +146,6 @@ def test_so_many_suggestions_are_looked_for_at_most() -> None:
     assert [finding.message.endswith("did you mean 'before'?") for finding in found] == (
         [True] * MAX_SUGGESTIONS + [False] * MAX_SUGGESTIONS
     )
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "steps.nobody",
-        "{{ steps.before.text }}{{ steps['before'] }}",
-        "{# steps.nobody #}{% raw %}{{ steps.nobody }}{% endraw %}",
-        "{{ 'steps.nobody' }}{{ message.steps.nobody }}{{ x | steps }}",
-        "{% set steps = {} %}{{ steps.nobody }}",
-        "{% for id, output in steps.items() %}{{ id }}{% endfor %}{{ steps.get('before') }}",
-        "{{ steps.nobody",
-    ],
-)
-def test_a_template_that_may_be_filled_is_no_mistake(text: str) -> None:
-    assert in_prompt(text) == []
-
-
-@pytest.mark.parametrize(
-    ("code", "said", "place"),
-    [
-        ("return steps['nope']", "the flow has no step 'nope'", (1, 8)),
-        (
-            "x = 1\nreturn steps.before",
-            '`steps` is an object: write steps["before"], not steps.before',
-            (2, 8),
-        ),
-        ("def f():\n    return steps['here']\nreturn f()", "step 'here' cannot see its own output", (2, 12)),
-    ],
-)
-def test_code_that_can_never_run_is_a_mistake(code: str, said: str, place: tuple[int, int]) -> None:
-    (finding,) = in_code(code)
-    assert (finding.message, (finding.line, finding.column), finding.is_warning) == (said, place, False)
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "return steps['before'] | steps.get('before') | dict(steps.items())",
-        "return steps[name]",
-        "steps = {'nope': {}}\nreturn steps['nope']",
-        "return (lambda steps: steps['nope'])({})",
-        "try:\n    x()\nexcept ValueError as steps:\n    return steps['nope']",
-        "import json as steps\nreturn steps['nope']",
-        "return steps['nope'",
-    ],
-)
-def test_code_that_cannot_be_judged_or_is_right_has_no_finding(code: str) -> None:
-    assert in_code(code) == []
 
 
 @pytest.mark.parametrize(
@@ -204,20 +182,6 @@ def test_a_container_asks_before_its_steps_run(field: str) -> None:
         "step 'inner' is inside 'c' and runs later; its output is not there yet",
         ("steps", 0, field),
     )
-
-
-@pytest.mark.parametrize(
-    "flow",
-    [
-        None,
-        {},
-        {"steps": 1},
-        {"steps": [1, {}, {"id": 1, "type": [], "steps": {}, "branches": []}]},
-        {"steps": [{"type": "code", "code": 1}]},
-    ],
-)
-def test_data_that_is_no_flow_is_passed_over(flow: Any) -> None:
-    assert list(unmet_references(flow)) == []
 
 
 def test_a_flow_that_can_be_used_comes_with_its_warnings() -> None:
@@ -260,25 +224,6 @@ def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
 
 
 @pytest.mark.parametrize(
-    "use",
-    [
-        llm("grade", "{{ steps.define.text }}"),
-        llm("grade", "{% set define = 1 %}{{ define }}"),
-        llm("grade", "{% for define in words %}{{ define }}{% endfor %}"),
-        llm("grade", "{% if define is defined %}{{ define }}{% endif %}"),
-        llm("grade", "{{ define"),
-        step("n", code="define = 1\nreturn {'n': define}"),
-        step("n", code="return {'n': [define for define in words]}"),
-        step("n", code="return {'n': x.define}"),
-        step("n", code="return {'n': ("),
-    ],
-    ids=lambda use: str(use.get("prompt") or use.get("code")),
-)
-def test_what_means_no_step_gets_no_warning(use: dict[str, Any]) -> None:
-    assert advice(use) == []
-
-
-@pytest.mark.parametrize(
     ("name", "use"),
     [
         ("sum", step("n", code="return {'n': sum(rows) + max(rows)}")),
@@ -309,8 +254,13 @@ RUN_INPUTS = {"type": "object", "properties": {"message": {"type": "string"}, "t
 ASKED = llm("ask", "{{ message }}")
 
 
+def behind_a_model(use: dict[str, Any]) -> list[Finding]:
+    return findings(ASKED, use, inputs=RUN_INPUTS)
+
+
 def test_an_input_of_the_run_is_not_there_for_a_step_behind_a_model() -> None:
-    (finding,) = warnings(ASKED, llm("b", "Of {{ message }}: {{ text }}"), inputs=RUN_INPUTS)
+    (finding,) = behind_a_model(llm("b", "Of {{ message }}: {{ text }}"))
+    assert finding.is_warning
     assert (finding.path, finding.column) == (("steps", 1, "prompt"), 7)
     assert finding.message == (
         "'message' is an input of the run, but this step gets the output of step 'ask', which has `text`; "
@@ -321,19 +271,7 @@ def test_an_input_of_the_run_is_not_there_for_a_step_behind_a_model() -> None:
     assert "step 'both', which has `a`, `b`;" in finding.message
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        step("b", code="return {'a': message}", input={"message": "{{ initial.message }}"}),
-        llm("b", "{% if message is defined %}{{ message }}{% endif %}"),
-    ],
-    ids=["given", "asked"],
-)
-def test_an_input_of_the_run_that_a_step_can_have_is_left_alone(use: dict[str, Any]) -> None:
-    assert findings(ASKED, use, inputs=RUN_INPUTS) == []
-
-
-def slips(*steps: dict[str, Any], **schema: Any) -> list[tuple[str, Any, int | None, int | None]]:
+def slips(steps: list[dict[str, Any]], **schema: Any) -> list[tuple[str, Any, int | None, int | None]]:
     """The warnings about inputs that are not declared; `message` and `language` are."""
     inputs = {"properties": {"message": {}, "language": {}}, **schema}
     return [(each.message, each.path, each.line, each.column) for each in warnings(*steps, inputs=inputs)]
@@ -342,31 +280,74 @@ def slips(*steps: dict[str, Any], **schema: Any) -> list[tuple[str, Any, int | N
 def test_an_input_that_is_nearly_a_declared_one_is_told() -> None:
     said = "`inputs` declares no 'mesage'; did you mean 'message'?"
     first = ("steps", 0, "prompt")
-    assert slips(llm("a", "Say\n {{ mesage }}")) == [(said, first, 2, 5)]
-    assert slips(llm("a", "{{ initial.mesage }}")) == [(said, first, 1, 4)]
-    assert slips(step("a", code="return initial['mesage']")) == [(said, ("steps", 0, "code"), 1, 8)]
-    assert slips(step("a", code="return {'x': mesage}")) == [(said, ("steps", 0, "code"), 1, 14)]
+    assert slips([llm("a", "Say\n {{ mesage }}")]) == [(said, first, 2, 5)]
+    assert slips([llm("a", "{{ initial.mesage }}")]) == [(said, first, 1, 4)]
+    assert slips([step("a", code="return initial['mesage']")]) == [(said, ("steps", 0, "code"), 1, 8)]
+    assert slips([step("a", code="return {'x': mesage}")]) == [(said, ("steps", 0, "code"), 1, 14)]
     late = [llm("a", "{{ message }}"), llm("b", "{{ initial.mesage }} {{ text }}")]
-    assert [each[:2] for each in slips(*late)] == [(said, ("steps", 1, "prompt"))]
+    assert [each[:2] for each in slips(late)] == [(said, ("steps", 1, "prompt"))]
 
 
-@pytest.mark.parametrize(
-    "steps",
-    [
+def test_where_callers_may_give_no_other_input_each_other_is_told() -> None:
+    asked = [llm("a", "{{ initial.customer }} {{ message }}")]
+    assert [each[0] for each in slips(asked, additionalProperties=False)] == [
+        "`inputs` declares no 'customer'"
+    ]
+    assert slips(asked, additionalProperties=False, patternProperties={"^c": {}}) == []
+
+
+LEFT_ALONE: dict[Find, list[Any]] = {
+    in_prompt: [
+        "steps.nobody",
+        "{{ steps.before.text }}{{ steps['before'] }}",
+        "{# steps.nobody #}{% raw %}{{ steps.nobody }}{% endraw %}",
+        "{{ 'steps.nobody' }}{{ message.steps.nobody }}{{ x | steps }}",
+        "{% set steps = {} %}{{ steps.nobody }}",
+        "{% for id, output in steps.items() %}{{ id }}{% endfor %}{{ steps.get('before') }}",
+        "{{ steps.nobody",
+    ],
+    in_code: [
+        "return steps['before'] | steps.get('before') | dict(steps.items())",
+        "return steps[name]",
+        "steps = {'nope': {}}\nreturn steps['nope']",
+        "return (lambda steps: steps['nope'])({})",
+        "try:\n    x()\nexcept ValueError as steps:\n    return steps['nope']",
+        "import json as steps\nreturn steps['nope']",
+        "return steps['nope'",
+    ],
+    advice: [
+        llm("grade", "{{ steps.define.text }}"),
+        llm("grade", "{% set define = 1 %}{{ define }}"),
+        llm("grade", "{% for define in words %}{{ define }}{% endfor %}"),
+        llm("grade", "{% if define is defined %}{{ define }}{% endif %}"),
+        llm("grade", "{{ define"),
+        step("n", code="define = 1\nreturn {'n': define}"),
+        step("n", code="return {'n': [define for define in words]}"),
+        step("n", code="return {'n': x.define}"),
+        step("n", code="return {'n': ("),
+    ],
+    behind_a_model: [
+        step("b", code="return {'a': message}", input={"message": "{{ initial.message }}"}),
+        llm("b", "{% if message is defined %}{{ message }}{% endif %}"),
+    ],
+    slips: [
         [llm("a", "{{ message }} {{ initial.language }}")],
         [llm("a", "{{ initial.mesage | default('x') }} {{ mesage | default('x') }}")],
         [step("a", code="mesage = 1\nreturn {'x': mesage, 'y': initial.get('mesage')}")],
         [llm("a", "{{ mesage }}", input={"mesage": "x"})],
         [step("a", code="return {'initial': {}}"), llm("b", "{{ initial.mesage }}")],
     ],
-)
-def test_an_input_that_may_be_given_is_left_alone(steps: list[dict[str, Any]]) -> None:
-    assert slips(*steps) == []
+    unmet_references: [
+        None,
+        {},
+        {"steps": 1},
+        {"steps": [1, {}, {"id": 1, "type": [], "steps": {}, "branches": []}]},
+        {"steps": [{"type": "code", "code": 1}]},
+    ],
+}
+"""What may be met or given, means no step, cannot be judged, or is no flow."""
 
 
-def test_where_callers_may_give_no_other_input_each_other_is_told() -> None:
-    asked = [llm("a", "{{ initial.customer }} {{ message }}")]
-    assert [each[0] for each in slips(*asked, additionalProperties=False)] == [
-        "`inputs` declares no 'customer'"
-    ]
-    assert slips(*asked, additionalProperties=False, patternProperties={"^c": {}}) == []
+@pytest.mark.parametrize(("find", "data"), [(find, each) for find in LEFT_ALONE for each in LEFT_ALONE[find]])
+def test_what_is_right_or_cannot_be_judged_has_no_finding(find: Find, data: Any) -> None:
+    assert list(find(data)) == []

@@ -196,6 +196,14 @@ HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
     "nesting": ([STARTED, started(), raw("[" * 100_000 + "]" * 100_000)], "nested too deeply"),
     "a number beyond floats": ([STARTED, started(), raw('{"a":1e999}')], "event 3 cannot be used"),
     "a weight": ([STARTED, started(), raw("[" + "1e300," * 600_000 + "1]")], "takes as long to be read"),
+    "too many steps at once": (
+        [STARTED, *(started(index + 2, loopIndex=index, loopPath=[index]) for index in range(10_001))],
+        "more than 10,000 steps go on at once",
+    ),
+    "a summary without end": (
+        [STARTED, started(), *(call(model="m" * 1000 + str(n)) | {"seq": n + 3} for n in range(1000))],
+        "summary is larger than 1,048,576 bytes",
+    ),
 }
 
 
@@ -207,18 +215,6 @@ def test_an_event_that_cannot_be_is_refused_by_number(
     header = header_of([encoded(STARTED)])
     with pytest.raises(RunFileError, match=told):
         imported(stored, header)
-
-
-def test_more_steps_than_can_go_on_at_once_are_refused() -> None:
-    paths = [started(index + 2, loopIndex=index, loopPath=[index]) for index in range(10_001)]
-    with pytest.raises(RunFileError, match="more than 10,000 steps go on at once"):
-        imported([encoded(each) for each in [STARTED, *paths]])
-
-
-def test_a_summary_that_grows_without_end_is_refused() -> None:
-    calls = [call(model="m" * 1000 + str(n)) | {"seq": n + 3} for n in range(1000)]
-    with pytest.raises(RunFileError, match="summary is larger than 1,048,576 bytes"):
-        imported([encoded(each) for each in [STARTED, started(), *calls]])
 
 
 HEADER = msgspec.json.encode(header_of([encoded(STARTED)]))

@@ -229,28 +229,23 @@ def test_content_that_one_run_alone_has_kept_is_no_difference_and_the_answer_say
     assert diff({HERE: OK}, {HERE: OK}).size_only_rows == 0
 
 
-@pytest.fixture
-def outputs() -> list[Run]:
-    """Two runs that differ in each of nine attempts."""
-    return [
+def test_what_is_beyond_the_allowance_is_not_compared_or_listed_and_the_answer_says_so() -> None:
+    runs: list[Run] = [
         {("before", (at,), 1): OK | {"outputContext": {"text": text}} for at in range(9)} for text in "xy"
     ]
-
-
-def test_content_beyond_the_allowance_is_not_compared_and_the_row_says_so(outputs: list[Run]) -> None:
-    found = diff(outputs[0], outputs[1], allowance=DiffAllowance(visits=12, told_bytes=10**6))
+    found = diff(*runs, allowance=DiffAllowance(visits=12, told_bytes=10**6))
     assert found.cut
     assert [bool(row.changes[0].paths) for row in found.rows] == [True] * 2 + [False] * 7
     assert [row.changes[0].cut for row in found.rows] == [False] * 2 + [True] * 7
-    found = diff(outputs[0], outputs[1], allowance=DiffAllowance(visits=10**6, told_bytes=60))
+    found = diff(*runs, allowance=DiffAllowance(visits=10**6, told_bytes=60))
     assert [row.changes[0].cut for row in found.rows] == [False] * 2 + [True] * 7
+    found = diff(*runs, most_rows=4)
+    assert (len(found.rows), found.different_rows, found.cut) == (4, 9, True)
 
 
 def test_what_takes_long_to_be_decoded_is_not() -> None:
-    heavy: list[Run] = [
-        {HERE: OK | {"outputContext": {"n": [1e300 * (at + 1)] * 200_000}}} for at in range(2)
-    ]
-    (row,) = diff(heavy[0], heavy[1]).rows
+    runs: list[Run] = [{HERE: OK | {"outputContext": {"n": [n] * 200_000}}} for n in (1e300, 2e300)]
+    (row,) = diff(*runs).rows
     assert [(change.field, change.paths, change.cut) for change in row.changes] == [("output", [], True)]
 
 
@@ -274,11 +269,6 @@ def test_it_says_whether_both_are_runs_of_the_same_flow(
     one: JsonObject, other: JsonObject, flows: str
 ) -> None:
     assert diff({}, {}, runs=(summary("a", **one), summary("b", **other))).flows == flows
-
-
-def test_attempts_that_are_not_listed_are_counted(outputs: list[Run]) -> None:
-    found = diff(outputs[0], outputs[1], most_rows=4)
-    assert (len(found.rows), found.different_rows, found.cut) == (4, 9, True)
 
 
 def test_a_step_that_only_one_version_has_stands_behind_the_one_before_it() -> None:

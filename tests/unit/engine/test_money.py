@@ -28,7 +28,7 @@ from tests.laws.law import require
 from tests.laws.stored import broken_in
 from tests.unit.engine.conftest import Ran, open_harness, run_to_end
 from tests.unit.engine.fake_models import DicedModels
-from tests.unit.test_fold import check_agreement_on
+from tests.unit.test_events import check_agreement_on
 
 TOOL = {"type": "function", "function": {"name": "look"}}
 

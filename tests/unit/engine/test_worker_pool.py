@@ -129,18 +129,20 @@ async def test_the_limits_are_told_apart(pool: WorkerPool) -> None:
     assert await asked(pool, "ping")
 
 
-async def test_a_process_that_was_killed_is_replaced(pool: WorkerPool) -> None:
-    first = await asked(pool, "ping")
+async def test_a_process_that_was_killed_or_taken_over_or_has_had_much_memory_is_replaced(
+    pool: WorkerPool,
+) -> None:
+    killed = await asked(pool, "ping")
     ((_, process),) = pool.idle
-    os.kill(first, signal.SIGKILL)
+    os.kill(killed, signal.SIGKILL)
     await until(lambda: not process.is_open)
-    assert await asked(pool, "ping") != first
-
-
-async def test_a_process_that_was_taken_over_does_not_outlive_its_use(pool: WorkerPool) -> None:
-    first = await asked(pool, "linger")
-    assert await asked(pool, "ping") != first
-    await until(lambda: not os.path.exists(f"/proc/{first}"))
+    taken_over = await asked(pool, "linger")
+    assert taken_over != killed
+    large = await asked(pool, "ping")
+    assert large != taken_over
+    await until(lambda: not os.path.exists(f"/proc/{taken_over}"))
+    assert await asked(pool, f"hold {PEAK_BYTES}") == large
+    assert await asked(pool, "ping") != large
 
 
 async def test_those_who_wait_for_what_processes_are_forked_from_are_answered_by_the_next(
@@ -172,12 +174,6 @@ async def test_processes_end_with_what_they_were_forked_from(pool: WorkerPool) -
     ((_, process),) = pool.idle
     await pool.forker.aclose()
     await until(lambda: not process.is_open)
-
-
-async def test_a_process_that_has_had_much_memory_gives_it_back(pool: WorkerPool) -> None:
-    first = await asked(pool, "ping")
-    assert await asked(pool, f"hold {PEAK_BYTES}") == first
-    assert await asked(pool, "ping") != first
 
 
 async def test_a_process_that_does_not_read_is_given_up(pool: WorkerPool) -> None:
