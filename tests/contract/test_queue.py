@@ -36,8 +36,14 @@ def hold(server: RunningServer) -> str:
 def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http: httpx2.Client) -> None:
     before = len(http.get("/flow-runs").json()["runs"])
     holder = hold(server)
-    jobs = [http.post(f"{BASE}/anything/jobs", json={"parameters": {"n": n}}) for n in range(3)]
+
+    def queue(number: int) -> httpx2.Response:
+        once = {"Idempotency-Key": f"job {number}"}
+        return http.post(f"{BASE}/anything/jobs", json={"parameters": {"n": number}}, headers=once)
+
+    jobs, repeats = ([queue(number) for number in range(3)] for _ in range(2))
     assert [job.status_code for job in jobs] == [202] * 3
+    assert [repeat.content for repeat in repeats] == [job.content for job in jobs], "none waits for its run"
     ids = [job.json()["executionId"] for job in jobs]
     assert [http.get(f"{BASE}/anything/jobs/{run}").json()["status"] for run in ids] == ["pending"] * 3
     assert wire.trace_of(http, ids[0])["flowRun"]["status"] == "pending"

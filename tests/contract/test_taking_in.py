@@ -131,22 +131,6 @@ def test_nothing_is_sorted_by_the_encoder() -> None:
     assert [path for path in root.rglob("*.py") if asking.search(path.read_text(encoding="utf-8"))] == []
 
 
-def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
-    server: RunningServer, http: httpx2.Client, faults: FaultyStore
-) -> None:
-    """The run of the first one is created after all have come in; it has no end by itself."""
-    creating = faults.hold("create_run")
-    path, once = "/seq/acme/demo/endless/jobs", {"Idempotency-Key": "jobs at once"}
-    with ThreadPoolExecutor(6) as calls:
-        sent = [calls.submit(http.post, path, json={}, headers=once) for _ in range(6)]
-        creating.until_reached()
-        eventually(lambda: wire.requests_in(server) + sum(call.done() for call in sent) == 6)
-        creating.let_go()
-        answers = [call.result() for call in sent]
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["executionId"] for answer in answers}) == 1
-
-
 def run_ids(http: httpx2.Client) -> list[str]:
     return [run["id"] for run in http.get("/flow-runs").json()["runs"]]
 
