@@ -12,8 +12,7 @@ from msgspec.structs import replace
 from runglass.config.settings import Price
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
-from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelRequest
-from runglass.engine.models.model_types import ProviderResponse
+from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
 from runglass.store.leases import BudgetDecision
@@ -36,7 +35,7 @@ from tests.unit.engine.conftest import (
     start,
     take_over_in_vain,
 )
-from tests.unit.engine.fake_models import ANSWER, FakeModels, never
+from tests.unit.engine.fake_models import ANSWER, FakeModels
 from tests.unit.engine.fake_provider import Reply, error_reply
 from tests.unit.engine.provider_families import FAMILIES
 from tests.unit.engine.test_unreadable import UPDATES, spoil
@@ -127,15 +126,11 @@ async def test_a_call_that_a_crash_cut_off_is_told_as_lost_and_charged_as_it_was
     assert ran.attempts["ask"][-1].reservation is None
 
 
-class Unsent(FakeModels):
-    """Models to which no request can be sent."""
-
-    async def complete(self, *args: Any, **_: Any) -> ModelAnswer:
-        raise ModelCallFailed("INVALID_INPUT", "could not be asked", may_be_charged=True, may_retry=False)
-
-
 async def test_a_request_that_was_never_sent_is_no_call_and_costs_nothing(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db"), models=Unsent()) as house:
+    models = FakeModels()
+    unsent = ModelCallFailed("INVALID_INPUT", "could not be asked", may_be_charged=True, may_retry=False)
+    FaultyStore(models).fail("complete", unsent)
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         await budget_of(house, Decimal(3))
         found = await run_to_end(house, ASK)
         project = await project_of(house)
@@ -143,21 +138,10 @@ async def test_a_request_that_was_never_sent_is_no_call_and_costs_nothing(tmp_pa
     assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
-class NeverReady(FakeModels):
-    """Models that are never ready to be asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waited_for = asyncio.Event()
-
-    async def ready(self, model: str) -> None:
-        self.waited_for.set()
-        await never()
-
-
 @pytest.mark.parametrize("cut_off", ["while it is reserved", "before it is made"])
 async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: Path, cut_off: str) -> None:
-    store, models = SqliteStore(tmp_path / "db", synchronous="NORMAL"), NeverReady()
+    store, models = SqliteStore(tmp_path / "db", synchronous="NORMAL"), FakeModels()
+    never_ready = FaultyStore(models).hold("ready")
     is_reserved = cut_off == "before it is made"
     held = FaultyStore(store).hold("append", when=lambda batch: batch.reserved_usd > 0)
     if is_reserved:
@@ -165,7 +149,7 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
     async with open_harness(store, models=models) as house:
         await budget_of(house, Decimal(3))
         started = await start(house, ASK)
-        await (models.waited_for.wait() if is_reserved else held.reached())
+        await (never_ready if is_reserved else held).reached()
         house.engine.active.cancel(started.id, reason="asked for")
         if not is_reserved:
             await asyncio.sleep(0)
@@ -233,21 +217,16 @@ async def test_a_setting_that_changes_model_bill_or_address_or_is_no_limit_sends
     assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
-class Late(FakeModels):
-    """Models of which the first that is asked sees a budget come about, a while after the step has begun."""
-
-    house: EngineHarness
-
-    async def answer(self, request: ModelRequest) -> ProviderResponse:
-        await budget_of(self.house, Decimal("0.5"))
-        await self.house.clock.sleep(LOOK_S)
-        return await super().answer(request)
-
-
 async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: Path) -> None:
-    models = Late(ANSWER)
+    """It comes about as the first model is asked, a while after the step has begun."""
+    models = FakeModels(ANSWER)
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
-        models.house = house
+
+        async def come_about(_: ModelRequest) -> None:
+            await budget_of(house, Decimal("0.5"))
+            await house.clock.sleep(LOOK_S)
+
+        FaultyStore(models).before("answer", come_about)
         ran = await run_to_end(house, f"{ASK}\n{ASK.replace('ask', 'again')}")
         assert models.calls == 1
         assert ran.error["code"] == "CREDITS_EXHAUSTED"
