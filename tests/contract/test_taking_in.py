@@ -51,21 +51,18 @@ def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
     assert http.post(f"{PATH}/{way}", json=LARGE).status_code in (200, 202)
 
 
-def test_of_large_requests_one_is_checked_at_a_time(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check, going, at_once = server.runtime.checks.request, [0], list[int]()
+def test_of_large_requests_one_is_checked_at_a_time(server: RunningServer, http: httpx2.Client) -> None:
+    going, at_once = [0], list[int]()
 
-    async def counted(*args: Any, **options: Any) -> Any:
+    async def counted(*_: Any, **__: Any) -> None:
         going[0] += 1
         at_once.append(going[0])
         await asyncio.to_thread(eventually, lambda: len(asked) == MANY)
         going[0] -= 1
-        return await check(*args, **options)
 
-    monkeypatch.setattr(server.runtime.checks, "request", counted)
     turns = FaultyStore(server.runtime.engine.limits.large_requests)
-    with ThreadPoolExecutor(MANY) as calls, turns:
+    with ThreadPoolExecutor(MANY) as calls, turns, FaultyStore(server.runtime.checks) as checks:
+        checks.before("request", counted)
         asked = turns.calls("begin")
         answers = list(calls.map(lambda _: http.post(f"{PATH}/execute", json=MEDIUM), range(MANY)))
     assert [answer.json()["status"] for answer in answers] == ["completed"] * MANY

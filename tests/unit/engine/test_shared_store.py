@@ -268,15 +268,10 @@ async def test_a_resumed_run_is_cancelled_before_its_segment_begins(
     assert {step[0] for step in (await read(machines.front, run.id)).steps()} == {"a"}
 
 
-async def test_a_run_that_another_process_has_set_aside_is_cancelled(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def broken(*args: Any) -> None:
-        raise ValueError("it cannot be gone on with")
-
+async def test_a_run_that_another_process_has_set_aside_is_cancelled(machines: Machines) -> None:
     run_id = (await start(machines.front, WALK, {"n": 3})).id
-    with monkeypatch.context() as patch:
-        patch.setattr("runglass.engine.run.claims.left_state", broken)
+    with FaultyStore(machines.worker.store) as faults:
+        faults.fail("request", ValueError("it cannot be gone on with"))
         await machines.worker.engine.claims.keep_lease()
     assert len(machines.worker.engine.active.set_aside) == 1
     spoil(machines.front.store.connections.path, UPDATES["summary"], b"garbage", run_id)
