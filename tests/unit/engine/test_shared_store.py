@@ -78,10 +78,6 @@ async def until_idle(house: EngineHarness, run_id: str) -> RunRecord:
     return run
 
 
-async def until_going_on(house: EngineHarness, run_id: str) -> None:
-    await follow(house, run_id, until=2)
-
-
 async def types(house: EngineHarness, run_id: str) -> list[str]:
     return (await read(house, run_id)).types()
 
@@ -236,7 +232,7 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines, is
         watch = asyncio.create_task(worker.engine.idle.watch_cancel_requests())
         run_id = (await start(front, HOLD)).id
         await worker.engine.claims.keep_lease()
-        await until_going_on(front, run_id)
+        await follow(front, run_id, until=2)
         assert not front.engine.active.cancel(run_id, reason="why")
         assert not await front.engine.idle.cancel(await run_of(front, run_id), reason="why")
         if is_woken:
