@@ -81,7 +81,7 @@ def test_a_job_is_polled_below_its_version_alone_and_has_its_whole_result_in_eve
     server: RunningServer, http: httpx2.Client
 ) -> None:
     server.push("slug: pinned\ncapture: 'off'\nsteps: [{id: a, type: passthrough}]\n")
-    given = {"deep": [1, None, "é"], "large": 10**30}
+    given = {"deep": {"list": [1, None, "é"]}, "large": [2**63, -(2**63) - 1, 2**64, 10**30]}
     for version, number in (("", 1), ("/v1", 1), ("/v0", 0)):
         run = queue(http, f"pinned{version}", message="hello", parameters=given)
         done = {"executionId": run, "status": "completed", "result": {**given, "message": "hello"}}

@@ -51,21 +51,18 @@ def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
     assert http.post(f"{PATH}/{way}", json=LARGE).status_code in (200, 202)
 
 
-def test_of_large_requests_one_is_checked_at_a_time(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check, going, at_once = server.runtime.checks.request, [0], list[int]()
+def test_of_large_requests_one_is_checked_at_a_time(server: RunningServer, http: httpx2.Client) -> None:
+    going, at_once = [0], list[int]()
 
-    async def counted(*args: Any, **options: Any) -> Any:
+    async def counted(*_: Any, **__: Any) -> None:
         going[0] += 1
         at_once.append(going[0])
         await asyncio.to_thread(eventually, lambda: len(asked) == MANY)
         going[0] -= 1
-        return await check(*args, **options)
 
-    monkeypatch.setattr(server.runtime.checks, "request", counted)
     turns = FaultyStore(server.runtime.engine.limits.large_requests)
-    with ThreadPoolExecutor(MANY) as calls, turns:
+    with ThreadPoolExecutor(MANY) as calls, turns, FaultyStore(server.runtime.checks) as checks:
+        checks.before("request", counted)
         asked = turns.calls("begin")
         answers = list(calls.map(lambda _: http.post(f"{PATH}/execute", json=MEDIUM), range(MANY)))
     assert [answer.json()["status"] for answer in answers] == ["completed"] * MANY
@@ -129,22 +126,6 @@ def test_nothing_is_sorted_by_the_encoder() -> None:
     asking = re.compile(r"""order\s*=\s*["'](sorted|deterministic)""")
     root = Path(runglass.__file__).parent
     assert [path for path in root.rglob("*.py") if asking.search(path.read_text(encoding="utf-8"))] == []
-
-
-def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
-    server: RunningServer, http: httpx2.Client, faults: FaultyStore
-) -> None:
-    """The run of the first one is created after all have come in; it has no end by itself."""
-    creating = faults.hold("create_run")
-    path, once = "/seq/acme/demo/endless/jobs", {"Idempotency-Key": "jobs at once"}
-    with ThreadPoolExecutor(6) as calls:
-        sent = [calls.submit(http.post, path, json={}, headers=once) for _ in range(6)]
-        creating.until_reached()
-        eventually(lambda: wire.requests_in(server) + sum(call.done() for call in sent) == 6)
-        creating.let_go()
-        answers = [call.result() for call in sent]
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["executionId"] for answer in answers}) == 1
 
 
 def run_ids(http: httpx2.Client) -> list[str]:

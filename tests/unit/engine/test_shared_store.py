@@ -78,10 +78,6 @@ async def until_idle(house: EngineHarness, run_id: str) -> RunRecord:
     return run
 
 
-async def until_going_on(house: EngineHarness, run_id: str) -> None:
-    await follow(house, run_id, until=2)
-
-
 async def types(house: EngineHarness, run_id: str) -> list[str]:
     return (await read(house, run_id)).types()
 
@@ -236,7 +232,7 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines, is
         watch = asyncio.create_task(worker.engine.idle.watch_cancel_requests())
         run_id = (await start(front, HOLD)).id
         await worker.engine.claims.keep_lease()
-        await until_going_on(front, run_id)
+        await follow(front, run_id, until=2)
         assert not front.engine.active.cancel(run_id, reason="why")
         assert not await front.engine.idle.cancel(await run_of(front, run_id), reason="why")
         if is_woken:
@@ -268,15 +264,10 @@ async def test_a_resumed_run_is_cancelled_before_its_segment_begins(
     assert {step[0] for step in (await read(machines.front, run.id)).steps()} == {"a"}
 
 
-async def test_a_run_that_another_process_has_set_aside_is_cancelled(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def broken(*args: Any) -> None:
-        raise ValueError("it cannot be gone on with")
-
+async def test_a_run_that_another_process_has_set_aside_is_cancelled(machines: Machines) -> None:
     run_id = (await start(machines.front, WALK, {"n": 3})).id
-    with monkeypatch.context() as patch:
-        patch.setattr("runglass.engine.run.claims.left_state", broken)
+    with FaultyStore(machines.worker.store) as faults:
+        faults.fail("request", ValueError("it cannot be gone on with"))
         await machines.worker.engine.claims.keep_lease()
     assert len(machines.worker.engine.active.set_aside) == 1
     spoil(machines.front.store.connections.path, UPDATES["summary"], b"garbage", run_id)

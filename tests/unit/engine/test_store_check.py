@@ -10,7 +10,6 @@ from typing import NamedTuple
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store.records import RunRecord
 from tests.conformance.stores import batch
 from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore, ReplacedStore
@@ -150,9 +149,12 @@ async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_howe
     run_id = await ended_run(machine)
     had = await events(machine, run_id)
     machine.go_back()
-    (run,) = await _claimed_by_another(machine)
+    store, owner = machine.house.store, machine.house.engine.active.owner
+    await store.release_run(run_id, owner)
+    await store.hold_lease("another", until="2999-01-01", renew=False)
+    (run,) = await store.claim_runs("another", now="2026-01-01", limit=1)
     other = [data.replace(b'"at":"2', b'"at":"3') for _, data in had[3:]]
-    await machine.house.store.append(batch(run, 4, *other, *other))
+    await store.append(batch(run, 4, *other, *other))
     await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {}, "nobody looks at runs that have ended while the database is the same"
     machine.store.generation += 1
@@ -162,14 +164,6 @@ async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_howe
             await machine.house.engine.claims.keep_lease()
     await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {run_id: len(had)}, "a loss that could not be noted is looked for again"
-
-
-async def _claimed_by_another(machine: Machine) -> list[RunRecord]:
-    store, owner = machine.house.store, machine.house.engine.active.owner
-    for run_id in await store.owned_runs(owner):
-        await store.release_run(run_id, owner)
-    await store.hold_lease("another", until="2999-01-01", renew=False)
-    return await store.claim_runs("another", now="2026-01-01", limit=1)
 
 
 async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed(machine: Machine) -> None:

@@ -8,7 +8,7 @@ a body; under a key two bodies that say the same are the same.
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
@@ -86,7 +86,6 @@ class Call:
     flow: Flow | None = None
     session_id: str | None = None
     size_bytes: int = 0
-    turn: AsyncExitStack = field(default_factory=AsyncExitStack)
     key: IdempotencyKey | None = None
     fingerprint: CallFingerprint | None = None
     resumes: bool = False
@@ -136,8 +135,7 @@ async def admitted(
 
     Decoded, a body takes twenty times its bytes: many at once would fill the memory before the first of them
     is counted as a run. Those that wait are counted, too, as the limits of connections do not hold for a
-    caller that sends a body and leaves. The turn may be closed before the block ends. A body without bytes
-    is read as `empty`. Raises APIError.
+    caller that sends a body and leaves. A body without bytes is read as `empty`. Raises APIError.
     """
     request, limits = call.request, call.request.services.limits
     refuse_two_values(request, SESSION_ID, IDEMPOTENCY_KEY)
@@ -148,9 +146,9 @@ async def admitted(
     call.size_bytes = len(body)
     with limits.memory.receiving(call.project.id) as received:
         received(call.size_bytes)
-        async with call.turn:
+        async with AsyncExitStack() as turn:
             if call.size_bytes > LARGE_BYTES:
-                entering = call.turn.enter_async_context(limits.large_requests.turn(call.project.id))
+                entering = turn.enter_async_context(limits.large_requests.turn(call.project.id))
                 await while_allowed(request, None, entering, otherwise="nothing was started")
             reading = partial(read_request, shape=shape, most_values=call.runtime.settings.body_values_limit)
             try:

@@ -128,8 +128,6 @@ async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None =
     await runtime.check_models(project, flow)
     runtime.require_credit(project)
     await runtime.require_key(request.auth.id, waited=size_bytes > LARGE_BYTES)
-    # The segment may have to wait for a place.
-    await call.turn.aclose()
     plan = msgspec.structs.replace(paused.spec, flow=flow)
     started = await runtime.engine.resume(
         paused, plan, segment, call=call.key, outputs=outputs, size_bytes=size_bytes
