@@ -9,7 +9,6 @@ import pytest
 
 from runglass import Client
 from runglass.cli import argument_parsers
-from runglass.cli.backends import server as server_backend
 from runglass.cli.commands.runs import diff_lines
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.table import print_runs
@@ -123,13 +122,6 @@ def test_a_time_is_an_age_or_a_date_in_the_local_zone() -> None:
     for text in ("", "h", "-1h", "999999w", "2026-13-01", "2h ago"):
         with pytest.raises(UsageError, match="is no time"):
             argument_parsers.since(text, now=now)
-
-
-def test_a_run_is_named_by_its_id_its_end_its_beginning_or_last(ids: dict[str, str], client: Client) -> None:
-    kept = ids["kept"]
-    for name in (kept.upper(), kept[-8:].upper(), kept[:-4]):
-        assert server_backend.named_run(client, name).execution_id == kept, name
-    assert server_backend.named_run(client, "last").execution_id == client.runs(limit=1).runs[0].id
 
 
 def test_a_name_that_is_no_run_or_several_says_what_to_write(ids: dict[str, str], printed: Printed) -> None:

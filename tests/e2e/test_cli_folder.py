@@ -18,12 +18,11 @@ from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.testing import running_server
 from tests.collector import collecting
-from tests.contract.wire import ENDLESS
+from tests.contract.wire import BROKEN, ENDLESS
 from tests.e2e.command import runglass, started
 from tests.e2e.conftest import Printed
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
-BAD = "slug: bad\nsteps: [{id: bad, type: code, code: 'raise ValueError()'}]\n"
 
 
 FLOW = "slug: greet\nname: {}\nsteps: [{{id: keep, type: passthrough}}]\n"
@@ -47,13 +46,6 @@ def here(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> Printed:
 def pushed(here: Printed) -> Printed:
     """The same; `greet` is in project `acme/shop` there."""
     here("flow", "push", "greet.yaml", "--to", "acme/shop", "--create")
-    return here
-
-
-@pytest.fixture
-def shop(here: Printed) -> Printed:
-    """The same, with an empty project `acme/shop`."""
-    here("projects", "create", "acme/shop")
     return here
 
 
@@ -109,9 +101,9 @@ def test_a_flow_is_run_and_its_run_is_looked_at_without_a_server(pushed: Printed
 
 def test_what_is_deleted_without_a_server_is_in_no_file_afterwards(here: Printed) -> None:
     """Nor the message of the error, which has an index."""
-    Path("bad.yaml").write_text(BAD.replace("ValueError()", "ValueError(message)"))
-    here("flow", "push", "bad.yaml", "--to", "acme/shop", "--create")
-    here("run", "bad", "-m", "sesame", code=Exit.FAILED)
+    Path("broken.yaml").write_text(BROKEN.replace('"it broke"', "message"))
+    here("flow", "push", "broken.yaml", "--to", "acme/shop", "--create")
+    here("run", "broken", "-m", "sesame", code=Exit.FAILED)
     assert [file.name for file in Path("here").iterdir() if b"sesame" in file.read_bytes()] == ["runglass.db"]
     here("runs", "delete", "last", "--yes")
     assert not any(b"sesame" in file.read_bytes() for file in Path("here").iterdir())
@@ -130,12 +122,12 @@ def test_a_slug_is_of_the_one_project_and_a_mistyped_one_is_told_its_neighbour(p
 
 
 def test_runs_are_run_again_without_a_server(here: Printed) -> None:
-    Path("bad.yaml").write_text(BAD)
-    here("flow", "push", "greet.yaml", "bad.yaml", "--to", "acme/shop", "--create", "--publish")
+    Path("broken.yaml").write_text(BROKEN)
+    here("flow", "push", "greet.yaml", "broken.yaml", "--to", "acme/shop", "--create", "--publish")
     here("run", "greet", "-m", "hello", "--trace")
     here("runs", "rerun", "last")
     here("runs", "rerun", "flow:greet", "--yes")
-    here("run", "bad", code=Exit.FAILED)
+    here("run", "broken", code=Exit.FAILED)
     here("runs", "rerun", "last", code=Exit.FAILED)
     listed = json.loads(here("runs", "list", "--json").out)["runs"]
     assert [run["status"] for run in listed] == [*2 * ["failed"], *3 * ["completed"]]
@@ -203,42 +195,42 @@ def test_beside_a_server_a_command_looks_and_manages_and_takes_over_nothing(
         assert len(json.loads(here("keys", "list", "acme/demo", "--json").out)) == 1
 
 
-def test_push_publish_show_and_rollback(shop: Printed, tmp_path: Path) -> None:
+def test_push_publish_show_and_rollback(here: Printed, tmp_path: Path) -> None:
     file = tmp_path / "greet.yaml"
-    push = ["flow", "push", "greet.yaml", "--to", "acme/shop"]
+    push = ["flow", "push", "greet.yaml", "--to", "acme/shop", "--create"]
     for number in (1, 2):
         file.write_text(FLOW.format(f"Greeting {number}"))
-        assert shop(*push, "--publish").out == f"{NAME}  version {number}\n"
+        assert here(*push, "--publish").out == f"{NAME}  version {number}\n"
     file.write_text(FLOW.format("Not yet"))
-    assert shop(*push).out == f"{NAME}  draft\n"
-    assert shop("flow", "rollback", NAME, "1").out == f"{NAME}  version 1\n"
+    assert here(*push).out == f"{NAME}  draft\n"
+    assert here("flow", "rollback", NAME, "1").out == f"{NAME}  version 1\n"
 
-    flow = json.loads(shop("flow", "show", NAME, "--json").out)
+    flow = json.loads(here("flow", "show", NAME, "--json").out)
     assert (flow["org"], flow["project"], flow["slug"], flow["name"]) == ("acme", "shop", "greet", "Not yet")
     assert (flow["productionVersion"], [each["version"] for each in flow["versions"]]) == (1, [0, 1, 2])
-    (listed,) = json.loads(shop("flow", "list", "acme/shop", "--json").out)
+    (listed,) = json.loads(here("flow", "list", "acme/shop", "--json").out)
     assert flow == listed | {"versions": flow["versions"]}
 
-    lines = shop("flow", "show", NAME).out.splitlines()
+    lines = here("flow", "show", NAME).out.splitlines()
     assert lines[0] == f"{NAME}  Not yet"
     assert [line.split()[0] for line in lines[2:]] == ["draft", "version", "version"]
     assert [line.endswith("in production") for line in lines[2:]] == [False, True, False]
     for version, name in (("draft", "Not yet"), ("production", "Greeting 1"), ("2", "Greeting 2")):
-        assert json.loads(shop("flow", "show", NAME, "--version", version).out)["name"] == name
+        assert json.loads(here("flow", "show", NAME, "--version", version).out)["name"] == name
 
-    assert shop("flow", "publish", NAME).out == f"{NAME}  version 3\n"
-    shop("flow", "rollback", NAME, "0", code=Exit.USAGE)
+    assert here("flow", "publish", NAME).out == f"{NAME}  version 3\n"
+    here("flow", "rollback", NAME, "0", code=Exit.USAGE)
     for missing in (["show", NAME, "--version", "7"], ["rollback", NAME, "7"], ["list", "acme/other"]):
-        assert shop("flow", *missing, code=Exit.NOT_FOUND).err.startswith("error: ")
+        assert here("flow", *missing, code=Exit.NOT_FOUND).err.startswith("error: ")
 
 
-def test_a_flow_is_stored_as_its_file_was_read(shop: Printed, tmp_path: Path) -> None:
+def test_a_flow_is_stored_as_its_file_was_read(here: Printed, tmp_path: Path) -> None:
     prompt, key = "a \u2028 b\x85  c\x7f \U0001f600", "k" * 1_100
     file = f"slug: greet\nsteps:\n- id: say\n  type: llm\n  model: echo\n  prompt: {json.dumps(prompt)}\n"
     file += f"  output_schema:\n    type: object\n    properties:\n      ? {key}\n      : {{}}\n"
     (tmp_path / "greet.yaml").write_text(file.replace("\x7f", "\\x7f"))
-    shop("flow", "push", "greet.yaml", "--to", "acme/shop")
-    (step,) = json.loads(shop("flow", "show", NAME, "--version", "draft").out)["steps"]
+    here("flow", "push", "greet.yaml", "--to", "acme/shop", "--create")
+    (step,) = json.loads(here("flow", "show", NAME, "--version", "draft").out)["steps"]
     assert (step["prompt"], list(step["output_schema"]["properties"])) == (prompt, [key])
 
 

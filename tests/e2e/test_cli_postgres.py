@@ -14,6 +14,7 @@ from runglass.runtime.composition import open_runtime, open_store, upgrade_store
 from runglass.store.postgres.migrations import migrate_postgres, migrations
 from runglass.wire.admin_api import SERVER
 from tests.conformance.stores import batch, make_run
+from tests.contract.wire import http_at
 from tests.e2e.command import Process, runglass, started
 from tests.postgres_server import connected, pool_of, postgres_database, postgres_server, until_waiting
 
@@ -31,10 +32,6 @@ def store() -> Iterator[dict[str, str]]:
     """The environment that names a new database; the server of the tests takes any password."""
     with postgres_database() as address:
         yield {"RUNGLASS_STORE": address.replace("postgres:@", f"postgres:{PASSWORD}@")}
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 def of_process(process: Process, name: str) -> str:
@@ -69,8 +66,8 @@ def test_projects_keys_and_flows_are_in_the_database_and_a_server_runs_them(
         assert PASSWORD not in of_process(server, "cmdline") + of_process(server, "comm")
 
         with started("serve", "--port", "0", env=store, cwd=tmp_path) as second:
-            other = second.line().removeprefix("ready ")
-            [run] = httpx2.get(f"{other}/api/v1/flow-runs", headers=bearer(key), timeout=60).json()["runs"]
+            with http_at(second.line().removeprefix("ready "), key) as http:
+                [run] = http.get("/flow-runs").json()["runs"]
             assert run["status"] == "completed", "each server has the runs of all"
             assert second.terminate() == 0
             told = second.rest_of_stderr()

@@ -23,6 +23,7 @@ from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_runtime
 from runglass.testing import RunningServer
+from tests.contract.wire import ANYTHING
 from tests.e2e.command import WAIT_S, in_shell, runglass, started
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
@@ -34,10 +35,8 @@ steps:
   - {id: say, type: llm, model: echo, prompt: "ONE {{ message }}"}
 """
 
-KEEP = "slug: keep\nsteps: [{id: keep, type: passthrough}]\n"
 
-
-server = server_with(KEEP)
+server = server_with(ANYTHING)
 
 
 def _said(printed: Printed, *arguments: str) -> object:
@@ -55,12 +54,13 @@ def test_serve_publishes_its_folder_and_what_changes_in_it(
 
     # As Kubernetes sets it for a service of that name.
     env = {"RUNGLASS_PORT": "tcp://10.96.0.17:8080"}
-    with started("serve", "--port", "0", "--data", data, "--flows", flows, env=env) as server:
+    with started("serve", "--port", "0", "--data", data, "--flows", flows, "--open", env=env) as server:
         ready, url = server.line().split()
         assert ready == "ready"
         server.line_of_stderr_with("warning: environment variable RUNGLASS_PORT is ignored")
         server.line_of_stderr_with("misplaced.yaml", "is not published")
         server.line_of_stderr_with(f"RUNGLASS_BASE_URL={url} runglass runs list")
+        server.line_of_stderr_with("there is no key yet")
         key = printed("keys", "create", "--create", "acme/shop", "--data", data).out
         monkeypatch.setenv("RUNGLASS_API_KEY", key.strip())
         monkeypatch.setenv("RUNGLASS_BASE_URL", url)
@@ -193,7 +193,7 @@ def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
     server: RunningServer, connected: None, printed: Printed
 ) -> None:
     with Client(server.key, base_url=server.base_url) as client:
-        run_id = client.flow("acme/demo/keep").execute().execution_id
+        run_id = client.flow("acme/demo/anything").execute().execution_id
     for arguments, page in (
         ((), "/"),
         (("last",), f"/runs/{run_id}"),
@@ -210,13 +210,9 @@ def test_a_ticket_is_asked_for_on_this_machine_alone() -> None:
 
 
 def test_serve_prints_a_link_for_each_project_with_a_key(tmp_path: Path, printed: Printed) -> None:
-    serve = ("serve", "--port", "0", "--data", tmp_path / "data", "--open")
-    with started(*serve) as server:
-        server.line_of_stderr_with("there is no key yet")
-        assert server.interrupt() == Exit.OK
     for role in ("read", "admin", "run"):
         printed("keys", "create", "--create", "acme/shop", "--role", role, "--data", tmp_path / "data")
-    with started(*serve) as server:
+    with started("serve", "--port", "0", "--data", tmp_path / "data", "--open") as server:
         url = server.line().removeprefix("ready ")
         link = server.line_of_stderr_with("look at acme/shop in a browser").split()[-1]
         assert link.startswith(f"{url}/viewer/ticket/")
@@ -225,11 +221,11 @@ def test_serve_prints_a_link_for_each_project_with_a_key(tmp_path: Path, printed
 
 
 def test_open_serves_a_folder_until_ctrl_c(tmp_path: Path, alone: None, printed: Printed) -> None:
-    (tmp_path / "keep.yaml").write_text(KEEP)
+    (tmp_path / "keep.yaml").write_text(ANYTHING)
     at = ["--data", str(tmp_path / "here")]
     printed("flow", "push", "keep.yaml", "--to", "acme/shop", "--create", "--publish", *at)
     printed("keys", "create", "acme/shop", *at)
-    printed("run", "keep", "-m", "hello", *at)
+    printed("run", "anything", "-m", "hello", *at)
     with started("open", "last", "--print", *at) as server:
         assert server.line().startswith("ready http://127.0.0.1:")
         page, role = signed_in(server.line_of_stderr_with("look at acme/shop in a browser").split()[-1])

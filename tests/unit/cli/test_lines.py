@@ -30,7 +30,7 @@ from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall, ModelReservation
 from runglass.support import logs
 from runglass.testing import running_server
-from tests.contract.wire import http_for
+from tests.contract.wire import BROKEN, http_for
 from tests.faulty_store import FaultyStore
 
 HOSTILE = (
@@ -150,12 +150,6 @@ def test_a_cell_of_a_table_is_one_line() -> None:
     assert lines == ["name", "a b\ufffdc", long]
 
 
-FAILS = """
-slug: fails
-steps: [{id: bad, type: code, code: 'raise ValueError("a secret sk-1234567890abcdef")'}]
-"""
-
-
 def logged(message: str, *arguments: object, failure: bool = False) -> dict[str, Any]:
     about = sys.exc_info() if failure else None
     record = logging.LogRecord("runglass.x", logging.WARNING, "x.py", 1, message, arguments, about)
@@ -194,9 +188,9 @@ def test_what_a_server_logs_names_the_request_and_the_run_and_has_no_content(
 ) -> None:
     monkeypatch.setattr(caplog.handler, "formatter", JsonLog())
     with running_server() as server, http_for(server, server.key) as http:
-        server.push(FAILS)
+        server.push(BROKEN.replace("it broke", "a secret sk-1234567890abcdef"))
         headers = {"X-Request-Id": "mine-1"}
-        http.post("/seq/acme/demo/fails/execute", json={"parameters": {}}, headers=headers)
+        http.post("/seq/acme/demo/broken/execute", json={"parameters": {}}, headers=headers)
         FaultyStore(server.runtime.store).fail("runs", ZeroDivisionError("a fault of the server"))
         assert http.get("/flow-runs", headers=headers).status_code == 500
     lines = [json.loads(line) for line in caplog.text.splitlines()]

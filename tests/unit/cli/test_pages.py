@@ -55,11 +55,15 @@ def test_a_search_that_takes_too_long_shows_what_was_found_and_says_so(
     assert "older runs were not searched" in capsys.readouterr().err
 
 
-def test_a_part_of_an_id_names_a_run_older_than_those_among_which_it_must_be_unique(
+def test_a_run_is_named_by_its_id_or_a_part_that_must_be_unique_among_newer_ones_or_as_the_last(
     server: ScriptedServer, client: Client
 ) -> None:
+    old = IDS[-1]
+    for name in (old.upper(), old[-8:].upper(), old[:-4]):
+        server.plays(*LISTED)
+        assert named_run(client, name).execution_id == old
     server.plays(*LISTED)
-    assert named_run(client, IDS[-1][-8:]).execution_id == IDS[-1]
+    assert named_run(client, "last").execution_id == IDS[0]
 
 
 PAGE_ROWS = 4

@@ -31,7 +31,7 @@ RUNS = requests.runs(flow_id=None, status=None, limit=20, cursor=None)
 EXECUTE = run_requests.execution(FlowAddress("a", "p", "s"), version="draft").call()
 
 
-def answer(status: int, body: object, **headers: str) -> Answer:
+def answer(status: int, body: object = b"", **headers: str) -> Answer:
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, data)
 
@@ -136,12 +136,12 @@ def test_retry_after_in_seconds(header: str, seconds: float | None) -> None:
 
 
 def test_retry_after_as_a_date() -> None:
-    soon = answer(503, b"", retry_after=formatdate(time.time() + 3000, usegmt=True)).retry_after_s
-    past = answer(503, b"", retry_after=formatdate(time.time() - 30, usegmt=True)).retry_after_s
+    soon = answer(503, retry_after=formatdate(time.time() + 3000, usegmt=True)).retry_after_s
+    past = answer(503, retry_after=formatdate(time.time() - 30, usegmt=True)).retry_after_s
     assert soon is not None
     assert 2900 < soon <= 3000
     assert past == 0
-    assert answer(503, b"", retry_after="Mon, 01 Jan 2001 00:00:00 -0000").retry_after_s == 0
+    assert answer(503, retry_after="Mon, 01 Jan 2001 00:00:00 -0000").retry_after_s == 0
 
 
 def test_a_lost_call_says_what_failed_how_often_and_whether_a_run_may_have_started() -> None:
@@ -165,22 +165,18 @@ CANCELS = requests.cancel("/flow-runs/r1")
 WITHOUT_KEY = requests.RequestSpec(method="POST", path="/x", answer=Trace)
 
 
-def refused(status: int, retry_after: str = "") -> Answer:
-    return Answer(status, {"retry-after": retry_after} if retry_after else {}, b"")
-
-
 @pytest.mark.parametrize(
     ("outcome", "again", "again_without_key"),
     [
         (ConnectionLost("refused", sent=False), True, True),
         (ConnectionLost("broke off"), True, False),
-        (refused(429), True, True),
-        (refused(503), True, True),
-        (refused(502), True, False),
-        (refused(504), True, False),
-        (refused(500), False, False),
-        (refused(200), False, False),
-        (refused(409), False, False),
+        (answer(429), True, True),
+        (answer(503), True, True),
+        (answer(502), True, False),
+        (answer(504), True, False),
+        (answer(500), False, False),
+        (answer(200), False, False),
+        (answer(409), False, False),
     ],
 )
 def test_whether_a_call_is_tried_again_depends_on_its_kind_and_the_outcome(
@@ -196,20 +192,20 @@ def test_whether_a_call_is_tried_again_depends_on_its_kind_and_the_outcome(
 
 def test_retries_end_after_max_retries() -> None:
     retries = Retries(READ, 2, chance=lambda: 1.0)
-    waits = [retries.wait_s(refused(503), left_s=math.inf) for _ in range(4)]
+    waits = [retries.wait_s(answer(503), left_s=math.inf) for _ in range(4)]
     assert waits == [0.5, 1.0, None, None]
     assert retries.attempts == 3
-    assert Retries(READ, 0).wait_s(refused(503), left_s=math.inf) is None
+    assert Retries(READ, 0).wait_s(answer(503), left_s=math.inf) is None
 
 
 def test_retry_after_is_honoured_but_never_shortens_the_backoff() -> None:
     retries = Retries(READ, 9, chance=lambda: 1.0)
-    assert retries.wait_s(refused(429, "7"), left_s=math.inf) == 7
-    assert retries.wait_s(refused(503, "0"), left_s=math.inf) == 1.0
+    assert retries.wait_s(answer(429, retry_after="7"), left_s=math.inf) == 7
+    assert retries.wait_s(answer(503, retry_after="0"), left_s=math.inf) == 1.0
 
 
 def test_a_wait_beyond_the_calls_bound_is_not_begun() -> None:
-    assert Retries(READ, 2, chance=lambda: 1.0).wait_s(refused(503), left_s=0.5) is None
-    assert Retries(READ, 2, chance=lambda: 1.0).wait_s(refused(503), left_s=0.51) == 0.5
-    assert Retries(READ, 2).wait_s(refused(429, "30"), left_s=10) is None
-    assert Retries(READ, 2).wait_s(refused(429, "61"), left_s=math.inf) is None
+    assert Retries(READ, 2, chance=lambda: 1.0).wait_s(answer(503), left_s=0.5) is None
+    assert Retries(READ, 2, chance=lambda: 1.0).wait_s(answer(503), left_s=0.51) == 0.5
+    assert Retries(READ, 2).wait_s(answer(429, retry_after="30"), left_s=10) is None
+    assert Retries(READ, 2).wait_s(answer(429, retry_after="61"), left_s=math.inf) is None

@@ -188,14 +188,10 @@ def test_too_many_rounds_leave_a_run_that_can_go_on(server: ScriptedServer, side
     assert bodies(server)[-1]["pausedAtStep"] == "b"
 
 
-def beside(kind: str, **fields: object) -> bytes:
-    """A frame that is no event of the run's log, as servers send it: without an id, and with seq 0."""
-    data = msgspec.json.encode({"eventType": kind, "executionId": "r1", "seq": 0, **fields})
-    return unnumbered_frame(kind, data)
-
-
 def told_output(step_id: str) -> bytes:
-    return beside("step_output", stepId=step_id, outputData={"of": step_id})
+    """A frame that is no event of the run's log, as servers send it: without an id, and with seq 0."""
+    event = {"eventType": "step_output", "executionId": "r1", "seq": 0, "stepId": step_id, "outputData": {}}
+    return unnumbered_frame("step_output", msgspec.json.encode(event))
 
 
 def test_a_lost_answer_is_asked_for_again_under_the_same_key_and_each_frame_comes_once(

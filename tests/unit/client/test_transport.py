@@ -228,7 +228,7 @@ def test_a_bound_can_be_lifted_for_one_call(server: ScriptedServer, side: Side) 
 def test_retries_share_the_bound_and_the_true_cause_is_raised_at_once(
     server: ScriptedServer, side: Side
 ) -> None:
-    server.plays(refuses(503, "UNAVAILABLE", headers={"Retry-After": "90"}))
+    server.plays(refuses(503, "UNAVAILABLE", headers={"Retry-After": "60"}))
     with pytest.raises(FlowExecutionError, match="UNAVAILABLE"):
         side.value(side.client(server.url).run(RUN).trace(timeout=60))
     assert (len(server.requests), side.waits) == (1, [])
