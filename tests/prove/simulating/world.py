@@ -132,7 +132,7 @@ class Wires:
         for bus in self._buses:
             if bus is sender:
                 continue
-            wakes = partial(bus.hear, subject)
+            wakes = partial(bus.wake_here, subject)
             delays: tuple[float, ...] = (0.0,)
             if self._chance.random() < self.share:
                 what = self._chance.choice(("lost", "late", "repeated"))
@@ -154,9 +154,6 @@ class ProcessBus(Bus):
     async def wake(self, subject: str) -> None:
         await super().wake(subject)
         self._wires.carry(subject, self)
-
-    def hear(self, subject: str) -> None:
-        self.wake_here(subject)
 
 
 CALM_S = 3600.0
