@@ -245,8 +245,7 @@ class Callers:
     def _asked(self, flow: str, trigger: str) -> Asked:
         n = self._random.randrange(100)
         tag = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-        asked = self._book.open(Asked(tag=tag, flow=flow, n=n, trigger=trigger))
-        self._live[tag] = asked
+        asked = self._book.asked[tag] = self._live[tag] = Asked(tag=tag, flow=flow, n=n, trigger=trigger)
         _says(f"asks for {flow} by {trigger}, tag {tag}")
         return asked
 
