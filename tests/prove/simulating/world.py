@@ -167,8 +167,9 @@ MOODS: tuple[Mood, ...] = ("full", "full", "tight", "gone", "moody", "mute")
 class World:
     """Everything of one seed, and what happened in it, counted by name in `seen`.
 
-    `engines` is how many there are, and `limits` those that they share, where the seed does not decide that;
-    with `naps` they often sleep until others have their runs, and with `crashes` they only die, and often.
+    Its store has the `fault`, if any. `engines` is how many there are, and `limits` those that they share,
+    where the seed does not decide that; with `naps` they often sleep until others have their runs, and with
+    `crashes` they only die, and often.
     """
 
     def __init__(
