@@ -66,7 +66,7 @@ async def cluster(faults: int = 500, seed: int = 0, control: bool = True) -> lis
     """Lets so many faults happen; the lines of a report. Raises AssertionError that names seed and faults."""
     began_s = time.monotonic()
     findings = Broken()
-    planned = plan(seed, faults, members=NAMES, services=services(seed))
+    planned = list(plan(seed, faults, members=NAMES, services=services(seed)))
     async with Cluster.running(seed) as running:
         laws = Laws(Book(), running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
         for first in range(0, faults, ROUND):
@@ -108,17 +108,16 @@ async def _broken(
     new = [run for run in laws.records.values() if run.id not in laws.settled]
     numbers = {run.no for run in new}
     hands = [hand for hand in await hands_of(running.address) if hand.run_no in numbers]
-    dates = {run.no: [decoded_date(data) for data in laws.logs[run.id].events] for run in new}
+    dates = {
+        run.no: [datetime.fromisoformat(decode_event(data).at) for data in laws.logs[run.id].events]
+        for run in new
+    }
     judge([*zombies(hands), *misdated(hands, dates), *mostly_untimely(findings.steps_ms), *lies], place)
     await running.read_everywhere(book, place)
     findings.seen.update(f"faults: {fault.kind}" for fault in faults)
     findings.seen["runs: taken over"] += sum(hand.was_lost for hand in hands)
     count_round(findings.seen, laws)
     laws.settled.update(laws.logs)
-
-
-def decoded_date(event: bytes) -> datetime:
-    return datetime.fromisoformat(decode_event(event).at)
 
 
 def mostly_untimely(waits_ms: Sequence[tuple[float, float]]) -> Iterator[str]:

@@ -23,7 +23,6 @@ from unittest.mock import patch
 
 from tests.prove.report import lines
 from tests.prove.simulating.disk import Fault
-from tests.prove.simulating.limits import Limits
 from tests.prove.simulating.virtual import VirtualLoop
 from tests.prove.simulating.world import World
 
@@ -39,19 +38,8 @@ class Lived(NamedTuple):
     digest: str
 
 
-def live(
-    seed: int,
-    *,
-    fault: Fault | None = None,
-    engines: int | None = None,
-    naps: bool = False,
-    crashes: bool = False,
-    limits: Limits | None = None,
-) -> Lived:
-    """Lives through the world of a seed, on a store with a fault or none. Raises AssertionError for a lie.
-
-    `engines`, `naps`, `crashes` and `limits` are as in `World`.
-    """
+def live(seed: int, **how: Any) -> Lived:
+    """Lives through the world of a seed, which is as `how` says. Raises AssertionError for a lie."""
     numbers = itertools.count(1)
 
     def next_id() -> str:
@@ -68,7 +56,7 @@ def live(
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         loop = cast(VirtualLoop, runner.get_loop())
-        world = World(seed, loop, fault=fault, engines=engines, naps=naps, crashes=crashes, limits=limits)
+        world = World(seed, loop, **how)
         runner.get_loop().set_exception_handler(_Troubles(world).take)
         try:
             with _heard(world):

@@ -1,6 +1,7 @@
 """A whole cluster: PostgreSQL, servers behind one address, workers, and the load that they bear."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import httpx2
 from runglass.config.settings import Settings
 from tests.ports import free_port
 from tests.postgres_server import connected
+from tests.prove.child import write_clock
 from tests.prove.clustering.database import NOTES, Service, nats, plant_ignored_fence, postgres
 from tests.prove.clustering.member import LEASE_S, Fault, Member
 from tests.prove.clustering.network import Balancer
@@ -35,13 +37,9 @@ UP_LIMIT_S = 60.0
 NAMES = [*(f"server {n}" for n in range(1, SERVERS + 1)), *(f"worker {n}" for n in range(1, WORKERS + 1))]
 
 
-def has_nats(seed: int) -> bool:
-    """Whether wake-ups go by NATS; in every other seed they go by the database."""
-    return seed % 2 == 0
-
-
 def services(seed: int) -> list[str]:
-    return ["postgres", "nats"] if has_nats(seed) else ["postgres"]
+    """What all processes use: in every other seed wake-ups go by NATS, else by the database."""
+    return ["postgres", "nats"] if seed % 2 == 0 else ["postgres"]
 
 
 class _Pause:
@@ -89,7 +87,7 @@ class Cluster:
             async with AsyncExitStack() as stack:
                 outside = await stack.enter_async_context(Outside().serving())
                 running = {"postgres": await stack.enter_async_context(postgres())}
-                if has_nats(seed):
+                if "nats" in services(seed):
                     running["nats"] = await stack.enter_async_context(nats().running())
                 key = await _furnish(running["postgres"].port, shape)
                 cluster = cls(running, outside, key)
@@ -116,7 +114,7 @@ class Cluster:
     async def all_up(self) -> None:
         """Returns when nothing is wrong with any process. Raises AssertionError if that takes too long."""
         for member in self.members.values():
-            member.be_well()
+            write_clock(member.clock, 0.0)
         try:
             async with asyncio.timeout(UP_LIMIT_S):
                 await until(lambda: all(each.is_up for each in self.members.values()), every_s=0.05)
@@ -174,9 +172,12 @@ class Cluster:
 
     async def _connect(self, stack: AsyncExitStack, seed: int) -> None:
         def accepting() -> list[int]:
-            return [each.process.template.settings.port for each in self.servers if each.takes_calls]
+            # Nobody is given a server that is about to end.
+            processes = [each.process for each in self.servers if each.is_up]
+            return [each.template.settings.port for each in processes if not each.stopping]
 
-        balancer = await stack.enter_async_context(Balancer.before(accepting, seed=seed))
+        before = Balancer(accepting, random.Random(f"balancer {seed}"))
+        balancer = await stack.enter_async_context(before.serving())
         base_url = f"http://127.0.0.1:{balancer.port}/api/v1"
         http = await stack.enter_async_context(self.client_of(base_url))
         self.line = Line(Servers(), http, retry_s=RETRY_S)

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
+from signal import SIGCONT, SIGSTOP
 from typing import Literal, NamedTuple, Self, get_args
 
 from msgspec.structs import replace
@@ -51,45 +52,37 @@ class Fault(NamedTuple):
         return f"{self.kind} {self.target}" + (f" for {self.lasts_s:.1f} s" if self.lasts_s else "")
 
 
-def plan(
-    seed: int, faults: int, *, members: Sequence[str], services: Sequence[str], lease_s: float = LEASE_S
-) -> list[Fault]:
+def plan(seed: int, faults: int, *, members: Sequence[str], services: Sequence[str]) -> Iterator[Fault]:
     """So many faults in their order; the same for the same arguments."""
-    return list(_faults(random.Random(f"cluster {seed}"), faults, members, services, lease_s))
-
-
-def _faults(
-    chance: random.Random, faults: int, members: Sequence[str], services: Sequence[str], lease_s: float
-) -> Iterator[Fault]:
-    now_s = 0.0
+    chance, now_s = random.Random(f"cluster {seed}"), 0.0
     busy_until: dict[str, float] = {}
     for _ in range(faults):
         gap_s = min(chance.expovariate(1 / GAP_S), 4 * GAP_S)
         now_s += gap_s
         # One whose last fault still lasts has enough of it: what is free comes first.
         free = [each for each in members if busy_until.get(each, 0.0) <= now_s] or list(members)
-        if services and chance.random() < SERVICE_SHARE:
+        if chance.random() < SERVICE_SHARE:
             target = chance.choice(services)
             kind: Kind | OfService = chance.choice(get_args(OfService))
-            lasts_s = chance.uniform(0.1, lease_s)
+            lasts_s = chance.uniform(0.1, LEASE_S)
         else:
             target, kind = chance.choice(free), chance.choice(get_args(Kind))
-            lasts_s = _lasts_s(chance, kind, lease_s)
+            lasts_s = _lasts_s(chance, kind)
         busy_until[target] = now_s + lasts_s
         far_s = chance.choice(CLOCKS_S) if kind == "clock" else 0.0
         yield Fault(gap_s, target, kind, lasts_s, far_s)
 
 
-def _lasts_s(chance: random.Random, kind: str, lease_s: float) -> float:
+def _lasts_s(chance: random.Random, kind: str) -> float:
     match kind:
         case "clock" | "reset":
             return 0.0
         case "kill" | "stop":
             # How long nobody starts it again.
-            return chance.choice((0.1, chance.uniform(0.1, 2 * lease_s)))
+            return chance.choice((0.1, chance.uniform(0.1, 2 * LEASE_S)))
         case "freeze until takeover":
-            return 3 * lease_s
-    return chance.choice((chance.uniform(0.1, lease_s), chance.uniform(lease_s, 2.5 * lease_s)))
+            return 3 * LEASE_S
+    return chance.choice((chance.uniform(0.1, LEASE_S), chance.uniform(LEASE_S, 2.5 * LEASE_S)))
 
 
 AGAIN_S = 0.5
@@ -130,13 +123,13 @@ class Member:
         self._down_s = AGAIN_S
         self._closing = False
         self._is_due = False
-        self._clock = settings.data / "clock"
+        self.clock = settings.data / "clock"
         self._stack = AsyncExitStack()
         self._servers: dict[Program, KilledServer] = {}
 
     async def __aenter__(self) -> Self:
         self._settings.data.mkdir()
-        write_clock(self._clock, 0.0)
+        write_clock(self.clock, 0.0)
         await self._prepare(self.program)
         self.process = self._servers[self.program]
         for link in self._links.values():
@@ -162,11 +155,6 @@ class Member:
     def is_up(self) -> bool:
         return self.process.up.is_set()
 
-    @property
-    def takes_calls(self) -> bool:
-        """Whether a balancer may give it connections: it accepts, and is not about to end."""
-        return self.is_up and not self.process.stopping
-
     async def suffer(self, fault: Fault) -> None:
         process = self.process
         match fault.kind:
@@ -183,16 +171,16 @@ class Member:
                     process.kill()
                     await process.gone.wait()
             case "freeze":
-                process.freeze()
+                process.signal(SIGSTOP)
                 await asyncio.sleep(fault.lasts_s)
-                process.thaw()
+                process.signal(SIGCONT)
             case "freeze until takeover":
                 self.was_lost.clear()
-                process.freeze()
+                process.signal(SIGSTOP)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(fault.lasts_s):
                         await self.was_lost.wait()
-                process.thaw()
+                process.signal(SIGCONT)
             case "cut up" | "cut down" | "cut both":
                 for link in self._links.values():
                     link.cut(up=fault.kind != "cut down", down=fault.kind != "cut up")
@@ -203,16 +191,12 @@ class Member:
                 for link in self._links.values():
                     link.reset()
             case "clock":
-                write_clock(self._clock, fault.far_s)
+                write_clock(self.clock, fault.far_s)
 
     def end(self) -> None:
         """It is killed for good; returns before it is gone."""
         self._closing = True
         self.process.end()
-
-    def be_well(self) -> None:
-        """Nothing is wrong with it any more, but that it may be on its way up."""
-        write_clock(self._clock, 0.0)
 
     async def replace(self, program: Program | None = None) -> float:
         """Stops the process in order and starts another one, of a `program` if given, and waits for it.
@@ -247,7 +231,7 @@ class Member:
                 process.template,
                 settings=replace(process.template.settings, store=address, bus=bus),
                 serves=self.name.startswith("server"),
-                clock=self._clock,
+                clock=self.clock,
                 plant=self._plant,
             )
             self._is_due = False

@@ -160,12 +160,6 @@ class Balancer(Between):
         self._may = asyncio.Event()
         self._may.set()
 
-    @classmethod
-    @asynccontextmanager
-    async def before(cls, accepting: Callable[[], list[int]], *, seed: int) -> AsyncIterator[Self]:
-        async with cls(accepting, random.Random(f"balancer {seed}")).serving() as balancer:
-            yield balancer
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ports = self._accepting()
         if ports:

@@ -22,6 +22,7 @@ from tests.prove.killing.line import BROKEN, UNAVAILABLE, Answer, Asked, Book, L
 
 PAUSES = frozenset({"step_paused", "step_paused_for_tool_calls"})
 STRAIGHT = ["line", "nest", "fork", "again", "fails"]
+WALKED = STRAIGHT[:3]
 KEYED, ABANDONS, CANCELS, WATCHES = 0.7, 0.05, 0.3, 0.6
 """Shares: of calls under an Idempotency-Key, of walks given up, of jobs cancelled, of jobs followed live."""
 
@@ -114,7 +115,7 @@ class Callers:
 
     async def _walk(self) -> None:
         """A step-through, every call under its own key; some go through to the end in one go, some stop."""
-        asked = self._asked("walk", "step")
+        asked = self._asked(self._random.choice(WALKED), "step")
         asked.is_left = self._random.random() < ABANDONS
         key, head, index = str(uuid.uuid4()), 0, 0
         body = {**self._body(asked), "stepIndex": 0}
@@ -244,8 +245,7 @@ class Callers:
     def _asked(self, flow: str, trigger: str) -> Asked:
         n = self._random.randrange(100)
         tag = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-        asked = self._book.open(Asked(tag=tag, flow=flow, n=n, trigger=trigger))
-        self._live[tag] = asked
+        asked = self._book.asked[tag] = self._live[tag] = Asked(tag=tag, flow=flow, n=n, trigger=trigger)
         _says(f"asks for {flow} by {trigger}, tag {tag}")
         return asked
 

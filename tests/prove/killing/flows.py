@@ -166,20 +166,6 @@ steps:
   - {{id: ask, {ASK}, prompt: "{{{{ initial.tag }}}} ask - {{{{ attempt }}}}"}}
 """
 
-WALK = f"""
-slug: walk
-steps:
-  - {{id: first, type: code, code: 'return {{"cells": ["0", "1"]}}'}}
-  - id: each
-    type: loop
-    over: cells
-    as: cell
-    steps: [{{id: ask, {ASK}, prompt: "{{{{ initial.tag }}}} ask {{{{ cell }}}} {{{{ attempt }}}}"}}]
-  - {{id: rest, type: wait, ms: 20}}
-  - {{id: more, {ASK}, prompt: "{{{{ initial.tag }}}} more - {{{{ attempt }}}}"}}
-  - {{id: last, type: code, code: 'return {{"each": steps["each"]["items"], "more": text}}'}}
-"""
-
 ROWS = [["0,0", "0,1"], ["1,0", "1,1"], ["2,0"]]
 """Each cell names its own place, as a loop path is written."""
 
@@ -216,13 +202,6 @@ FLOWS: dict[str, Expected] = {
     "fails": Expected(FAILS, lambda *_: None, "failed"),
     "tools": Expected(TOOLS, lambda tag, _: {"said": _said(tag, "ask"), "talk": tag}),
     "hold": Expected(HOLD, lambda tag, _: {"text": _said(tag, "ask")}),
-    "walk": Expected(
-        WALK,
-        lambda tag, _: {
-            "each": [{"text": _said(tag, "ask", cell)} for cell in "01"],
-            "more": _said(tag, "more"),
-        },
-    ),
 }
 
 TOOL = {

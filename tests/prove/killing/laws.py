@@ -104,10 +104,6 @@ class Laws:
             lies += self._ending(whole, None if result is None else msgspec.json.decode(result), log, asked)
             lies += self._effects(run, log)
             found += [f"run {run.id} ({self._flow(run)}): {lie}" for lie in lies]
-        ids = {run.id for run in runs}
-        for asked in self.book.asked.values():
-            if asked.run_id is not None and asked.run_id not in ids:
-                found.append(f"run {asked.run_id} of flow {asked.flow}, known to its caller, does not exist")
         for tag, run_id in self.book.refused:
             if run_id is None and tag in tags:
                 found.append(f"a run came of a call that was told that nothing was started, tag {tag}")
@@ -141,9 +137,9 @@ class Laws:
                     if seq > len(log) or not is_same(log[seq - 1], data):
                         yield f"event {seq} of run {run_id} was sent as {data!r}, and the log has it not"
                 events.clear()
-        for run_id in self.book.known_runs():
-            if run_id not in self.records:
-                yield f"run {run_id} was acknowledged and does not exist"
+        for asked in self.book.known():
+            if asked.run_id not in self.records:
+                yield f"run {asked.run_id} of flow {asked.flow} was acknowledged and does not exist"
 
     def _ending(self, whole: WholeRun, found: object, log: Log, asked: Asked) -> Iterator[str]:
         run = whole.record

@@ -59,10 +59,6 @@ class Book:
         self.resumes = 0
         self.repeats = 0
 
-    def open(self, asked: Asked) -> Asked:
-        self.asked[asked.tag] = asked
-        return asked
-
     def tell(self, run_id: str, seq: int, data: bytes) -> None:
         """Notes an event from a tail. A seq that was told before must be the same event."""
         self.events += 1
@@ -74,8 +70,9 @@ class Book:
         self.events += 1
         self.walked.setdefault(run_id, {}).setdefault(seq, data)
 
-    def known_runs(self) -> list[str]:
-        return [asked.run_id for asked in self.asked.values() if asked.run_id is not None]
+    def known(self) -> list[Asked]:
+        """The runs that their callers were told of."""
+        return [asked for asked in self.asked.values() if asked.run_id is not None]
 
 
 TIMEOUT_S = 30.0
@@ -216,13 +213,12 @@ async def disagreements(line: Line, book: Book) -> list[str]:
     """What different readers are told differently about the last runs whose callers know them."""
     listed = await listed_runs(line)
     gate = asyncio.Semaphore(BESIDE)
-    known = [asked for asked in book.asked.values() if asked.run_id is not None]
 
     async def look(one: Asked) -> list[str]:
         async with gate:
             return [lie async for lie in _of_run(line, one, listed, of_before=book.of_before)]
 
-    found = await asyncio.gather(*[look(one) for one in known[-READ:]])
+    found = await asyncio.gather(*[look(one) for one in book.known()[-READ:]])
     return [lie for lies in found for lie in lies]
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from shutil import rmtree
-from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, pidfd_send_signal
+from signal import SIGKILL, SIGTERM, pidfd_send_signal
 from typing import NamedTuple, Self
 
 import msgspec
@@ -188,7 +188,7 @@ class KilledServer:
         """SIGKILL, to this server and no other; nothing if it has died by itself."""
         # One that is just being forked has no id yet.
         self._is_doomed = self._pidfd is None and not self.gone.is_set()
-        self._signal(SIGKILL)
+        self.signal(SIGKILL)
 
     def end(self) -> None:
         """SIGKILL, and to its parent that no other one follows; returns before they are gone."""
@@ -199,24 +199,17 @@ class KilledServer:
             # The parent still imports, and has forked none.
             self._process.kill()
 
-    def freeze(self) -> None:
-        """SIGSTOP: it does nothing more, until `thaw`."""
-        self._signal(SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(SIGCONT)
-
     async def stop(self) -> None:
         """SIGTERM; returns when the process has ended in good order. Raises AssertionError if it does not."""
         self.stopping = True
-        self._signal(SIGTERM)
+        self.signal(SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_LIMIT_S):
                 await self.gone.wait()
         if not self.gone.is_set() or self.exit_code != 0:
             raise AssertionError(f"the server did not stop in order ({self.exit_code}): {self.said()}")
 
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
         # By descriptor: its parent may have waited for the process already, and its id be another's now.
         if self._pidfd is not None and not self.gone.is_set():
             with contextlib.suppress(ProcessLookupError):
@@ -238,7 +231,7 @@ class KilledServer:
                         self._pidfd = os.pidfd_open(told.pid)
                     self._known.set()
                     if self._is_doomed:
-                        self._signal(SIGKILL)
+                        self.signal(SIGKILL)
                 case "ready":
                     self.ready_at = told.at
                     self.up.set()

@@ -160,8 +160,7 @@ class Inline(Connections):
             raise StoreError("the disk cannot be read")
         return work(self.disk.connection)
 
-    async def look_up(self, work: Work[Result]) -> Result:
-        return await self.read(work)
+    look_up = read
 
     def _delay_s(self) -> float:
         return self.disk.chance.choice((0.0, 0.0, 0.0, 0.0, 0.001, 0.02))
@@ -248,8 +247,7 @@ class _AtOnce(Connections):
     async def read(self, work: Work[Result]) -> Result:
         return work(self.db)
 
-    async def look_up(self, work: Work[Result]) -> Result:
-        return work(self.db)
+    look_up = read
 
 
 class LookedAt(SqliteStore):

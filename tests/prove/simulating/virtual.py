@@ -38,7 +38,7 @@ class Process:
         self.halted = False
         self.let_go = False
         self.tasks: list[asyncio.Task[Any]] = []
-        self._held: list[_Turn] = []
+        self.held: list[_Turn] = []
 
     def start(self, work: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
         context = copy_context()
@@ -51,12 +51,9 @@ class Process:
     def go_on(self) -> None:
         """Runs again, and first what came while it was halted."""
         self.halted = False
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         for turn in held:
-            turn.repeat()
-
-    def hold(self, turn: "_Turn") -> None:
-        self._held.append(turn)
+            turn.loop.call_outside(turn, turn.context)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,12 +72,9 @@ class _Turn:
         if self.handle is not None and self.handle.cancelled():
             return
         if self.process.halted:
-            self.process.hold(self)
+            self.process.held.append(self)
         else:
             self.callback(*self.args)
-
-    def repeat(self) -> None:
-        self.loop.call_outside(self, self.context)
 
 
 class _Task(asyncio.Task[Any]):

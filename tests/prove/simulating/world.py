@@ -132,7 +132,7 @@ class Wires:
         for bus in self._buses:
             if bus is sender:
                 continue
-            wakes = partial(bus.hear, subject)
+            wakes = partial(bus.wake_here, subject)
             delays: tuple[float, ...] = (0.0,)
             if self._chance.random() < self.share:
                 what = self._chance.choice(("lost", "late", "repeated"))
@@ -155,9 +155,6 @@ class ProcessBus(Bus):
         await super().wake(subject)
         self._wires.carry(subject, self)
 
-    def hear(self, subject: str) -> None:
-        self.wake_here(subject)
-
 
 CALM_S = 3600.0
 """How long runs may take once nothing happens to them any more; the longest flow takes some minutes."""
@@ -170,8 +167,9 @@ MOODS: tuple[Mood, ...] = ("full", "full", "tight", "gone", "moody", "mute")
 class World:
     """Everything of one seed, and what happened in it, counted by name in `seen`.
 
-    `engines` is how many there are, and `limits` those that they share, where the seed does not decide that;
-    with `naps` they often sleep until others have their runs, and with `crashes` they only die, and often.
+    Its store has the `fault`, if any. `engines` is how many there are, and `limits` those that they share,
+    where the seed does not decide that; with `naps` they often sleep until others have their runs, and with
+    `crashes` they only die, and often.
     """
 
     def __init__(
