@@ -77,12 +77,12 @@ CHANGED = re.compile(
     rf"\.({CONSTANT})(?: \W?=|: .* =|, .* =) |\bdel .*\.({CONSTANT})\b"
     r"|(?:setattr|delattr|patch|object)\((?:\s*\S+[\])],)?[^'\"]*"
     rf"['\"](?:[\w.]+\.)?({CONSTANT}|_[a-zA-Z]\w*)['\"]"
-    r"|['\"]([A-Z0-9]+_[A-Z0-9_]*)['\"]: "
+    r"|['\"]([A-Z0-9]+_[A-Z0-9_]*)['\"]: |['\"](_[a-z]\w*)['\"]"
     r"|\bfrom runglass\S* import (?:\([^)]*|.*)\b(_[a-zA-Z]\w*)"
 )
 """Where one may be given another value: also a key of a dictionary, through which a loop may go.
 
-And where a private part of the package may, or is imported: what ruff does not see.
+And where a private part of the package may, is named by a text, or is imported: what ruff does not see.
 """
 
 

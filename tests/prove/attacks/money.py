@@ -13,7 +13,8 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required"
 RETRY = {"max_attempts": 100, "initial_delay_ms": 0, "max_delay_ms": 0}
 FLOWS: dict[str, tuple[Steps, int, str]] = {
     "two-hundred-at-once": ([SPEND], 200, "x"),
-    "loop-beyond-the-budget": (loop(200, [SPEND], beside=200), 1, "x"),
+    # As many at once as the budget has room for: one that is refused ends all.
+    "loop-beyond-the-budget": (loop(200, [{**SPEND, "prompt": "x"}], beside=4), 1, "x"),
     # Each try is a call, and none gives the right answer.
     "retries-beyond-the-budget": ([{**SPEND, "output_schema": SCHEMA, "retry": RETRY}], 4, "x"),
     "message-of-9-mb-to-a-model": ([SPEND], 1, "word " * 1_900_000),
@@ -35,7 +36,7 @@ async def _within_bounds(field: Field) -> None:
     """What the provider counts is on the project's books, and over the budget by one call at most."""
     calls = len(await field.hostile.asked())
     cost, spent = calls * CALL_USD, await spent_usd(field.settings)
-    if spent < cost or cost > BUDGET_USD + CALL_USD:
+    if not calls or spent < cost or cost > BUDGET_USD + CALL_USD:
         field.complain(f"{calls} calls cost ${cost} of ${BUDGET_USD}, the project's books say ${spent}")
 
 
