@@ -160,6 +160,17 @@ def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(
     assert checked(folder)["problems"] == []
 
 
+@pytest.mark.parametrize("folder", [4], indirect=True)
+def test_budgets_and_what_is_spent_stay_exact(folder: Path, printed: Printed) -> None:
+    with closing(sqlite3.connect(folder / "runglass.db")) as database, database:
+        database.execute(
+            "UPDATE project SET budget_pico = 9000000000000000005, spent_pico = 9000000000000000001"
+        )
+    printed("migrate", "--data", folder)
+    project = json.loads(printed("projects", "budget", "acme/demo", "--data", folder, "--json").out)
+    assert (project["budgetUsd"], project["spentUsd"]) == ("9000000.000000000005", "9000000.000000000001")
+
+
 def test_what_cannot_be_read_is_kept_and_keeps_no_other_run_from_the_upgrade(folder: Path) -> None:
     no_time = """replace(CAST(data AS TEXT), '"at":"2', '"at":"x')"""
     last = "SELECT id, no, summary FROM run ORDER BY no DESC LIMIT 2"
