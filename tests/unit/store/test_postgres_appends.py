@@ -119,6 +119,22 @@ async def test_appends_wait_for_a_statement_as_long_as_it_is_quick(
     assert database.sent == [(at_ms, list(runs)) for at_ms, runs in sent]
 
 
+@in_virtual_time
+async def test_an_append_whose_caller_has_gone_holds_up_none_beside_it() -> None:
+    database = Statements()
+    queue = AppendQueue(cast(Connections, database), patience_s=1)
+    gone, other = (
+        asyncio.create_task(
+            queue.append(Append(run_no=run, head=0, fence=0, events=[], status="running", summary=b"{}"))
+        )
+        for run in (1, 2)
+    )
+    await database.at(1)
+    gone.cancel()
+    await other
+    assert database.sent == [(0, [1, 2])]
+
+
 class Requests:
     """A database with the requests of the runs 1 to 9, which says what it was asked for."""
 
