@@ -160,6 +160,28 @@ def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(
     assert checked(folder)["problems"] == []
 
 
+@pytest.mark.parametrize("folder", [4], indirect=True)
+def test_money_stays_exact_and_runs_without_a_log_have_totals(folder: Path, printed: Printed) -> None:
+    with closing(sqlite3.connect(folder / "runglass.db")) as database, database:
+        database.execute(
+            "UPDATE project SET budget_pico = 9000000000000000005, spent_pico = 9000000000000000001"
+        )
+        # One that has not begun, and one whose events are missing.
+        database.execute(
+            "INSERT INTO run (id, project_id, flow_id, version, status, trigger_type, capture, summary, head)"
+            " SELECT 'new-' || v, project_id, flow_id, 7, 'pending', 'api', 'off', x'7b7d', v FROM run,"
+            " (SELECT 0 AS v UNION SELECT 2) WHERE no = 1"
+        )
+    printed("migrate", "--data", folder)
+    project = json.loads(printed("projects", "budget", "acme/demo", "--data", folder, "--json").out)
+    assert (project["budgetUsd"], project["spentUsd"]) == ("9000000.000000000005", "9000000.000000000001")
+    with closing(sqlite3.connect(folder / "runglass.db")) as database:
+        found = database.execute("SELECT summary FROM run WHERE id LIKE 'new-%'").fetchall()
+    names = ("completed", "failed", "retried", "skipped", "unmeteredCalls", "unpricedCalls")
+    summary = {"flowSlug": "report", "version": 7, "totals": dict.fromkeys(names, 0)}
+    assert [json.loads(text) for (text,) in found] == [summary] * 2
+
+
 def test_what_cannot_be_read_is_kept_and_keeps_no_other_run_from_the_upgrade(folder: Path) -> None:
     no_time = """replace(CAST(data AS TEXT), '"at":"2', '"at":"x')"""
     last = "SELECT id, no, summary FROM run ORDER BY no DESC LIMIT 2"
@@ -168,9 +190,7 @@ def test_what_cannot_be_read_is_kept_and_keeps_no_other_run_from_the_upgrade(fol
         database.execute(f"UPDATE event SET data = CAST({no_time} AS BLOB) WHERE run_no = ?", (number,))
         database.execute("UPDATE run SET summary = ? WHERE no = ?", (NO_JSON, other))
         database.execute("UPDATE step SET data = ? WHERE run_no = ?", (NO_JSON, other))
-        if is_first := b'"totals"' not in summary:
-            # As a run that has not begun; this one has its log.
-            database.execute("UPDATE run SET totals = NULL WHERE no = 1")
+    is_first = b'"totals"' not in summary
     assert runglass("migrate", "--data", folder).returncode == Exit.OK
     with closing(sqlite3.connect(folder / "runglass.db")) as database:
         (_, _, kept), (_, _, unread) = database.execute(last).fetchall()

@@ -20,14 +20,15 @@ from runglass.runtime.metrics.collector import MOST_PROJECTS, bounded
 from runglass.support.logs import FailureLog, OneASecond, plain_cause
 
 
-async def test_a_disk_that_is_nearly_full_degrades_health(
+async def test_a_disk_that_is_nearly_full_and_a_bus_that_is_away_degrade_health(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=99_000_000))
     async with open_runtime(Settings(data=tmp_path)) as runtime:
+        runtime.bus.fault = "no wake-ups come"
         health = await HealthCheck(runtime, wait_s=60.0).report()
-    assert (health.status, health.reasons) == ("degraded", ["the disk has 99 MB left"])
+    assert (health.status, health.reasons) == ("degraded", ["the disk has 99 MB left", "no wake-ups come"])
 
 
 KEY = {"execution_id": "r", "step_id": "s", "attempt": 1}

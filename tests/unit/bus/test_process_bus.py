@@ -200,6 +200,26 @@ async def test_a_connection_that_has_gone_silent_is_made_anew(carrier: FakeCarri
         await connected(here)
 
 
+@in_virtual_time
+async def test_a_bus_that_passes_nothing_on_is_told_after_five_seconds_and_tried_anew_after_a_minute(
+    carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
+) -> None:
+    carrier.network = lambda text, hear: None
+    bus = ProcessBus(carrier)
+    task = asyncio.create_task(bus.run_forever())
+    await let_time_pass(4.9)
+    assert bus.fault is None
+    await let_time_pass(0.2)
+    assert bus.fault
+    assert "set RUNGLASS_BUS to an address of the database without the pooler" in caplog.text
+    await let_time_pass(59.5)
+    assert carrier.connections == 1
+    await let_time_pass(0.5)
+    assert carrier.connections == 2
+    task.cancel()
+    await asyncio.wait({task})
+
+
 @pytest.mark.parametrize("is_sent", [False, True], ids=["waits to be sent", "is just being sent"])
 @in_virtual_time
 async def test_what_a_process_that_goes_was_to_send_is_sent_before(

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError, StoreError
-from runglass.store.postgres.append import AppendQueue
+from runglass.store.postgres.append import MOST_BYTES, AppendQueue
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.run_creation import RunRequests
 from runglass.store.postgres.sql_helpers import SEARCH_SQL, perform
@@ -55,6 +55,10 @@ async def test_an_append_in_the_middle_of_a_run_changes_its_row_and_looks_at_no_
         assert await seen() == {"run update", "project_total insert", "project_total update"}
 
 
+LARGE = 1000
+"""The run whose events leave no room in a statement."""
+
+
 class Statements:
     """A database that takes so long for its first statements, and 5 ms for others, and says what was sent."""
 
@@ -94,6 +98,8 @@ class Statements:
         ),
         # No statement is too large, and another one goes with what is left at once.
         ([], [(0, range(1, 401))], [(0, range(1, 257)), (0, range(257, 401))]),
+        # Nor has it two appends of a run, or more after one that is large.
+        ([], [(0, [1, 1, LARGE, 2])], [(0, [1, LARGE]), (5, [1, 2])]),
     ],
 )
 @in_virtual_time
@@ -106,10 +112,27 @@ async def test_appends_wait_for_a_statement_as_long_as_it_is_quick(
     for at_ms, runs in appends:
         await database.at(at_ms)
         for run in runs:
-            new = Append(run_no=run, head=0, fence=0, events=[b"1"], status="running", summary=b"{}")
+            events = [bytes(MOST_BYTES if run == LARGE else 1)]
+            new = Append(run_no=run, head=0, fence=0, events=events, status="running", summary=b"{}")
             writing.append(asyncio.create_task(queue.append(new)))
     await asyncio.gather(*writing)
     assert database.sent == [(at_ms, list(runs)) for at_ms, runs in sent]
+
+
+@in_virtual_time
+async def test_an_append_whose_caller_has_gone_holds_up_none_beside_it() -> None:
+    database = Statements()
+    queue = AppendQueue(cast(Connections, database), patience_s=1)
+    gone, other = (
+        asyncio.create_task(
+            queue.append(Append(run_no=run, head=0, fence=0, events=[], status="running", summary=b"{}"))
+        )
+        for run in (1, 2)
+    )
+    await database.at(1)
+    gone.cancel()
+    await other
+    assert database.sent == [(0, [1, 2])]
 
 
 class Requests:

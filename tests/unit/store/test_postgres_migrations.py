@@ -152,6 +152,16 @@ async def test_a_database_that_cannot_hold_every_text_is_refused_and_left_as_it_
 PARTITIONS = "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'"
 
 
+@pytest.mark.parametrize("sql", ["UPDATE audit SET name = 'nobody'", "DELETE FROM audit", "TRUNCATE audit"])
+async def test_the_database_itself_refuses_changes_of_the_audit_log(
+    store: PostgresStore, owner: asyncpg.Connection, sql: str
+) -> None:
+    await store.ensure_project("acme", "demo")
+    with pytest.raises(asyncpg.RaiseError, match="append-only"):
+        await owner.execute(sql)
+    assert len(await store.audit(None, limit=10)) == 1
+
+
 @pytest.fixture
 async def owner(address: str) -> AsyncIterator[asyncpg.Connection]:
     """A session of the owner of the tables."""
