@@ -76,6 +76,7 @@ def test_rows_are_a_tree_in_pre_order_that_adds_up_to_the_run_also_packed(
         outline.latest_ms,
     )
     assert b"".join(again.json_parts(first, count)) == b"".join(outline.json_parts(first, count))
+    assert outline.latest_ms == max((0, *page.columns.start, *page.columns.end))
 
     # A row's parent is the last one before it that is less deep, and siblings are in the flow's order.
     rows, columns, totals = rows_of(outline), page.columns, trace.flow_run.totals or RunTotals()
