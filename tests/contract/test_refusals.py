@@ -107,7 +107,17 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
     ("lost", {}, (400, "MODEL_NOT_SUPPORTED"), "'nonsense:m'"),
     *(
         ("asking", {"blockOverrides": {"ask": {"model": model}}}, (400, "MODEL_NOT_SUPPORTED"), repr(model))
-        for model in ("nonsense:x", "no-provider", "Echo", "openai:", ":m", "gateway/nonsense:x", "test")
+        for model in ("nonsense:x", "gateway/nonsense:x")
+    ),
+    *(
+        # By the rule for files: a server that looks for the provider says so otherwise.
+        (
+            "asking",
+            {"blockOverrides": {"ask": {"model": model}}},
+            (400, "MODEL_NOT_SUPPORTED"),
+            f"`blockOverrides.ask.model`: model {model!r} names no provider: write PROVIDER:MODEL, or `echo`",
+        )
+        for model in ("no-provider", "Echo", "openai:", ":m", "test")
     ),
     *(
         ("asking", {"blockOverrides": overrides}, (422, "INVALID_REQUEST"), f"`blockOverrides.{told}")

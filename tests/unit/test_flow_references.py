@@ -234,6 +234,8 @@ def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
 def test_a_function_that_is_called_is_no_step_of_that_name(name: str, use: dict[str, Any]) -> None:
     assert advice(use, llm(name, "{{ message }}")) == []
     assert advice(step("n", code=f"return {{'n': {name}}}"), llm(name, "x")) == [(f'steps["{name}"]', 1, 14)]
+    mixed = llm("use", "The range (of all) is {{ range }} or {{ range(3) }}")
+    assert advice(mixed, llm("range", "x")) == [("steps.range", 1, 26)]
 
 
 def test_a_field_of_the_same_name_may_be_meant() -> None:

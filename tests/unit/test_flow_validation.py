@@ -40,6 +40,13 @@ LEAF = "{id: s%d, type: passthrough}"
                 "did you mean 'full'? at capture"
             ],
         ),
+        (
+            f"slug: a\n{ONE}{'n' * 100}1: !!x 1\n{'n' * 100}2: 1\n",
+            [
+                f"f.yaml:3:104: the tag 'x' is not supported at [\"{'n' * 100}…\"]",
+                f"f.yaml:4:1: unknown field '{'n' * 56}… at [\"{'n' * 100}…\"]",
+            ],
+        ),
         (HEAD + "  - 5\n", ["f.yaml:3:5: expected an object, found 5 at steps[0]"]),
         (
             HEAD + "  - {id: a, type: llm, model: 5, settings: {seed: 1}}\n",

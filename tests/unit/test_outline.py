@@ -14,6 +14,7 @@ from runglass.flows.flow import Flow, every_step, leaves
 from runglass.log.money import format_usd
 from runglass.log.trace import RunTotals, Trace
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
+from runglass.outlines.columns import MAX_ROWS
 from runglass.outlines.kept_outline import pack, unpack
 from runglass.outlines.outline import SLICE_ROWS, STATUSES, Outline, OutlinePage
 from runglass.outlines.timeline import LANES, Timeline, timeline
@@ -76,6 +77,7 @@ def test_rows_are_a_tree_in_pre_order_that_adds_up_to_the_run_also_packed(
         outline.latest_ms,
     )
     assert b"".join(again.json_parts(first, count)) == b"".join(outline.json_parts(first, count))
+    assert outline.latest_ms == max((0, *page.columns.start, *page.columns.end))
 
     # A row's parent is the last one before it that is less deep, and siblings are in the flow's order.
     rows, columns, totals = rows_of(outline), page.columns, trace.flow_run.totals or RunTotals()
@@ -225,7 +227,10 @@ def test_a_clock_that_was_set_back_gives_no_negative_times() -> None:
 @pytest.mark.parametrize(
     ("row", "error"),
     [
-        ((1, "in_loop", "x", 1, "completed", b"{}"), ValueError),
+        *(
+            ((1, "in_loop", path, 1, "completed", b"{}"), ValueError)
+            for path in ("x", "-1", "01", str(MAX_ROWS))
+        ),
         ((1, "a", "", 1, "glowing", b"{}"), LookupError),
     ],
 )

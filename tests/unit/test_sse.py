@@ -62,6 +62,10 @@ def test_malformed_utf8_is_replaced_in_names_and_kept_in_data() -> None:
     assert found == [Frame("�", "a�", b"\xff")]
 
 
+def test_a_carriage_return_at_the_end_of_a_chunk_ends_its_line_at_once() -> None:
+    assert Decoder().feed(b"data: a\r\n\r") == [Frame("", "message", b"a")]
+
+
 @given(chunks=chunked, borders=borders, limit=st.integers(min_value=3, max_value=60) | st.just(10_000))
 @examples(200, of=2_000)
 def test_any_stream_is_decoded_as_the_standard_says_up_to_the_limit(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.support.safe_text import replace_surrogates
+from runglass.support.safe_text import printable, replace_surrogates
 
 Path = tuple[str | int, ...]
 
@@ -45,7 +45,7 @@ def path_text(parts: Sequence[str | int]) -> str:
             text += f".{part}" if text else part
         else:
             name = part if len(part) <= NAME_CHARS else f"{part[:NAME_CHARS]}…"
-            text += f"[{msgspec.json.encode(replace_surrogates(name)).decode()}]"
+            text += f"[{printable(msgspec.json.encode(replace_surrogates(name)).decode())}]"
     return text if len(text) <= PATH_CHARS else f"{text[: PATH_CHARS // 2]}…{text[-PATH_CHARS // 2 :]}"
 
 

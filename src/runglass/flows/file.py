@@ -34,6 +34,7 @@ class Document:
     def __init__(self, text: str, yaml: YAML, root: Node, *, file: str) -> None:
         self.file = file
         self.problems: list[Problem] = []
+        self.problem_paths: set[Path] = set()
         self._lines = re.split("\r\n|\r|\n", text)
         self._constructor = yaml.constructor
         self._nodes: dict[Path, tuple[Node | None, Node]] = {}
@@ -151,6 +152,7 @@ class Document:
         return text
 
     def _refuse(self, message: str, path: Path, node: Node) -> None:
+        self.problem_paths.add(path)
         self.problems.append(Problem(message, path_text(path), *_line_column(node)))
 
     def _stop(self, message: str, node: Node) -> NoReturn:

@@ -15,7 +15,7 @@ from jsonschema_rs import ValidationErrorKind as Kind
 
 from runglass.config.settings import USUAL
 from runglass.errors import FlowFileError, Problem
-from runglass.flows.diagnostics import Finding, Path, path_text, shown
+from runglass.flows.diagnostics import Finding, Path, shown
 from runglass.flows.flow import MAX_STEPS, OVERRIDABLE, Flow, Syntax, flow_schema
 from runglass.flows.models import model_findings, package_warnings, setting_findings
 from runglass.flows.references import unmet_references
@@ -248,7 +248,6 @@ def check_flow(
     document = read_document(text, file=file, limit_characters=limit_characters)
     problems = document.problems[:MAX_PROBLEMS]
     warnings: list[Problem] = []
-    unreadable = {problem.path for problem in problems}
     for finding in chain(
         flow_rules(schema_limit_bytes).flow(document.value, own_providers=own_providers),
         unmet_references(document.value),
@@ -256,7 +255,7 @@ def check_flow(
         if len(problems) >= MAX_PROBLEMS:
             problems.append(Problem(f"there may be more; only {MAX_PROBLEMS:,} problems are listed"))
             break
-        if path_text(finding.path) in unreadable:
+        if finding.path in document.problem_paths:
             continue
         if not finding.is_warning:
             problems.append(document.problem(finding))

@@ -9,7 +9,7 @@ import builtins
 import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, Literal, NamedTuple, assert_never
 
 import minijinja
@@ -192,8 +192,7 @@ def _in_python(text: Any, mode: Literal["exec", "eval"], root: str) -> Iterator[
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _OWN_WORD = re.compile(rf"(?<![\w.]){_WORD.pattern}")
 _QUESTION = re.compile(r"\b(?:defined|undefined|default)\b")
-_CALLED = re.compile(rf"\b({'|'.join(minijinja.Environment().globals)})\s*\(")
-"""A function of templates, called."""
+_FUNCTIONS = frozenset(minijinja.Environment().globals)
 
 
 class Name(NamedTuple):
@@ -231,7 +230,14 @@ def _names_in_template(text: str, sought: AbstractSet[str]) -> Iterator[Name]:
     first: dict[str, int] = {}
     for word in _OWN_WORD.finditer(text, begin):
         first.setdefault(word[0], word.start())
-    for name in sorted((sought & _undeclared(text)) - set(_CALLED.findall(text))):
+    # A function of templates is meant where it is called, whatever the name of a step.
+    used = {
+        token.text
+        for _, tokens in tags(text)
+        for token, after in zip_longest(tokens, tokens[1:])
+        if after is None or after.text != "("
+    }
+    for name in sorted((sought & _undeclared(text)) - (_FUNCTIONS - used)):
         offset = first.get(name, begin)
         yield Name(name, text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
 

@@ -23,6 +23,11 @@ def test_the_list_is_sorted_and_complete_and_type_checkers_see_what_the_program_
     assert set(PUBLIC) <= set(dir(runglass))
 
 
+def test_every_exception_is_a_runglass_error() -> None:
+    kinds = [kind for name in PUBLIC if isinstance(kind := getattr(runglass, name), type)]
+    assert all(issubclass(kind, runglass.RunglassError) for kind in kinds if issubclass(kind, Exception))
+
+
 def test_the_version_is_that_of_the_project() -> None:
     project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text())["project"]
     assert runglass.__version__ == project["version"]

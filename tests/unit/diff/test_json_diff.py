@@ -148,6 +148,7 @@ def test_what_hides_the_same_difference_in_every_layer_is_cut_and_not_compared_a
         (("x" * 200,), f'["{"x" * 100}…"]'),
         (('"]',), '["\\"]"]'),
         (("half \ud800",), '["half �"]'),
+        (("zero\u200bwidth\x9b",), r'["zero\u200bwidth\x9b"]'),
     ],
 )
 def test_a_place_reads_as_in_code(parts: tuple[Part, ...], text: str) -> None:
