@@ -133,6 +133,23 @@ def test_chunk_headers_and_trailers_are_limited(server: RunningServer) -> None:
         assert refused(connection) == LARGE
 
 
+def test_a_refused_caller_that_goes_on_sending_is_told_why(server: RunningServer) -> None:
+    """Also if so much had come at once that the server had stopped reading."""
+    begun = post(server, "Transfer-Encoding: chunked") + b"%x\r\n" % 100_000 + b" " * 100_000 + b"\r\n2;a="
+    sent = begun + b"b" * 8_000_000
+
+    async def send_at_once() -> int:
+        """Sends what fits into the buffers of the network, while the server's loop reads none of it."""
+        return connection.send(sent, socket.MSG_DONTWAIT)
+
+    with wire.raw_connection(server) as connection:
+        # Behind a large body the buffers are large.
+        connection.sendall(post(server, "Content-Length: 3000000") + b"{}".ljust(3_000_000))
+        assert wire.read_answer(connection)[0] == 200
+        connection.sendall(sent[server.call(send_at_once()) :])
+        assert refused(connection) == LARGE
+
+
 def test_requests_sent_ahead_are_answered_in_order_and_bounded(server: RunningServer) -> None:
     with wire.raw_connection(server) as connection:
         # The last one of a connection is answered whatever follows it.
@@ -144,27 +161,44 @@ def test_requests_sent_ahead_are_answered_in_order_and_bounded(server: RunningSe
         assert refused(connection, "sent ahead of their answers") == INVALID
 
 
-def test_a_refusal_never_stands_within_a_response(server: RunningServer) -> None:
-    with streams(server, 1) as (stream,):
+@pytest.mark.parametrize("framing", [(), ("Transfer-Encoding: chunked",)])
+def test_a_refusal_never_stands_within_a_response(server: RunningServer, framing: tuple[str, ...]) -> None:
+    """Neither behind the request nor in its body, which the response does not wait for."""
+    with streams(server, 1, *framing) as (stream,):
         stream.sendall(b"nonsense\r\n\r\n")
         assert b"HTTP/1.1 400" not in wire.rest_of(stream)
 
 
-def test_a_head_that_does_not_end_is_cut_off_in_time() -> None:
-    with running_server(head_time_limit_s=0.2) as server, wire.raw_connection(server) as connection:
-        connection.sendall(GET)
-        assert refused(connection, "head_time_limit_s=0.2") == (408, "INVALID_REQUEST")
+def test_a_running_server_keeps_the_deadlines_of_heads_bodies_and_idle_connections() -> None:
+    limits = {"head_time_limit_s": 0.5, "body_time_limit_s": 0.5, "keep_alive_s": 1}
+    with running_server(**limits) as server, contextlib.ExitStack() as stack:
+        server.push(wire.ANYTHING)
+        idle, head, body = (wire.raw_connection(server) for _ in range(3))
+        resting = stack.enter_context(idle)
+        resting.sendall(HEALTH)
+        assert wire.read_answer(resting)[0] == 200
+        late = (408, "INVALID_REQUEST")
+        with head as connection:
+            connection.sendall(GET)
+            assert refused(connection, "head_time_limit_s=0.5") == late
+        with body as connection:
+            connection.sendall(post(server, "Content-Length: 10") + b"{")
+            assert refused(connection, "body_time_limit_s=0.5", "min_body_bytes_per_s=1,024") == late
+        # uvicorn would do so after 5 s.
+        resting.settimeout(2)
+        assert wire.rest_of(resting) == b""
 
 
 @contextlib.contextmanager
-def streams(server: RunningServer, number: int) -> Iterator[list[socket.socket]]:
+def streams(server: RunningServer, number: int, *headers: str) -> Iterator[list[socket.socket]]:
     """So many connections on each of which an endless run is watched."""
     with contextlib.ExitStack() as stack:
         server.push(wire.ENDLESS)
         run = wire.start(server, "endless")
         opened = [stack.enter_context(wire.raw_connection(server)) for _ in range(number)]
         for connection in opened:
-            connection.sendall(wire.head_of(server, "GET", f"/api/v1/flow-runs/{run}/trace/stream"))
+            path = f"/api/v1/flow-runs/{run}/trace/stream"
+            connection.sendall(wire.head_of(server, "GET", path, *headers))
             assert connection.recv(12) == b"HTTP/1.1 200"
         yield opened
 
@@ -203,13 +237,27 @@ def test_a_connection_that_takes_nothing_of_a_stream_is_cut() -> None:
         assert len(wire.rest_of(connection)) < size
 
 
-def test_a_path_writes_no_line_of_its_own_into_the_log(
-    server: RunningServer, faults: FaultyStore, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("method", "fault", "what"),
+    [
+        ("find_key", StoreError("away"), "found no store"),
+        ("trace", StoreError("away"), "found no store"),
+        ("trace", ZeroDivisionError("away"), "failed"),
+    ],
+)
+def test_what_a_request_brings_writes_no_line_of_its_own_into_the_log(
+    server: RunningServer,
+    faults: FaultyStore,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    fault: Exception,
+    what: str,
 ) -> None:
-    faults.fail("find_key", StoreError("away"))
+    faults.fail(method, fault)
+    path = "/flow-runs/a%0a2026-01-01 ERROR forged%1b[2J%c2%85%e2%80%ae/trace"
+    hostile = {b"User-Agent": b"\x9b31mforged", b"X-Request-Id": b"\x9b31mforged"}
     with wire.http_for(server, server.key) as http:
-        path = "/flow-runs/a%0a2026-01-01 ERROR forged%1b[2J%c2%85%e2%80%ae"
-        assert wire.refusal(http.get(path)) == (503, "UNAVAILABLE")
-    (message,) = [record.getMessage() for record in caplog.records if "found no store" in record.getMessage()]
-    assert message.isprintable()
-    assert r"a\n2026-01-01 ERROR forged\x1b[2J\x85\u202e" in message
+        assert http.get(path, headers=hostile).status_code >= 500
+    messages = [record.getMessage() for record in caplog.records]
+    assert all(map(str.isprintable, messages))
+    assert any(r"a\n2026-01-01 ERROR forged\x1b[2J\x85\u202e" in each and what in each for each in messages)

@@ -55,7 +55,7 @@ async def hostile(
 ) -> list[str]:
     """Prints a table and gives its bounds. Raises AssertionError where a verdict is bad."""
     attacks = _chosen(only, family)
-    _write_row("attack", "store", ["run ms: quiet to now", "MB", "health ms"], "verdict")
+    _write_row("attack", "store", ["run p50/p99, quiet to now", "MB", "health ms"], "verdict")
     verdicts: list[Verdict] = []
     try:
         for kind in get_args(StoreKind):

@@ -14,7 +14,14 @@ import pytest
 from runglass.config.settings import Settings
 from runglass.errors import StoreError
 from runglass.server.bootstrap import connection_limit
-from runglass.server.http.connections import LINGER_S, MOST_HELD, RESERVE, Connection, Connections
+from runglass.server.http.connections import (
+    LINGER_BYTES,
+    LINGER_S,
+    MOST_HELD,
+    RESERVE,
+    Connection,
+    Connections,
+)
 from runglass.server.http.open_responses import OpenResponses
 from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
@@ -109,7 +116,7 @@ def test_time_in_which_the_server_does_not_read_does_not_count(connections: Conn
     uvicorn.connection_lost.assert_not_called()
 
 
-def test_a_refused_caller_is_cut_off_if_it_stays(connections: Connections) -> None:
+def test_a_refused_caller_is_cut_off_if_it_stays_or_sends_much(connections: Connections) -> None:
     connection, wire, _ = connected(connections)
     connection.data_received(b"nonsense\r\n\r\n")
     assert ends_of(wire) == ["write_eof"]
@@ -119,6 +126,12 @@ def test_a_refused_caller_is_cut_off_if_it_stays(connections: Connections) -> No
     connections.check(0.1)
     assert ends_of(wire) == ["write_eof", "abort"]
     assert not connections.open
+    talker, wire, _ = connected(connections)
+    talker.data_received(b"nonsense\r\n\r\n")
+    talker.data_received(b"a" * LINGER_BYTES)
+    assert ends_of(wire) == ["write_eof"]
+    talker.data_received(b"a")
+    assert ends_of(wire) == ["write_eof", "abort"]
 
 
 def test_a_body_behind_its_response_is_read_within_bounds(connections: Connections) -> None:
