@@ -16,11 +16,15 @@ LETTER = """
 slug: letter
 inputs:
   type: object
+  additionalProperties: false
   properties:
     message: {type: string, default: Dear reader}
+    tone: {$ref: "#/$defs/tone"}
+    page: {type: object, properties: {size: {type: string, default: A4}, lines: {type: integer}}}
     copies: {type: integer, default: 1, minimum: 1}
     never: {enum: []}
-  required: [message, copies]
+  required: [message, tone]
+  $defs: {tone: {enum: [warm, cool], default: warm}}
 steps:
   - {id: write, type: llm, model: echo}
   - {id: all, type: passthrough, input: {all: "{{ initial }}"}}

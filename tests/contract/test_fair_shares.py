@@ -194,7 +194,7 @@ def test_of_each_project_one_search_or_page_is_read_at_a_time(
         going.append(project_id)
         most["one"] = max(most["one"], going.count(project_id))
         most["both"] = max(most["both"], len(going))
-        await asyncio.to_thread(all_are_there.wait)
+        await asyncio.to_thread(all_are_there.wait, wire.LONGEST_S)
         found = await read(store, *args, **kwargs)
         going.remove(project_id)
         return found

@@ -247,6 +247,21 @@ async def test_a_stop_lets_steps_end_and_begins_none_and_nobody_takes_their_runs
     assert ran.trace.flow_run.status == "completed"
 
 
+async def test_a_run_that_is_created_as_its_process_stops_begins_in_the_next_one(tmp_path: Path) -> None:
+    async with next_life(tmp_path / "db") as house:
+        held = FaultyStore(house.store).hold("create_run")
+        starting = asyncio.create_task(start(house, "- {id: a, type: passthrough}", {"n": 1}))
+        await held.reached()
+        await house.engine.stop()
+        held.let_go()
+        started = await starting
+        with pytest.raises(RunReleased):
+            await started.outcome()
+        assert (await run_of(house, started.id)).head == 0
+    ran = await end_in_next_life(tmp_path / "db", started.id)
+    assert ran.steps() == [("a", None, 1, "completed")]
+
+
 async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(house: EngineHarness) -> None:
     held = FaultyStore(house.store).hold("append", when=lambda batch: batch.status == "completed")
     started = await start(house, "- {id: a, type: passthrough}", {"n": 1})

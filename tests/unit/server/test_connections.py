@@ -6,10 +6,15 @@ And answers that begin or end just when others are ended; who ends which is in `
 import asyncio
 import resource
 import time
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from runglass.config.settings import Settings
 from runglass.errors import StoreError
@@ -25,6 +30,7 @@ from runglass.server.http.connections import (
 from runglass.server.http.open_responses import OpenResponses
 from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
+from tests.waiting import until
 
 SETTINGS = Settings(
     head_time_limit_s=10, body_time_limit_s=20, min_body_bytes_per_s=100, stalled_write_limit_s=30
@@ -35,7 +41,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
 def connected(connections: Connections) -> tuple[Connection, Mock, Mock]:
     """A connection, the transport that it has, and what uvicorn gets of it."""
-    wire, uvicorn = Mock(spec=asyncio.Transport), Mock(spec=asyncio.Protocol)
+    wire, uvicorn = Mock(spec=asyncio.Transport), Mock(spec=asyncio.Protocol, flow=Mock())
     wire.get_write_buffer_size.return_value = 0
     wire.is_closing.return_value = False
     connection = Connection(connections, lambda **_: uvicorn, app_state={})
@@ -116,7 +122,34 @@ def test_time_in_which_the_server_does_not_read_does_not_count(connections: Conn
     uvicorn.connection_lost.assert_not_called()
 
 
+<<<<<<< HEAD
 def test_a_refused_caller_is_cut_off_if_it_stays_or_sends_much(connections: Connections) -> None:
+=======
+async def test_behind_a_large_body_is_read_on_so_that_a_loss_is_heard(connections: Connections) -> None:
+    """uvicorn pauses reading amid a large body until the application asks for more of it."""
+    wire, got = Mock(spec=asyncio.Transport), list[Message]()
+
+    async def takes_all_and_waits(_: Scope, receive: Receive, __: Send) -> None:
+        got.append(await receive())
+        got.append(await receive())
+
+    config = Config(takes_all_and_waits, lifespan="off")
+    config.load()
+    connection = Connection(
+        connections, partial(HttpToolsProtocol, config=config, server_state=ServerState()), app_state={}
+    )
+    connection.connection_made(wire)
+    connection.data_received(POST.replace(b"5000", b"200000") + b"a" * 199_999)
+    wire.pause_reading.assert_called_once_with()
+    wire.resume_reading.assert_not_called()
+    connection.data_received(b"a")
+    wire.resume_reading.assert_called_once_with()
+    connection.connection_lost(None)
+    await until(lambda: len(got) == 2)
+
+
+def test_a_refused_caller_is_cut_off_if_it_stays(connections: Connections) -> None:
+>>>>>>> r-runs
     connection, wire, _ = connected(connections)
     connection.data_received(b"nonsense\r\n\r\n")
     assert ends_of(wire) == ["write_eof"]

@@ -154,14 +154,12 @@ async def admitted(
             try:
                 # First: a key's digest decodes the body, too, and the values of both would be held at once.
                 await _identify(call, key, body)
-                held = [await offload(partial(reading, body or empty), size_bytes=call.size_bytes)]
+                read = await offload(partial(reading, body or empty), size_bytes=call.size_bytes)
             except APIError as mistake:
                 if call.missing is None:
                     raise
                 raise call.missing from mistake
-            # Neither the body nor its values are held here: the block lasts until the run has a place.
-            del body
-            yield held.pop()
+            yield read
 
 
 async def _identify(call: Call, key: str | None, body: bytes) -> None:

@@ -120,6 +120,10 @@ class Connection(asyncio.Protocol):
             try:
                 if passed_on := self._within_limits(data[start : start + PART_BYTES]):
                     self._uvicorn.data_received(passed_on)
+                    if self._part == "none" and self._requests == 1:
+                        # Behind a whole body nothing has to wait for the application, which asks for no more
+                        # of it: uvicorn would not hear that the caller leaves.
+                        self._uvicorn.flow.resume_reading()
             except APIError as refusal:
                 # Nothing of the part has reached uvicorn, which itself raises none.
                 self._part, self._requests = before
