@@ -122,9 +122,6 @@ def test_time_in_which_the_server_does_not_read_does_not_count(connections: Conn
     uvicorn.connection_lost.assert_not_called()
 
 
-<<<<<<< HEAD
-def test_a_refused_caller_is_cut_off_if_it_stays_or_sends_much(connections: Connections) -> None:
-=======
 async def test_behind_a_large_body_is_read_on_so_that_a_loss_is_heard(connections: Connections) -> None:
     """uvicorn pauses reading amid a large body until the application asks for more of it."""
     wire, got = Mock(spec=asyncio.Transport), list[Message]()
@@ -148,8 +145,7 @@ async def test_behind_a_large_body_is_read_on_so_that_a_loss_is_heard(connection
     await until(lambda: len(got) == 2)
 
 
-def test_a_refused_caller_is_cut_off_if_it_stays(connections: Connections) -> None:
->>>>>>> r-runs
+def test_a_refused_caller_is_cut_off_if_it_stays_or_sends_much(connections: Connections) -> None:
     connection, wire, _ = connected(connections)
     connection.data_received(b"nonsense\r\n\r\n")
     assert ends_of(wire) == ["write_eof"]
