@@ -83,8 +83,6 @@ _TEXTS = (
     *("no end " * 2_000, "<" * 3_000, "&" * 3_000),
 )
 
-TOGETHER = 10
-"""So many payloads are in one step, which is one visit of its panel."""
 BIG = "w" * 1_000_000
 """A word of a megabyte."""
 

@@ -136,7 +136,8 @@ def test_overrides_costs_and_times_are_told_as_the_terminal_tells_them(visitor: 
 def test_the_result_of_a_run_that_is_watched_comes_without_moving_the_tree(
     server: RunningServer, going: Log, visitor: Visitor
 ) -> None:
-    page = open_run(visitor, GOING)
+    with visitor.page.expect_request(f"**/trace/stream?after={len(going.events)}"):
+        page = open_run(visitor, GOING)
     expect(box(page, "Input")).to_contain_text("Please refund my grinder")
     expect(page.locator(".notes")).to_contain_text("openai:gpt-4o-mini → local:m")
     before = lines(page).first.bounding_box()

@@ -102,31 +102,30 @@ class SlowOutlines(Outlines):
 async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_from_the_others(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever it fails with. The newest first, each with a rest as long behind it, or of a second.
+    """Whatever it fails with. The newest first, each with a rest as long behind it, and of a second at least.
 
     One that cannot be read is not tried again.
     """
     runs = {name: await large_run(store, name) for name in ("good", "unreadable", "purged", "unstored")}
     clock = VirtualClock()
-    outlines = SlowOutlines(store, clock)
-    faults = FaultyStore(outlines)
-    tried = faults.calls("keep")
+    faults = FaultyStore(store)
+    tried = faults.calls("keep_outline")
     failures: dict[str, RunglassError] = {
         "unreadable": RunUnreadable("unreadable", "no JSON"),
         "purged": RunPurged("it was deleted"),
         "unstored": StoreError("the disk is full"),
     }
     for name, failure in failures.items():
-        faults.fail("keep", failure, when=lambda run, name=name: run.id == name, times=1)
-    last_rest = FaultyStore(clock).hold("sleep", nth=9)
+        faults.fail("keep_outline", failure, when=lambda no, *_, run=runs[name]: no == run.no, times=1)
+    last_rest = FaultyStore(clock).hold("sleep", nth=14)
     with caplog.at_level(logging.WARNING):
-        keeping = asyncio.create_task(keep_outlines(store, outlines, clock))
+        keeping = asyncio.create_task(keep_outlines(store, SlowOutlines(store, clock), clock))
         await last_rest.reached()
         keeping.cancel()
         await asyncio.wait({keeping})
-    names = [call.args[0].id for call in tried]
-    assert names == ["unstored", "unstored", "purged", "purged", "unreadable", "good"]
-    assert clock.slept_s == [INTERVAL_S, TAKES_S, TAKES_S, INTERVAL_S, TAKES_S, TAKES_S, INTERVAL_S, TAKES_S]
+    names = ("unstored", "unstored", "purged", "purged", "unreadable", "good")
+    assert [call.args[0] for call in tried] == [runs[name].no for name in names]
+    assert clock.slept_s == [TAKES_S] * 12 + [INTERVAL_S]
     kept = {name for name, run in runs.items() if await store.kept_outline(run.no)}
     assert kept == {"good", "purged", "unstored"}
     assert "what is stored of run 'unreadable' cannot be read" in caplog.text
