@@ -190,17 +190,18 @@ def test_a_full_server_answers_health_and_takes_others_once_there_is_room(server
 
 
 def test_a_connection_that_takes_nothing_of_a_stream_is_cut() -> None:
-    with running_server(stalled_write_limit_s=0.2) as server, wire.raw_connection(server) as connection:
+    with running_server(stalled_write_limit_s=0.2) as server:
         server.push(LOOPED)
         with wire.http_for(server, server.key) as http:
             run = wire.execute(http, "looped", parameters={"rows": ["b" * 200_000] * 30}, trace=True)
             path = f"/flow-runs/{run}/trace/stream"
             size = len(http.get(path).content)
         assert size > 9_000_000
-        connection.sendall(wire.head_of(server, "GET", f"/api/v1{path}"))
-        assert connection.recv(12) == b"HTTP/1.1 200"
-        eventually(lambda: not wire.requests_in(server))
-        assert len(wire.rest_of(connection)) < size
+        with wire.raw_connection(server) as connection:
+            connection.sendall(wire.head_of(server, "GET", f"/api/v1{path}"))
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            eventually(lambda: not wire.requests_in(server))
+            assert len(wire.rest_of(connection)) < size
 
 
 def test_a_path_writes_no_line_of_its_own_into_the_log(
