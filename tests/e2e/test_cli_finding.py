@@ -105,6 +105,7 @@ def test_a_list_may_be_of_a_query_of_what_failed_lately_and_of_a_flow(
     assert listed("--since", "2100-01-01") == []
     printed("runs", "list", "--failed", "--status", "completed", code=Exit.USAGE)
     assert "2026-11-20" in printed("runs", "list", "--since", "soon", code=Exit.USAGE).err
+    assert listed('error:"broke it"') == []
     assert listed("status:failed since:1d") == [ids["failed"]]
     assert listed("--flow", "greet", "--", "-status:failed") == [ids["plain"], ids["kept"]]
     assert listed("trigger:job flow:broken -flow:greet", "--limit", "1") == [ids["failed"]]

@@ -281,8 +281,9 @@ def test_what_a_project_may_and_keeps_is_set_shown_and_lifted_and_its_changes_ar
     here(*create, "--capture", "metadata_only", "--capture-sample", "1")
     here(*create, "--capture", "default", "--capture-sample", "default", "--capture-failed", "redacted")
     assert here("projects", "list").out.splitlines()[1].split() == ["acme/shop", "–", "redacted", "–"]
-    here(*create, "--capture", "off", "--capture-sample", "0.05")
-    changes = ["project.created", *3 * ["project.capture"]]
+    here(*create, "--capture", "off")
+    here(*create, "--capture-sample", "0.05")
+    changes = ["project.created", *4 * ["project.capture"]]
     for name, rows in SETTINGS.items():
         for given, told in rows:
             assert here("projects", name, "acme/shop", *given.split()).out == f"acme/shop  {told}\n"

@@ -84,7 +84,10 @@ def test_the_end_of_a_run_is_told_by_its_events(server: ScriptedServer, side: Si
     assert [each.headers.get("last-event-id") for each in server.requests] == [None, "2"]
 
 
-@pytest.mark.parametrize("goes_on", [waits(sends(FRAMES[0])), drips(PING * 1000, EVENT_STREAM)])
+GOES_ON = {"silent": waits(sends(FRAMES[0])), "pings": drips(PING * 1000, EVENT_STREAM)}
+
+
+@pytest.mark.parametrize("goes_on", GOES_ON.values(), ids=GOES_ON)
 def test_waiting_for_a_run_is_bounded_and_frees_its_connection(
     server: ScriptedServer, side: Side, goes_on: Scene
 ) -> None:

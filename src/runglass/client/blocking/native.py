@@ -83,7 +83,7 @@ if hasattr(os, "register_at_fork"):
 
 
 # `dict` holds the transport and the call for the next page: a field would be part of the page's JSON.
-class RunPages(RunPage, frozen=True, kw_only=True, rename="camel", dict=True, eq=False):
+class RunPages(RunPage, frozen=True, kw_only=True, rename="camel", dict=True):
     """A page of runs, newest first. `next_cursor` is None on the last page.
 
     A loop over it yields the runs of this page, then those of all pages that follow, each fetched when the
@@ -100,13 +100,6 @@ class RunPages(RunPage, frozen=True, kw_only=True, rename="camel", dict=True, eq
                 raise RuntimeError("a copy of a page cannot ask for the next one: use client.runs(cursor=…)")
             transport, call, timeout = self.__dict__["_way_on"]
             page = transport.call(following_page(call, page.next_cursor), timeout=timeout)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, RunPage):
-            return NotImplemented
-        return (self.runs, self.next_cursor) == (other.runs, other.next_cursor)
-
-    __hash__ = None  # type: ignore[assignment]  # as of every page: it holds a list
 
 
 def pages_of(transport: "SyncTransport", call: RequestSpec[RunPage], *, timeout: float | None) -> RunPages:
