@@ -88,6 +88,9 @@ BIG = "w" * 1_000_000
 
 DEPTH = 10_000
 
+TOGETHER = 10
+"""So many texts are in one step, which is one visit of its panel."""
+
 
 def _by_form() -> list[tuple[Sequence[str], int]]:
     """The payloads that are text, and how many of them at least are of one form, one after the other."""
