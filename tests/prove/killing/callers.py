@@ -25,6 +25,8 @@ STRAIGHT = ["line", "nest", "fork", "again", "fails"]
 WALKED = STRAIGHT[:3]
 KEYED, ABANDONS, CANCELS, WATCHES = 0.7, 0.05, 0.3, 0.6
 """Shares: of calls under an Idempotency-Key, of walks given up, of jobs cancelled, of jobs followed live."""
+LEFT_HERE = 0.6
+"""How probable it is that a walk that is given up is so after its next step; most have two."""
 
 
 class Callers:
@@ -117,15 +119,16 @@ class Callers:
         """A step-through, every call under its own key; some go through to the end in one go, some stop."""
         asked = self._asked(self._random.choice(WALKED), "step")
         asked.is_left = self._random.random() < ABANDONS
-        key, head, index = str(uuid.uuid4()), 0, 0
+        key, head = str(uuid.uuid4()), 0
         body = {**self._body(asked), "stepIndex": 0}
         while True:
             last, head = await self._step(asked, body, key, head)
-            if last is None or last["eventType"] in TERMINAL_EVENTS or (asked.is_left and index == 2):
+            if last is None or last["eventType"] in TERMINAL_EVENTS:
                 break
-            index = last["stepIndex"] + 1
+            if asked.is_left and self._random.random() < LEFT_HERE:
+                break
             key = str(uuid.uuid4())
-            body = {"executionId": asked.run_id, "stepIndex": index}
+            body = {"executionId": asked.run_id, "stepIndex": last["stepIndex"] + 1}
             body["runRemaining"] = not asked.is_left and self._random.random() < 0.2
         self._settle(asked)
 
