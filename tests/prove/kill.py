@@ -117,7 +117,8 @@ async def kill(kills: int = 1000, seed: int = 0) -> list[str]:
     except ExceptionGroup as failures:
         # One lie ends all lanes, and is told as itself.
         raise failures.exceptions[0] from None
-    assert "COMMIT, done" in places.points, f"no server was killed between its writes: {places.points}"
+    if kills:
+        assert "COMMIT, done" in places.points, f"no server passed a commit of its own: {places.points}"
     resume_ms = sorted(1000 * seconds for seconds in places.resume_s)
     p99 = resume_ms[len(resume_ms) * 99 // 100] if resume_ms else 0.0
     return [
