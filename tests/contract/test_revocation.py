@@ -9,11 +9,11 @@ import pytest
 
 from runglass.limits.offload import LARGE_BYTES
 from runglass.runtime.runtime import PROMPT_S
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.faulty_store import Held
-from tests.servers import server_with
+from tests.servers import served, server_with
 from tests.waiting import eventually
 
 LARGE = """
@@ -134,12 +134,7 @@ def test_a_large_answer_breaks_off(server: RunningServer, http: httpx2.Client) -
 
 
 def test_a_resume_in_the_line_goes_on_when_its_key_is_revoked() -> None:
-    with (
-        running_server(capture="full", max_concurrent_runs=1) as server,
-        wire.http_for(server, server.key) as http,
-    ):
-        server.push(TALK)
-        server.push(wire.ENDLESS)
+    with served(TALK, wire.ENDLESS, capture="full", max_concurrent_runs=1) as (server, http):
         key, key_id = made(server)
         with wire.http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
             body = caller.post("/seq/acme/demo/talk/execute", json={"message": "hi", "tools": TOOLS}).json()

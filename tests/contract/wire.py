@@ -140,25 +140,17 @@ def known_key(server: RunningServer, key: str) -> ApiKey:
 
 def set_budget(server: RunningServer, usd: str | None, *, project: str = "demo") -> None:
     """What the project of `acme` may spend; None for as much as it wants."""
-
-    async def put() -> None:
-        store = server.runtime.store
-        found = await store.ensure_project("acme", project)
-        await store.set_budget(found.id, None if usd is None else Decimal(usd))
-
-    server.call(put())
+    store = server.runtime.store
+    found = server.call(store.ensure_project("acme", project))
+    server.call(store.set_budget(found.id, None if usd is None else Decimal(usd)))
 
 
 def start(server: RunningServer, slug: str, **parameters: Any) -> str:
     """Starts a run of `acme/demo` and does not wait for it."""
-
-    async def submit() -> str:
-        project = await server.runtime.store.ensure_project("acme", "demo")
-        request = ExecuteRequest(parameters=parameters)
-        submitted = await server.runtime.submit(project, slug, request, version=None, trigger_type="api")
-        return submitted.run.id
-
-    return server.call(submit())
+    runtime, request = server.runtime, ExecuteRequest(parameters=parameters)
+    project = server.call(runtime.store.ensure_project("acme", "demo"))
+    submitted = runtime.submit(project, slug, request, version=None, trigger_type="api")
+    return server.call(submitted).run.id
 
 
 def until_event(http: httpx2.Client, execution_id: str, event: str, *, nth: int = 1) -> None:
