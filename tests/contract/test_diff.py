@@ -13,7 +13,7 @@ import pytest
 from runglass.diff.run_diff import RunDiff
 from runglass.server.services.run_diff import diff_runs
 from runglass.testing import RunningServer
-from tests.contract.wire import FLOWS, detail, execute, frames, http_for, refusal, start
+from tests.contract.wire import FLOWS, detail, execute, frames, http_for, read, refusal, start
 from tests.faulty_store import FaultyStore
 from tests.outlines import Row, lines_of, rows_in
 from tests.servers import server_with
@@ -73,19 +73,12 @@ def run(http: httpx2.Client, *words: str, **more: Any) -> str:
     return execute(http, "shape", parameters={"words": list(words)}, **more)
 
 
-def got(http: httpx2.Client, path: str, query: dict[str, str]) -> JsonObject:
-    answer = http.get(f"/flow-runs/{path}", params=query)
-    assert answer.status_code == 200, answer.text
-    found: JsonObject = answer.json()
-    return found
-
-
 def diff(http: httpx2.Client, a: str, b: str, **query: str) -> JsonObject:
-    return got(http, f"{a}/diff/{b}", query)
+    return read(http, f"/flow-runs/{a}/diff/{b}", **query)
 
 
 def step_diff(http: httpx2.Client, run_id: str, step: str, **query: str) -> JsonObject:
-    return got(http, f"{run_id}/steps/{step}/diff", query)
+    return read(http, f"/flow-runs/{run_id}/steps/{step}/diff", **query)
 
 
 def paths_of(compared: JsonObject, field: str) -> Any:
@@ -205,10 +198,7 @@ def test_two_attempts_of_a_step_are_compared(http: httpx2.Client) -> None:
 
 
 def page(http: httpx2.Client, run: str, **query: Any) -> dict[str, Any]:
-    answer = http.get(f"/flow-runs/{run}/trace/outline", params=query)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    return read(http, f"/flow-runs/{run}/trace/outline", **query)
 
 
 def rows(http: httpx2.Client, run: str) -> list[Row]:

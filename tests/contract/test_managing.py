@@ -16,7 +16,7 @@ from runglass import Client
 from runglass.client.api.admin import Management
 from runglass.testing import RunningServer
 from runglass.wire.admin_api import ROLES
-from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal, trace_of
+from tests.contract.wire import ANYTHING, UUID, detail, http_for, read, refusal, trace_of
 from tests.servers import server_on
 from tests.waiting import eventually
 
@@ -283,9 +283,7 @@ def walked(http: httpx2.Client, path: str, **query: Any) -> list[list[Any]]:
     pages: list[list[Any]] = []
     more: dict[str, str] = {}
     while True:
-        answer = http.get(path, params={**query, **more})
-        assert answer.status_code == 200, answer.text
-        page = answer.json()
+        page = read(http, path, **query, **more)
         pages.append([each[name] for each in page[members]])
         if "nextCursor" not in page:
             return pages
@@ -319,9 +317,7 @@ FORGED = {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7", "X-Real-IP
 
 
 def entries(admin: httpx2.Client, **query: Any) -> list[dict[str, Any]]:
-    answer = admin.get("/audit", params=query)
-    assert answer.status_code == 200, answer.text
-    return list(answer.json()["entries"])
+    return list(read(admin, "/audit", **query)["entries"])
 
 
 def test_each_change_is_logged_once_with_its_actor_and_address(admin: httpx2.Client) -> None:

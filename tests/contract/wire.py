@@ -120,6 +120,14 @@ def http_for(server: RunningServer, key: str | None) -> httpx2.Client:
     return http_at(server.address, key)
 
 
+def read(http: httpx2.Client, path: str, **query: Any) -> dict[str, Any]:
+    """What is answered to a good question."""
+    answer = http.get(path, params=query or None)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
 def execute(http: httpx2.Client, slug: str, **body: Any) -> str:
     """Runs a flow of `acme/demo` to its good end; its execution id."""
     answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body)
