@@ -20,11 +20,6 @@ HEALTH = GET + HOST + b"\r\n"
 LAST = GET + HOST + b"Connection: close\r\n\r\n"
 BODY = b'{"parameters":{"a":1}}'
 
-LOOPED = """
-slug: looped
-steps: [{id: rows, type: loop, over: 'initial["rows"]', as: row, steps: [{id: row, type: passthrough}]}]
-"""
-
 
 # Room for three requests and a few connections more.
 server = server_with(wire.ANYTHING, head_limit_bytes=8192, max_connections=3)
@@ -223,8 +218,8 @@ def test_a_full_server_answers_health_and_takes_others_once_there_is_room(server
 
 
 def test_a_connection_that_takes_nothing_of_a_stream_is_cut() -> None:
-    with served(LOOPED, stalled_write_limit_s=0.2) as (server, http):
-        run = wire.execute(http, "looped", parameters={"rows": ["b" * 200_000] * 30}, trace=True)
+    with served(wire.GRID, stalled_write_limit_s=0.2) as (server, http):
+        run = wire.execute(http, "grid", parameters={"rows": [["b" * 200_000] * 30]}, trace=True)
         path = f"/flow-runs/{run}/trace/stream"
         size = len(http.get(path).content)
         assert size > 9_000_000

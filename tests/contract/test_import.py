@@ -46,16 +46,14 @@ def here(target: RunningServer) -> Iterator[httpx2.Client]:
 @pytest.fixture(scope="module")
 def runs(source: RunningServer, there: httpx2.Client) -> dict[str, str]:
     """Runs of several kinds, each by a word for it."""
-    failed = wire.ran(there, "broken")
     cancelled = wire.start(source, "endless")
     wire.until_event(there, cancelled, "step_completed")
     wire.cancel(source, cancelled)
     assert "event: flow_cancelled" in there.get(f"/flow-runs/{cancelled}/trace/stream").text
-    path, headers = "/seq/acme/demo/words/execute", {"X-Session-Id": SESSION}
     return {
-        "completed": there.post(path, json={"message": "a bb ccc"}, headers=headers).json()["executionId"],
+        "completed": wire.ran(there, "words", headers={"X-Session-Id": SESSION}, message="a bb ccc"),
         "nested": wire.execute(there, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]}),
-        "failed": failed,
+        "failed": wire.ran(there, "broken"),
         "cancelled": cancelled,
     }
 

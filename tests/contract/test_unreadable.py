@@ -111,10 +111,7 @@ def test_a_stream_ends_before_an_event_that_cannot_be_read(store: Place, http: h
 
 def test_a_session_shows_the_other_runs_whole(store: Place, http: httpx2.Client) -> None:
     headers = {"X-Session-Id": str(uuid4())}
-    runs = [
-        http.post("/seq/acme/demo/anything/execute", json={}, headers=headers).json()["executionId"]
-        for _ in range(2)
-    ]
+    runs = [wire.ran(http, "anything", headers=headers) for _ in range(2)]
     store.spoil("step", runs[0])
     broken, whole = http.get(f"/seq/sessions/{headers['X-Session-Id']}").json()["executions"]
     assert (broken["executionId"], broken["status"], broken["steps"]) == (runs[0], "completed", [])
