@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
+import httpx2
 import pytest
 
 from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer, running_server
+from tests.contract.wire import http_for
 from tests.postgres_server import postgres_database
 
 Scope = Literal["module", "function"]
@@ -18,15 +20,27 @@ WORKERS = "postgres and a worker"
 
 
 @contextmanager
-def server_on(store_kind: str, limits: FixedLimits | None = None, **settings: Any) -> Iterator[RunningServer]:
-    """A server with these settings on a new store of this kind, until the block ends."""
+def server_on(
+    store_kind: str, *flows: str, limits: FixedLimits | None = None, **settings: Any
+) -> Iterator[RunningServer]:
+    """A server with these flows, published, on a new store of this kind, until the block ends."""
     with ExitStack() as opened:
         if store_kind != "sqlite":
             settings["store"] = opened.enter_context(postgres_database())
         if store_kind == WORKERS:
             opened.enter_context(running_server(limits, **settings))
             settings["executes_runs"] = False
-        yield opened.enter_context(running_server(limits, **settings))
+        running = opened.enter_context(running_server(limits, **settings))
+        for flow in flows:
+            running.push(flow)
+        yield running
+
+
+@contextmanager
+def served(*flows: str, **settings: Any) -> Iterator[tuple[RunningServer, httpx2.Client]]:
+    """A server with these flows, published, and a caller with its key, until the block ends."""
+    with server_on("sqlite", *flows, **settings) as server, http_for(server, server.key) as http:
+        yield server, http
 
 
 def server_with(*flows: str, limits: FixedLimits | None = None, scope: Scope = "module", **how: Any) -> Any:
@@ -38,9 +52,7 @@ def server_with(*flows: str, limits: FixedLimits | None = None, scope: Scope = "
 
     @pytest.fixture(scope=scope)
     def server(store_kind: str) -> Iterator[RunningServer]:
-        with server_on(store_kind, limits, **how) as running:
-            for flow in flows:
-                running.push(flow)
+        with server_on(store_kind, *flows, limits=limits, **how) as running:
             yield running
 
     return server

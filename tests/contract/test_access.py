@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import UUID, detail, execute, head_of, raw_connection, refusal, rest_of
+from tests.contract.wire import UUID, detail, execute, head_of, ran, raw_connection, refusal, rest_of
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,7 @@ QUERIES: dict[str, tuple[str, ...]] = {
 
 @pytest.fixture(scope="module")
 def run(http: httpx2.Client) -> str:
-    answer = http.post("/seq/acme/demo/anything/execute", json={}, headers={"X-Session-Id": SESSION})
-    return str(answer.json()["executionId"])
+    return ran(http, "anything", headers={"X-Session-Id": SESSION})
 
 
 @pytest.mark.parametrize(("path", "query"), [(path, each) for path in QUERIES for each in QUERIES[path]])

@@ -19,34 +19,28 @@ import pytest
 
 from runglass.limits.pace import LARGE_READ_BYTES, current_project
 from runglass.store.sqlite.store import SqliteStore
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.faulty_store import FaultyStore
+from tests.servers import server_with
 from tests.waiting import eventually
 
 RUNAWAY = "slug: runaway\nsteps: [{id: run, type: code, code: 'while True: pass'}]\n"
 CODE = "slug: code\nsteps: [{id: sum, type: code, code: 'return {\"n\": 1 + 1}'}]\n"
-KEEP = "slug: keep\nsteps: [{id: keep, type: passthrough}]\n"
 LARGE = {"text": "x" * 500_000}
 PLACES = 2
 numbers = count()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    limits = {"max_concurrent_runs": 3, "max_queued_runs": 20, "code_time_limit_ms": 600_000}
-    with running_server(
-        **limits, max_streams_per_project=PLACES, capture="full", log_level="error"
-    ) as running:
-        for flow in (wire.ANYTHING, wire.ENDLESS, RUNAWAY, KEEP):
-            running.push(flow)
-        for flow in (wire.ANYTHING, CODE, KEEP):
-            running.push(flow, org="guests", project="one")
-        yield running
+LIMITS: dict[str, Any] = {"max_concurrent_runs": 3, "max_queued_runs": 20, "code_time_limit_ms": 600_000}
+FLOWS = (wire.ANYTHING, wire.ENDLESS, RUNAWAY)
+server = server_with(*FLOWS, **LIMITS, max_streams_per_project=PLACES, capture="full", log_level="error")
 
 
 @pytest.fixture(scope="module")
 def guest(server: RunningServer) -> Iterator[httpx2.Client]:
+    for flow in (wire.ANYTHING, CODE):
+        server.push(flow, org="guests", project="one")
     with wire.http_for(server, server.make_key("guests", "one")) as client:
         yield client
 
@@ -215,7 +209,7 @@ def test_of_each_project_one_search_or_page_is_read_at_a_time(
 def _kept(client: httpx2.Client, project: str) -> str:
     """A run whose trace and log are long."""
     body = {"message": "x" * LARGE_READ_BYTES}
-    return str(client.post(f"/seq/{project}/keep/execute", json=body).json()["executionId"])
+    return str(client.post(f"/seq/{project}/anything/execute", json=body).json()["executionId"])
 
 
 def test_endless_code_and_a_full_queue_of_one_project_do_not_stop_another(

@@ -8,10 +8,10 @@ import httpx2
 import pytest
 
 from runglass.errors import StoreError
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.faulty_store import FaultyStore
-from tests.servers import server_with
+from tests.servers import served, server_with
 from tests.waiting import eventually
 
 HOST = b"Host: a\r\n"
@@ -19,11 +19,6 @@ GET = b"GET /health HTTP/1.1\r\n"
 HEALTH = GET + HOST + b"\r\n"
 LAST = GET + HOST + b"Connection: close\r\n\r\n"
 BODY = b'{"parameters":{"a":1}}'
-
-LOOPED = """
-slug: looped
-steps: [{id: rows, type: loop, over: 'initial["rows"]', as: row, steps: [{id: row, type: passthrough}]}]
-"""
 
 
 # Room for three requests and a few connections more.
@@ -171,8 +166,7 @@ def test_a_refusal_never_stands_within_a_response(server: RunningServer, framing
 
 def test_a_running_server_keeps_the_deadlines_of_heads_bodies_and_idle_connections() -> None:
     limits = {"head_time_limit_s": 0.5, "body_time_limit_s": 0.5, "keep_alive_s": 1}
-    with running_server(**limits) as server, contextlib.ExitStack() as stack:
-        server.push(wire.ANYTHING)
+    with served(wire.ANYTHING, **limits) as (server, _), contextlib.ExitStack() as stack:
         idle, head, body = (wire.raw_connection(server) for _ in range(3))
         resting = stack.enter_context(idle)
         resting.sendall(HEALTH)
@@ -224,12 +218,10 @@ def test_a_full_server_answers_health_and_takes_others_once_there_is_room(server
 
 
 def test_a_connection_that_takes_nothing_of_a_stream_is_cut() -> None:
-    with running_server(stalled_write_limit_s=0.2) as server:
-        server.push(LOOPED)
-        with wire.http_for(server, server.key) as http:
-            run = wire.execute(http, "looped", parameters={"rows": ["b" * 200_000] * 30}, trace=True)
-            path = f"/flow-runs/{run}/trace/stream"
-            size = len(http.get(path).content)
+    with served(wire.GRID, stalled_write_limit_s=0.2) as (server, http):
+        run = wire.execute(http, "grid", parameters={"rows": [["b" * 200_000] * 30]}, trace=True)
+        path = f"/flow-runs/{run}/trace/stream"
+        size = len(http.get(path).content)
         assert size > 9_000_000
         with wire.raw_connection(server) as connection:
             connection.sendall(wire.head_of(server, "GET", f"/api/v1{path}"))

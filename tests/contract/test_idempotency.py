@@ -13,12 +13,12 @@ import pytest
 from runglass.engine.journal.resume import PausedRun
 from runglass.errors import api_error
 from runglass.store.records import IdempotencyKey
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.test_unreadable import place_of
 from tests.faulty_store import Held
-from tests.servers import server_with
+from tests.servers import server_on, server_with
 from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
@@ -103,12 +103,10 @@ def test_answers_are_the_same_after_a_restart(tmp_path: Path) -> None:
             assert resumed.json()["status"] == "completed", "of each segment there is an answer of its own"
         return [(answer.status_code, answer.content) for answer in (*given, pause, resumed)]
 
-    with running_server(data=tmp_path, capture="off") as server:
-        for flow in (wire.WORDS, wire.BROKEN, TALK):
-            server.push(flow)
+    with server_on("sqlite", wire.WORDS, wire.BROKEN, TALK, data=tmp_path, capture="off") as server:
         key, first = server.key, answers(server, server.key)
     assert [status for status, _ in first] == [*CALLS.values(), 200, 200]
-    with running_server(data=tmp_path, capture="off") as server:
+    with server_on("sqlite", data=tmp_path, capture="off") as server:
         assert answers(server, key) == first
 
 

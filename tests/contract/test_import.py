@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract import wire
-from tests.servers import server_with
+from tests.servers import served, server_with
 from tests.waiting import eventually
 
 SESSION = "01a216ae-0000-730f-a3af-cb1a6577fac3"
@@ -46,16 +46,14 @@ def here(target: RunningServer) -> Iterator[httpx2.Client]:
 @pytest.fixture(scope="module")
 def runs(source: RunningServer, there: httpx2.Client) -> dict[str, str]:
     """Runs of several kinds, each by a word for it."""
-    failed = wire.ran(there, "broken")
     cancelled = wire.start(source, "endless")
     wire.until_event(there, cancelled, "step_completed")
     wire.cancel(source, cancelled)
     assert "event: flow_cancelled" in there.get(f"/flow-runs/{cancelled}/trace/stream").text
-    path, headers = "/seq/acme/demo/words/execute", {"X-Session-Id": SESSION}
     return {
-        "completed": there.post(path, json={"message": "a bb ccc"}, headers=headers).json()["executionId"],
+        "completed": wire.ran(there, "words", headers={"X-Session-Id": SESSION}, message="a bb ccc"),
         "nested": wire.execute(there, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]}),
-        "failed": failed,
+        "failed": wire.ran(there, "broken"),
         "cancelled": cancelled,
     }
 
@@ -185,7 +183,7 @@ def test_a_file_over_the_limit_is_refused(empty: RunningServer, file: bytes, chu
 
 
 def test_a_project_without_room_takes_none(source: RunningServer, file: bytes) -> None:
-    with running_server(project_data_bytes=1024) as target, wire.http_for(target, target.key) as here:
+    with served(project_data_bytes=1024) as (target, here):
         assert wire.refusal(here.post(IMPORT, content=file), "project_data_bytes") == (503, "UNAVAILABLE")
         assert nothing_is_kept(target, here)
 
@@ -224,10 +222,7 @@ def test_a_caller_who_leaves_in_the_middle_leaves_nothing_behind_and_a_second_im
 
 def test_a_caller_of_whom_nothing_comes_any_more_is_dropped(file: bytes) -> None:
     # By its bytes the whole body may take hours.
-    with (
-        running_server(body_time_limit_s=0.3, min_body_bytes_per_s=1) as target,
-        wire.http_for(target, target.key) as here,
-    ):
+    with served(body_time_limit_s=0.3, min_body_bytes_per_s=1) as (target, here):
         with sending(target, file) as connection:
             answer = connection.recv(100_000)
         assert answer.startswith(b"HTTP/1.1 408")

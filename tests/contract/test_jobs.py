@@ -13,7 +13,19 @@ import pytest
 from msgspec.structs import replace
 
 from runglass.testing import RunningServer
-from tests.contract.wire import ANYTHING, BROKEN, ENDLESS, UUID, detail, execute, frames, ran, refusal, start
+from tests.contract.wire import (
+    ANYTHING,
+    BROKEN,
+    ENDLESS,
+    UUID,
+    detail,
+    execute,
+    frames,
+    ran,
+    read,
+    refusal,
+    start,
+)
 from tests.faulty_store import FaultyStore
 
 JOBS = "/seq/acme/demo/{}/jobs"
@@ -116,9 +128,7 @@ def created(run: str) -> datetime:
 
 
 def listed(http: httpx2.Client, **query: Any) -> list[str]:
-    answer = http.get("/flow-runs", params=query)
-    assert answer.status_code == 200, answer.text
-    return [run["id"] for run in answer.json()["runs"]]
+    return [run["id"] for run in read(http, "/flow-runs", **query)["runs"]]
 
 
 def test_since_includes_its_moment_and_until_excludes_it(http: httpx2.Client) -> None:
@@ -153,9 +163,7 @@ def test_a_flow_is_named_by_its_slug_or_its_id(server: RunningServer, http: http
 
 
 def jobs(http: httpx2.Client, slug: str, **query: Any) -> dict[str, Any]:
-    answer = http.get(JOBS.format(slug), params=query)
-    assert answer.status_code == 200, answer.text
-    body: dict[str, Any] = answer.json()
+    body = read(http, JOBS.format(slug), **query)
     assert list(body) == ["jobs", "nextCursor"]
     return body
 

@@ -15,11 +15,11 @@ from runglass.engine.capture.snapshots import shortened
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.redact import Redactor
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.test_owed_answers import expire
 from tests.contract.test_retention import tidy
-from tests.contract.wire import Frame, detail, http_for, log_of, ran, refusal
-from tests.servers import server_on, server_with
+from tests.contract.wire import ANYTHING, Frame, detail, execute, http_for, log_of, ran, refusal, trace_of
+from tests.servers import served, server_on, server_with
 
 FLOW = """
 slug: {slug}
@@ -55,7 +55,7 @@ def failed(http: httpx2.Client, slug: str) -> str:
 
 
 def first_output(http: httpx2.Client, run: str) -> Any:
-    return http.get(f"/flow-runs/{run}/trace").json()["steps"][0].get("outputContext")
+    return trace_of(http, run)["steps"][0].get("outputContext")
 
 
 def trace_and_log(http: httpx2.Client, run: str) -> tuple[httpx2.Response, list[Frame]]:
@@ -67,11 +67,8 @@ def trace_and_log(http: httpx2.Client, run: str) -> tuple[httpx2.Response, list[
 
 
 def set_capture(server: RunningServer, *values: Any) -> None:
-    async def work() -> None:
-        project = await server.runtime.store.ensure_project("acme", "demo")
-        await server.runtime.store.set_capture(project.id, *values)
-
-    server.call(work())
+    project = server.call(server.runtime.store.ensure_project("acme", "demo"))
+    server.call(server.runtime.store.set_capture(project.id, *values))
 
 
 def mode_of(server: RunningServer, run: str) -> str | None:
@@ -156,8 +153,7 @@ def bytes_in(folder: Path) -> bytes:
 
 
 def test_secrets_in_megabytes_are_in_no_trace_and_no_file(tmp_path: Path) -> None:
-    with running_server(data=tmp_path, **SETTINGS) as server, http_for(server, server.key) as http:
-        server.push(GROW)
+    with served(GROW, data=tmp_path, **SETTINGS) as (server, http):
         answer = http.post("/seq/acme/demo/grow/execute", json={"parameters": {"word": "w0rd"}})
         assert refusal(answer) == (500, "STEP_FAILED")
         trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace")
@@ -182,12 +178,9 @@ def test_a_run_whose_input_takes_too_long_to_redact_goes_on_and_keeps_none_of_it
 ) -> None:
     """A larger one has more time: the limit is for each begun megabyte."""
     limits = {"redaction_time_limit_ms": 1}
-    with running_server(data=tmp_path, **SETTINGS, **limits) as server, http_for(server, server.key) as http:
-        server.push("slug: copy\nsteps:\n- {id: copy, type: passthrough}\n")
+    with served(ANYTHING, data=tmp_path, **SETTINGS, **limits) as (server, http):
         given = {"text": "+49 170 1234567, password: hunter2\n" * 60_000}
-        answer = http.post("/seq/acme/demo/copy/execute", json={"parameters": given})
-        assert answer.status_code == 200
-        told = http.get(f"/flow-runs/{answer.json()['executionId']}/trace").json()["flowRun"]["input"]
+        told = trace_of(http, execute(http, "anything", parameters=given))["flowRun"]["input"]
         assert "more than 3 ms to redact (setting redaction_time_limit_ms)" in told["inputs"]["…"]
         assert {record.levelname for record in caplog.records} == {"WARNING"}
         expire(server)

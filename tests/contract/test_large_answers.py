@@ -19,10 +19,10 @@ from runglass.runtime.runtime import FixedLimits
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.services.outlines import Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
-from runglass.testing import RunningServer, running_server
-from tests.contract.wire import execute, head_of, http_for, raw_connection, requests_in, rest_of
+from runglass.testing import RunningServer
+from tests.contract.wire import execute, head_of, raw_connection, requests_in, rest_of
 from tests.faulty_store import FaultyStore
-from tests.servers import server_with
+from tests.servers import served, server_with
 from tests.waiting import eventually
 
 STEPS, STEP_BYTES = 50, 50_000
@@ -118,10 +118,8 @@ def test_an_answer_that_the_end_of_the_server_cuts_off_does_not_pass_for_the_who
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with ExitStack() as stopping:
-        server = stopping.enter_context(running_server(capture="full"))
-        server.push(LARGE)
-        with http_for(server, server.key) as http:
-            run = f"/flow-runs/{execute(http, 'large')}"
+        server, http = stopping.enter_context(served(LARGE, capture="full"))
+        run = f"/flow-runs/{execute(http, 'large')}"
         with half_read(server, f"{run}/trace") as connection:
             stopping.close()
             assert not rest_of(connection).endswith(b"0\r\n\r\n")

@@ -17,7 +17,7 @@ from runglass.testing import RunningServer, running_server
 from tests.contract.test_viewer import signed_in
 from tests.contract.wire import ANYTHING, detail, execute, frames, http_for, refusal, set_budget
 from tests.flows import doubling
-from tests.servers import server_with
+from tests.servers import served, server_on, server_with
 from tests.waiting import eventually
 
 PER_MINUTE = 11
@@ -51,8 +51,7 @@ def minute() -> Iterator[RunningServer]:
     """A server whose clock stands still for its limits of rate."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runglass.limits.limits.Rates", partial(Rates, clock=lambda: 0.0))
-        with running_server(rate_limit_per_minute=PER_MINUTE) as running:
-            running.push(ANYTHING)
+        with server_on("sqlite", ANYTHING, rate_limit_per_minute=PER_MINUTE) as running:
             yield running
 
 
@@ -83,7 +82,7 @@ def test_more_keys_do_not_raise_the_limit_of_the_project_and_a_refused_one_takes
 ) -> None:
     monkeypatch.setattr("runglass.limits.limits.Rates", partial(Rates, clock=lambda: 0.0))
     limits = {"rate_limit_per_minute": 7, "project_rate_limit_per_minute": 20, "max_keys_per_project": 6}
-    with running_server(**limits) as server, http_for(server, server.key) as admin:
+    with served(**limits) as (server, admin):
         minted = [admin.post("/keys", json={"role": "run"}) for _ in range(6)]
         assert [answer.status_code for answer in minted] == [201] * 5 + [403]
         told = ("limit of keys of this project, 6,", "`max_keys_per_project`")
@@ -160,16 +159,14 @@ def test_outputs_of_a_run_end_where_their_limit_is(http: httpx2.Client) -> None:
 
 
 def test_a_log_that_is_too_long_ends_the_run_at_the_next_step() -> None:
-    with running_server(run_log_bytes=5000) as server, http_for(server, server.key) as http:
-        server.push(LOOP)
+    with served(LOOP, run_log_bytes=5000) as (_, http):
         answer = run(http, "loop", 50)
         assert limit_of(answer)["setting"] == "run_log_bytes"
         assert 3 < len(steps_of(http, answer)) < 20
 
 
 def test_a_full_project_starts_nothing_until_runs_are_deleted() -> None:
-    with running_server(project_data_bytes=30_000) as server, http_for(server, server.key) as http:
-        server.push(LOOP)
+    with served(LOOP, project_data_bytes=30_000) as (server, http):
         server.push(LOOP, project="other")
         runs = []
         while (answer := run(http, "loop", 5)).status_code == 200:
@@ -185,9 +182,7 @@ def test_a_full_project_starts_nothing_until_runs_are_deleted() -> None:
 
 
 def test_a_step_that_memory_has_no_room_for_fails_and_others_go_on() -> None:
-    limits = {"memory_limit_bytes": 1 << 20, "run_memory_bytes": 0}
-    with running_server(**limits) as server, http_for(server, server.key) as http:
-        server.push(LOOP)
+    with served(LOOP, memory_limit_bytes=1 << 20, run_memory_bytes=0) as (server, http):
         server.push(
             "slug: hoard\nsteps: [{id: each, type: loop, over: items, steps: [{id: pair, type: parallel,"
             ' branches: {a: [{id: text, type: code, code: \'return {"text": "x" * 60000}\'}]}}]}]'
@@ -239,7 +234,7 @@ def test_a_hostile_request_is_refused(http: httpx2.Client, attack: str) -> None:
 
 
 def test_a_pushed_file_is_checked_off_the_loop_within_its_time_limit() -> None:
-    with running_server(flow_check_time_limit_ms=200) as impatient, http_for(impatient, impatient.key) as own:
+    with served(flow_check_time_limit_ms=200) as (_, own):
         steps = "".join(f"- {{id: a{n}, type: passthrough}}\n" for n in range(9_000))
         answer = own.put("/flows/acme/demo/large", content=f"slug: large\nsteps:\n{steps}".encode())
         assert refusal(answer, "flow_check_time_limit_ms") == (422, "INVALID_REQUEST")

@@ -1,4 +1,7 @@
-"""Flows and keys over HTTP: push, publish, roll back and forward; make and revoke; list them, in pages."""
+"""Flows and keys over HTTP: push, publish, roll back and forward; make and revoke; list them, in pages.
+
+And the audit log: who changed what in the caller's project, and from where.
+"""
 
 import asyncio
 import re
@@ -13,7 +16,7 @@ from runglass import Client
 from runglass.client.api.admin import Management
 from runglass.testing import RunningServer
 from runglass.wire.admin_api import ROLES
-from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal, trace_of
+from tests.contract.wire import ANYTHING, UUID, detail, http_for, read, refusal, trace_of
 from tests.servers import server_on
 from tests.waiting import eventually
 
@@ -197,8 +200,9 @@ def test_a_deleted_flow_is_gone_and_its_runs_are_read(server: RunningServer, sig
 
 
 @pytest.fixture
-def admin(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.make_key("acme", "keys")) as http:
+def admin(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[httpx2.Client]:
+    """An admin of a project of the test's own."""
+    with http_for(server, server.make_key("acme", request.function.__name__)) as http:
         yield http
 
 
@@ -279,9 +283,7 @@ def walked(http: httpx2.Client, path: str, **query: Any) -> list[list[Any]]:
     pages: list[list[Any]] = []
     more: dict[str, str] = {}
     while True:
-        answer = http.get(path, params={**query, **more})
-        assert answer.status_code == 200, answer.text
-        page = answer.json()
+        page = read(http, path, **query, **more)
         pages.append([each[name] for each in page[members]])
         if "nextCursor" not in page:
             return pages
@@ -308,3 +310,72 @@ def test_our_client_fetches_all_of_it(server: RunningServer, many: httpx2.Client
         assert manage.own_flows() == listed
         versions = manage.flow("acme", "many", "versions").versions
         assert [each.version for each in versions] == [0, 1, 2, 3]
+
+
+SECRET = "nothing of a flow or a run is told"
+FORGED = {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7", "X-Real-IP": "10.9.8.7"}
+
+
+def entries(admin: httpx2.Client, **query: Any) -> list[dict[str, Any]]:
+    return list(read(admin, "/audit", **query)["entries"])
+
+
+def test_each_change_is_logged_once_with_its_actor_and_address(admin: httpx2.Client) -> None:
+    flow = f"slug: anything\nsteps: [{{id: keep, type: passthrough, name: {SECRET!r}}}]\n"
+    project, own = admin.get("/flows").json()["project"], admin.get("/keys").json()["keys"][-1]
+    path = f"/flows/acme/{project}/anything"
+    assert admin.put(path, content=flow.encode()).status_code == 200
+    assert admin.put(path, content=flow.encode()).status_code == 200
+    assert admin.post(f"{path}/publish").json() == {"version": 1}
+    assert admin.post(f"{path}/publish").json() == {"version": 1}
+    assert admin.put(path, content=ANYTHING.encode()).status_code == 200
+    assert admin.post(f"{path}/publish").json() == {"version": 2}
+    assert admin.put(f"{path}/production", json={"version": 1}).status_code == 200
+    made = admin.post("/keys", json={"role": "read"}, headers=FORGED).json()
+    for _ in range(2):
+        assert admin.delete(f"/keys/{made['id']}").status_code == 200
+    body = {"parameters": {"x": SECRET}}
+    run = admin.post(f"/seq/acme/{project}/anything/execute", json=body).json()
+    assert admin.delete(f"/flow-runs/{run['executionId']}?purge=true").status_code == 202
+
+    told = entries(admin)
+    key = f"key {made['id']} ({made['hint']})"
+    assert [(entry["action"], entry["subject"]) for entry in told] == [
+        ("run.purged", run["executionId"]),
+        ("key.revoked", key),
+        ("key.created", key),
+        ("flow.production", "anything"),
+        ("flow.published", "anything"),
+        ("flow.pushed", "anything"),
+        ("flow.published", "anything"),
+        ("flow.pushed", "anything"),
+        ("key.created", f"key {own['id']} ({own['hint']})"),
+        ("project.created", f"acme/{project}"),
+    ]
+    actor = {"kind": "key", "name": own["hint"], "keyId": own["id"], "address": "127.0.0.1"}
+    assert [entry["actor"] for entry in told[:8]] == [actor] * 8
+    assert {entry["project"] for entry in told} == {f"acme/{project}"}
+    assert told[3]["details"] == {"before": 2, "after": 1}
+    assert told[1]["details"] == {"role": "read"}
+    assert told[5]["details"]["sha256"] != told[7]["details"]["sha256"]
+    assert told[7]["details"]["before"] is None
+    text = admin.get("/audit").text
+    assert SECRET not in text
+    assert made["key"] not in text
+
+
+def test_pages_and_filters_select_entries(admin: httpx2.Client) -> None:
+    made = [admin.post("/keys", json={"role": "read"}).json()["id"] for _ in range(5)]
+    admin.delete(f"/keys/{made[0]}")
+    everything = entries(admin)
+    assert len(everything) == 8
+    listed, query = list[dict[str, Any]](), dict[str, Any](limit=3)
+    for size in (3, 3, 2):
+        page = admin.get("/audit", params=query).json()
+        assert len(page["entries"]) == size
+        listed += page["entries"]
+        query = {"limit": 3, "cursor": page["nextCursor"]}
+    assert (listed, query["cursor"]) == (everything, None)
+    assert [entry["action"] for entry in entries(admin, action="key.revoked")] == ["key.revoked"]
+    assert entries(admin, since=everything[0]["at"])[0] == everything[0]
+    assert entries(admin, since="9999-12-31T23:59:59-01:00") == []

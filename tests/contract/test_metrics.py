@@ -21,6 +21,7 @@ from runglass.wire.admin_api import ROLES
 from tests.contract import wire
 from tests.faulty_store import FaultyStore
 from tests.ports import free_port
+from tests.servers import served, server_on
 from tests.waiting import eventually
 
 FAILS = """
@@ -57,9 +58,7 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Watched]:
     port = free_port()
-    with running_server(metrics_port=port) as server:
-        server.push(wire.ANYTHING)
-        server.push(FAILS)
+    with server_on("sqlite", wire.ANYTHING, FAILS, metrics_port=port) as server:
         yield Watched(server, port)
 
 
@@ -130,20 +129,18 @@ def test_what_waits_is_told_and_a_process_that_is_being_stopped_is_well_and_not_
     watched: Watched,
 ) -> None:
     assert "runglass_unsent_runs" not in watched.samples(), "nothing is sent on"
-    settings = {"max_concurrent_runs": 1, "otlp_endpoint": f"http://127.0.0.1:{free_port()}/"}
-    with running_server(metrics_port=(port := free_port()), **settings) as server:
+    nobody = f"http://127.0.0.1:{free_port()}/"
+    settings = {"metrics_port": (port := free_port()), "max_concurrent_runs": 1, "otlp_endpoint": nobody}
+    with served(wire.ANYTHING, wire.ENDLESS, **settings) as (server, http):
         here, queued = Watched(server, port), "runglass_queued_seconds_count"
-        for flow in (wire.ANYTHING, wire.ENDLESS):
-            server.push(flow)
         server.call(server.runtime.store.span_cursors())
         endless, waits = wire.start(server, "endless"), wire.start(server, "anything")
         before = here.samples()
         assert (before["runglass_run_places"], before["runglass_active_runs"]) == (1, 1)
         wire.cancel(server, endless)
         eventually(lambda: here.samples()[queued] == before[queued] + 1)
-        with wire.http_for(server, server.key) as http:
-            wire.events_of(http, waits)
-            http.delete(f"/flow-runs/{waits}?purge=true").raise_for_status()
+        wire.events_of(http, waits)
+        http.delete(f"/flow-runs/{waits}?purge=true").raise_for_status()
         server.call(server.runtime.store.span_cursors())
         with beside(here) as fresh:
             samples = fresh.samples()

@@ -13,8 +13,8 @@ from runglass.config.settings import SettingsError
 from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer, running_server
 from tests.contract import wire
+from tests.contract.test_failover import behind_a_proxy
 from tests.contract.test_owed_answers import expire
-from tests.contract.test_postgres_away import behind_a_proxy
 from tests.contract.test_refusals import KEYLESS
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools

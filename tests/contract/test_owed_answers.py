@@ -7,12 +7,12 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.test_jobs import ended
 from tests.contract.test_tool_calls import TOOLS, results_of, resumption
 from tests.contract.test_unreadable import place_of
 from tests.contract.wire import detail, events_of, frames, http_for, known_key, refusal, start, trace_of
-from tests.servers import server_with
+from tests.servers import served, server_with
 from tests.waiting import eventually
 
 # Of a shape that redaction knows, so that it has no place in a redacted trace either.
@@ -171,8 +171,7 @@ def test_a_job_whose_result_has_expired_does_not_return_null(
 
 
 def test_a_short_time_to_live_is_kept_to_by_a_running_server() -> None:
-    with running_server(answer_ttl_s=0.5) as server, http_for(server, server.key) as http:
-        server.push(flows_of("off")[0])
+    with served(flows_of("off")[0], answer_ttl_s=0.5) as (_, http):
         headers = {"Idempotency-Key": "key"}
 
         def call() -> httpx2.Response:

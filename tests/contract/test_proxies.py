@@ -15,7 +15,6 @@ import pytest
 from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.ports import free_port
-from tests.servers import server_with
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -74,9 +73,6 @@ def caddy(folder: Path, port: int, server: str) -> list[str]:
 
 
 PROXIES = {"nginx": nginx, "caddy": caddy}
-
-
-server = server_with(wire.ANYTHING, wire.ENDLESS, capture="full")
 
 
 @pytest.fixture(scope="module", params=PROXIES)

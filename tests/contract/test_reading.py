@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import FLOWS, detail, execute, known_key, refusal
+from tests.contract.wire import FLOWS, detail, execute, known_key, read, refusal
 from tests.servers import server_with
 
 BIG = """
@@ -77,9 +77,7 @@ def test_a_trace_has_the_run_and_its_steps_in_order_of_first_start(
 
 def attempt(http: httpx2.Client, path: str, query: str) -> Any:
     """Iteration and attempt of the answer, or of all in it, each as it is among all."""
-    answer = http.get(f"{path}?{query}")
-    assert answer.status_code == 200, answer.text
-    body = answer.json()
+    body = read(http, f"{path}?{query}")
     steps = body.get("attempts", [body])
     every = http.get(f"{path}?attempt=all").json()["attempts"]
     assert [step for step in steps if step not in every] == []

@@ -55,16 +55,14 @@ steps:
     then: [{id: seldom, type: llm, model: "openai:m", prompt: x}]
 """
 
-TALK = "slug: talk\nsteps: [{id: ask, type: llm, model: echo, prompt: hi}]\n"
 
-
-server = server_with(*FLOWS, ASKING, NEEDY, LOST, TALK, KEYLESS, NOT_ALWAYS, body_limit_bytes=2_000_000)
+server = server_with(*FLOWS, ASKING, NEEDY, LOST, KEYLESS, NOT_ALWAYS, body_limit_bytes=2_000_000)
 
 
 @pytest.fixture(scope="module")
 def poor(server: RunningServer) -> Iterator[httpx2.Client]:
     """A caller whose project has nothing left to spend."""
-    for flow in (ASKING, NEEDY, LOST, TALK):
+    for flow in (ASKING, NEEDY, LOST):
         server.push(flow, org="acme", project="poor")
     set_budget(server, "0", project="poor")
     with http_for(server, server.make_key("acme", "poor")) as http:
@@ -203,10 +201,10 @@ def test_the_budget_is_checked_last(server: RunningServer, poor: httpx2.Client, 
 
 
 def test_a_repeated_call_gets_its_answer_though_the_money_is_spent(server: RunningServer) -> None:
-    server.push(TALK, org="acme", project="spender")
+    server.push(ASKING, org="acme", project="spender")
     with http_for(server, server.make_key("acme", "spender")) as http:
         for call in ("execute", "jobs"):
-            path, headers = f"/seq/acme/spender/talk/{call}", {"Idempotency-Key": call}
+            path, headers = f"/seq/acme/spender/asking/{call}", {"Idempotency-Key": call}
             first = http.post(path, json={}, headers=headers)
             set_budget(server, "0", project="spender")
             assert http.post(path, json={}, headers=headers).content == first.content

@@ -9,29 +9,17 @@ import pytest
 
 from runglass.limits.offload import LARGE_BYTES
 from runglass.runtime.runtime import PROMPT_S
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.faulty_store import Held
-from tests.servers import server_with
+from tests.servers import served
 from tests.waiting import eventually
-
-LARGE = """
-slug: large
-steps:
-  - id: each
-    type: loop
-    over: list(range(40))
-    steps: [{id: big, type: code, code: 'return {"x": "x" * 200000}'}]
-"""
 
 INPUT_OF_HOLD = '"stepId":"hold","attempt":1,"inputData":'
 """The last that comes of a run of `endless`."""
 
 Revoke = Callable[[int], None]
-
-
-server = server_with(wire.ENDLESS, wire.ANYTHING, LARGE, capture="full")
 
 
 @pytest.fixture(params=["over HTTP", "by another process"])
@@ -122,7 +110,7 @@ def test_calls_that_wait_are_answered_a_step_through_ends_and_their_runs_go_on(
 
 def test_a_large_answer_breaks_off(server: RunningServer, http: httpx2.Client) -> None:
     key, key_id = made(server)
-    run = http.post("/seq/acme/demo/large/execute", json={}).json()["executionId"]
+    run = wire.execute(http, "grid", parameters={"rows": [["x" * 200_000] * 40]})
     whole = len(http.get(f"/flow-runs/{run}/trace").content)
     with wire.http_for(server, key) as caller, caller.stream("GET", f"/flow-runs/{run}/trace") as answer:
         parts = answer.iter_raw(65536)
@@ -134,12 +122,7 @@ def test_a_large_answer_breaks_off(server: RunningServer, http: httpx2.Client) -
 
 
 def test_a_resume_in_the_line_goes_on_when_its_key_is_revoked() -> None:
-    with (
-        running_server(capture="full", max_concurrent_runs=1) as server,
-        wire.http_for(server, server.key) as http,
-    ):
-        server.push(TALK)
-        server.push(wire.ENDLESS)
+    with served(TALK, wire.ENDLESS, capture="full", max_concurrent_runs=1) as (server, http):
         key, key_id = made(server)
         with wire.http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
             body = caller.post("/seq/acme/demo/talk/execute", json={"message": "hi", "tools": TOOLS}).json()

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import ANYTHING, BROKEN, detail, execute, refusal
+from tests.contract.wire import ANYTHING, BROKEN, detail, execute, ran, read, refusal
 from tests.servers import server_with
 from tests.waiting import eventually
 
@@ -18,8 +18,7 @@ server = server_with(ANYTHING, BROKEN, capture="full")
 @pytest.fixture(scope="module")
 def runs(server: RunningServer, http: httpx2.Client) -> dict[str, str]:
     """A run that went well, one that failed and one of a job."""
-    well = execute(http, "anything")
-    failed = detail(http.post("/seq/acme/demo/broken/execute", json={}))["executionId"]
+    well, failed = execute(http, "anything"), ran(http, "broken")
     job = http.post("/seq/acme/demo/anything/jobs", json={}).json()["executionId"]
     http.get(f"/flow-runs/{job}/trace/stream")
     return {"well": well, "failed": failed, "job": job}
@@ -29,10 +28,9 @@ def found(http: httpx2.Client, query: str, *, limit: int = 20, **more: Any) -> l
     """The runs, from as many pages as it takes: a server on a busy machine may search in several."""
     runs: list[str] = []
     while True:
-        answer = http.get("/flow-runs", params={"q": query, "limit": limit - len(runs), **more})
-        assert answer.status_code == 200, answer.text
-        runs += [run["id"] for run in answer.json()["runs"]]
-        more["cursor"] = answer.json()["nextCursor"]
+        page = read(http, "/flow-runs", q=query, limit=limit - len(runs), **more)
+        runs += [run["id"] for run in page["runs"]]
+        more["cursor"] = page["nextCursor"]
         if len(runs) == limit or more["cursor"] is None:
             return runs
 
@@ -41,9 +39,7 @@ def counted(http: httpx2.Client, **query: Any) -> dict[str, Any]:
     """The histogram, once the server has had the time to count all."""
 
     def whole() -> dict[str, Any] | None:
-        answer = http.get("/flow-runs/histogram", params=query)
-        assert answer.status_code == 200, answer.text
-        body: dict[str, Any] = answer.json()
+        body = read(http, "/flow-runs/histogram", **query)
         return None if "countedFrom" in body else body
 
     return eventually(whole)
@@ -82,10 +78,7 @@ def test_a_flow_in_a_query_is_a_slug_or_an_id_of_the_project_and_what_is_wrong_i
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 @pytest.mark.parametrize("until", ["0001-01-01", "9999-12-31T23:59:59-14:00"])
 def test_the_histogram_of_the_ends_of_time(http: httpx2.Client, since: str, until: str) -> None:
-    query = {"since": since, "until": until, "buckets": "10", "round": "true"}
-    answer = http.get("/flow-runs/histogram", params=query)
-    assert answer.status_code == 200, answer.text
-    found = answer.json()
+    found = read(http, "/flow-runs/histogram", since=since, until=until, buckets="10", round="true")
     assert "1970-01-01T00:00:00.000Z" <= found["from"] <= found["to"] <= "9999-12-31T23:59:59.999Z"
     assert len(found["buckets"]) <= 11
 

@@ -32,16 +32,6 @@ from tests.fakes import VirtualClock
 from tests.records import there
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-LARGE = """
-slug: large
-capture: full
-steps:
-  - id: each
-    type: loop
-    over: initial["parts"]
-    as: part
-    steps: [{id: keep, type: passthrough}]
-"""
 
 
 class UntilAllIsSent(VirtualClock):
@@ -70,7 +60,6 @@ class UntilAllIsSent(VirtualClock):
 @pytest.fixture(scope="module", autouse=True)
 def begun(server: RunningServer) -> None:
     """Runs are sent from now on, and none that has ended before."""
-    server.push(LARGE)
     with http_for(server, server.key) as http:
         ran(http, "broken")
     server.call(server.runtime.store.span_cursors())
@@ -116,8 +105,7 @@ def test_what_is_sent_is_what_the_file_of_the_run_has(
     server: RunningServer, http: httpx2.Client, collector: Collector
 ) -> None:
     words = execute(http, "words", message="a bb ccc")
-    answer = http.post("/seq/acme/demo/anything/execute", json={}, headers={"traceparent": PARENT})
-    traced: str = answer.json()["executionId"]
+    traced = ran(http, "anything", headers={"traceparent": PARENT})
     send_all(server, collector)
     for run_id in (words, traced):
         assert collector.spans(run_id) == exported(http, run_id)
@@ -276,9 +264,7 @@ def test_spans_that_are_rejected_out_of_many_are_counted_and_said_once(
 def test_a_large_run_goes_in_several_requests(
     server: RunningServer, http: httpx2.Client, collector: Collector
 ) -> None:
-    run_id = execute(
-        http, "large", parameters={"parts": [f"{number}" + "x" * 90_000 for number in range(40)]}
-    )
+    run_id = execute(http, "grid", parameters={"rows": [[f"{n}" + "x" * 90_000 for n in range(40)]]})
     collector.replies = [Reply(200), Reply(503)]
     send_all(server, collector)
     assert collector.spans(run_id) == exported(http, run_id)

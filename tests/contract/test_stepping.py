@@ -10,11 +10,11 @@ import pytest
 
 from runglass.config.settings import Price
 from runglass.engine.steps.interpreter import Interpreter
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, in_both_spellings
 from tests.faulty_store import FaultyStore
-from tests.servers import server_with
+from tests.servers import served, server_with
 from tests.waiting import eventually
 
 
@@ -290,8 +290,7 @@ steps:
 def test_a_spent_budget_ends_the_stream_with_a_step_error() -> None:
     """Of the step that was not begun, which no event of the log has named before."""
     prices = {"echo": Price(input_per_mtok=Decimal(1000), output_per_mtok=Decimal(1000))}
-    with running_server(prices=prices) as server, wire.http_for(server, server.key) as http:
-        server.push(COSTLY)
+    with served(COSTLY, prices=prices) as (server, http):
         wire.set_budget(server, "0.002")
         told = bad_end(wire.walked(http, path_of("costly"), runRemaining=True))
         assert place_of(told) == ("never", "Never", 1, 1)

@@ -1,8 +1,12 @@
-"""Large requests are taken in one at a time, and only so many bytes of them wait: whoever sends them."""
+"""Large requests are taken in one at a time, and only so many bytes of them wait: whoever sends them.
+
+And starting and stopping: addresses, and what becomes of whoever is connected then.
+"""
 
 import asyncio
 import re
 import socket
+import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -13,11 +17,15 @@ import httpx2
 import pytest
 
 import runglass
+from runglass.config.settings import Settings
+from runglass.errors import RunglassError
 from runglass.limits.memory import SHARE_OF_PROJECT
-from runglass.testing import RunningServer, running_server
+from runglass.runtime.runtime import Runtime
+from runglass.server import serve
+from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.faulty_store import FaultyStore, Held
-from tests.servers import server_with
+from tests.servers import served, server_on, server_with
 from tests.waiting import eventually
 
 MEMORY_BYTES = 64 << 20
@@ -67,28 +75,6 @@ def test_of_large_requests_one_is_checked_at_a_time(server: RunningServer, http:
         answers = list(calls.map(lambda _: http.post(f"{PATH}/execute", json=MEDIUM), range(MANY)))
     assert [answer.json()["status"] for answer in answers] == ["completed"] * MANY
     assert at_once == [1] * MANY
-
-
-def test_requests_that_come_in_or_wait_for_their_turn_are_answered_when_the_server_stops() -> None:
-    stopped = "the server is being stopped; nothing was started"
-    with ThreadPoolExecutor(2) as calls, ExitStack() as clients:
-        with running_server() as server:
-            http = clients.enter_context(wire.http_for(server, server.key))
-            server.push(FLOW)
-            checking = FaultyStore(server.runtime.checks).hold("request")
-            asked = FaultyStore(server.runtime.engine.limits.large_requests).calls("begin")
-            calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
-            checking.until_reached()
-            waits = calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
-            eventually(lambda: len(asked) == 2)
-            connection = clients.enter_context(wire.raw_connection(server))
-            head = wire.head_of(server, "POST", f"/api/v1{PATH}/execute", "Content-Length: 100")
-            connection.sendall(head + b"{")
-            eventually(lambda: wire.requests_in(server) == 3)
-        assert wire.refusal(waits.result(), stopped) == (503, "UNAVAILABLE")
-        status, headers, body = wire.read_answer(connection)
-    cut_off = httpx2.Response(status, headers=headers, content=body)
-    assert wire.refusal(cut_off, "the server is being stopped") == (503, "UNAVAILABLE")
 
 
 def most_memory(http: httpx2.Client, body: bytes, **headers: str) -> tuple[httpx2.Response, int]:
@@ -185,3 +171,74 @@ def test_a_length_of_any_number_of_digits_is_answered(server: RunningServer, len
         sender.sendall(wire.head_of(server, "POST", f"/api/v1{PATH}/execute", f"Content-Length: {length}"))
         status = int(sender.recv(4096).split(b" ")[1])
     assert status in (400, 413)
+
+
+WAITS = """
+slug: waits
+steps: [{id: wait, type: wait, ms: 1}]
+"""
+
+
+async def test_work_beside_the_server_that_fails_stops_it(tmp_path: Path) -> None:
+    async def fail(_: Runtime) -> None:
+        raise RunglassError("the folder is gone")
+
+    with pytest.raises(RunglassError, match="the folder is gone"):
+        await serve(Settings(port=0, data=tmp_path), ready=lambda _: None, beside=fail)
+
+
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "::1"])
+def test_every_kind_of_host_is_listened_on(host: str) -> None:
+    with served(host=host) as (_, http):
+        assert http.get("/flow-runs").status_code == 200
+
+
+def test_a_stop_answers_every_call_and_waits_for_no_run_which_goes_on_after_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream and a call are open when the server stops, and requests come in or wait for their turn."""
+    stopped = "the server is being stopped; nothing was started"
+    with ThreadPoolExecutor(3) as calls, ExitStack() as clients:
+        with server_on("sqlite", FLOW, WAITS, data=tmp_path) as server:
+            # On its clock no wait ends.
+            monkeypatch.setattr(server.runtime.store.clock, "sleep", lambda _: asyncio.Event().wait())
+            http = clients.enter_context(wire.http_for(server, server.key))
+            run = wire.start(server, "waits")
+            parts = clients.enter_context(http.stream("GET", f"/flow-runs/{run}/trace/stream")).iter_text()
+            seen = ""
+            while "step_started" not in seen:
+                seen += next(parts)
+            called = calls.submit(http.post, "/seq/acme/demo/waits/execute", json={})
+            eventually(lambda: wire.requests_in(server) == 2)
+            eventually(lambda: len(http.get("/flow-runs?status=running").json()["runs"]) == 2)
+            checking = FaultyStore(server.runtime.checks).hold("request")
+            asked = FaultyStore(server.runtime.engine.limits.large_requests).calls("begin")
+            calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
+            checking.until_reached()
+            waits = calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
+            eventually(lambda: len(asked) == 2)
+            connection = clients.enter_context(wire.raw_connection(server))
+            head = wire.head_of(server, "POST", f"/api/v1{PATH}/execute", "Content-Length: 100")
+            connection.sendall(head + b"{")
+            eventually(lambda: wire.requests_in(server) == 5)
+        assert wire.refusal(waits.result(), stopped) == (503, "UNAVAILABLE")
+        status, headers, body = wire.read_answer(connection)
+        cut_off = httpx2.Response(status, headers=headers, content=body)
+        assert wire.refusal(cut_off, "the server is being stopped") == (503, "UNAVAILABLE")
+        answer = called.result(wire.LONGEST_S)
+        assert wire.refusal(answer, "the server is stopping") == (500, "INTERNAL_ERROR")
+        assert wire.frames(seen + "".join(parts))[-1].event == "step_started"
+    with served(data=tmp_path) as (_, http):
+        for each in (run, wire.detail(answer)["executionId"]):
+            assert wire.events_of(http, each)[-1].event == "flow_completed"
+            attempts = http.get(f"/flow-runs/{each}/steps/wait/trace?attempt=all").json()["attempts"]
+            assert [attempt["status"] for attempt in attempts] == ["failed", "completed"]
+            assert attempts[0]["errorContext"]["code"] == "WORKER_LOST"
+
+
+def test_no_thread_outlives_its_server() -> None:
+    before = set(threading.enumerate())
+    with served() as (_, http):
+        http.get("/flow-runs")
+    # One of another test may have ended meanwhile.
+    assert set(threading.enumerate()) <= before

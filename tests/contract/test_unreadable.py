@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -13,17 +13,19 @@ import pytest
 
 from runglass.client import Client
 from runglass.store.run_tables import ROWS_OF_RUN
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.collector import collecting
 from tests.contract import wire
 from tests.contract.test_span_export import send_all
 from tests.contract.test_tool_calls import paused
 from tests.contract.wire import execute
 from tests.postgres_server import fetched, postgres_database
+from tests.servers import served
 from tests.unit.engine.test_unreadable import UPDATES
 from tests.waiting import eventually
 
 GARBAGE = b"\xff{garbage"
+FLOWS = (wire.ANYTHING, wire.ENDLESS)
 ODD_TIME = b'{"id":"%s","flowId":"f","status":"running","startedAt":"yesterday"}'
 
 
@@ -64,14 +66,6 @@ def place(store_kind: str, tmp_path: Path) -> Iterator[Place]:
         return
     with postgres_database() as address:
         yield Place({"store": address})
-
-
-@contextmanager
-def served(place: Place, **settings: Any) -> Iterator[tuple[RunningServer, httpx2.Client]]:
-    with running_server(**place.settings, **settings) as server, wire.http_for(server, server.key) as http:
-        for flow in (wire.ANYTHING, wire.ENDLESS):
-            server.push(flow)
-        yield server, http
 
 
 def test_a_broken_summary_does_not_break_the_list_of_runs(store: Place, http: httpx2.Client) -> None:
@@ -117,10 +111,7 @@ def test_a_stream_ends_before_an_event_that_cannot_be_read(store: Place, http: h
 
 def test_a_session_shows_the_other_runs_whole(store: Place, http: httpx2.Client) -> None:
     headers = {"X-Session-Id": str(uuid4())}
-    runs = [
-        http.post("/seq/acme/demo/anything/execute", json={}, headers=headers).json()["executionId"]
-        for _ in range(2)
-    ]
+    runs = [wire.ran(http, "anything", headers=headers) for _ in range(2)]
     store.spoil("step", runs[0])
     broken, whole = http.get(f"/seq/sessions/{headers['X-Session-Id']}").json()["executions"]
     assert (broken["executionId"], broken["status"], broken["steps"]) == (runs[0], "completed", [])
@@ -183,13 +174,13 @@ def set_aside(http: httpx2.Client) -> int:
 
 
 def test_runs_that_were_set_aside_are_listed_cancelled_and_deleted(place: Place) -> None:
-    with served(place) as (server, http):
+    with served(*FLOWS, **place.settings) as (server, http):
         runs, others = ({what: held(server, http) for what in UPDATES} for _ in range(2))
     for what in UPDATES:
         place.spoil(what, runs[what])
         place.spoil(what, others[what])
     place.spoil("summary", runs["request"], ODD_TIME % runs["request"].encode())
-    with served(place) as (server, http):
+    with served(*FLOWS, **place.settings) as (server, http):
         eventually(lambda: set_aside(http) == 2 * len(UPDATES))
         with Client(base_url=server.address, api_key=server.key) as client:
             listed = {run.id: run for run in client.runs()}
@@ -226,7 +217,7 @@ def test_runs_that_were_set_aside_are_listed_cancelled_and_deleted(place: Place)
 
 
 def test_runs_that_go_on_or_wait_and_whose_rows_were_spoilt_are_cancelled_and_deleted(place: Place) -> None:
-    with served(place, max_concurrent_runs=1) as (server, http):
+    with served(*FLOWS, **place.settings, max_concurrent_runs=1) as (server, http):
         goes_on = held(server, http)
         spoilt = {
             wire.start(server, "endless"): ["summary"],
@@ -242,11 +233,11 @@ def test_runs_that_go_on_or_wait_and_whose_rows_were_spoilt_are_cancelled_and_de
 
 
 def test_content_of_rows_that_cannot_be_read_goes_with_other_content(place: Place) -> None:
-    with served(place, capture="full") as (_, http):
+    with served(*FLOWS, **place.settings, capture="full") as (_, http):
         run = execute(http, "anything", parameters={"text": "sesame"})
     for what in ("event", "step", "summary"):
         place.spoil(what, run, b'{"text": "sesame"')
-    with served(place, content_retention_days=1e-9) as (server, http):
+    with served(*FLOWS, **place.settings, content_retention_days=1e-9) as (server, http):
         server.call(server.runtime.removal.tidy())
         (listed,) = http.get("/flow-runs").json()["runs"]
         assert (listed["id"], listed["unreadable"]) == (run, True)

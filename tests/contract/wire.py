@@ -120,6 +120,14 @@ def http_for(server: RunningServer, key: str | None) -> httpx2.Client:
     return http_at(server.address, key)
 
 
+def read(http: httpx2.Client, path: str, **query: Any) -> dict[str, Any]:
+    """What is answered to a good question."""
+    answer = http.get(path, params=query or None)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
 def execute(http: httpx2.Client, slug: str, **body: Any) -> str:
     """Runs a flow of `acme/demo` to its good end; its execution id."""
     answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body)
@@ -140,25 +148,17 @@ def known_key(server: RunningServer, key: str) -> ApiKey:
 
 def set_budget(server: RunningServer, usd: str | None, *, project: str = "demo") -> None:
     """What the project of `acme` may spend; None for as much as it wants."""
-
-    async def put() -> None:
-        store = server.runtime.store
-        found = await store.ensure_project("acme", project)
-        await store.set_budget(found.id, None if usd is None else Decimal(usd))
-
-    server.call(put())
+    store = server.runtime.store
+    found = server.call(store.ensure_project("acme", project))
+    server.call(store.set_budget(found.id, None if usd is None else Decimal(usd)))
 
 
 def start(server: RunningServer, slug: str, **parameters: Any) -> str:
     """Starts a run of `acme/demo` and does not wait for it."""
-
-    async def submit() -> str:
-        project = await server.runtime.store.ensure_project("acme", "demo")
-        request = ExecuteRequest(parameters=parameters)
-        submitted = await server.runtime.submit(project, slug, request, version=None, trigger_type="api")
-        return submitted.run.id
-
-    return server.call(submit())
+    runtime, request = server.runtime, ExecuteRequest(parameters=parameters)
+    project = server.call(runtime.store.ensure_project("acme", "demo"))
+    submitted = runtime.submit(project, slug, request, version=None, trigger_type="api")
+    return server.call(submitted).run.id
 
 
 def until_event(http: httpx2.Client, execution_id: str, event: str, *, nth: int = 1) -> None:
