@@ -76,12 +76,6 @@ def read(data: bytes, borders: Sequence[int] = ()) -> tuple[RunHeader, list[byte
     return reader.header, events
 
 
-def imported(events: Sequence[bytes], header: RunHeader | None = None) -> ImportedLog:
-    log = ImportedLog(header or header_of(events), most_values=MOST_VALUES)
-    log.take(events)
-    return log
-
-
 @given(run_logs(), st.sampled_from([as_lines, as_document, as_reformatted_document]), st.data())
 def test_header_and_events_are_read_as_they_were_written_at_any_borders(
     events: list[dict[str, Any]], write: Callable[[bytes, Sequence[bytes]], bytes], data: st.DataObject
@@ -212,9 +206,9 @@ def test_an_event_that_cannot_be_is_refused_by_number(
     events: list[dict[str, Any] | bytes], told: str
 ) -> None:
     stored = [each if isinstance(each, bytes) else encoded(each) for each in events]
-    header = header_of([encoded(STARTED)])
+    log = ImportedLog(header_of([encoded(STARTED)]), most_values=MOST_VALUES)
     with pytest.raises(RunFileError, match=told):
-        imported(stored, header)
+        log.take(stored)
 
 
 HEADER = msgspec.json.encode(header_of([encoded(STARTED)]))
