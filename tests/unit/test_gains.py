@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,10 @@ from runglass.server.http.exchange import JoiningTransport
 from runglass.store.records import Append
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.worker_threads import WorkerThreads
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from runglass.wire.sse import Decoder, frames
 from tests.faulty_store import FaultyStore
+from tests.servers import server_with
 from tests.unit.client.scripted import ScriptedServer, answers
 from tests.unit.client.sides import RUN, Side
 from tests.unit.engine.conftest import open_harness, start
@@ -116,14 +116,7 @@ def test_a_body_is_not_kept_in_parts_and_joined(side: Side, monkeypatch: pytest.
         assert side.value(side.client(server.url).run(RUN).trace()).flow_run.id == RUN
 
 
-ONE_STEP = "slug: f\nsteps: [{id: s, type: passthrough}]"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        running.push(ONE_STEP)
-        yield running
+server = server_with("slug: f\nsteps: [{id: s, type: passthrough}]")
 
 
 @pytest.fixture(scope="module")
