@@ -31,6 +31,7 @@ from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.worker_threads import WorkerThreads
 from runglass.testing import RunningServer
 from runglass.wire.sse import Decoder, frames
+from tests.contract.wire import execute, http_for
 from tests.faulty_store import FaultyStore
 from tests.servers import server_with
 from tests.unit.client.scripted import ScriptedServer, answers
@@ -119,14 +120,8 @@ def test_a_body_is_not_kept_in_parts_and_joined(side: Side, monkeypatch: pytest.
 server = server_with("slug: f\nsteps: [{id: s, type: passthrough}]")
 
 
-@pytest.fixture(scope="module")
-def run_id(server: RunningServer) -> str:
-    with Client(server.key, base_url=server.base_url) as client:
-        return client.flow("acme/demo/f").execute().execution_id
-
-
 def test_a_small_trace_is_one_hand_over_and_one_write(
-    server: RunningServer, run_id: str, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each further hand-over would cost a quarter of the whole request."""
     put, make = WorkerThreads.put, JoiningTransport.__init__
@@ -142,10 +137,12 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
         transports.append(Mock(wraps=transport))
         make(joining, transports[-1])
 
-    with httpx2.Client(headers={"Authorization": f"Bearer {server.key}"}) as client:
+    run_id = execute(http, "f")
+    # On a connection of its own, which is counted from its start on.
+    with http_for(server, server.key) as client:
         monkeypatch.setattr(WorkerThreads, "put", counted_put)
         monkeypatch.setattr(JoiningTransport, "__init__", over_counted)
-        answer = client.get(f"{server.base_url}/flow-runs/{run_id}/trace")
+        answer = client.get(f"/flow-runs/{run_id}/trace")
     assert answer.json()["steps"][0]["stepId"] == "s"
     assert len(reads) == 1
     assert [transport.write.call_count for transport in transports] == [1]
