@@ -9,6 +9,7 @@ from runglass.log.trace import StepTrace, TokenBreakdown
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.outline import Outline, OutlinePage
 from runglass.support.clock import iso_ms
+from tests.records import there
 
 BEGAN_MS = 1_767_225_600_000
 """Milliseconds since 1970 at which their runs begin."""
@@ -64,8 +65,7 @@ def outline_of(
     builder = OutlineBuilder(nodes, started_at=started_at, seq=7, is_paused=is_paused)
     builder.add(rows)
     *_, outline = builder.finish()
-    assert outline is not None
-    return outline
+    return there(outline)
 
 
 def page_of(outline: Outline, first: int = 0, count: int = 1_000_000) -> OutlinePage:

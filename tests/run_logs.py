@@ -243,9 +243,6 @@ class Log:
             self.write_of(attempt, "step_model_reserved", reservation=reservation)
 
     def call(self, attempt: Attempt) -> None:
-        self.write_of(attempt, "step_model_call", modelCall=self.model_call(attempt))
-
-    def model_call(self, attempt: Attempt) -> JsonObject:
         """A model call with a cost, without one, or with an unknown cost."""
         call: JsonObject = {
             "number": len(attempt.calls) + 1,
@@ -272,7 +269,7 @@ class Log:
                 call |= {"costUsd": attempt.reserved, "costEstimated": True}
         attempt.reserved = None
         attempt.calls.append(call)
-        return call
+        self.write_of(attempt, "step_model_call", modelCall=call)
 
     def finish(self, attempt: Attempt) -> None:
         # Else hardly ever two of what stands side by side would have used anything.

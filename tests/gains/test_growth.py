@@ -34,6 +34,7 @@ from tests.conformance.stores import STORES, batch, make_run
 from tests.gains.timing import LINEAR, growth, seconds
 from tests.postgres_server import connected, postgres_database
 from tests.unit.cli.test_run_overview import grid
+from tests.unit.test_flow_references import llm, step
 
 
 @pytest.mark.parametrize(
@@ -83,11 +84,7 @@ def test_reading_a_template(opening: str, piece: str) -> None:
 def test_cutting_a_value_takes_time_by_the_limit_alone(
     made: Callable[[int], dict[str, Any]], limit: int
 ) -> None:
-    def cutting(size: int) -> Callable[[], object]:
-        value = made(size)
-        return lambda: cut(value, limit)
-
-    assert growth(cutting, 40_000) < 3
+    assert growth(lambda size: partial(cut, made(size), limit), 40_000) < 3
 
 
 def test_filling_in_defaults_by_a_large_schema() -> None:
@@ -110,24 +107,16 @@ def test_filling_in_defaults_by_many_references_to_one_large_schema() -> None:
     assert growth(made, 2_000) < LINEAR
 
 
-def code(step_id: str, **fields: Any) -> dict[str, Any]:
-    return {"id": step_id, "type": "code", "code": "return 1"} | fields
-
-
-def llm(prompt: str) -> dict[str, Any]:
-    return {"id": "use", "type": "llm", "model": "echo", "prompt": prompt}
-
-
 @pytest.mark.parametrize(
     "made",
     [
-        lambda size: [code("before"), llm("{{ steps.before.text }}" * size)],
+        lambda size: [step("before"), llm("use", "{{ steps.before.text }}" * size)],
         lambda size: [
-            code(f"s{number}", input={"a": "{{ steps.s1x }} {{ steps.s2x }}"}) for number in range(size)
+            step(f"s{number}", input={"a": "{{ steps.s1x }} {{ steps.s2x }}"}) for number in range(size)
         ],
         lambda size: [
-            *(code(f"s{number}") for number in range(size)),
-            llm("".join(f"{{{{ s{number} }}}}\n" for number in range(size))),
+            *(step(f"s{number}") for number in range(size)),
+            llm("use", "".join(f"{{{{ s{number} }}}}\n" for number in range(size))),
         ],
     ],
     ids=["many references", "many wrong references", "many steps that are named"],

@@ -16,10 +16,12 @@ from runglass.cli.app import app
 from runglass.config.address import has_password
 from runglass.config.reader import CLIENT_VARIABLES, read_settings
 from runglass.config.settings import Settings
+from tests.records import there
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 OURS = "runglass"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text("utf-8")
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -78,13 +80,11 @@ NAME = attrgetter("name")
 def parsed(arguments: list[str]) -> click.Context:
     """The command and its parameters. Raises ClickException for what the command does not take."""
     command: click.Command = app
-    name, rest, context = OURS, arguments, click.Context(app)
+    name: str | None = OURS
     while isinstance(command, click.Group):
-        name, rest = rest[0], rest[1:]
-        found = command.get_command(context, name)
-        assert found is not None, name
-        command = found
-    return command.make_context(name, list(rest))
+        name, found, arguments = command.resolve_command(click.Context(app), arguments)
+        command = there(found)
+    return command.make_context(name, list(arguments))
 
 
 def settings(process: Process) -> Settings:
@@ -156,9 +156,7 @@ def test_no_file_has_a_secret() -> None:
 def test_a_pod_has_no_rights_and_bounds(pod: dict[str, Any]) -> None:
     (container,) = pod["spec"]["containers"]
     assert pod["spec"]["securityContext"]["runAsNonRoot"]
-    assert f"USER {pod['spec']['securityContext']['runAsUser']}:" in (DEPLOY / "Dockerfile").read_text(
-        "utf-8"
-    )
+    assert f"USER {pod['spec']['securityContext']['runAsUser']}:" in DOCKERFILE
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert not container["securityContext"]["allowPrivilegeEscalation"]
@@ -183,7 +181,7 @@ def test_the_image_has_the_versions_that_the_tests_run_with() -> None:
 
 
 def test_what_the_dockerfile_copies_is_sent_to_docker() -> None:
-    copied = re.findall(r"^COPY (.+) \S+$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.M)
+    copied = re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.M)
     sources = {source.rstrip("/") for line in copied for source in line.split()}
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").split()
     assert sources == {each.removeprefix("!") for each in ignored if each.startswith("!")}
@@ -191,6 +189,6 @@ def test_what_the_dockerfile_copies_is_sent_to_docker() -> None:
 
 
 def test_the_image_by_itself_is_a_server_that_others_reach() -> None:
-    (command,) = re.findall(r"^CMD (.+)$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.M)
+    (command,) = re.findall(r"^CMD (.+)$", DOCKERFILE, re.M)
     found = parsed(json.loads(command))
     assert (found.info_name, found.params["host"]) == ("serve", "0.0.0.0")

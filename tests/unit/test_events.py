@@ -35,6 +35,7 @@ from runglass.log.events import (
 from runglass.log.fold import RunFold, TraceFold, fold, milliseconds_between
 from runglass.log.trace import RunSummary, StepAttempts, StepTrace, TokenBreakdown, Trace
 from tests.examples import examples
+from tests.laws.stored import as_json, as_text
 from tests.reference_fold import JsonObject, reference_trace, sum_of_money
 from tests.run_logs import UNKNOWN, run_logs
 
@@ -153,19 +154,14 @@ def test_a_step_is_frozen_but_can_be_copied_and_pickled() -> None:
     assert "'x': 1" in repr(step)
 
 
-def canonical(trace: Any) -> str:
-    """Text to compare by, since `1 == True` in Python and not in JSON."""
-    return json.dumps(trace, sort_keys=True, indent=1)
-
-
 def check_agreement(events: list[JsonObject]) -> None:
     """Whatever the log has come to: a trace can be read after any of its events."""
     state, run = TraceFold(), RunFold(RunSummary(id="r", flow_id="f", status="pending"))
     for number, event in enumerate(events, start=1):
         state.apply(decoded := decode_event(msgspec.json.encode(event)))
         run.apply(decoded)
-        folded, reference = json.loads(msgspec.json.encode(state.trace())), reference_trace(events[:number])
-        assert canonical(folded) == canonical(reference), event
+        reference = reference_trace(events[:number])
+        assert as_json(state.trace()) == as_text(reference), event
         reserved = [step["reservation"]["usd"] for step in reference["steps"] if "reservation" in step]
         assert run.reserved_usd == Decimal(sum_of_money(reserved) or 0), event
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,11 @@ from runglass.server.http.exchange import JoiningTransport
 from runglass.store.records import Append
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.worker_threads import WorkerThreads
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from runglass.wire.sse import Decoder, frames
+from tests.contract.wire import execute, http_for
 from tests.faulty_store import FaultyStore
+from tests.servers import server_with
 from tests.unit.client.scripted import ScriptedServer, answers
 from tests.unit.client.sides import RUN, Side
 from tests.unit.engine.conftest import open_harness, start
@@ -116,24 +117,11 @@ def test_a_body_is_not_kept_in_parts_and_joined(side: Side, monkeypatch: pytest.
         assert side.value(side.client(server.url).run(RUN).trace()).flow_run.id == RUN
 
 
-ONE_STEP = "slug: f\nsteps: [{id: s, type: passthrough}]"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        running.push(ONE_STEP)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def run_id(server: RunningServer) -> str:
-    with Client(server.key, base_url=server.base_url) as client:
-        return client.flow("acme/demo/f").execute().execution_id
+server = server_with("slug: f\nsteps: [{id: s, type: passthrough}]")
 
 
 def test_a_small_trace_is_one_hand_over_and_one_write(
-    server: RunningServer, run_id: str, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each further hand-over would cost a quarter of the whole request."""
     put, make = WorkerThreads.put, JoiningTransport.__init__
@@ -149,21 +137,30 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
         transports.append(Mock(wraps=transport))
         make(joining, transports[-1])
 
-    with httpx2.Client(headers={"Authorization": f"Bearer {server.key}"}) as client:
+    run_id = execute(http, "f")
+    # On a connection of its own, which is counted from its start on.
+    with http_for(server, server.key) as client:
         monkeypatch.setattr(WorkerThreads, "put", counted_put)
         monkeypatch.setattr(JoiningTransport, "__init__", over_counted)
-        answer = client.get(f"{server.base_url}/flow-runs/{run_id}/trace")
+        answer = client.get(f"/flow-runs/{run_id}/trace")
     assert answer.json()["steps"][0]["stepId"] == "s"
     assert len(reads) == 1
     assert [transport.write.call_count for transport in transports] == [1]
 
 
+def loaded(code: str, *packages: str) -> set[str]:
+    """Which of the packages a fresh interpreter has loaded after this code."""
+    code = f"{code}; import sys; print(*({set(packages)!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
 START = """
-import asyncio, gc, sys
+import asyncio, gc
 from pathlib import Path
 from runglass.cli import main
 
-folder = Path(sys.argv[1])
+folder = Path({folder!r})
 code = main(["serve", "--port", "0", "--data", str(folder), "--flows", str(folder / "missing")])
 from runglass.runtime.composition import open_runtime
 from runglass.server import create_app
@@ -174,27 +171,15 @@ async def build():
         create_app(runtime)
 
 asyncio.run(build())
-heavy = {"pydantic", "pydantic_ai", "openai", "httpx2", "genai_prices", "pydantic_monty", "ruamel.yaml"}
-print(code, gc.isenabled(), gc.get_freeze_count() > 10_000, sorted(heavy & sys.modules.keys()))
-"""
+assert (code, gc.isenabled(), gc.get_freeze_count() > 10_000) == (2, True, True)"""
 
 
 def test_the_server_starts_without_the_libraries_that_only_a_request_or_a_client_needs(
     tmp_path: Path,
 ) -> None:
     """The command ends with code 2, because its folder of flows is missing: after all that it imports."""
-    command = [sys.executable, "-c", START, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "2 True True []\n", (
-        "neither a heavy library, nor loaded objects left to the collector"
-    )
-
-
-def loaded(code: str, *packages: str) -> set[str]:
-    """Which of the packages a fresh interpreter has loaded after this code."""
-    code = f"{code}; import sys; print(*({set(packages)!r} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    heavy = ("pydantic", "pydantic_ai", "openai", "httpx2", "genai_prices", "pydantic_monty", "ruamel.yaml")
+    assert loaded(START.format(folder=str(tmp_path)), *heavy) == set()
 
 
 def test_no_library_of_a_provider_is_loaded_before_it_is_needed() -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from random import Random
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -96,7 +97,7 @@ async def test_nothing_is_missed_while_others_write_and_no_wake_up_arrives(proje
             await project.change(random, most_runs=5)
 
     async with aclosing(project.follow(poll_s=0.01)) as pages:
-        project.bus.wake = deaf  # type: ignore[method-assign]
+        project.bus.wake = AsyncMock()  # type: ignore[method-assign]
         writing = asyncio.create_task(write())
         found: list[ListPage] = []
         while not writing.done() or not found or found[-1].last < len(project.changes):
@@ -104,7 +105,3 @@ async def test_nothing_is_missed_while_others_write_and_no_wake_up_arrives(proje
     heard = told(found)
     assert [number for number, _, _ in heard] == sorted({number for number, _, _ in heard})
     assert {run_id: status for _, run_id, status in heard} == dict(project.changes)
-
-
-async def deaf(subject: str) -> None:
-    """Loses the wake-up."""

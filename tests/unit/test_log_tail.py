@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -217,14 +218,10 @@ async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(log: Gro
     assert taken.empty()
 
 
-def _cannot_read(page: Page) -> bool:
-    raise ValueError(f"event {page[0][0]} has no type")
-
-
 async def test_a_page_that_cannot_be_taken_is_yielded_and_hinders_nobody(log: GrowingLog) -> None:
     tails = log.tails()
     async with (
-        aclosing(tails.follow(run_record(), take=_cannot_read)) as refusing,
+        aclosing(tails.follow(run_record(), take=Mock(side_effect=ValueError("no type")))) as refusing,
         aclosing(tails.follow(run_record())) as other,
     ):
         for seq in (1, 2):

@@ -22,6 +22,7 @@ from runglass.server.services.outlines import flow_nodes
 from tests.flows import flow_trees
 from tests.laws.log import Log
 from tests.outlines import Attempt, lines_of, outline_of, page_of, rows_of, stored
+from tests.records import there
 from tests.run_logs import JsonObject, run_logs
 
 NODES = [
@@ -66,11 +67,11 @@ def test_rows_are_a_tree_in_pre_order_that_adds_up_to_the_run_also_packed(
     builder = OutlineBuilder(NODES, started_at=trace.flow_run.started_at, seq=7)
     for begin in range(0, len(attempts), piece):
         builder.add(attempts[begin : begin + piece])
-    *_, outline = builder.finish()
-    assert outline is not None
+    *_, found = builder.finish()
+    outline = there(found)
     page = page_of(outline)
     assert page == page_of(outline_of(NODES, attempts, started_at=trace.flow_run.started_at))
-    again = packed(*parts_of(outline))
+    again = there(unpack(*parts_of(outline), nodes="nodes"))
     assert (again.seq, again.row_count, again.latest_ms) == (
         outline.seq,
         outline.row_count,
@@ -244,12 +245,6 @@ def parts_of(outline: Outline) -> tuple[bytes, list[bytes]]:
     return head, parts
 
 
-def packed(head: bytes, parts: Sequence[bytes]) -> Outline:
-    found = unpack(head, parts, nodes="nodes")
-    assert found is not None
-    return found
-
-
 def test_pages_may_begin_and_end_in_any_part() -> None:
     count = 2 * SLICE_ROWS
     nodes = [Node("each", "each", "loop", -1), Node("step", "step", "step", 0)]
@@ -258,20 +253,19 @@ def test_pages_may_begin_and_end_in_any_part() -> None:
     outline = made_of(*attempts, nodes=nodes)
     head, parts = parts_of(outline)
     assert len(parts) == 5
-    found = packed(head, parts)
+    found = there(unpack(head, parts, nodes="nodes"))
     assert found.size_bytes < outline.size_bytes / 5
     for first, rows in ((0, 10**9), (SLICE_ROWS - 1, 2), (SLICE_ROWS, SLICE_ROWS), (100, 2 * SLICE_ROWS)):
         assert b"".join(found.json_parts(first, rows)) == b"".join(outline.json_parts(first, rows))
     for column in ("cost", "depth"):
         assert found.values(column, 2 * count, 100) == outline.values(column, 2 * count, 100)
     with pytest.raises(ValueError, match="has 4 parts"):
-        packed(head, parts[1:])
+        unpack(head, parts[1:], nodes="nodes")
 
 
 def timeline_of(outline: Outline, from_ms: int, to_ms: int, buckets: int) -> Timeline:
     *_, made = timeline(outline, from_ms=from_ms, to_ms=to_ms, buckets=buckets)
-    assert made is not None
-    return made
+    return there(made)
 
 
 def duration_of(page: OutlinePage, made: Timeline, row: int) -> int:

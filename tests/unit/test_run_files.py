@@ -1,4 +1,4 @@
-"""Files with runs: read back as they were written, whatever the borders of their pieces, or refused."""
+"""Files with runs: read back as written, whatever the borders of their pieces; trees for other programs."""
 
 import json
 import tracemalloc
@@ -9,14 +9,18 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.json import encode
 
 from runglass.errors import RunFileError
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
-from runglass.log.trace import StepTrace
+from runglass.log.trace import ModelCall, RunSummary, StepTrace
+from runglass.outlines.outline import TreeRow
 from runglass.run_files.file_reader import RunFileReader
+from runglass.run_files.gen_ai import call_attributes
 from runglass.run_files.header import FlowOfRun, RunHeader, file_name, lines, members
 from runglass.run_files.imported_log import ImportedLog
+from runglass.run_files.perfetto import PerfettoWriter
 from tests.run_logs import run_logs
 
 RUN = "01a216ae-3af3-75ae-86e9-2b635727f90f"
@@ -26,14 +30,10 @@ SOURCE = b'{"slug":"slug","steps":[{"type":"passthrough","id":"a"}]}'
 MOST_VALUES = 1_000_000
 
 
-def encoded(event: dict[str, Any]) -> bytes:
-    return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
-
-
 def as_stored(events: Sequence[dict[str, Any]]) -> list[bytes]:
     """The events of a generated run, as those of a run with whole ids."""
     ids = {"executionId": RUN, "runId": RUN, "flowId": FLOW, "sessionId": SESSION}
-    return [encoded(event | {name: ids[name] for name in ids if name in event}) for event in events]
+    return [encode(event | {name: ids[name] for name in ids if name in event}) for event in events]
 
 
 def header_of(events: Sequence[bytes]) -> RunHeader:
@@ -60,7 +60,7 @@ def as_document(header: bytes, events: Sequence[bytes]) -> bytes:
 
 def as_reformatted_document(header: bytes, events: Sequence[bytes]) -> bytes:
     """As a program leaves it that has read the document and written it again."""
-    return encoded(json.loads(header) | {"trace": {"events": [{}]}, "events": list(map(json.loads, events))})
+    return encode(json.loads(header) | {"trace": {"events": [{}]}, "events": list(map(json.loads, events))})
 
 
 def read(data: bytes, borders: Sequence[int] = ()) -> tuple[RunHeader, list[bytes]]:
@@ -76,19 +76,13 @@ def read(data: bytes, borders: Sequence[int] = ()) -> tuple[RunHeader, list[byte
     return reader.header, events
 
 
-def imported(events: Sequence[bytes], header: RunHeader | None = None) -> ImportedLog:
-    log = ImportedLog(header or header_of(events), most_values=MOST_VALUES)
-    log.take(events)
-    return log
-
-
 @given(run_logs(), st.sampled_from([as_lines, as_document, as_reformatted_document]), st.data())
 def test_header_and_events_are_read_as_they_were_written_at_any_borders(
     events: list[dict[str, Any]], write: Callable[[bytes, Sequence[bytes]], bytes], data: st.DataObject
 ) -> None:
     stored = as_stored(events)
     header = header_of(stored)
-    file = write(msgspec.json.encode(header), stored)
+    file = write(encode(header), stored)
     borders = data.draw(st.lists(st.integers(0, len(file)), max_size=20))
     assert read(file, borders) == (header, stored)
 
@@ -107,8 +101,8 @@ def test_a_log_that_ended_adds_up_to_the_trace_that_its_events_fold_to(
         start = border
     trace = fold(map(decode_event, stored))
     if trace.flow_run.status in ("completed", "failed", "cancelled"):
-        assert [msgspec.json.encode(steps[position]) for position in sorted(steps)] == [
-            msgspec.json.encode(step) for step in trace.steps
+        assert [encode(steps[position]) for position in sorted(steps)] == [
+            encode(step) for step in trace.steps
         ]
         assert log.summary == msgspec.structs.replace(trace.flow_run, input=None, result=None)
         assert log.ended_at == trace.flow_run.completed_at
@@ -119,22 +113,12 @@ def test_a_log_that_ended_adds_up_to_the_trace_that_its_events_fold_to(
             _ = log.summary
 
 
-STARTED: dict[str, Any] = {
-    "eventType": "run_started",
-    "executionId": RUN,
-    "seq": 1,
-    "at": "2026-01-01T00:00:00.000Z",
-    "runId": RUN,
-    "flowId": FLOW,
-    "stepCount": 1,
-    "triggerType": "api",
-    "version": 1,
-}
-
-
 def event(kind: str, seq: int, **fields: Any) -> dict[str, Any]:
     at = "2026-01-01T00:00:01.000Z"
     return {"eventType": kind, "executionId": RUN, "seq": seq, "at": at, **fields}
+
+
+STARTED = event("run_started", 1, runId=RUN, flowId=FLOW, stepCount=1, triggerType="api", version=1)
 
 
 def started(seq: int = 2, **fields: Any) -> dict[str, Any]:
@@ -152,7 +136,7 @@ def completed(seq: int = 2) -> dict[str, Any]:
 
 def raw(text: str) -> bytes:
     """A third event with this as its input."""
-    return encoded(event("step_input", 3, stepId="a", attempt=1, truncated=False, inputData="?")).replace(
+    return encode(event("step_input", 3, stepId="a", attempt=1, truncated=False, inputData="?")).replace(
         b'"?"', text.encode()
     )
 
@@ -169,9 +153,9 @@ HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
     ),
     "a wrong type": ([STARTED, started(attempt="1")], "event 2 .* has a wrong type"),
     "a list": ([STARTED, b"[1]"], "event 2 .* does not begin with"),
-    "a line break": ([STARTED, encoded(started()).replace(b',"seq"', b',\n"seq"')], "on one line"),
+    "a line break": ([STARTED, encode(started()).replace(b',"seq"', b',\n"seq"')], "on one line"),
     "two types": (
-        [STARTED, encoded(event("dreamt", 2)).replace(b"}", b',"eventType":"flow_completed"}')],
+        [STARTED, encode(event("dreamt", 2)).replace(b"}", b',"eventType":"flow_completed"}')],
         "two members `eventType`",
     ),
     "no time": ([STARTED, started(at="yesterday")], "`at` is not a time"),
@@ -211,13 +195,13 @@ HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
 def test_an_event_that_cannot_be_is_refused_by_number(
     events: list[dict[str, Any] | bytes], told: str
 ) -> None:
-    stored = [each if isinstance(each, bytes) else encoded(each) for each in events]
-    header = header_of([encoded(STARTED)])
+    stored = [each if isinstance(each, bytes) else encode(each) for each in events]
+    log = ImportedLog(header_of([encode(STARTED)]), most_values=MOST_VALUES)
     with pytest.raises(RunFileError, match=told):
-        imported(stored, header)
+        log.take(stored)
 
 
-HEADER = msgspec.json.encode(header_of([encoded(STARTED)]))
+HEADER = encode(header_of([encode(STARTED)]))
 BROKEN_FILES: dict[str, tuple[bytes, str]] = {
     "another format": (HEADER.replace(b"runglass-run", b"other"), "has format 'other'"),
     "a later version": (HEADER.replace(b'"formatVersion":1', b'"formatVersion":2'), "version 2"),
@@ -226,7 +210,7 @@ BROKEN_FILES: dict[str, tuple[bytes, str]] = {
     "a version below 0": (HEADER.replace(b'"version":1', b'"version":-1'), "`version` in the header"),
     "another capture mode": (HEADER.replace(b'"metadata_only"', b'"some"'), "capture"),
     "a document that breaks off": (
-        as_document(HEADER, [encoded(STARTED)])[:-3],
+        as_document(HEADER, [encode(STARTED)])[:-3],
         "its last bracket is missing",
     ),
     "a document with more behind it": (as_document(HEADER, []) + b"{}", "more behind the end"),
@@ -278,7 +262,7 @@ def test_a_header_or_line_without_an_end_is_refused(before: bytes) -> None:
     ids=["text", "escapes", "number", "blanks"],
 )
 def test_a_member_that_is_not_known_is_passed_over_and_not_held(filling: bytes) -> None:
-    data = HEADER.replace(b"{", b'{"unknown":%b,' % filling, 1) + b"\n" + encoded(STARTED)
+    data = HEADER.replace(b"{", b'{"unknown":%b,' % filling, 1) + b"\n" + encode(STARTED)
     reader, events = RunFileReader(), list[bytes]()
     tracemalloc.start()
     try:
@@ -288,9 +272,128 @@ def test_a_member_that_is_not_known_is_passed_over_and_not_held(filling: bytes) 
     finally:
         tracemalloc.stop()
     assert reader.header == read(HEADER)[0]
-    assert [*events, *reader.close()] == [encoded(STARTED)]
+    assert [*events, *reader.close()] == [encode(STARTED)]
     assert peak < 8 * (1 << 18)
 
 
 def test_a_slug_that_could_end_a_header_is_in_no_name() -> None:
     assert file_name("json", RUN, 'a"\r\nX: y') == f"run-{RUN}.json"
+
+
+SUMMARY = RunSummary(
+    id=RUN,
+    flow_id="f",
+    status="completed",
+    started_at="2026-01-01T00:00:00.000Z",
+    completed_at="2026-01-01T00:00:00.100Z",
+    duration_ms=100,
+)
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> list[TreeRow]:
+    """Rows in pre-order, each inside of the time of its parent; some have not begun."""
+    rows: list[TreeRow] = []
+
+    def add(parent: int, depth: int, start: int, end: int) -> None:
+        for _ in range(draw(st.integers(0, 3 if depth < 3 else 0))):
+            times = sorted([draw(st.integers(start, end)), draw(st.integers(start, end))])
+            has_begun = draw(st.integers(0, 9)) > 0
+            number = len(rows)
+            rows.append(
+                TreeRow(
+                    number=number,
+                    parent=parent,
+                    depth=depth,
+                    kind="branch",
+                    name=f"row {number}",
+                    iteration=-1,
+                    attempt=0,
+                    status="completed" if has_begun else "skipped",
+                    start=times[0] if has_begun else None,
+                    end=times[1] if has_begun else None,
+                    tokens=0,
+                    cost_usd=None,
+                    position=0,
+                )
+            )
+            if has_begun:
+                add(number, depth + 1, *times)
+
+    add(-1, 0, 0, 100)
+    return rows
+
+
+@given(trees(), st.integers(1, 5))
+def test_slices_nest_and_each_is_below_its_parent_or_on_a_track_of_its_own(
+    rows: list[TreeRow], piece: int
+) -> None:
+    writer = PerfettoWriter(SUMMARY)
+    data = writer.opening()
+    for first in range(0, len(rows), piece):
+        data += writer.rows([(row, None) for row in rows[first : first + piece]])
+    events = json.loads(data + writer.closing())["traceEvents"]
+    parents = {row.name: "run" if row.parent < 0 else rows[row.parent].name for row in rows}
+    opened: dict[int, list[str]] = {}
+    times: dict[int, int] = {}
+    for event in (each for each in events if each["ph"] != "M"):
+        stack = opened.setdefault(event["tid"], [])
+        assert event["ts"] >= times.get(event["tid"], 0)
+        times[event["tid"]] = event["ts"]
+        if event["ph"] == "E":
+            stack.pop()
+            continue
+        assert not stack or stack[-1] == parents[event["name"]]
+        stack.append(event["name"])
+    assert not any(opened.values())
+    begun = [event["name"] for event in events if event["ph"] == "B"]
+    assert begun == ["run", *(row.name for row in rows if row.start is not None)]
+    named = [event["tid"] for event in events if event["ph"] == "M" and event["name"] == "thread_name"]
+    assert sorted(named) == sorted(opened)
+
+
+def attributes(**fields: Any) -> dict[str, Any]:
+    for name in ("request", "response"):
+        if name in fields:
+            fields[name] = msgspec.Raw(encode(fields[name]))
+    call = ModelCall(number=1, model="openai:gpt-x", provider="openai", **fields)
+    return dict(call_attributes(call, call.provider))
+
+
+def test_a_conversation_with_tools_and_images_is_in_the_words_of_the_conventions() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sky"}'}}
+    image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "look"}, image, {"odd": 1}]},
+        {"role": "assistant", "content": None, "toolCalls": [call]},
+        {"role": "tool", "toolCallId": "c1", "content": "blue"},
+    ]
+    said = attributes(
+        request={
+            "messages": messages,
+            "settings": {"temperature": 0.5, "seed": 7, "other": "x", "top_p": "no"},
+        },
+        response={"role": "assistant", "content": None, "toolCalls": [call]},
+        finish_reason="tool_calls",
+    )
+    assert json.loads(said["gen_ai.input.messages"]) == [
+        {
+            "role": "user",
+            "parts": [
+                {"type": "text", "content": "look"},
+                {"type": "uri", "modality": "image", "uri": "https://x/y.png"},
+                {"type": "text", "content": '{"odd":1}'},
+            ],
+        },
+        {
+            "role": "assistant",
+            "parts": [{"type": "tool_call", "id": "c1", "name": "look", "arguments": {"at": "sky"}}],
+        },
+        {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c1", "response": "blue"}]},
+    ]
+    (answer,) = json.loads(said["gen_ai.output.messages"])
+    assert (answer["role"], answer["finish_reason"]) == ("assistant", "tool_call")
+    assert said["gen_ai.response.finish_reasons"] == ["tool_calls"]
+    assert (said["gen_ai.request.temperature"], said["gen_ai.request.seed"]) == (0.5, 7)
+    assert "gen_ai.request.top_p" not in said
+    assert said["gen_ai.request.model"] == "gpt-x"

@@ -11,6 +11,7 @@ from runglass.errors import APIError
 from runglass.wire.query import Range
 from runglass.wire.query_parser import MOST_CHARS, MOST_TERMS, MOST_VALUES, parse_run_query
 from runglass.wire.run_api import MAX_STATE, read_trace_context
+from tests.records import there
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NOW_MS = round(NOW.timestamp() * 1000)
@@ -126,8 +127,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
 
 def state(*sent: str) -> str | None:
-    context = read_trace_context([PARENT], list(sent))
-    assert context is not None
+    context = there(read_trace_context([PARENT], list(sent)))
     assert context.parent == PARENT
     return context.state
 

@@ -1,5 +1,6 @@
-"""Two runs beside each other: which rows differ, and in which order of the flow they stand."""
+"""Two runs beside each other: which rows differ, in the order of the flow; spans paired by their names."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.diff.alignment import FlowOrder, StepLocation, align, step_locations
+from runglass.diff.alignment import FlowOrder, StepLocation, align, align_spans, step_locations
 from runglass.diff.attempt_diff import DiffAllowance, compose, row_of
 from runglass.diff.digest import StoredAttempt, read_attempt, read_digest
 from runglass.diff.run_diff import RunDiff
@@ -15,6 +16,8 @@ from runglass.flows.parser import parse_flow
 from runglass.log.trace import RunSummary
 from runglass.server.services.outlines import flow_nodes
 from tests.examples import examples
+from tests.records import there
+from tests.unit.test_span_outline import Span, stored
 
 JsonObject = dict[str, Any]
 
@@ -86,7 +89,7 @@ Run = dict[tuple[str, tuple[int, ...], int], JsonObject]
 SCALARS = ("status", "modelUsed", "finishReason", "tokens", "costUsd")
 
 
-def stored(run: Run, *, at_the_top: JsonObject) -> list[bytes]:
+def stored_attempts(run: Run, *, at_the_top: JsonObject) -> list[bytes]:
     """The attempts as the store has them; those outside of loops with these fields."""
     return [
         msgspec.json.encode(
@@ -110,7 +113,7 @@ def diff(
 ) -> RunDiff:
     texts: dict[str, str] = {}
     # Logs from elsewhere may say so by an empty list.
-    rows_a, rows_b = stored(a, at_the_top={}), stored(b, at_the_top={"loopPath": []})
+    rows_a, rows_b = stored_attempts(a, at_the_top={}), stored_attempts(b, at_the_top={"loopPath": []})
     pairs = align(
         [read_digest(at, data, texts) for at, data in enumerate(rows_a)],
         [read_digest(at, data, texts) for at, data in enumerate(rows_b)],
@@ -218,8 +221,7 @@ HERE = ("before", (3,), 1)
     ],
 )
 def test_the_first_divergence_is_said_in_a_sentence(a: JsonObject, b: JsonObject, sentence: str) -> None:
-    found = diff({HERE: a}, {HERE: b}).first_divergence
-    assert found is not None
+    found = there(diff({HERE: a}, {HERE: b}).first_divergence)
     assert found.sentence == f"before[3]: {sentence}"
 
 
@@ -252,8 +254,8 @@ def test_what_takes_long_to_be_decoded_is_not() -> None:
 def test_runs_that_end_differently_after_the_same_steps_differ() -> None:
     found = diff({HERE: OK}, {HERE: OK}, runs=(summary("a"), summary("b", status="cancelled")))
     assert not found.same
-    assert found.first_divergence is not None
-    assert "first run is completed and the second is cancelled" in found.first_divergence.sentence
+    sentence = there(found.first_divergence).sentence
+    assert "first run is completed and the second is cancelled" in sentence
 
 
 @pytest.mark.parametrize(
@@ -283,3 +285,66 @@ def test_a_step_that_only_one_version_has_stands_behind_the_one_before_it() -> N
     steps = ["start", "a", "new", "newer", "gone", "z"]
     order = FlowOrder(old, new)
     assert sorted(sorted(steps), key=lambda step: order.key(step, ())) == steps
+
+
+def paired(a: Sequence[Span], b: Sequence[Span]) -> list[tuple[int | None, ...]]:
+    """The ids of the pairs."""
+    texts: dict[str, str] = {}
+    found = align_spans(*([read_digest(row[0], row[-1], texts) for row in stored(run)] for run in (a, b)))
+    return [
+        tuple(None if each is None or each.span is None else int(each.span.id, 16) for each in pair)
+        for pair in found
+    ]
+
+
+RECORDED = [
+    Span(1, None, 0, name="agent"),
+    Span(2, 1, 1, name="chat"),
+    Span(3, 1, 2, name="search"),
+    Span(4, 3, 3, name="chat"),
+    Span(5, 1, 4, name="chat"),
+]
+
+
+def test_a_run_with_one_call_more_pairs_all_others_whatever_the_order_of_arrival() -> None:
+    more = [
+        Span(15, 11, 5, name="chat"),
+        Span(16, 13, 4, name="rerank"),
+        Span(12, 11, 1, name="chat"),
+        Span(11, None, 0, name="agent"),
+        Span(14, 13, 3, name="chat"),
+        Span(13, 11, 2, name="search"),
+    ]
+    assert paired(RECORDED, more) == [(1, 11), (2, 12), (3, 13), (4, 14), (None, 16), (5, 15)]
+    assert paired(more, RECORDED) == [(11, 1), (12, 2), (13, 3), (14, 4), (16, None), (15, 5)]
+
+
+def test_a_call_more_at_the_beginning_moves_no_other_out_of_its_pair() -> None:
+    def turns(first: int, *names: str) -> list[Span]:
+        return [Span(first + at, None, at, name=name) for at, name in enumerate(names)]
+
+    a, b = turns(1, "chat", "tool", "chat", "tool"), turns(11, "chat", "chat", "tool", "chat", "tool")
+    assert paired(a, b) == [(None, 11), (1, 12), (2, 13), (3, 14), (4, 15)]
+    assert paired(turns(1, "x", "y"), turns(11, "y", "x")) in ([(1, 12), (2, 11)], [(2, 11), (1, 12)])
+    many = turns(1, *["chat"] * 300)
+    assert paired(many, many[1:])[-1] == (300, None)
+
+
+parents = st.integers(1, 8)
+spans = st.tuples(
+    st.integers(1, 6), st.none() | parents, st.integers(0, 2), st.just(2), st.sampled_from("ab")
+)
+recordings = st.lists(spans.map(lambda about: Span(*about)), unique_by=lambda span: span.id)
+
+
+@given(recordings, recordings)
+def test_each_span_is_in_one_pair_whatever_cycles_there_are(a: list[Span], b: list[Span]) -> None:
+    found = paired(a, b)
+    assert sorted(each for each, _ in found if each is not None) == sorted(span.id for span in a)
+    assert sorted(each for _, each in found if each is not None) == sorted(span.id for span in b)
+    assert all(one == other for one, other in paired(a, a))
+
+
+def test_deep_runs_are_paired() -> None:
+    deep = [Span(at, at - 1 or None) for at in range(1, 20_000)]
+    assert all(a == b for a, b in paired(deep, deep))
