@@ -13,8 +13,7 @@ from runglass.errors import StepFailure
 from runglass.flows.flow import Flow
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, run_to_end
-from tests.unit.engine.fake_provider import FakeProvider, Reply
-from tests.unit.engine.provider_families import addressed
+from tests.unit.engine.fake_provider import FakeProvider, Reply, addressed
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

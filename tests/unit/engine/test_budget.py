@@ -36,8 +36,7 @@ from tests.unit.engine.conftest import (
     take_over_in_vain,
 )
 from tests.unit.engine.fake_models import ANSWER, FakeModels
-from tests.unit.engine.fake_provider import Reply, error_reply
-from tests.unit.engine.provider_families import COMPATIBLE
+from tests.unit.engine.fake_provider import COMPATIBLE, Reply, error_reply
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"

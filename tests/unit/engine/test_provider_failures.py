@@ -20,8 +20,7 @@ from tests.ports import free_port
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
 from tests.unit.engine.conftest import end_in_next_life, follow, open_harness, read, start
 from tests.unit.engine.fake_models import ANSWER, FakeModels
-from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply
-from tests.unit.engine.provider_families import COMPATIBLE, KEY
+from tests.unit.engine.fake_provider import COMPATIBLE, DONE, KEY, Reply, chunk, error_reply
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello, settings: {stream: true}}"
 PATIENT = ASK[:-1] + ", retry: {max_attempts: 5, initial_delay_ms: 1, max_delay_ms: 60000}}"

@@ -15,8 +15,17 @@ from runglass.log.money import ZERO, format_usd
 from runglass.log.trace import TokenBreakdown
 from tests.emitters import ledger
 from tests.unit.engine.bench import Bench, EngineBench, bench_with, open_bench, open_engine_bench
-from tests.unit.engine.fake_provider import DONE, Reply, chunk
-from tests.unit.engine.provider_families import COMPATIBLE, FAMILIES, USAGE, places, put, with_odd
+from tests.unit.engine.fake_provider import (
+    COMPATIBLE,
+    DONE,
+    FAMILIES,
+    USAGE,
+    Reply,
+    chunk,
+    places,
+    put,
+    with_odd,
+)
 
 bench = bench_with()
 # Libraries warn of usage that they cannot read.
