@@ -35,6 +35,7 @@ from tests.unit.engine.conftest import (
     read_at_end,
     resume,
     run_of,
+    run_to_end,
     start,
     take_over_in_vain,
 )
@@ -397,10 +398,8 @@ async def test_where_an_output_cannot_be_read_the_run_fails_by_its_own_error(
     house: EngineHarness, caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
     FaultyStore(house.store).answer("checkpoint", data)
-    started = await start(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
-    outcome = await started.outcome()
-    ran = await read(house, started.id, outcome)
-    assert (outcome.status, outcome.step_id) == ("failed", "last")
-    assert (outcome.error or {})["code"] == "CODE_ERROR"
+    ran = await run_to_end(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
+    assert (ran.outcome.status, ran.outcome.step_id) == ("failed", "last")
+    assert ran.error["code"] == "CODE_ERROR"
     assert "content_kept" not in ran.types()
-    assert f"run {started.id} keeps no outputs of its steps" in caplog.text
+    assert f"run {ran.id} keeps no outputs of its steps" in caplog.text

@@ -10,15 +10,12 @@ import pytest
 from runglass.config.settings import Settings
 from runglass.engine.capture.capture import Capture
 from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
-from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.payload import Payload
 from runglass.engine.steps.attempt_runner import perform
 from runglass.engine.steps.concurrency import MOST_WORKERS, LoopWorkers
 from runglass.engine.steps.run_limits import RunUsage
 from runglass.errors import StoreError
-from runglass.log.events import (
-    StepProgress,
-)
+from runglass.log.events import StepProgress
 from runglass.wire.run_api import CaptureMode
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
@@ -84,36 +81,6 @@ async def test_a_loop_that_began_alone_gets_more_workers_when_others_have_ended(
     assert usage.workers == 0
 
 
-class SlowToEnd(FakeModels):
-    """Asked to `hang`, ends after `bad` beside it has failed and the iteration of `boom` has ended since."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.prompts: list[str] = []
-        self._hanging, self._ending = asyncio.Event(), asyncio.Event()
-        self._iteration = asyncio.Future[asyncio.Task[Any] | None]()
-
-    async def answer(self, request: ModelRequest) -> ProviderResponse:
-        prompt = request.messages[-1]["content"]
-        self.prompts.append(prompt)
-        match prompt:
-            case "hang":
-                self._hanging.set()
-                try:
-                    await never()
-                finally:
-                    self._ending.set()
-                    iteration = await self._iteration
-                    assert iteration is not None
-                    await asyncio.wait([iteration])
-            case "bad":
-                await self._hanging.wait()
-            case "boom":
-                self._iteration.set_result(asyncio.current_task())
-                await self._ending.wait()
-        raise ModelCallFailed("BOOM", "it was to fail", may_be_charged=False, may_retry=False)
-
-
 async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> None:
     """Inside of it another one is being cut off at that moment, and would go on by its `on_error`."""
     flow = """
@@ -141,13 +108,35 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
               else: [{id: bad, type: llm, model: echo, prompt: bad}]
         - {id: after, type: llm, model: echo, prompt: after}
 """
-    models = SlowToEnd()
-    house = open_harness(tmp_path / "db", models=models)
-    async with house as opened, asyncio.timeout(60):
-        started = await start(opened, flow)
-        outcome = await started.outcome()
-    assert (outcome.status, outcome.step_id) == ("failed", "boom")
-    assert sorted(models.prompts) == ["bad", "boom", "hang"]
+    prompts, hanging, ending = list[str](), asyncio.Event(), asyncio.Event()
+    iteration = asyncio.Future[asyncio.Task[Any] | None]()
+
+    async def fail(request: ModelRequest) -> None:
+        """Of `hang` after `bad` beside it has failed and the iteration of `boom` has ended since."""
+        prompts.append(prompt := request.messages[-1]["content"])
+        match prompt:
+            case "hang":
+                hanging.set()
+                try:
+                    await never()
+                finally:
+                    ending.set()
+                    of_boom = await iteration
+                    assert of_boom is not None
+                    await asyncio.wait([of_boom])
+            case "bad":
+                await hanging.wait()
+            case "boom":
+                iteration.set_result(asyncio.current_task())
+                await ending.wait()
+        raise ModelCallFailed("BOOM", "it was to fail", may_be_charged=False, may_retry=False)
+
+    models = FakeModels()
+    FaultyStore(models).before("answer", fail)
+    async with open_harness(tmp_path / "db", models=models) as house, asyncio.timeout(60):
+        ran = await run_to_end(house, flow)
+    assert (ran.outcome.status, ran.outcome.step_id) == ("failed", "boom")
+    assert sorted(prompts) == ["bad", "boom", "hang"]
 
 
 EMPTY_LOOPS = """

@@ -15,7 +15,6 @@ from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, RunUnreadable, StoreError
 from runglass.limits.slots import RunSlots
 from runglass.store.leases import QueuedRuns
-from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import follow_runs
 from runglass.wire.query import RunQuery
 from tests.faulty_store import FaultyStore
@@ -31,7 +30,7 @@ FLOW = """
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[EngineHarness]:
     """An engine with one slot, and room for three runs that wait."""
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), slots=1, line=3) as house:
+    async with open_harness(tmp_path / "db", slots=1, line=3) as house:
         yield house
 
 
