@@ -36,7 +36,7 @@ from tests.faulty_store import FaultyStore
 from tests.flows import ON_ERROR, flow_trees
 from tests.laws.law import require
 from tests.laws.stored import broken_in
-from tests.unit.engine.conftest import Ran, end_in_next_life, open_harness, read, run_of, run_to_end, start
+from tests.unit.engine.conftest import Ran, end_in_next_life, open_harness
 from tests.unit.engine.fake_models import Answer, DicedModels, FakeModels
 from tests.unit.engine.fake_provider import LOOK
 from tests.unit.test_events import check_agreement_on
@@ -68,7 +68,7 @@ def said(text: str, **more: Any) -> ProviderResponse:
 
 async def ran(tmp_path: Path, flow: str, *answers: Answer) -> Ran:
     async with open_harness(tmp_path / "db", models=FakeModels(*answers)) as house:
-        return await run_to_end(house, flow, {"who": "Ada"})
+        return await house.run_to_end(flow, {"who": "Ada"})
 
 
 async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path)
     models = FakeModels()
     FaultyStore(models).answer("complete", ModelAnswer(output={"text": "Hello"}, response=said("Hello")))
     async with open_harness(tmp_path / "db", models=models) as house:
-        found = await run_to_end(house, ASK, {"who": "Ada"})
+        found = await house.run_to_end(ASK, {"who": "Ada"})
     (call,) = found.step("ask").model_calls
     assert (call.tokens, call.response) == (TOKENS, {"role": "assistant", "content": "Hello"})
 
@@ -103,14 +103,14 @@ async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path)
 async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -> None:
     models = FakeModels()
     async with open_harness(tmp_path / "db", models=models) as house:
-        started = await start(house, ASK, {"who": "Ada"})
+        started = await house.start(ASK, {"who": "Ada"})
         await models.asked.wait()
-        run = await run_of(house, started.id)
+        run = await house.run_of(started.id)
         (row,), _ = await house.store.open_steps(run.no)
         step = msgspec.json.decode(row.data, type=StepTrace)
         assert (step.input_context or {})["__rendered_prompt__"] == "Greet Ada"
         house.engine.active.cancel(started.id, reason="enough")
-        found = await read(house, started.id, await started.outcome())
+        found = await house.read(started.id, await started.outcome())
     (call,) = found.step("ask").model_calls
     assert (call.error_code, call.cost_unknown) == ("CANCELLED", "no_usage")
     assert (call.request or {})["messages"] == [{"role": "user", "content": "Greet Ada"}]
@@ -123,7 +123,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
     async with open_harness(tmp_path / "db", models=models) as house:
         offer = ToolOffer(tools=[LOOK], choice="auto")
-        found = await run_to_end(house, flow, {"who": "Ada"}, offer=offer)
+        found = await house.run_to_end(flow, {"who": "Ada"}, offer=offer)
     first, second = found.attempts["ask"]
     (lost,) = first.model_calls
     assert (lost.error_code, lost.response) == (
@@ -172,7 +172,7 @@ async def test_a_call_of_a_branch_that_no_process_cut_off_is_told_as_lost(tmp_pa
     died = StoreError("the process has died")
     FaultyStore(store).fail("append", died, when=lambda batch: b'"CANCELLED"' in b"".join(batch.events))
     async with open_harness(store, models=FakeModels(None, refused)) as house:
-        started = await start(house, flow)
+        started = await house.start(flow)
         with pytest.raises(StoreError):
             await started.outcome()
     ran = await end_in_next_life(tmp_path / "db", started.id)
@@ -248,17 +248,15 @@ def test_attempts_run_models_stream_and_budget_are_one_sum(
     async def run() -> None:
         models = DicedModels(Random(seed), most=5)
         with tempfile.TemporaryDirectory() as folder:
-            store = SqliteStore(Path(folder) / "db", synchronous="NORMAL")
-            async with open_harness(store, models=models) as house, asyncio.timeout(60):
-                project = await store.ensure_project("acme", "demo")
-                await store.set_budget(project.id, None if budget_usd is None else Decimal(budget_usd))
-                ran = await run_to_end(house, flow, {"n": 1}, offer=ToolOffer(tools=[TOOL]))
+            async with open_harness(Path(folder) / "db", models=models) as house, asyncio.timeout(60):
+                await house.set_budget(budget_usd)
+                ran = await house.run_to_end(flow, {"n": 1}, offer=ToolOffer(tools=[TOOL]))
                 if budget_usd is None:
                     check_money(ran, models)
                 else:
-                    check_budget(ran, models, await store.ensure_project("acme", "demo"))
+                    check_budget(ran, models, await house.project())
                 check_agreement_on(ran.events)
-                require(await broken_in(store, "acme", "demo"))
+                require(await broken_in(house.store, "acme", "demo"))
 
     asyncio.run(run())
 
