@@ -92,15 +92,14 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(machines: Machin
     await until_idle(machines.front, started.id)
 
 
-async def test_a_lease_that_cannot_be_renewed_is_soon_tried_again(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        faults = FaultyStore(house.store)
-        faults.fail("hold_lease", StoreError("away"), times=2)
-        renewals = faults.calls("hold_lease")
-        keeping = asyncio.create_task(house.engine.claims.run_forever())
-        await until(lambda: len(renewals) > 3)
-        keeping.cancel()
-        assert house.clock.slept_s[:4] == [LEASE_S / 3, RETRY_S, RETRY_S, LEASE_S / 3]
+async def test_a_lease_that_cannot_be_renewed_is_soon_tried_again(house: EngineHarness) -> None:
+    faults = FaultyStore(house.store)
+    faults.fail("hold_lease", StoreError("away"), times=2)
+    renewals = faults.calls("hold_lease")
+    keeping = asyncio.create_task(house.engine.claims.run_forever())
+    await until(lambda: len(renewals) > 3)
+    keeping.cancel()
+    assert house.clock.slept_s[:4] == [LEASE_S / 3, RETRY_S, RETRY_S, LEASE_S / 3]
 
 
 async def test_a_process_that_stops_claims_nothing_more(machines: Machines) -> None:
@@ -135,9 +134,7 @@ async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path:
             await other.start(HOLD)
 
 
-async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
-    tmp_path: Path,
-) -> None:
+async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     async with open_harness(store, line=1, executes_runs=False) as front:
         faults = FaultyStore(store)
