@@ -1,6 +1,6 @@
 """An engine on a real store, with a clock of its own."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from decimal import Decimal
 from functools import partial
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from runglass.bus.base import Bus
-from runglass.config.settings import Price, Settings
+from runglass.config.settings import Settings
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
@@ -19,7 +19,7 @@ from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome
-from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
+from runglass.engine.steps.run_context import StepDependencies
 from runglass.engine.workers.sandbox import Sandbox
 from runglass.engine.workers.templates import Templates
 from runglass.flows.flow import Flow
@@ -37,6 +37,7 @@ from tests.laws.stored import kept_run
 from tests.records import there
 from tests.unit.engine.fake_models import FakeModels
 
+ROOMY: dict[str, Any] = {"max_concurrent_runs": 1000, "max_queued_runs": 1000}
 NO_OUTCOME = RunOutcome("")
 """Of a run whose caller was told nothing."""
 
@@ -97,7 +98,6 @@ class EngineHarness(NamedTuple):
         capture: CaptureMode = "full",
         capture_failed: CaptureFailed = "off",
         segment: Segment | None = None,
-        outputs: LiveOutputs | None = None,
         **more: Any,
     ) -> StartedRun:
         """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle.
@@ -119,7 +119,7 @@ class EngineHarness(NamedTuple):
             trigger_type="api",
             **more,
         )
-        return await self.engine.start(record, spec, segment, run_id=self.engine.ids.next(), outputs=outputs)
+        return await self.engine.start(record, spec, segment, run_id=self.engine.ids.next())
 
     async def run_to_end(
         self,
@@ -184,11 +184,8 @@ class EngineHarness(NamedTuple):
 async def open_harness(
     store: SqliteStore | Path,
     *,
-    prices: Mapping[str, Price] | None = None,
     clock: VirtualClock | None = None,
     models: ModelGateway | None = None,
-    slots: int = 1000,
-    line: int = 1000,
     beside: EngineHarness | None = None,
     poll_s: float = 9_999,
     **settings: Any,
@@ -206,9 +203,7 @@ async def open_harness(
             await opened.enter_async_context(store)
         sandbox = await opened.enter_async_context(Sandbox(Settings(code_time_limit_ms=60_000)))
         templates = await opened.enter_async_context(Templates())
-        models = await opened.enter_async_context(
-            ModelGateway(Settings(prices=dict(prices or {}))) if models is None else models
-        )
+        models = await opened.enter_async_context(models or ModelGateway())
         dependencies = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)
         bus = beside.bus if beside else Bus()
         engine = Engine(
@@ -216,7 +211,7 @@ async def open_harness(
             bus=bus,
             dependencies=dependencies,
             make_capture=partial(Capture, limit_bytes=4096, redactor=Redactor()),
-            limits=Limits(Settings(max_concurrent_runs=slots, max_queued_runs=line, **settings)),
+            limits=Limits(Settings(**ROOMY | settings)),
             poll_s=poll_s,
         )
         yield EngineHarness(store, bus, await opened.enter_async_context(engine), clock)
@@ -232,14 +227,12 @@ async def next_life(store: SqliteStore | Path, **settings: Any) -> AsyncIterator
         yield house
 
 
-async def die_asking(
-    path: Path, flow: str, inputs: dict[str, Any] | None = None, *, budget_usd: int | None = None
-) -> str:
+async def die_asking(path: Path, flow: str, *, budget_usd: int | None) -> str:
     """The id of a run whose process has died while a model was asked, with a budget or none."""
     models = FakeModels()
     async with open_harness(path, models=models) as house:
         await house.set_budget(budget_usd)
-        started = await house.start(flow, inputs)
+        started = await house.start(flow)
         await models.asked.wait()
         FaultyStore(house.store).die()
     return started.id

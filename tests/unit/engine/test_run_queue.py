@@ -30,7 +30,7 @@ FLOW = """
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[EngineHarness]:
     """An engine with one slot, and room for three runs that wait."""
-    async with open_harness(tmp_path / "db", slots=1, line=3) as house:
+    async with open_harness(tmp_path / "db", max_concurrent_runs=1, max_queued_runs=3) as house:
         yield house
 
 

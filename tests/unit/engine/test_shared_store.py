@@ -124,7 +124,7 @@ async def test_more_runs_than_one_claim_takes_begin_one_claim_after_the_other(ma
 @pytest.mark.parametrize("most", ["max_queued_runs", "max_queued_runs_per_project"])
 async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path, most: str) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    limits: dict[str, Any] = {"executes_runs": False, "line" if most == "max_queued_runs" else most: 5}
+    limits: dict[str, Any] = {"executes_runs": False, most: 5}
     async with open_harness(store, **limits) as front, open_harness(store, beside=front, **limits) as other:
         ends = await asyncio.gather(*(front.start(HOLD) for _ in range(20)), return_exceptions=True)
         assert sum(isinstance(end, StartedRun) for end in ends) == 5
@@ -136,7 +136,7 @@ async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path:
 
 async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, line=1, executes_runs=False) as front:
+    async with open_harness(store, max_queued_runs=1, executes_runs=False) as front:
         faults = FaultyStore(store)
         failing = faults.hold("create_run", times=1, error=StoreError("the disk is full"))
         first = asyncio.create_task(front.start(HOLD))
