@@ -26,7 +26,7 @@ def test_all_examples_are_tried_where_the_environment_says_so(monkeypatch: pytes
 def test_make_prove_tries_each_law_of_which_make_test_tries_only_some_examples() -> None:
     assert "laws" in PROOFS
     assert set(PROOFS) == set(everything.commands)
-    assert {"test_money.py", "test_sse.py"} < {file.name for file in law_files()}
+    assert {"test_model_calls.py", "test_sse.py"} < {file.name for file in law_files()}
 
 
 @pytest.fixture(scope="module")

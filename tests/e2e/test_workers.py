@@ -26,7 +26,7 @@ from tests.e2e.command import Process, fill, runglass, served, started
 from tests.flows import doubling
 from tests.http_server import Reply, answering
 from tests.postgres_server import postgres_database, postgres_server
-from tests.unit.engine.provider_families import COMPATIBLE
+from tests.unit.engine.fake_provider import COMPATIBLE
 from tests.waiting import eventually
 
 WAIT_S = 60.0

@@ -15,8 +15,7 @@ from runglass.log.trace import RunSummary, StepTrace, Trace
 from runglass.support.json_weight import weighs_more
 from runglass.wire.sse import Decoder
 from tests.gains.timing import seconds
-from tests.unit.engine.fake_provider import FakeProvider
-from tests.unit.engine.provider_families import COMPATIBLE
+from tests.unit.engine.fake_provider import COMPATIBLE, FakeProvider
 
 
 def trace_json(steps: int) -> bytes:

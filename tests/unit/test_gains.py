@@ -36,7 +36,7 @@ from tests.faulty_store import FaultyStore
 from tests.servers import server_with
 from tests.unit.client.scripted import ScriptedServer, answers
 from tests.unit.client.sides import RUN, Side
-from tests.unit.engine.conftest import open_harness, start
+from tests.unit.engine.conftest import open_harness
 
 
 async def test_the_thousandth_iteration_costs_what_the_first_did(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ async def test_the_thousandth_iteration_costs_what_the_first_did(tmp_path: Path)
     flow = "- {id: l, type: loop, over: 'list(range(1200))', steps: [{id: s, type: passthrough}]}"
     async with open_harness(tmp_path / "db") as house:
         FaultyStore(house.store).before("append", measure)
-        await (await start(house, flow, {}, capture="metadata_only")).outcome()
+        await (await house.start(flow, {}, capture="metadata_only")).outcome()
     assert max(sizes[1000:1100]) <= 1.1 * max(sizes[50:150]), "bytes to the store per step do not grow"
 
 
@@ -76,7 +76,7 @@ async def test_a_step_in_the_middle_of_a_run_costs_one_append_of_few_statements(
     monkeypatch.setattr("runglass.store.sqlite.store.write_append", watched)
     async with open_harness(tmp_path / "db") as house:
         appends = FaultyStore(house.store).calls("append")
-        outcome = await (await start(house, FLOW, {"n": 1}, capture="metadata_only")).outcome()
+        outcome = await (await house.start(FLOW, {"n": 1}, capture="metadata_only")).outcome()
         assert outcome.status == "completed"
         (move,) = [text for text in statements[STEPS // 2] if text.startswith("UPDATE run")]
         work = await house.store.connections.write(lambda db: db.execute(f"EXPLAIN {move}").fetchall())

@@ -5,7 +5,6 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,8 @@ from tests.laws.log import Log
 from tests.recorded_spans import AT, Recording, span
 from tests.records import there
 from tests.reference_fold import JsonObject, reference_attempts, reference_trace
-from tests.unit.engine.conftest import open_harness, start
+from tests.unit.engine.conftest import open_harness
 from tests.unit.engine.fake_models import FakeModels
-from tests.unit.engine.test_budget import budget_of
 
 FLOW = """
 - id: again
@@ -34,10 +32,10 @@ ASKS = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hi}"
 async def fill(path: Path) -> bytes:
     """The file of a store with a run that has ended, and one that waits for a model, on a budget."""
     silent = FakeModels()
-    async with open_harness(SqliteStore(path, synchronous="NORMAL"), models=silent) as house:
-        await budget_of(house, Decimal(3))
-        await (await start(house, FLOW)).outcome()
-        await start(house, ASKS)
+    async with open_harness(path, models=silent) as house:
+        await house.set_budget(3)
+        await (await house.start(FLOW)).outcome()
+        await house.start(ASKS)
         await silent.asked.wait()
         content: bytes = await house.store.connections.read(lambda db: db.serialize())
         return content

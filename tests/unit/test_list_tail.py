@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from random import Random
-from unittest.mock import AsyncMock
 
 import pytest
 
@@ -15,6 +14,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import ListPage, follow_runs
 from runglass.wire.query import RunQuery, first_id
 from tests.conformance.stores import batch, make_run
+from tests.faulty_store import FaultyStore
 
 STATUSES = ["running", "paused", "running", "completed"]
 
@@ -97,7 +97,7 @@ async def test_nothing_is_missed_while_others_write_and_no_wake_up_arrives(proje
             await project.change(random, most_runs=5)
 
     async with aclosing(project.follow(poll_s=0.01)) as pages:
-        project.bus.wake = AsyncMock()  # type: ignore[method-assign]
+        FaultyStore(project.bus).answer("wake", None)
         writing = asyncio.create_task(write())
         found: list[ListPage] = []
         while not writing.done() or not found or found[-1].last < len(project.changes):

@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from runglass.bus.base import Bus
 from runglass.errors import StoreError, StoreWentBack
 from runglass.store.records import RunRecord
-from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.cursor import Page
 from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from tests.examples import examples
 from tests.fakes import in_virtual_time, let_time_pass
-from tests.faulty_store import FaultyStore, Held
+from tests.faulty_store import FaultyStore, Held, ReplacedStore
 from tests.records import run_record
 
 LAST = b'{"eventType":"flow_completed"}'
@@ -33,17 +32,16 @@ def event(number: int, *, size: int = 0) -> bytes:
     return b'{"eventType":"step_started","n":%d,"x":"%b"}' % (number, b"x" * size)
 
 
-class GrowingLog(SqliteStore):
+class GrowingLog(ReplacedStore):
     """The log of one run, in memory, and tails that follow it.
 
     A read sees it as it is when it begins, and takes as many turns as `turns` says.
     """
 
     def __init__(self, turns: Callable[[], int] = lambda: 0) -> None:
-        super().__init__(Path("nowhere"), synchronous="NORMAL")
+        super().__init__(Path("nowhere"))
         self.log: list[bytes] = []
         self.bus = Bus()
-        self.lost: dict[str, int] = {}
         self._turns = turns
 
     @property
@@ -64,9 +62,6 @@ class GrowingLog(SqliteStore):
                 break
         await turns(self._turns())
         return found
-
-    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> None:
-        self.lost[run_id] = had
 
     async def write(self, *events: bytes, wakes: bool = True) -> None:
         """Once its tails have read what there is."""
@@ -135,7 +130,7 @@ async def test_a_wake_up_costs_one_read_however_many_follow(log: GrowingLog, cou
     tails = log.tails()
     pages = [tails.follow(run_record()) for _ in range(count)]
     for head in range(10):
-        waiting = [asyncio.create_task(_next(each)) for each in pages]
+        waiting = [asyncio.ensure_future(anext(each, None)) for each in pages]
         await log.write(event(head))
         found = await asyncio.gather(*waiting)
         assert found == [((head + 1, event(head)),)] * count
@@ -272,7 +267,7 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
                 tails.follow(run_record(head=head, status=status), after=after, take=taking)
             ) as pages:
                 while leaving := leaving - 1:
-                    task = asyncio.create_task(_next(pages))
+                    task = asyncio.ensure_future(anext(pages, None))
                     if chance.random() < 0.1:
                         await turns(chance.randrange(4))
                         task.cancel()
@@ -307,10 +302,6 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
         assert store.bus.subjects == 0
 
     asyncio.run(run_once())
-
-
-async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
-    return await anext(pages, None)
 
 
 @pytest.mark.parametrize("takes", [False, True])
@@ -350,7 +341,7 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
 async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing(log: GrowingLog) -> None:
     tails = log.tails()
     async with aclosing(tails.follow(run_record())) as slow:
-        waiting = asyncio.create_task(_next(slow))
+        waiting = asyncio.ensure_future(anext(slow, None))
         fast = asyncio.create_task(collect(tails, run_record()))
         seen: list[bytes] = []
         for n in range(1000):

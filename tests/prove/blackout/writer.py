@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from runglass.store.records import Append, IdempotencyKey, NewRun, RunRecord
 from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
-from tests.unit.engine.conftest import EngineHarness, open_harness, start
+from tests.unit.engine.conftest import EngineHarness, open_harness
 from tests.unit.engine.fake_models import DicedModels
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ async def _fill(store: NotedStore, house: EngineHarness, chance: random.Random, 
 
     async def work() -> None:
         while store.appends < appends:
-            started = await start(house, FLOW, {"text": "x" * chance.choice(SIZES)})
+            started = await house.start(FLOW, {"text": "x" * chance.choice(SIZES)})
             await started.outcome()
             answer = store.answer_call(project.id, started.id, status=200, answer=b"{}")
             await store.noted(f"answer {started.id}", answer)

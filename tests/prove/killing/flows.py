@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply
-from tests.unit.engine.provider_families import COMPATIBLE
+from tests.unit.engine.fake_provider import COMPATIBLE, FakeProvider, Reply, error_reply
 
 PLACE = "acme/demo"
 SLOWEST_S = 0.03

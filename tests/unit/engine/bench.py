@@ -11,10 +11,8 @@ from runglass.config.settings import Settings
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.errors import StepFailure
 from runglass.flows.flow import Flow
-from runglass.store.sqlite.store import SqliteStore
-from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, run_to_end
-from tests.unit.engine.fake_provider import FakeProvider, Reply
-from tests.unit.engine.provider_families import addressed
+from tests.unit.engine.conftest import EngineHarness, Ran, open_harness
+from tests.unit.engine.fake_provider import FakeProvider, Reply, addressed
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -49,7 +47,7 @@ class EngineBench(Bench):
 
     async def run(self, flow: Flow | str, *replies: Reply, **more: Any) -> Ran:
         self.fake.replies[:] = replies
-        return await run_to_end(self.house, flow, **more)
+        return await self.house.run_to_end(flow, **more)
 
 
 @asynccontextmanager
@@ -66,10 +64,11 @@ async def open_bench(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncI
 async def open_engine_bench(
     folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any
 ) -> AsyncIterator[EngineBench]:
-    async with open_bench(monkeypatch, **settings) as bench:
-        store = SqliteStore(folder / "db", synchronous="NORMAL")
-        async with open_harness(store, models=bench.models) as house:
-            yield EngineBench(bench.fake, bench.models, house)
+    async with (
+        open_bench(monkeypatch, **settings) as bench,
+        open_harness(folder / "db", models=bench.models) as house,
+    ):
+        yield EngineBench(bench.fake, bench.models, house)
 
 
 def bench_with(**settings: Any) -> Any:

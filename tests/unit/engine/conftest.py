@@ -1,6 +1,6 @@
 """An engine on a real store, with a clock of its own."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from decimal import Decimal
 from functools import partial
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from runglass.bus.base import Bus
-from runglass.config.settings import Price, Settings
+from runglass.config.settings import Settings
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
@@ -19,7 +19,7 @@ from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome
-from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
+from runglass.engine.steps.run_context import StepDependencies
 from runglass.engine.workers.sandbox import Sandbox
 from runglass.engine.workers.templates import Templates
 from runglass.flows.flow import Flow
@@ -27,7 +27,7 @@ from runglass.flows.parser import parse_flow
 from runglass.limits.limits import Limits
 from runglass.log.events import StreamEvent, decode_event
 from runglass.log.trace import ModelCall, RunTotals, StepTrace, Trace
-from runglass.store.records import RunRecord
+from runglass.store.records import Project, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from runglass.wire.run_api import CaptureFailed, CaptureMode
@@ -37,6 +37,7 @@ from tests.laws.stored import kept_run
 from tests.records import there
 from tests.unit.engine.fake_models import FakeModels
 
+ROOMY: dict[str, Any] = {"max_concurrent_runs": 1000, "max_queued_runs": 1000}
 NO_OUTCOME = RunOutcome("")
 """Of a run whose caller was told nothing."""
 
@@ -89,16 +90,102 @@ class EngineHarness(NamedTuple):
     engine: Engine
     clock: VirtualClock
 
+    async def start(
+        self,
+        flow: Flow | str,
+        inputs: dict[str, Any] | None = None,
+        *,
+        capture: CaptureMode = "full",
+        capture_failed: CaptureFailed = "off",
+        segment: Segment | None = None,
+        **more: Any,
+    ) -> StartedRun:
+        """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle.
+
+        What there is `more` is for the run's spec.
+        """
+        if isinstance(flow, str):
+            flow = parse_flow(f"slug: test\nsteps:\n{flow}")
+        project = await self.project()
+        record = await self.store.put_draft(
+            project.id, flow.slug, name=None, capture=None, source=flow.encode()
+        )
+        spec = RunSpec(
+            flow=flow,
+            version=0,
+            inputs=inputs or {},
+            capture=capture,
+            capture_failed=capture_failed,
+            trigger_type="api",
+            **more,
+        )
+        return await self.engine.start(record, spec, segment, run_id=self.engine.ids.next())
+
+    async def run_to_end(
+        self,
+        flow: Flow | str,
+        inputs: dict[str, Any] | None = None,
+        *,
+        offer: ToolOffer | None = None,
+        **more: Any,
+    ) -> Ran:
+        """Runs a flow to its end, with a result for each call of a tool, and reads everything about it."""
+        started = await self.start(flow, inputs, segment=Segment(offer=offer), **more)
+        outcome = await started.outcome()
+        while outcome.pause is not None:
+            tool_loop = there(outcome.pause.tool_loop)
+            results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in tool_loop.calls]
+            segment = Segment(first=outcome.pause.cursor, results=results, offer=tool_loop.offer)
+            outcome = await (await self.resume(started.id, segment)).outcome()
+        return await self.read(started.id, outcome)
+
+    async def resume(self, run_id: str, segment: Segment) -> StartedRun:
+        paused = await self.engine.idle.paused(await self.run_of(run_id))
+        return await self.engine.resume(paused, paused.spec, segment)
+
+    async def run_of(self, run_id: str) -> RunRecord:
+        return there(await self.store.run(run_id))
+
+    async def project(self) -> Project:
+        return await self.store.ensure_project("acme", "demo")
+
+    async def set_budget(self, usd: Decimal | int | None) -> None:
+        project = await self.project()
+        await self.store.set_budget(project.id, None if usd is None else Decimal(usd))
+
+    def maintenance(self, *, pause_limit_h: float = 24.0) -> Maintenance:
+        settings = Settings(pause_limit_h=pause_limit_h)
+        return Maintenance(store=self.store, engine=self.engine, clock=self.clock, settings=settings)
+
+    async def follow(self, run_id: str, *, until: int | None = None) -> None:
+        """Returns when the run has that many events, or has ended."""
+        run = await self.run_of(run_id)
+        tails = Tails(self.store, self.bus, poll_s=0.01)
+        async with aclosing(tails.follow(run)) as pages:
+            async for page in pages:
+                if until is not None and page and page[-1][0] >= until:
+                    return
+
+    async def read(self, run_id: str, outcome: RunOutcome = NO_OUTCOME) -> Ran:
+        """Everything about the run. Raises AssertionError where it does not keep the laws of all runs."""
+        log = await kept_run(self.store, run_id)
+        attempts: dict[str, list[StepTrace]] = {}
+        for row in log.attempt_rows:
+            attempts.setdefault(row.step_id, []).append(msgspec.json.decode(row.data, type=StepTrace))
+        return Ran(run_id, outcome, list(map(decode_event, log.events)), log.fold.trace(), attempts)
+
+    async def read_at_end(self, run_id: str) -> Ran:
+        """Waits for the end of a run, and reads everything about it."""
+        await self.follow(run_id)
+        return await self.read(run_id)
+
 
 @asynccontextmanager
 async def open_harness(
     store: SqliteStore | Path,
     *,
-    prices: Mapping[str, Price] | None = None,
     clock: VirtualClock | None = None,
     models: ModelGateway | None = None,
-    slots: int = 1000,
-    line: int = 1000,
     beside: EngineHarness | None = None,
     poll_s: float = 9_999,
     **settings: Any,
@@ -116,9 +203,7 @@ async def open_harness(
             await opened.enter_async_context(store)
         sandbox = await opened.enter_async_context(Sandbox(Settings(code_time_limit_ms=60_000)))
         templates = await opened.enter_async_context(Templates())
-        models = await opened.enter_async_context(
-            ModelGateway(Settings(prices=dict(prices or {}))) if models is None else models
-        )
+        models = await opened.enter_async_context(models or ModelGateway())
         dependencies = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)
         bus = beside.bus if beside else Bus()
         engine = Engine(
@@ -126,7 +211,7 @@ async def open_harness(
             bus=bus,
             dependencies=dependencies,
             make_capture=partial(Capture, limit_bytes=4096, redactor=Redactor()),
-            limits=Limits(Settings(max_concurrent_runs=slots, max_queued_runs=line, **settings)),
+            limits=Limits(Settings(**ROOMY | settings)),
             poll_s=poll_s,
         )
         yield EngineHarness(store, bus, await opened.enter_async_context(engine), clock)
@@ -142,17 +227,14 @@ async def next_life(store: SqliteStore | Path, **settings: Any) -> AsyncIterator
         yield house
 
 
-async def die_asking(
-    path: Path, flow: str, inputs: dict[str, Any] | None = None, *, budget_usd: int | None = None
-) -> str:
+async def die_asking(path: Path, flow: str, *, budget_usd: int | None) -> str:
     """The id of a run whose process has died while a model was asked, with a budget or none."""
-    models, store = FakeModels(), SqliteStore(path, synchronous="NORMAL")
-    async with open_harness(store, models=models) as house:
-        project = await store.ensure_project("acme", "demo")
-        await store.set_budget(project.id, None if budget_usd is None else Decimal(budget_usd))
-        started = await start(house, flow, inputs)
+    models = FakeModels()
+    async with open_harness(path, models=models) as house:
+        await house.set_budget(budget_usd)
+        started = await house.start(flow)
         await models.asked.wait()
-        FaultyStore(store).die()
+        FaultyStore(house.store).die()
     return started.id
 
 
@@ -170,101 +252,12 @@ async def house(tmp_path: Path) -> AsyncIterator[EngineHarness]:
         yield house
 
 
-async def start(
-    house: EngineHarness,
-    flow: Flow | str,
-    inputs: dict[str, Any] | None = None,
-    *,
-    capture: CaptureMode = "full",
-    capture_failed: CaptureFailed = "off",
-    segment: Segment | None = None,
-    outputs: LiveOutputs | None = None,
-    **more: Any,
-) -> StartedRun:
-    """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle.
-
-    What there is `more` is for the run's spec.
-    """
-    if isinstance(flow, str):
-        flow = parse_flow(f"slug: test\nsteps:\n{flow}")
-    project = await house.store.ensure_project("acme", "demo")
-    record = await house.store.put_draft(project.id, flow.slug, name=None, capture=None, source=flow.encode())
-    spec = RunSpec(
-        flow=flow,
-        version=0,
-        inputs=inputs or {},
-        capture=capture,
-        capture_failed=capture_failed,
-        trigger_type="api",
-        **more,
-    )
-    return await house.engine.start(record, spec, segment, run_id=house.engine.ids.next(), outputs=outputs)
-
-
-async def run_to_end(
-    house: EngineHarness,
-    flow: Flow | str,
-    inputs: dict[str, Any] | None = None,
-    *,
-    offer: ToolOffer | None = None,
-    **more: Any,
-) -> Ran:
-    """Runs a flow to its end, with a result for each call of a tool, and reads everything about it."""
-    started = await start(house, flow, inputs, segment=Segment(offer=offer), **more)
-    outcome = await started.outcome()
-    while outcome.pause is not None:
-        tool_loop = there(outcome.pause.tool_loop)
-        results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in tool_loop.calls]
-        segment = Segment(first=outcome.pause.cursor, results=results, offer=tool_loop.offer)
-        outcome = await (await resume(house, started.id, segment)).outcome()
-    return await read(house, started.id, outcome)
-
-
-async def resume(house: EngineHarness, run_id: str, segment: Segment) -> StartedRun:
-    paused = await house.engine.idle.paused(await run_of(house, run_id))
-    return await house.engine.resume(paused, paused.spec, segment)
-
-
-async def run_of(house: EngineHarness, run_id: str) -> RunRecord:
-    return there(await house.store.run(run_id))
-
-
-def maintenance(house: EngineHarness, *, pause_limit_h: float = 24.0) -> Maintenance:
-    settings = Settings(pause_limit_h=pause_limit_h)
-    return Maintenance(store=house.store, engine=house.engine, clock=house.clock, settings=settings)
-
-
-async def follow(house: EngineHarness, run_id: str, *, until: int | None = None) -> None:
-    """Returns when the run has that many events, or has ended."""
-    run = await run_of(house, run_id)
-    tails = Tails(house.store, house.bus, poll_s=0.01)
-    async with aclosing(tails.follow(run)) as pages:
-        async for page in pages:
-            if until is not None and page and page[-1][0] >= until:
-                return
-
-
-async def read(house: EngineHarness, run_id: str, outcome: RunOutcome = NO_OUTCOME) -> Ran:
-    """Everything about the run. Raises AssertionError where it does not keep the laws of all runs."""
-    log = await kept_run(house.store, run_id)
-    attempts: dict[str, list[StepTrace]] = {}
-    for row in log.attempt_rows:
-        attempts.setdefault(row.step_id, []).append(msgspec.json.decode(row.data, type=StepTrace))
-    return Ran(run_id, outcome, list(map(decode_event, log.events)), log.fold.trace(), attempts)
-
-
-async def read_at_end(house: EngineHarness, run_id: str) -> Ran:
-    """Waits for the end of a run, and reads everything about it."""
-    await follow(house, run_id)
-    return await read(house, run_id)
-
-
 async def end_in_next_life(path: Path, run_id: str, **settings: Any) -> Ran:
     """The run, once a process that starts after its own died has brought it to its end."""
     async with next_life(path, **settings) as house:
-        return await read_at_end(house, run_id)
+        return await house.read_at_end(run_id)
 
 
 @pytest.fixture
 def execute(house: EngineHarness) -> Execute:
-    return partial(run_to_end, house)
+    return house.run_to_end

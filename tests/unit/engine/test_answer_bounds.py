@@ -22,8 +22,7 @@ from runglass.engine.models.answer_bounds import (
 )
 from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
 from tests.unit.engine.bench import HELLO, Bench, bench_with, open_bench
-from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply
-from tests.unit.engine.provider_families import COMPATIBLE, FAMILIES, Family, put
+from tests.unit.engine.fake_provider import COMPATIBLE, DONE, FAMILIES, Family, Reply, chunk, error_reply, put
 
 SMALL = {"answer_limit_bytes": 64 << 10}
 OVER = 128 << 10

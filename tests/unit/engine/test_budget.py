@@ -23,21 +23,9 @@ from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore
 from tests.records import run_record
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
-from tests.unit.engine.conftest import (
-    EngineHarness,
-    die_asking,
-    follow,
-    next_life,
-    open_harness,
-    read_at_end,
-    run_of,
-    run_to_end,
-    start,
-    take_over_in_vain,
-)
+from tests.unit.engine.conftest import EngineHarness, die_asking, next_life, open_harness, take_over_in_vain
 from tests.unit.engine.fake_models import ANSWER, FakeModels
-from tests.unit.engine.fake_provider import Reply, error_reply
-from tests.unit.engine.provider_families import COMPATIBLE
+from tests.unit.engine.fake_provider import COMPATIBLE, Reply, error_reply
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
@@ -45,13 +33,9 @@ PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
 DECLINED = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
 
 
-async def budget_of(house: EngineHarness, usd: Decimal) -> None:
-    project = await house.store.ensure_project("acme", "demo")
-    await house.store.set_budget(project.id, usd)
-
-
-async def project_of(house: EngineHarness) -> Project:
-    return await house.store.ensure_project("acme", "demo")
+async def spent_and_reserved(house: EngineHarness) -> tuple[Any, Any]:
+    project = await house.project()
+    return project.spent_usd, project.reserved_usd
 
 
 PRICED = {"prices": {"local:tiny": PRICE}, "default_max_tokens": 100}
@@ -61,14 +45,14 @@ bench = engine_bench_with(**PRICED)
 async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
     models = FakeModels()
     async with open_harness(tmp_path / "db", models=models) as house:
-        await budget_of(house, Decimal("0.5"))
-        ran = await run_to_end(house, ASK)
+        await house.set_budget(Decimal("0.5"))
+        ran = await house.run_to_end(ASK)
         assert models.calls == 0
         assert ran.error["code"] == "CREDITS_EXHAUSTED"
         message = ran.error["message"]
         assert all(part in message for part in ("'ask'", "up to $1", "$0.5", "max_tokens", "projects budget"))
         assert ran.steps() == [("ask", None, 1, "failed")]
-        assert (await project_of(house)).spent_usd == 0
+        assert await spent_and_reserved(house) == (0, 0)
 
 
 GARBAGE = b"\xff{garbage"
@@ -89,12 +73,11 @@ async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is
     run_id = await die_asking(tmp_path / "db", ASK, budget_usd=3)
     for what, data in rows.items():
         spoil(tmp_path / "db", UPDATES[what], data, run_id)
-    async with next_life(SqliteStore(tmp_path / "db")) as house:
-        run = await run_of(house, run_id)
-        assert (len(house.engine.active.set_aside), (await project_of(house)).reserved_usd) == (1, Decimal(1))
+    async with next_life(tmp_path / "db") as house:
+        run = await house.run_of(run_id)
+        assert (len(house.engine.active.set_aside), await spent_and_reserved(house)) == (1, (0, 1))
         assert await house.engine.idle.cancel(run, reason="asked for")
-        project = await project_of(house)
-        assert (project.reserved_usd, project.spent_usd) == (Decimal(0), Decimal(1))
+        assert await spent_and_reserved(house) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +97,14 @@ async def test_a_call_that_a_crash_cut_off_is_told_as_lost_and_charged_as_it_was
             await store.request_cancel(run_id, reason="asked for")
     if end == "failed":
         await take_over_in_vain(tmp_path / "db")
-    async with next_life(SqliteStore(tmp_path / "db"), models=FakeModels(ANSWER)) as house:
-        ran = await read_at_end(house, run_id)
-        project = await project_of(house)
+    async with next_life(tmp_path / "db", models=FakeModels(ANSWER)) as house:
+        ran = await house.read_at_end(run_id)
+        spent_usd, held_usd = await spent_and_reserved(house)
     lost, *answered = ran.calls
     assert (ran.trace.flow_run.status, len(answered)) == (end, end == "completed")
     assert (lost.error_code, lost.cost_unknown) == ("WORKER_LOST", "no_usage")
     assert lost.cost_estimated == (budget_usd is not None)
-    assert (project.spent_usd, project.reserved_usd) == (reserved_usd + len(answered), Decimal(0))
+    assert (spent_usd, held_usd) == (reserved_usd + len(answered), 0)
     assert (ran.totals.unmetered_calls, ran.totals.by_model["local:tiny"].calls) == (1, len(ran.calls))
     assert ran.attempts["ask"][-1].reservation is None
 
@@ -131,11 +114,10 @@ async def test_a_request_that_was_never_sent_is_no_call_and_costs_nothing(tmp_pa
     unsent = ModelCallFailed("INVALID_INPUT", "could not be asked", may_be_charged=True, may_retry=False)
     FaultyStore(models).fail("complete", unsent)
     async with open_harness(tmp_path / "db", models=models) as house:
-        await budget_of(house, Decimal(3))
-        found = await run_to_end(house, ASK)
-        project = await project_of(house)
+        await house.set_budget(3)
+        found = await house.run_to_end(ASK)
+        assert await spent_and_reserved(house) == (0, 0)
     assert (found.error["code"], found.calls) == ("INVALID_INPUT", [])
-    assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
 @pytest.mark.parametrize("cut_off", ["while it is reserved", "before it is made"])
@@ -147,16 +129,15 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
     if is_reserved:
         held.let_go()
     async with open_harness(store, models=models) as house:
-        await budget_of(house, Decimal(3))
-        started = await start(house, ASK)
+        await house.set_budget(3)
+        started = await house.start(ASK)
         await (never_ready if is_reserved else held).reached()
         house.engine.active.cancel(started.id, reason="asked for")
         if not is_reserved:
             await asyncio.sleep(0)
             held.let_go()
-        ran = await read_at_end(house, started.id)
-        project = await project_of(house)
-    assert (project.spent_usd, project.reserved_usd, models.calls) == (Decimal(0), Decimal(0), 0)
+        ran = await house.read_at_end(started.id)
+        assert (await spent_and_reserved(house), models.calls) == ((0, 0), 0)
     (call,) = ran.calls
     assert (call.note, call.error_code) == ("aborted before it was made", "CANCELLED")
     assert ran.trace.flow_run.status == "cancelled"
@@ -172,19 +153,18 @@ async def test_a_crash_after_a_declined_request_tells_and_charges_the_second(
     declined, silent = error_reply(status, "response_format is not known here"), Reply(body=b"", silent=True)
     async with open_engine_bench(tmp_path, monkeypatch, **PRICED) as bench, asyncio.timeout(60):
         if has_budget:
-            await budget_of(bench.house, Decimal(20))
+            await bench.house.set_budget(20)
         bench.fake.replies.extend([declined, silent])
-        started = await start(bench.house, DECLINED)
+        started = await bench.house.start(DECLINED)
         # The end of the first request, and on a budget the second reservation, for the second request.
-        await follow(bench.house, started.id, until=6 if has_budget else 5)
-        before = await project_of(bench.house)
+        await bench.house.follow(started.id, until=6 if has_budget else 5)
+        spent_usd, reserved_usd = await spent_and_reserved(bench.house)
         FaultyStore(bench.house.store).die()
-    assert before.spent_usd == before.reserved_usd * charged, "the second is held"
-    async with next_life(SqliteStore(tmp_path / "db")) as house:
-        ran = await read_at_end(house, started.id)
-        project = await project_of(house)
+    assert spent_usd == reserved_usd * charged, "the second is held"
+    async with next_life(tmp_path / "db") as house:
+        ran = await house.read_at_end(started.id)
+        assert await spent_and_reserved(house) == (reserved_usd * (1 + charged), 0)
     assert [(call.number, call.error_code == "WORKER_LOST") for call in ran.calls] == [(1, False), (2, True)]
-    assert (project.spent_usd, project.reserved_usd) == (before.reserved_usd * (1 + charged), Decimal(0))
 
 
 NO_LIMITS = (-1_000_000_000, 0, 1.5, 2.0, True, None, "9")
@@ -205,7 +185,7 @@ async def test_a_setting_that_changes_model_bill_or_address_or_is_no_limit_sends
 
     A file with such a limit is refused; a flow that was stored before it was is not.
     """
-    await budget_of(bench.house, Decimal(10))
+    await bench.house.set_budget(10)
     flow = parse_flow(f"slug: test\nsteps:\n{ASK}")
     ran = await bench.run(replace(flow, steps=[replace(flow.steps[0], settings=settings)]))
     assert bench.fake.requests == []
@@ -213,8 +193,7 @@ async def test_a_setting_that_changes_model_bill_or_address_or_is_no_limit_sends
         assert not any(isinstance(event, StepModelReserved) for event in ran.events)
     assert ran.error["code"] == "INVALID_INPUT"
     assert next(iter(settings)) in ran.error["message"]
-    project = await project_of(bench.house)
-    assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
+    assert await spent_and_reserved(bench.house) == (0, 0)
 
 
 async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: Path) -> None:
@@ -223,17 +202,17 @@ async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: P
     async with open_harness(tmp_path / "db", models=models) as house:
 
         async def set_late(request: ModelRequest) -> None:
-            await budget_of(house, Decimal("0.5"))
+            await house.set_budget(Decimal("0.5"))
             await house.clock.sleep(LOOK_S)
 
         FaultyStore(models).before("answer", set_late)
-        ran = await run_to_end(house, f"{ASK}\n{ASK.replace('ask', 'again')}")
+        ran = await house.run_to_end(f"{ASK}\n{ASK.replace('ask', 'again')}")
         assert models.calls == 1
         assert ran.error["code"] == "CREDITS_EXHAUSTED"
 
 
 async def test_a_model_without_a_price_is_not_asked_on_a_budget(bench: EngineBench) -> None:
-    await budget_of(bench.house, Decimal(10))
+    await bench.house.set_budget(10)
     ran = await bench.run(ASK.replace("tiny", "unknown"))
     assert bench.fake.requests == []
     assert ran.error["code"] == "MODEL_NOT_SUPPORTED"
@@ -253,15 +232,16 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
     """
     declined = error_reply(status, "response_format is not known here")
     answer = COMPATIBLE.reply('{"a": 1}', streamed=False)
-    await budget_of(bench.house, Decimal(str(budget)))
+    await bench.house.set_budget(Decimal(str(budget)))
     ran = await bench.run(DECLINED, declined, answer, capture="metadata_only")
-    project = await project_of(bench.house)
     reserved = [event.reservation for event in ran.events if isinstance(event, StepModelReserved)]
     assert Decimal("0.1") < Decimal(reserved[0].usd) < Decimal("0.11"), "100 tokens and a few bytes"
     assert {request["max_tokens"] for request in bench.fake.requests} == {100}
     assert [call.number for call in ran.calls] == [*range(1, len(reserved) + 1)]
-    assert project.reserved_usd == 0
-    assert project.spent_usd == sum(Decimal(call.cost_usd or 0) for call in ran.calls)
+    assert await spent_and_reserved(bench.house) == (
+        sum(Decimal(call.cost_usd or 0) for call in ran.calls),
+        0,
+    )
     refused, *answered = ran.calls
     assert refused.error_code is not None
     assert (refused.cost_usd, refused.cost_estimated) == (

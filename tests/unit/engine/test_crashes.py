@@ -28,14 +28,8 @@ from tests.unit.engine.conftest import (
     Execute,
     Ran,
     end_in_next_life,
-    follow,
     next_life,
     open_harness,
-    read,
-    read_at_end,
-    resume,
-    run_of,
-    start,
     take_over_in_vain,
 )
 from tests.unit.engine.fake_models import ANSWER, FakeModels
@@ -70,7 +64,7 @@ async def test_the_double_of_a_process_that_dies_stores_nothing_afterwards(
 async def die_at(path: Path, lives: int, flow: str, inputs: dict[str, Any] | None = None, **more: Any) -> str:
     """The id of a run whose process has died just before it was to commit its append number `lives`."""
     async with open_harness(dying_store(path, lives)) as house:
-        started = await start(house, flow, inputs, **more)
+        started = await house.start(flow, inputs, **more)
         with pytest.raises(StoreError):
             await started.outcome()
     return started.id
@@ -92,13 +86,13 @@ async def test_a_caller_is_owed_the_whole_error_of_a_step_that_was_lost_before_a
     died = StoreError("the process has died")
     FaultyStore(store).fail("append", died, when=lambda batch: batch.status == "failed")
     async with next_life(store) as house:
-        started = await start(house, flow, {"word": "secret"}, capture=mode)
+        started = await house.start(flow, {"word": "secret"}, capture=mode)
         with pytest.raises(StoreError):
             await started.outcome()
-        assert "step_error" in (await read(house, started.id)).types()
+        assert "step_error" in (await house.read(started.id)).types()
     async with next_life(tmp_path / "db") as house:
-        ran = await read_at_end(house, started.id)
-        run = await run_of(house, started.id)
+        ran = await house.read_at_end(started.id)
+        run = await house.run_of(started.id)
         _, error = await house.store.outcome(run.no)
     assert error is not None
     assert msgspec.json.decode(error)["message"] == "ValueError: secret (line 1)"
@@ -136,14 +130,14 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
     tools = [{"type": "function", "function": {"name": "one", "parameters": {}}}]
     async with next_life(tmp_path / "db") as house:
         flow = "- {id: ask, type: llm, model: echo}\n- {id: z, type: passthrough}"
-        started = await start(house, flow, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=tools)))
+        started = await house.start(flow, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=tools)))
         outcome = await started.outcome()
         assert outcome.pause is not None
         assert outcome.pause.tool_loop is not None
         [call] = outcome.pause.tool_loop.calls
     results = [{"role": "tool", "toolCallId": call["id"], "content": "42"}]
     async with next_life(dying_store(tmp_path / "db", lives, commits=True)) as house:
-        again = await resume(house, started.id, Segment(first=0, results=results))
+        again = await house.resume(started.id, Segment(first=0, results=results))
         with suppress(StoreError):
             await again.outcome()
     ran = await end_in_next_life(tmp_path / "db", started.id)
@@ -160,16 +154,16 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_input(tmp_path: Pat
 - {id: c, type: passthrough}
 """
     async with next_life(tmp_path / "db") as house:
-        started = await start(house, flow, {"n": 1}, segment=Segment(last=1))
+        started = await house.start(flow, {"n": 1}, segment=Segment(last=1))
         await started.outcome()
     async with next_life(dying_store(tmp_path / "db", lives, commits=True)) as house:
         segment = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
-        again = await resume(house, started.id, segment)
+        again = await house.resume(started.id, segment)
         with suppress(StoreError):
             await again.outcome()
     async with next_life(tmp_path / "db") as house:
         await house.engine.active.join(started.id)
-        paused = await house.engine.idle.paused(await run_of(house, started.id))
+        paused = await house.engine.idle.paused(await house.run_of(started.id))
     assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 70}})
 
 
@@ -187,8 +181,8 @@ async def another_that_has(path: Path, run_id: str) -> AsyncIterator[SqliteStore
 async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(
     house: EngineHarness, tmp_path: Path
 ) -> None:
-    started = await start(house, "- {id: a, type: code, code: 'while True: pass'}")
-    await follow(house, started.id, until=2)
+    started = await house.start("- {id: a, type: code, code: 'while True: pass'}")
+    await house.follow(started.id, until=2)
     async with another_that_has(tmp_path / "db", started.id) as other:
         await other.hold_lease("other", until="9999", renew=False)
         before = measured.lost_leases
@@ -206,7 +200,7 @@ async def test_a_run_that_an_engine_gets_again_goes_on_at_once_and_its_step_of_b
     cut_off = asyncio.get_running_loop().create_future()
     models, store = FakeModels(cut_off, ANSWER), SqliteStore(tmp_path / "db", synchronous="NORMAL")
     async with open_harness(store, models=models) as stopped:
-        started = await start(stopped, ASK)
+        started = await stopped.start(ASK)
         await models.asked.wait()
         async with another_that_has(tmp_path / "db", started.id) as other:
             await other.end_lease("other")
@@ -214,7 +208,7 @@ async def test_a_run_that_an_engine_gets_again_goes_on_at_once_and_its_step_of_b
         await asyncio.wait([cut_off])
         with pytest.raises(RunReleased):
             await started.outcome()
-        ran = await read_at_end(stopped, started.id)
+        ran = await stopped.read_at_end(started.id)
     assert [(step.attempt, step.status) for step in ran.attempts["ask"]] == [(1, "failed"), (2, "completed")]
 
 
@@ -224,21 +218,21 @@ async def test_a_stop_lets_steps_end_and_begins_none_and_nobody_takes_their_runs
     answer = asyncio.get_running_loop().create_future()
     models = FakeModels(answer)
     async with next_life(tmp_path / "db", models=models) as house:
-        started = await start(house, f"{ASK}\n- {{id: b, type: passthrough}}")
+        started = await house.start(f"{ASK}\n- {{id: b, type: passthrough}}")
         await models.asked.wait()
         stopping = asyncio.create_task(house.engine.stop(grace_s=30))
         for _ in range(3):
             await house.clock.sleep(LEASE_S / 2)
             await house.engine.claims.keep_lease()
         with pytest.raises(APIError, match="UNAVAILABLE"):
-            await start(house, "- {id: c, type: passthrough}")
+            await house.start("- {id: c, type: passthrough}")
         async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as other:
             assert await other.claim_runs("other", now=iso(house.clock.now()), limit=10) == []
         answer.set_result(ANSWER)
         await stopping
         with pytest.raises(RunReleased):
             await started.outcome()
-        left = await read(house, started.id)
+        left = await house.read(started.id)
     assert [(step.step_id, step.status) for step in left.trace.steps] == [("ask", "completed")]
     taken_over = measured.taken_over_runs
     ran = await end_in_next_life(tmp_path / "db", started.id)
@@ -250,21 +244,21 @@ async def test_a_stop_lets_steps_end_and_begins_none_and_nobody_takes_their_runs
 async def test_a_run_that_is_created_as_its_process_stops_begins_in_the_next_one(tmp_path: Path) -> None:
     async with next_life(tmp_path / "db") as house:
         held = FaultyStore(house.store).hold("create_run")
-        starting = asyncio.create_task(start(house, "- {id: a, type: passthrough}", {"n": 1}))
+        starting = asyncio.create_task(house.start("- {id: a, type: passthrough}", {"n": 1}))
         await held.reached()
         await house.engine.stop()
         held.let_go()
         started = await starting
         with pytest.raises(RunReleased):
             await started.outcome()
-        assert (await run_of(house, started.id)).head == 0
+        assert (await house.run_of(started.id)).head == 0
     ran = await end_in_next_life(tmp_path / "db", started.id)
     assert ran.steps() == [("a", None, 1, "completed")]
 
 
 async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(house: EngineHarness) -> None:
     held = FaultyStore(house.store).hold("append", when=lambda batch: batch.status == "completed")
-    started = await start(house, "- {id: a, type: passthrough}", {"n": 1})
+    started = await house.start("- {id: a, type: passthrough}", {"n": 1})
     waiting = asyncio.ensure_future(started.outcome())
     await held.reached()
     stopping = asyncio.create_task(house.engine.stop())
@@ -358,10 +352,10 @@ async def test_a_run_that_fails_keeps_the_outputs_of_its_finished_steps_whatever
     tmp_path: Path, lives: int, *, commits: bool
 ) -> None:
     async with next_life(dying_store(tmp_path / "db", lives, commits=commits)) as house:
-        started = await start(house, FAILS_LATE, {"n": 1}, capture="metadata_only", capture_failed="full")
+        started = await house.start(FAILS_LATE, {"n": 1}, capture="metadata_only", capture_failed="full")
         with suppress(StoreError):
             await started.outcome()
-        left = await read(house, started.id)
+        left = await house.read(started.id)
     ran = await end_in_next_life(tmp_path / "db", started.id)
     assert ran.events[: len(left.events)] == left.events, "nothing acknowledged is lost"
     assert ran.types()[-3:] == ["content_kept", "run_input", "flow_failed"]
@@ -397,10 +391,8 @@ async def test_where_an_output_cannot_be_read_the_run_fails_by_its_own_error(
     house: EngineHarness, caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
     FaultyStore(house.store).answer("checkpoint", data)
-    started = await start(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
-    outcome = await started.outcome()
-    ran = await read(house, started.id, outcome)
-    assert (outcome.status, outcome.step_id) == ("failed", "last")
-    assert (outcome.error or {})["code"] == "CODE_ERROR"
+    ran = await house.run_to_end(FAILS_LATE, capture="metadata_only", capture_failed="full")
+    assert (ran.outcome.status, ran.outcome.step_id) == ("failed", "last")
+    assert ran.error["code"] == "CODE_ERROR"
     assert "content_kept" not in ran.types()
-    assert f"run {started.id} keeps no outputs of its steps" in caplog.text
+    assert f"run {ran.id} keeps no outputs of its steps" in caplog.text

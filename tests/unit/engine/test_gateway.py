@@ -20,8 +20,7 @@ from runglass.errors import StepFailure
 from runglass.log.trace import TokenBreakdown
 from tests.emitters.ledger import Usage
 from tests.unit.engine.bench import Bench, bench_with
-from tests.unit.engine.fake_provider import DONE, LOOK, Reply, chunk, error_reply
-from tests.unit.engine.provider_families import COMPATIBLE, KEY, USAGE, put
+from tests.unit.engine.fake_provider import COMPATIBLE, DONE, KEY, LOOK, USAGE, Reply, chunk, error_reply, put
 
 COUNTED = TokenBreakdown(prompt=800, completion=20, total=820)
 GRADE = {"type": "object", "properties": {"grade": {"type": "integer", "minimum": 1}}, "required": ["grade"]}

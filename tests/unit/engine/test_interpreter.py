@@ -10,28 +10,15 @@ import pytest
 from runglass.config.settings import Settings
 from runglass.engine.capture.capture import Capture
 from runglass.engine.models.gateway import ModelCallFailed, ModelRequest
-from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.payload import Payload
 from runglass.engine.steps.attempt_runner import perform
 from runglass.engine.steps.concurrency import MOST_WORKERS, LoopWorkers
 from runglass.engine.steps.run_limits import RunUsage
 from runglass.errors import StoreError
-from runglass.log.events import (
-    StepProgress,
-)
+from runglass.log.events import StepProgress
 from runglass.wire.run_api import CaptureMode
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import (
-    EngineHarness,
-    Execute,
-    follow,
-    open_harness,
-    read,
-    read_at_end,
-    run_of,
-    run_to_end,
-    start,
-)
+from tests.unit.engine.conftest import EngineHarness, Execute, open_harness
 from tests.unit.engine.fake_models import FakeModels, never
 
 LEVELS, WIDE = 3, 40
@@ -46,13 +33,13 @@ async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_p
         )
     models = FakeModels()
     async with open_harness(tmp_path / "db", models=models) as house, asyncio.timeout(60):
-        started = await start(house, f"- {steps}")
+        started = await house.start(f"- {steps}")
         # Each worker, and the first one of all, is at one innermost iteration, or on its way to one.
         while models.calls <= MOST_WORKERS:
             models.asked.clear()
             await models.asked.wait()
         # While another run goes through all of it, one that was about to begin would have begun.
-        await (await start(house, "- {id: a, type: passthrough}")).outcome()
+        await (await house.start("- {id: a, type: passthrough}")).outcome()
         assert models.calls == MOST_WORKERS + 1
         assert house.engine.active.cancel(started.id, reason="asked for")
         await started.outcome()
@@ -84,36 +71,6 @@ async def test_a_loop_that_began_alone_gets_more_workers_when_others_have_ended(
     assert usage.workers == 0
 
 
-class SlowToEnd(FakeModels):
-    """Asked to `hang`, ends after `bad` beside it has failed and the iteration of `boom` has ended since."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.prompts: list[str] = []
-        self._hanging, self._ending = asyncio.Event(), asyncio.Event()
-        self._iteration = asyncio.Future[asyncio.Task[Any] | None]()
-
-    async def answer(self, request: ModelRequest) -> ProviderResponse:
-        prompt = request.messages[-1]["content"]
-        self.prompts.append(prompt)
-        match prompt:
-            case "hang":
-                self._hanging.set()
-                try:
-                    await never()
-                finally:
-                    self._ending.set()
-                    iteration = await self._iteration
-                    assert iteration is not None
-                    await asyncio.wait([iteration])
-            case "bad":
-                await self._hanging.wait()
-            case "boom":
-                self._iteration.set_result(asyncio.current_task())
-                await self._ending.wait()
-        raise ModelCallFailed("BOOM", "it was to fail", may_be_charged=False, may_retry=False)
-
-
 async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> None:
     """Inside of it another one is being cut off at that moment, and would go on by its `on_error`."""
     flow = """
@@ -141,13 +98,35 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
               else: [{id: bad, type: llm, model: echo, prompt: bad}]
         - {id: after, type: llm, model: echo, prompt: after}
 """
-    models = SlowToEnd()
-    house = open_harness(tmp_path / "db", models=models)
-    async with house as opened, asyncio.timeout(60):
-        started = await start(opened, flow)
-        outcome = await started.outcome()
-    assert (outcome.status, outcome.step_id) == ("failed", "boom")
-    assert sorted(models.prompts) == ["bad", "boom", "hang"]
+    prompts, hanging, ending = list[str](), asyncio.Event(), asyncio.Event()
+    iteration = asyncio.Future[asyncio.Task[Any] | None]()
+
+    async def fail(request: ModelRequest) -> None:
+        """Of `hang` after `bad` beside it has failed and the iteration of `boom` has ended since."""
+        prompts.append(prompt := request.messages[-1]["content"])
+        match prompt:
+            case "hang":
+                hanging.set()
+                try:
+                    await never()
+                finally:
+                    ending.set()
+                    of_boom = await iteration
+                    assert of_boom is not None
+                    await asyncio.wait([of_boom])
+            case "bad":
+                await hanging.wait()
+            case "boom":
+                iteration.set_result(asyncio.current_task())
+                await ending.wait()
+        raise ModelCallFailed("BOOM", "it was to fail", may_be_charged=False, may_retry=False)
+
+    models = FakeModels()
+    FaultyStore(models).before("answer", fail)
+    async with open_harness(tmp_path / "db", models=models) as house, asyncio.timeout(60):
+        ran = await house.run_to_end(flow)
+    assert (ran.outcome.status, ran.outcome.step_id) == ("failed", "boom")
+    assert sorted(prompts) == ["bad", "boom", "hang"]
 
 
 EMPTY_LOOPS = """
@@ -171,7 +150,7 @@ SKIPPED = f"""
 
 async def test_events_go_to_the_store_while_more_of_them_come(house: EngineHarness) -> None:
     appends = FaultyStore(house.store).calls("append")
-    started = await start(house, EMPTY_LOOPS, {"lists": [[]] * 3_000})
+    started = await house.start(EMPTY_LOOPS, {"lists": [[]] * 3_000})
     assert (await started.outcome()).status == "completed"
     sizes = [len(call.args[0].events) for call in appends]
     assert sum(sizes) >= 3_000
@@ -181,10 +160,10 @@ async def test_events_go_to_the_store_while_more_of_them_come(house: EngineHarne
 
 async def test_a_log_of_skipped_steps_has_an_end(tmp_path: Path) -> None:
     async with open_harness(tmp_path / "db", run_log_bytes=100_000) as house:
-        ran = await run_to_end(house, SKIPPED, {"lists": [[]] * 10})
+        ran = await house.run_to_end(SKIPPED, {"lists": [[]] * 10})
         assert ran.outcome.status == "failed"
         assert (ran.outcome.error or {})["limit"] == "log"
-        run = await run_of(house, ran.id)
+        run = await house.run_of(ran.id)
         assert 100_000 < run.log_bytes < 300_000
 
 
@@ -311,11 +290,11 @@ async def test_streamed_text_adds_up_to_the_output(execute: Execute) -> None:
 
 
 async def test_the_event_that_ends_a_cancelled_run_ends_its_steps(house: EngineHarness) -> None:
-    started = await start(house, "- {id: a, type: code, code: 'while True: pass'}")
-    await follow(house, started.id, until=2)
+    started = await house.start("- {id: a, type: code, code: 'while True: pass'}")
+    await house.follow(started.id, until=2)
     assert house.engine.active.cancel(started.id, reason="asked for")
     assert house.engine.active.cancel(started.id, reason="asked for again")
-    ran = await read(house, started.id, await started.outcome())
+    ran = await house.read(started.id, await started.outcome())
     assert ran.types()[-2:] == ["step_input", "flow_cancelled"]
     assert ran.step("a").error_context == {"code": "CANCELLED", "message": "asked for"}
     assert not house.engine.active.cancel(started.id, reason="too late")
@@ -325,9 +304,9 @@ async def test_the_event_that_ends_a_cancelled_run_ends_its_steps(house: EngineH
 async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(
     house: EngineHarness, capture: CaptureMode
 ) -> None:
-    started = await start(house, "- {id: a, type: passthrough}", {"message": "hello"}, capture=capture)
+    started = await house.start("- {id: a, type: passthrough}", {"message": "hello"}, capture=capture)
     assert house.engine.active.cancel(started.id, reason="at once")
-    ran = await read(house, started.id, await started.outcome())
+    ran = await house.read(started.id, await started.outcome())
     input_of_run = ["run_input"] if capture == "full" else []
     assert ran.types() == ["run_started", *input_of_run, "flow_cancelled"]
     assert ran.trace.flow_run.status == "cancelled"
@@ -345,7 +324,7 @@ async def test_a_run_whose_input_cannot_be_told_at_first_fails_with_all_of_its_l
         await prepare(self, payload, failed=failed)
 
     monkeypatch.setattr(Capture, "prepare", failing_once)
-    ran = await run_to_end(house, "- {id: a, type: passthrough}", {"message": "hello"})
+    ran = await house.run_to_end("- {id: a, type: passthrough}", {"message": "hello"})
     assert ran.error["code"] == "INTERNAL_ERROR"
     assert ran.types() == ["run_started", "run_input", "flow_failed"]
 
@@ -353,13 +332,13 @@ async def test_a_run_whose_input_cannot_be_told_at_first_fails_with_all_of_its_l
 async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(house: EngineHarness) -> None:
     faults, full = FaultyStore(house.store), StoreError("the disk is full")
     faults.fail("append", full, when=lambda batch: b'"step_completed"' in b"".join(batch.events))
-    started = await start(house, "- {id: a, type: code, code: 'return {}'}")
+    started = await house.start("- {id: a, type: code, code: 'return {}'}")
     with pytest.raises(StoreError):
         await started.outcome()
     assert house.engine.active.cancel(started.id, reason="asked for")
     faults.mend("append")
     await house.engine.claims.keep_lease()
-    ran = await read_at_end(house, started.id)
+    ran = await house.read_at_end(started.id)
     assert ran.types()[-1] == "flow_cancelled"
 
 
@@ -380,8 +359,7 @@ async def test_a_cancellation_that_meets_a_failure_is_not_lost(
         return slow() if step.id == "slow" else perform(step, *rest)
 
     monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", performing)
-    started = await start(
-        house,
+    started = await house.start(
         """
 - id: both
   type: parallel
@@ -392,7 +370,7 @@ async def test_a_cancellation_that_meets_a_failure_is_not_lost(
 - {id: after, type: passthrough}
 """,
     )
-    ran = await read(house, started.id, await started.outcome())
+    ran = await house.read(started.id, await started.outcome())
     assert cancelled == [True]
     assert ran.trace.flow_run.status == "cancelled"
     assert "after" not in {step.step_id for step in ran.trace.steps}

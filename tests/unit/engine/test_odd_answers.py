@@ -11,8 +11,17 @@ from runglass.engine.models.gateway import AnswerRejected, ModelCallFailed, Mode
 from runglass.errors import StepFailure
 from runglass.log.money import format_usd
 from tests.unit.engine.bench import HELLO, Bench, bench_with
-from tests.unit.engine.fake_provider import LOOK, Reply
-from tests.unit.engine.provider_families import CALL, COMPATIBLE, FAMILIES, Change, places, put, with_odd
+from tests.unit.engine.fake_provider import (
+    CALL,
+    COMPATIBLE,
+    FAMILIES,
+    LOOK,
+    Change,
+    Reply,
+    places,
+    put,
+    with_odd,
+)
 
 bench = bench_with()
 # Libraries warn of types and go on.

@@ -18,10 +18,9 @@ from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
 from tests.ports import free_port
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
-from tests.unit.engine.conftest import end_in_next_life, follow, open_harness, read, start
+from tests.unit.engine.conftest import end_in_next_life, open_harness
 from tests.unit.engine.fake_models import ANSWER, FakeModels
-from tests.unit.engine.fake_provider import DONE, Reply, chunk, error_reply
-from tests.unit.engine.provider_families import COMPATIBLE, KEY
+from tests.unit.engine.fake_provider import COMPATIBLE, DONE, KEY, Reply, chunk, error_reply
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello, settings: {stream: true}}"
 PATIENT = ASK[:-1] + ", retry: {max_attempts: 5, initial_delay_ms: 1, max_delay_ms: 60000}}"
@@ -106,7 +105,7 @@ async def test_the_wait_that_a_provider_asked_for_outlives_the_process(tmp_path:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     FaultyStore(store).die(at_append=4)
     async with open_harness(store, models=FakeModels(busy)) as house:
-        started = await start(house, ASK, capture="off")
+        started = await house.start(ASK, capture="off")
         with pytest.raises(StoreError):
             await started.outcome()
     clock = VirtualClock()
@@ -221,11 +220,11 @@ async def test_content_of_a_call_is_kept_by_the_capture_mode(
 
 async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: EngineBench) -> None:
     bench.fake.replies.append(Reply(body=HALF, silent=True))
-    started = await start(bench.house, ASK)
+    started = await bench.house.start(ASK)
     # The starts and inputs of run and step, and the first piece of the answer.
-    await follow(bench.house, started.id, until=5)
+    await bench.house.follow(started.id, until=5)
     bench.house.engine.active.cancel(started.id, reason="enough")
-    (call,) = (await read(bench.house, started.id, await started.outcome())).calls
+    (call,) = (await bench.house.read(started.id, await started.outcome())).calls
     await bench.fake.until_all_left()
     assert (call.error_code, call.finish_reason) == ("CANCELLED", None)
     assert call.response == {"role": "assistant", "content": "Good mor"}

@@ -18,7 +18,7 @@ from runglass.wire.admin_api import SERVER
 from tests.conformance.stores import batch
 from tests.faulty_store import FaultyStore
 from tests.records import new_recording, new_run
-from tests.unit.engine.conftest import EngineHarness, Execute, run_of
+from tests.unit.engine.conftest import EngineHarness, Execute
 from tests.unit.engine.test_store_check import GatedClock
 from tests.waiting import until
 
@@ -50,7 +50,7 @@ def removal_in(
 @pytest.fixture
 async def run(house: EngineHarness, execute: Execute) -> RunRecord:
     """One that has ended, and whose content is kept."""
-    return await run_of(house, (await execute(STEPS, {"x": "sesame"})).id)
+    return await house.run_of((await execute(STEPS, {"x": "sesame"})).id)
 
 
 async def days_pass(house: EngineHarness, days: float) -> None:
@@ -134,7 +134,7 @@ async def test_more_than_are_looked_up_at_once_all_go_those_that_cannot_be_read_
     house: EngineHarness, execute: Execute
 ) -> None:
     ran = await execute("  - {id: keep, type: passthrough}", {"x": "sesame"})
-    good = await run_of(house, ran.id)
+    good = await house.run_of(ran.id)
 
     async def unreadable(number: int) -> RunRecord:
         """One that ended before the good one, and so comes first."""
@@ -207,7 +207,7 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
     house: EngineHarness, execute: Execute, run: RunRecord
 ) -> None:
     """A reader who follows a run that is purged while it goes on has yet to read its last event."""
-    runs = [run, await run_of(house, (await execute(STEPS, {"x": "sesame"})).id)]
+    runs = [run, await house.run_of((await execute(STEPS, {"x": "sesame"})).id)]
     removal = removal_in(house)
     purged_s: dict[int, float] = {}
     stayed_s: dict[int, float] = {}

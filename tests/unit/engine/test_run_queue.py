@@ -15,11 +15,10 @@ from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, RunUnreadable, StoreError
 from runglass.limits.slots import RunSlots
 from runglass.store.leases import QueuedRuns
-from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import follow_runs
 from runglass.wire.query import RunQuery
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import EngineHarness, follow, open_harness, resume, run_of, start
+from tests.unit.engine.conftest import EngineHarness, open_harness
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 FLOW = """
@@ -31,7 +30,7 @@ FLOW = """
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[EngineHarness]:
     """An engine with one slot, and room for three runs that wait."""
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), slots=1, line=3) as house:
+    async with open_harness(tmp_path / "db", max_concurrent_runs=1, max_queued_runs=3) as house:
         yield house
 
 
@@ -45,27 +44,27 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def status(house: EngineHarness, started: StartedRun) -> str:
-    run = await run_of(house, started.id)
+    run = await house.run_of(started.id)
     return run.status
 
 
 async def begun(house: EngineHarness, started: StartedRun) -> None:
-    await follow(house, started.id, until=1)
+    await house.follow(started.id, until=1)
 
 
 async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
     house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold(monkeypatch)
-    first = await start(house, FLOW)
+    first = await house.start(FLOW)
     await begun(house, first)
-    run = await run_of(house, first.id)
+    run = await house.run_of(first.id)
     pages = follow_runs(
         house.store, house.bus, run.project_id, RunQuery(), after=0, idle_s=3600.0, poll_s=3600.0
     )
     async with aclosing(pages):
         assert [each.run_id for each in (await anext(pages)).changed] == [first.id]
-        second = await start(house, FLOW)
+        second = await house.start(FLOW)
         assert [each.run_id for each in (await anext(pages)).changed] == [second.id]
 
 
@@ -73,8 +72,8 @@ async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(
     house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold(monkeypatch)
-    first = await start(house, FLOW)
-    second = await start(house, FLOW)
+    first = await house.start(FLOW)
+    second = await house.start(FLOW)
     await begun(house, first)
     looked = FaultyStore(house.store).hold("run", when=lambda run_id: run_id == second.id, answered=True)
     outcome = asyncio.ensure_future(second.outcome())
@@ -90,20 +89,20 @@ async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(
 async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn_if_there_is_room(
     house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, beyond = [await start(house, FLOW, segment=Segment(first=0, last=0)) for _ in range(2)]
+    steps, beyond = [await house.start(FLOW, segment=Segment(first=0, last=0)) for _ in range(2)]
     for each in (steps, beyond):
         assert (await each.outcome()).status == "paused"
     hold(monkeypatch)
-    first, second = await start(house, FLOW), await start(house, FLOW)
+    first, second = await house.start(FLOW), await house.start(FLOW)
     await begun(house, first)
-    run = await run_of(house, steps.id)
+    run = await house.run_of(steps.id)
     paused = await house.engine.idle.paused(run)
     resumed = await house.engine.resume(paused, paused.spec, Segment(first=1))
     with pytest.raises(APIError, match="taken up already"):
         await house.engine.resume(paused, paused.spec, Segment(first=1))
-    third = await start(house, FLOW)
+    third = await house.start(FLOW)
     with pytest.raises(APIError, match="nothing was started"):
-        await resume(house, beyond.id, Segment(first=1))
+        await house.resume(beyond.id, Segment(first=1))
     assert not house.engine.active.is_active(beyond.id)
     assert await status(house, steps) == await status(house, beyond) == "paused"
     monkeypatch.undo()
@@ -211,5 +210,5 @@ async def test_runs_that_a_claim_will_take_at_once_do_not_fill_the_line() -> Non
 async def test_a_run_that_cannot_be_stored_holds_no_place(house: EngineHarness) -> None:
     FaultyStore(house.store).fail("create_run", StoreError("the disk is full"))
     with pytest.raises(StoreError):
-        await start(house, FLOW)
+        await house.start(FLOW)
     assert house.engine.queue.held == 0

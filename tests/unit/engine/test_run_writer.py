@@ -15,13 +15,7 @@ from runglass.engine.run.idle_runs import RunIds
 from runglass.engine.steps.model_turn import TextBatcher
 from runglass.engine.steps.run_context import MOST_BYTES, LiveOutputs
 from runglass.errors import StoreError
-from runglass.log.events import (
-    FlowCancelled,
-    LoopStarted,
-    RunStarted,
-    StepCompleted,
-    StepStarted,
-)
+from runglass.log.events import FlowCancelled, LoopStarted, RunStarted, StepCompleted, StepStarted
 from runglass.log.fold import RunFold
 from runglass.log.measurements import measured
 from runglass.log.trace import RunSummary

@@ -22,8 +22,17 @@ from runglass.engine.models.request_parser import as_sent
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.wire.run_api import Attachment
 from tests.unit.engine.bench import HELLO, Bench, bench_with, open_engine_bench
-from tests.unit.engine.fake_provider import LOOK, Reply, error_reply
-from tests.unit.engine.provider_families import CALL, COMPATIBLE, FAMILIES, KEY, Family, in_one
+from tests.unit.engine.fake_provider import (
+    CALL,
+    COMPATIBLE,
+    FAMILIES,
+    KEY,
+    LOOK,
+    Family,
+    Reply,
+    error_reply,
+    in_one,
+)
 
 bench = bench_with()
 SCHEMA = {

@@ -20,16 +20,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from tests.fakes import LEASE_S
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import (
-    EngineHarness,
-    follow,
-    maintenance,
-    open_harness,
-    read,
-    resume,
-    run_of,
-    start,
-)
+from tests.unit.engine.conftest import EngineHarness, open_harness
 from tests.unit.engine.test_store_check import GatedClock
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 from tests.waiting import until
@@ -68,23 +59,23 @@ async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
 
 async def until_idle(house: EngineHarness, run_id: str) -> RunRecord:
     """The run once its segment has ended, wherever."""
-    run = await run_of(house, run_id)
+    run = await house.run_of(run_id)
     while not run.ended and (run.status != "paused" or run.is_resuming):
         pages = Tails(house.store, house.bus, poll_s=0.01).follow(run, after=run.head, until=PAUSES)
         async with aclosing(pages):
             async for _ in pages:
                 pass
-        run = await run_of(house, run_id)
+        run = await house.run_of(run_id)
     return run
 
 
 async def types(house: EngineHarness, run_id: str) -> list[str]:
-    return (await read(house, run_id)).types()
+    return (await house.read(run_id)).types()
 
 
 async def test_a_process_that_is_refused_a_lease_claims_nothing(machines: Machines) -> None:
-    started = await start(machines.front, WALK, {"n": 3})
-    waiting = await run_of(machines.front, started.id)
+    started = await machines.front.start(WALK, {"n": 3})
+    waiting = await machines.front.run_of(started.id)
     with FaultyStore(machines.worker.store) as faults:
         broken = StoreError("a migration has broken this program")
         faults.answer("hold_lease", False, times=1)
@@ -94,37 +85,36 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(machines: Machin
             await machines.worker.engine.claims.keep_lease()
         looking = asyncio.create_task(machines.worker.engine.claims.watch_work())
         # Reading takes a thread, and more turns of the loop than a claim would take to begin.
-        assert await run_of(machines.front, started.id) == waiting
+        assert await machines.front.run_of(started.id) == waiting
         assert claims == []
         looking.cancel()
     await machines.worker.engine.claims.keep_lease()
     await until_idle(machines.front, started.id)
 
 
-async def test_a_lease_that_cannot_be_renewed_is_soon_tried_again(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        faults = FaultyStore(house.store)
-        faults.fail("hold_lease", StoreError("away"), times=2)
-        renewals = faults.calls("hold_lease")
-        keeping = asyncio.create_task(house.engine.claims.run_forever())
-        await until(lambda: len(renewals) > 3)
-        keeping.cancel()
-        assert house.clock.slept_s[:4] == [LEASE_S / 3, RETRY_S, RETRY_S, LEASE_S / 3]
+async def test_a_lease_that_cannot_be_renewed_is_soon_tried_again(house: EngineHarness) -> None:
+    faults = FaultyStore(house.store)
+    faults.fail("hold_lease", StoreError("away"), times=2)
+    renewals = faults.calls("hold_lease")
+    keeping = asyncio.create_task(house.engine.claims.run_forever())
+    await until(lambda: len(renewals) > 3)
+    keeping.cancel()
+    assert house.clock.slept_s[:4] == [LEASE_S / 3, RETRY_S, RETRY_S, LEASE_S / 3]
 
 
 async def test_a_process_that_stops_claims_nothing_more(machines: Machines) -> None:
-    waiting = await run_of(machines.front, (await start(machines.front, WALK, {"n": 3})).id)
+    waiting = await machines.front.run_of((await machines.front.start(WALK, {"n": 3})).id)
     engine = machines.worker.engine
     engine.claims.look()
     await engine.gate.close(0)
     await engine.claims.close()
     await engine.claims.keep_lease()
-    assert await run_of(machines.front, waiting.id) == waiting
+    assert await machines.front.run_of(waiting.id) == waiting
 
 
 async def test_more_runs_than_one_claim_takes_begin_one_claim_after_the_other(machines: Machines) -> None:
     for _ in range(CLAIMED_AT_ONCE + 1):
-        await start(machines.front, HOLD)
+        await machines.front.start(HOLD)
     claims = machines.worker.engine.claims
     claims.look()
     await claims.close()
@@ -134,34 +124,32 @@ async def test_more_runs_than_one_claim_takes_begin_one_claim_after_the_other(ma
 @pytest.mark.parametrize("most", ["max_queued_runs", "max_queued_runs_per_project"])
 async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path, most: str) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    limits: dict[str, Any] = {"executes_runs": False, "line" if most == "max_queued_runs" else most: 5}
+    limits: dict[str, Any] = {"executes_runs": False, most: 5}
     async with open_harness(store, **limits) as front, open_harness(store, beside=front, **limits) as other:
-        ends = await asyncio.gather(*(start(front, HOLD) for _ in range(20)), return_exceptions=True)
+        ends = await asyncio.gather(*(front.start(HOLD) for _ in range(20)), return_exceptions=True)
         assert sum(isinstance(end, StartedRun) for end in ends) == 5
         refused = [end for end in ends if not isinstance(end, StartedRun)]
         assert all(isinstance(end, APIError) and end.code == "UNAVAILABLE" for end in refused)
         with pytest.raises(APIError, match=f"`{most}` is 5"):
-            await start(other, HOLD)
+            await other.start(HOLD)
 
 
-async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
-    tmp_path: Path,
-) -> None:
+async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, line=1, executes_runs=False) as front:
+    async with open_harness(store, max_queued_runs=1, executes_runs=False) as front:
         faults = FaultyStore(store)
         failing = faults.hold("create_run", times=1, error=StoreError("the disk is full"))
-        first = asyncio.create_task(start(front, HOLD))
+        first = asyncio.create_task(front.start(HOLD))
         await failing.reached()
         faults.after("queued_runs", lambda _: failing.let_go(), times=1)
-        second = asyncio.create_task(start(front, HOLD))
+        second = asyncio.create_task(front.start(HOLD))
         with pytest.raises(StoreError):
             await first
         assert (await second).queued is not None
 
 
 async def test_a_run_that_nobody_follows_by_steps_leaves_no_content_behind(machines: Machines) -> None:
-    run_id = (await start(machines.front, WALK, {"n": 3}, capture="off")).id
+    run_id = (await machines.front.start(WALK, {"n": 3}, capture="off")).id
     await machines.worker.engine.claims.keep_lease()
     run = await until_idle(machines.front, run_id)
     assert [await machines.front.store.owed(run.no, seq) for seq in range(1, run.head + 1)] == [
@@ -170,7 +158,7 @@ async def test_a_run_that_nobody_follows_by_steps_leaves_no_content_behind(machi
 
 
 async def paused_run(machines: Machines) -> RunRecord:
-    run_id = (await start(machines.front, WALK, {"n": 3}, segment=Segment(last=0))).id
+    run_id = (await machines.front.start(WALK, {"n": 3}, segment=Segment(last=0))).id
     await machines.worker.engine.claims.keep_lease()
     return await until_idle(machines.front, run_id)
 
@@ -203,13 +191,13 @@ async def test_a_run_that_is_being_resumed_is_not_let_go_as_the_lease_is_renewed
     faults.after("resume_run", stored_segments.append)
     # What follows reads the state of the run, and may take as long.
     reading = faults.hold("events", when=lambda *_, **__: stored_segments, times=1)
-    resuming = asyncio.create_task(resume(machines.worker, run.id, Segment(first=1)))
+    resuming = asyncio.create_task(machines.worker.resume(run.id, Segment(first=1)))
     await reading.reached()
     await machines.worker.engine.claims.keep_lease()
     reading.let_go()
     started = await resuming
     assert (await started.outcome()).status == "completed"
-    assert (await run_of(machines.front, run.id)).claims == 0, "nobody else has claimed it"
+    assert (await machines.front.run_of(run.id)).claims == 0, "nobody else has claimed it"
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -220,7 +208,7 @@ async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if
     with FaultyStore(machines.front.store) as faults:
         faults.fail("resume_run", CommitUncertain("the answer is lost"), commits=True)
         with pytest.raises(FlowExecutionError, match="INTERNAL_ERROR"):
-            await resume(machines[place], run.id, Segment(first=1))
+            await machines[place].resume(run.id, Segment(first=1))
     await machines.worker.engine.claims.keep_lease()
     assert (await until_idle(machines.front, run.id)).status == "completed"
 
@@ -230,17 +218,17 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines, is
     front = machines.front
     async with open_harness(front.store, beside=front, poll_s=9_999 if is_woken else 0.01) as worker:
         watch = asyncio.create_task(worker.engine.idle.watch_cancel_requests())
-        run_id = (await start(front, HOLD)).id
+        run_id = (await front.start(HOLD)).id
         await worker.engine.claims.keep_lease()
-        await follow(front, run_id, until=2)
+        await front.follow(run_id, until=2)
         assert not front.engine.active.cancel(run_id, reason="why")
-        assert not await front.engine.idle.cancel(await run_of(front, run_id), reason="why")
+        assert not await front.engine.idle.cancel(await front.run_of(run_id), reason="why")
         if is_woken:
             assert await front.engine.idle.request_cancel(run_id, reason="why")
         else:
             await front.store.request_cancel(run_id, reason="why")
-        await follow(front, run_id)
-        end = (await read(front, run_id)).events[-1]
+        await front.follow(run_id)
+        end = (await front.read(run_id)).events[-1]
         assert isinstance(end, FlowCancelled)
         assert end.reason == "why"
         assert not await front.engine.idle.request_cancel(run_id, reason="again"), "it has ended"
@@ -254,18 +242,18 @@ async def test_a_resumed_run_is_cancelled_before_its_segment_begins(
     run = await paused_run(machines)
     if claimed:
         await machines.front.engine.idle.request_cancel(run.id, reason="why")
-    await resume(machines.front, run.id, Segment(first=1))
+    await machines.front.resume(run.id, Segment(first=1))
     if not claimed:
-        resuming = await run_of(machines.front, run.id)
+        resuming = await machines.front.run_of(run.id)
         assert await machines.front.engine.idle.cancel(resuming, reason="why")
     await machines.worker.engine.claims.keep_lease()
-    await follow(machines.front, run.id)
+    await machines.front.follow(run.id)
     assert (await types(machines.front, run.id))[-1] == "flow_cancelled"
-    assert {step[0] for step in (await read(machines.front, run.id)).steps()} == {"a"}
+    assert {step[0] for step in (await machines.front.read(run.id)).steps()} == {"a"}
 
 
 async def test_a_run_that_another_process_has_set_aside_is_cancelled(machines: Machines) -> None:
-    run_id = (await start(machines.front, WALK, {"n": 3})).id
+    run_id = (await machines.front.start(WALK, {"n": 3})).id
     with FaultyStore(machines.worker.store) as faults:
         faults.fail("request", ValueError("it cannot be gone on with"))
         await machines.worker.engine.claims.keep_lease()
@@ -273,8 +261,8 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(machines: M
     spoil(machines.front.store.connections.path, UPDATES["summary"], b"garbage", run_id)
     watch = asyncio.create_task(machines.worker.engine.idle.watch_cancel_requests())
     assert await machines.front.engine.idle.request_cancel(run_id, reason="why")
-    await follow(machines.front, run_id)
-    run = await run_of(machines.front, run_id)
+    await machines.front.follow(run_id)
+    run = await machines.front.run_of(run_id)
     events = await machines.front.store.events(run.no, after=0, limit_bytes=1 << 20)
     assert [event_type_of(data) for _, data in events] == ["run_started", "run_input", "flow_cancelled"]
     assert len(machines.worker.engine.active.set_aside) == 0
@@ -282,16 +270,16 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(machines: M
 
 
 async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(machines: Machines) -> None:
-    slow, other = [(await start(machines.front, WALK, {"n": 3})).id for _ in range(2)]
-    number = (await run_of(machines.front, slow)).no
+    slow, other = [(await machines.front.start(WALK, {"n": 3})).id for _ in range(2)]
+    number = (await machines.front.run_of(slow)).no
     with FaultyStore(machines.worker.store) as faults:
         reading = faults.hold("request", when=lambda run_no: run_no == number, times=1)
         claiming = asyncio.create_task(machines.worker.engine.claims.keep_lease())
-        await follow(machines.front, other)
-        assert (await run_of(machines.front, slow)).status == "pending"
+        await machines.front.follow(other)
+        assert (await machines.front.run_of(slow)).status == "pending"
         reading.let_go()
         await claiming
-    await follow(machines.front, slow)
+    await machines.front.follow(slow)
 
 
 async def test_housekeeping_ends_paused_runs_that_are_to_be_cancelled_or_are_due_and_none_that_is_resumed(
@@ -301,29 +289,29 @@ async def test_housekeeping_ends_paused_runs_that_are_to_be_cancelled_or_are_due
     cancelled, due, resumed = [await paused_run(machines) for _ in range(3)]
     # It came too late for the segment that has paused.
     assert await front.engine.idle.request_cancel(cancelled.id, reason="why")
-    await maintenance(front).tidy()
+    await front.maintenance().tidy()
     assert (await types(front, cancelled.id))[-1] == "flow_cancelled"
-    assert (await run_of(front, due.id)).status == "paused"
-    await resume(front, resumed.id, Segment(first=1))
+    assert (await front.run_of(due.id)).status == "paused"
+    await front.resume(resumed.id, Segment(first=1))
     with pytest.raises(FlowExecutionError, match="waits for no call"):
-        await machines.other.engine.idle.paused(await run_of(front, resumed.id))
+        await machines.other.engine.idle.paused(await front.run_of(resumed.id))
     front.clock.set_back(-48 * 3600)
-    await maintenance(front).tidy()
+    await front.maintenance().tidy()
     assert (await types(front, due.id))[-1] == "flow_cancelled"
     await machines.worker.engine.claims.keep_lease()
     assert (await until_idle(front, resumed.id)).status == "completed"
 
 
 async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:
-    started = await start(house, WALK, {"n": 3}, segment=Segment(last=0))
+    started = await house.start(WALK, {"n": 3}, segment=Segment(last=0))
     await started.outcome()
     slept = len(house.clock.slept_s)
-    keeping = asyncio.create_task(maintenance(house, pause_limit_h=8 / 3600).run_forever())
-    await follow(house, started.id)
+    keeping = asyncio.create_task(house.maintenance(pause_limit_h=8 / 3600).run_forever())
+    await house.follow(started.id)
     keeping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await keeping
-    end = (await read(house, started.id)).events[-1]
+    end = (await house.read(started.id)).events[-1]
     assert isinstance(end, FlowCancelled)
     assert "for 0.00222 hours" in end.reason
     assert house.clock.slept_s[slept] == 2.0

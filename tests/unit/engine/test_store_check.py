@@ -13,7 +13,7 @@ from runglass.errors import StoreError
 from tests.conformance.stores import batch
 from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore, ReplacedStore
-from tests.unit.engine.conftest import EngineHarness, follow, open_harness, run_of, start
+from tests.unit.engine.conftest import EngineHarness, open_harness
 
 FIRST = "- {id: first, type: wait, ms: 50000}\n"
 HOLD = "- {id: hold, type: wait, ms: 60000}\n"
@@ -53,7 +53,7 @@ class Machine(NamedTuple):
             self.copy.backup(database)
 
     async def head(self, run_id: str) -> int:
-        run = await run_of(self.house, run_id)
+        run = await self.house.run_of(run_id)
         return run.head
 
 
@@ -67,24 +67,24 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
 
 
 async def events(machine: Machine, run_id: str) -> list[tuple[int, bytes]]:
-    run = await run_of(machine.house, run_id)
+    run = await machine.house.run_of(run_id)
     return await machine.house.store.events(run.no, after=0, limit_bytes=1 << 20)
 
 
 async def going_run(machine: Machine) -> str:
     """A run that had four events when the store was copied, and has gone on since."""
-    run_id = (await start(machine.house, FIRST + HOLD)).id
-    await follow(machine.house, run_id, until=4)
+    run_id = (await machine.house.start(FIRST + HOLD)).id
+    await machine.house.follow(run_id, until=4)
     machine.keep()
     machine.gate.set()
-    await follow(machine.house, run_id, until=8)
+    await machine.house.follow(run_id, until=8)
     return run_id
 
 
 async def ended_run(machine: Machine) -> str:
     """A run that had four events when the store was copied, and has ended since."""
-    started = await start(machine.house, FIRST)
-    await follow(machine.house, started.id, until=4)
+    started = await machine.house.start(FIRST)
+    await machine.house.follow(started.id, until=4)
     machine.keep()
     machine.gate.set()
     await started.outcome()
@@ -100,7 +100,7 @@ async def test_a_segment_of_which_the_store_has_less_is_cut_off_and_goes_on_from
     await machine.house.engine.active.join(run_id)
     assert machine.store.lost == {run_id: 8}
     await machine.house.engine.claims.keep_lease()
-    await follow(machine.house, run_id, until=8)
+    await machine.house.follow(run_id, until=8)
 
 
 async def test_a_run_that_had_ended_and_goes_on_again_is_taken_up(machine: Machine) -> None:
@@ -109,7 +109,7 @@ async def test_a_run_that_had_ended_and_goes_on_again_is_taken_up(machine: Machi
     await machine.house.engine.claims.keep_lease()
     assert not machine.house.engine.active.is_active(run_id), "it might have been created a moment ago"
     await machine.house.engine.claims.keep_lease()
-    await follow(machine.house, run_id)
+    await machine.house.follow(run_id)
 
 
 async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machine: Machine) -> None:
@@ -121,15 +121,15 @@ async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machi
     assert machine.store.lost == {}
     await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {run_id: 8}, "that it was about to end hides no loss"
-    await follow(machine.house, run_id)
-    run = await run_of(machine.house, run_id)
+    await machine.house.follow(run_id)
+    run = await machine.house.run_of(run_id)
     assert run.status == "cancelled"
 
 
 async def test_a_run_of_another_process_is_left_to_it(machine: Machine, tmp_path: Path) -> None:
-    run_id = (await start(machine.house, FIRST)).id
-    await follow(machine.house, run_id, until=4)
-    run = await run_of(machine.house, run_id)
+    run_id = (await machine.house.start(FIRST)).id
+    await machine.house.follow(run_id, until=4)
+    run = await machine.house.run_of(run_id)
     await machine.house.store.connections.write(
         lambda db: db.execute("UPDATE run SET owner = 'another', fence = fence + 1")
     )
@@ -168,7 +168,7 @@ async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_howe
 
 async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed(machine: Machine) -> None:
     run_id = await ended_run(machine)
-    run = await run_of(machine.house, run_id)
+    run = await machine.house.run_of(run_id)
     before = await events(machine, run_id)
     stripped = await machine.house.store.strip_content([run.no], None, limit_rows=99, limit_bytes=1 << 20)
     assert stripped == (1, None)

@@ -9,17 +9,7 @@ from runglass.engine.journal.run_spec import Segment
 from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.log.events import FlowFailed
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import (
-    EngineHarness,
-    Execute,
-    follow,
-    maintenance,
-    next_life,
-    open_harness,
-    read,
-    run_of,
-    start,
-)
+from tests.unit.engine.conftest import EngineHarness, Execute, next_life, open_harness
 from tests.unit.engine.test_crashes import die_at
 
 FLOW = """
@@ -64,17 +54,17 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
         assert len(house.engine.active.set_aside) == 1
         (said,) = [record for record in caplog.records if "quarantined" in record.getMessage()]
         assert broken in said.getMessage()
-        await follow(house, good)
-        assert (await read(house, good)).types()[-1] == "flow_completed"
+        await house.follow(good)
+        assert (await house.read(good)).types()[-1] == "flow_completed"
         for _ in range(3):
             await house.engine.claims.keep_lease()
-        assert (await run_of(house, broken)).claims == 1, "it is claimed again and again"
+        assert (await house.run_of(broken)).claims == 1, "it is claimed again and again"
         assert len([record for record in caplog.records if "quarantined" in record.getMessage()]) == 1
-        assert (await start(house, FLOW)).id
+        assert (await house.start(FLOW)).id
     # Nothing of it has been dropped, and the next start gives it another chance.
     async with open_harness(path) as house:
         assert len(house.engine.active.set_aside) == 1
-        run = await run_of(house, broken)
+        run = await house.run_of(broken)
         assert await house.store.request(run.no) is not None
         assert await house.store.checkpoints(run.no) != []
 
@@ -85,15 +75,15 @@ async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_
 ) -> None:
     ids = []
     for _ in range(3):
-        started = await start(house, FLOW, segment=Segment(first=0, last=0))
+        started = await house.start(FLOW, segment=Segment(first=0, last=0))
         assert (await started.outcome()).status == "paused"
         ids.append(started.id)
     spoil(house.store.connections.path, UPDATES[what], b"\x00garbage", ids[0])
     await house.clock.sleep(3600 * 30)
-    housekeeping = maintenance(house)
+    housekeeping = house.maintenance()
     await housekeeping.tidy()
     await housekeeping.tidy()
-    statuses = [(await run_of(house, run_id)).status for run_id in ids]
+    statuses = [(await house.run_of(run_id)).status for run_id in ids]
     # When a run has paused only its last event says.
     assert statuses == ["paused" if what == "event" else "cancelled", "cancelled", "cancelled"]
     assert len(house.engine.active.set_aside) == (what == "event")
@@ -128,7 +118,7 @@ async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_t
     assert ran.steps() == [("fine", None, 1, "completed"), ("large", None, 1, "failed")]
     await house.engine.claims.keep_lease()
     assert not house.engine.active.is_active(ran.id)
-    run = await run_of(house, ran.id)
+    run = await house.run_of(ran.id)
     assert await house.store.outcome(run.no) == (
         None,
         b'{"code":"OUTPUT_TOO_LARGE","message":"the run cannot be recorded: string or blob too big"}',
@@ -163,14 +153,14 @@ async def test_a_run_of_an_uncertain_commit_is_answered_with_its_id_and_goes_on_
     faults.fail("create_run", CommitUncertain("disk I/O error"), commits=commits)
     faults.fail("run", StoreError("disk I/O error"), times=1)
     with pytest.raises(APIError) as caught:
-        await start(house, ONE)
+        await house.start(ONE)
     assert caught.value.code == "INTERNAL_ERROR"
     run_id = caught.value.execution_id
     assert run_id is not None
     await house.engine.claims.keep_lease()
     if commits:
-        await follow(house, run_id)
-        assert (await read(house, run_id)).types()[-1] == "flow_completed"
+        await house.follow(run_id)
+        assert (await house.read(run_id)).types()[-1] == "flow_completed"
     else:
         assert await house.store.run(run_id) is None
     await house.engine.claims.keep_lease()

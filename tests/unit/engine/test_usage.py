@@ -15,8 +15,17 @@ from runglass.log.money import ZERO, format_usd
 from runglass.log.trace import TokenBreakdown
 from tests.emitters import ledger
 from tests.unit.engine.bench import Bench, EngineBench, bench_with, open_bench, open_engine_bench
-from tests.unit.engine.fake_provider import DONE, Reply, chunk
-from tests.unit.engine.provider_families import COMPATIBLE, FAMILIES, USAGE, places, put, with_odd
+from tests.unit.engine.fake_provider import (
+    COMPATIBLE,
+    DONE,
+    FAMILIES,
+    USAGE,
+    Reply,
+    chunk,
+    places,
+    put,
+    with_odd,
+)
 
 bench = bench_with()
 # Libraries warn of usage that they cannot read.
@@ -70,8 +79,7 @@ async def test_each_number_of_usage_is_booked_as_the_table_says(
     step = f"- {{id: a, type: llm, model: 'local:tiny', retry: {{max_attempts: 1}}, settings: {settings}}}"
     async with open_engine_bench(tmp_path, monkeypatch, prices={"local:tiny": PRICE}) as bench:
         if on_budget:
-            project = await bench.house.store.ensure_project("acme", "demo")
-            await bench.house.store.set_budget(project.id, Decimal(1000))
+            await bench.house.set_budget(1000)
         rows: dict[str, list[str]] = {}
         for place in places(CHAT):
             if isinstance(place[-1], str) and not place[-1].endswith("details"):
@@ -86,10 +94,9 @@ async def test_each_number_of_usage_is_booked_as_the_table_says(
 
 async def booked(bench: EngineBench, step: str, reply: Reply, *, on_budget: bool) -> str:
     """The cell of the table for a run with one call; all that it tells must agree with that."""
-    store = bench.house.store
-    before = await store.ensure_project("acme", "demo")
+    before = await bench.house.project()
     ran = await bench.run(step, reply, inputs={"message": "Hi"})
-    (call,), totals, after = ran.calls, ran.totals, await store.ensure_project("acme", "demo")
+    (call,), totals, after = ran.calls, ran.totals, await bench.house.project()
     spent_usd = after.spent_usd - before.spent_usd
     assert (after.reserved_usd, Decimal(totals.cost_usd or 0)) == (ZERO, spent_usd)
     if call.cost_unknown is None:

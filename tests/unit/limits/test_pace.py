@@ -31,6 +31,7 @@ from runglass.limits.pace import (
     set_project,
 )
 from tests.fakes import VirtualClock
+from tests.faulty_store import FaultyStore
 
 PIECES = 4
 PIECE_S = 0.02
@@ -94,14 +95,9 @@ async def test_calls_to_providers_begin_at_a_pace_while_other_projects_are_activ
             assert clock.slept_s == pytest.approx(rests)
 
 
-async def test_a_project_does_not_rest_for_the_work_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Endless(VirtualClock):
-        async def sleep(self, seconds: float) -> None:
-            self.slept_s.append(seconds)
-            await asyncio.Event().wait()
-
-    clock = Endless()
-    monkeypatch.setattr(pacing, "clock", clock)
+async def test_a_project_does_not_rest_for_the_work_of_another(clock: VirtualClock) -> None:
+    rests = FaultyStore(clock)
+    rests.hold("sleep")
     set_project(1)
     set_project(2)
     pace = Pacer()
@@ -111,7 +107,7 @@ async def test_a_project_does_not_rest_for_the_work_of_another(monkeypatch: pyte
     await asyncio.sleep(0)
     async with pace.piece(2):
         pass
-    assert clock.slept_s == [LONGEST_REST_S]
+    assert [call.args for call in rests.calls("sleep")] == [(LONGEST_REST_S,)]
     assert not waiting.done()
     waiting.cancel()
     await asyncio.wait({waiting})

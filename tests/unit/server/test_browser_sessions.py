@@ -8,13 +8,7 @@ import pytest
 from starlette.types import Scope
 
 from runglass.errors import APIError, AuthenticationError, StoreError
-from runglass.server.security.browser_sessions import (
-    IDLE,
-    LIFETIME,
-    NOTED_EVERY,
-    BrowserSessions,
-    NewSession,
-)
+from runglass.server.security.browser_sessions import IDLE, LIFETIME, NOTED_EVERY, BrowserSessions, NewSession
 from runglass.server.security.login_tickets import MOST_OF_KEY as TICKETS_OF_KEY
 from runglass.server.security.login_tickets import MOST_OF_PROJECT as TICKETS_OF_PROJECT
 from runglass.server.security.login_tickets import MOST_TICKETS, PATH, TICKET_S, LoginTickets
