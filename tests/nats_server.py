@@ -16,9 +16,10 @@ class NatsServer:
     """A server on a port of 127.0.0.1, which it keeps through `kill` and `start`."""
 
     def __init__(self, *arguments: str) -> None:
+        slow_tests_alone("NATS")
         self.port = free_port()
         self._arguments = arguments
-        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
 
     @property
     def address(self) -> str:
@@ -26,7 +27,6 @@ class NatsServer:
 
     def start(self) -> None:
         """Returns once it accepts."""
-        slow_tests_alone("NATS")
         command = [str(PROGRAM), "--addr", "127.0.0.1", "--port", str(self.port), *self._arguments]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE)
         # The pipe holds all that a server says in a test.
@@ -34,17 +34,14 @@ class NatsServer:
 
     def kill(self) -> None:
         """Ends it as a crash does."""
-        if self._process is not None:
-            with self._process:
-                self._process.kill()
-            self._process = None
+        with self._process:
+            self._process.kill()
 
 
 @contextmanager
 def nats_server(*arguments: str) -> Iterator[NatsServer]:
     """A server with these arguments, until the block ends."""
     server = NatsServer(*arguments)
-    server.start()
     try:
         yield server
     finally:

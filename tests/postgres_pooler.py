@@ -52,7 +52,6 @@ logfile = {self._folder}/log
         )
         if os.geteuid() == 0:
             shutil.chown(self._folder, SYSTEM_USER)
-        self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
@@ -68,9 +67,8 @@ logfile = {self._folder}/log
 
     def kill(self) -> None:
         """Ends it at once, and with it every connection."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """Ends it and deletes its files."""
@@ -82,7 +80,6 @@ logfile = {self._folder}/log
         return urlsplit(direct)._replace(query=f"host={self._folder}").geturl()
 
     def _answers(self) -> bool:
-        assert self._process is not None
         assert self._process.poll() is None, (self._folder / "log").read_text()
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self._folder / SOCKET)) == 0

@@ -15,8 +15,8 @@ SOCKET = ".s.PGSQL.5432"
 class CuttingProxy:
     """Passes everything on, but for what `cut` and `go_away` say.
 
-    Where it `keeps_open`, a client does not hear that the server has closed its connection, which sets
-    `was_ended`. `names_itself`: as a pooler does, it makes up the number of the server's process.
+    `was_ended` is set once the server has closed a connection. `names_itself`: as a pooler does, it makes up
+    the number of the server's process.
     """
 
     def __init__(self, server: str, *, names_itself: bool = False) -> None:
@@ -30,7 +30,6 @@ class CuttingProxy:
         self._is_away = False
         self._speaks = asyncio.Event()
         self._speaks.set()
-        self.keeps_open = False
         self.was_ended = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self.cuts = 0
@@ -102,8 +101,7 @@ class CuttingProxy:
                 writer.write(data)
         has_answered.set()
         self.was_ended.set()
-        if not self.keeps_open:
-            writer.close()
+        writer.close()
 
     def _is_decisive(self, data: bytes, named: dict[bytes, bytes]) -> bool:
         """Whether the message is the one to be lost. `named`: the statements prepared on this connection."""

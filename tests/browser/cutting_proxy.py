@@ -5,27 +5,23 @@ import random
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 
 from anyio.from_thread import start_blocking_portal
 
-from tests.prove.clustering.network import Between
-
-MEAN_BYTES = 1_500
-"""How much of a stream comes through, on average."""
-LONGEST_S = 60.0
+from tests.prove.clustering.network import reset
+from tests.prove.proxied import ENDLESS, LONGEST_S, MEAN_BYTES, Proxy
 
 _STREAM = re.compile(rb"GET [^ ?]*/stream[ ?]")
 
 
-class CuttingProxy(Between):
+class CuttingProxy(Proxy):
     """Passes requests on, and cuts each event stream off until it is healed."""
 
     def __init__(self, server: str, *, seed: int) -> None:
-        super().__init__()
+        super().__init__(server)
         self._cuts = threading.Semaphore(0)
         self._is_healed = False
-        self._host, self._port = server.removeprefix("http://").split(":")
         self._chance = random.Random(seed)
 
     def heal_after(self, cuts: int) -> None:
@@ -34,27 +30,22 @@ class CuttingProxy(Between):
             assert self._cuts.acquire(timeout=LONGEST_S), "no stream was asked for that could be cut off"
         self._is_healed = True
 
-    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        # A browser leaves when it likes.
-        with closing(to_client), suppress(asyncio.IncompleteReadError):
-            head = await client.readuntil(b"\r\n\r\n")
-            head = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", head)
-            reader, writer = await asyncio.open_connection(self._host, int(self._port))
-            self.opened.add(writer)
-            with closing(writer):
-                writer.write(head)
-                length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-                if length:
-                    writer.write(await client.readexactly(int(length[1])))
-                is_cut = _STREAM.match(head) is not None and not self._is_healed
-                left = int(self._chance.expovariate(1 / MEAN_BYTES)) if is_cut else 1 << 40
-                while left and (part := await reader.read(min(left, 65_536))):
-                    left -= len(part)
-                    to_client.write(part)
-                    await to_client.drain()
-                if is_cut and not left:
-                    self._cuts.release()
-                    to_client.transport.abort()
+    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        server, to_server = await self._ask(head)
+        self.opened.add(to_server)
+        with closing(to_server):
+            if length := re.search(rb"(?i)\r\ncontent-length: *(\d+)", head):
+                to_server.write(await reader.readexactly(int(length[1])))
+            is_cut = _STREAM.match(head) is not None and not self._is_healed
+            left = int(self._chance.expovariate(1 / MEAN_BYTES)) if is_cut else ENDLESS
+            while left and (part := await server.read(min(left, 65_536))):
+                left -= len(part)
+                writer.write(part)
+                await writer.drain()
+            if is_cut and not left:
+                self._cuts.release()
+                reset(writer)
+        return False
 
 
 @contextmanager

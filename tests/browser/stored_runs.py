@@ -1,7 +1,6 @@
 """Runs that no engine has made: logs written straight into a server's store, with any text at any time."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Self
 
 import msgspec
@@ -15,6 +14,7 @@ from runglass.log.fold import RunFold
 from runglass.log.trace import TERMINAL, RunSummary
 from runglass.runtime.runtime import push_flow
 from runglass.store.records import Append, RunNumbers, RunRecord
+from runglass.support.clock import iso_ms
 from runglass.testing import ORG, PROJECT, RunningServer
 from tests.records import new_run, there
 
@@ -50,7 +50,7 @@ class Log:
                 "eventType": kind,
                 "executionId": self.run_id,
                 "seq": len(self.events) + 1,
-                "at": iso(self.at_ms),
+                "at": iso_ms(self.at_ms),
                 **fields,
             }
         )
@@ -59,12 +59,6 @@ class Log:
         """The log after its content has been taken out."""
         self.events = [msgspec.json.decode(strip_event(msgspec.json.encode(event))) for event in self.events]
         return self
-
-
-def iso(ms: int) -> str:
-    """Milliseconds since 1970 as events have their times."""
-    at = datetime.fromtimestamp(ms / 1000, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
 
 
 def store_runs(server: RunningServer, logs: Sequence[Log], *, flow: Flow | None = None) -> None:

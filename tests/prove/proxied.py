@@ -199,11 +199,8 @@ class Proxy(Cutting):
         if way == "refuses":
             await self._break(way, reader, writer)
             return False
-        request = head.replace(found[0], b"GET /", 1)
-        request = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", request)
-        server, to_server = await asyncio.open_connection(self._host, int(self._port))
+        server, to_server = await self._ask(head.replace(found[0], b"GET /", 1))
         with closing(to_server):
-            to_server.write(request)
             await _relay(server, writer, count, route)
             if way == "half-closes upstream":
                 await self._break(way, server, to_server)
@@ -212,6 +209,12 @@ class Proxy(Cutting):
             if way == "resets":
                 reset(to_server)
         return False
+
+    async def _ask(self, head: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Sends the head of a request to the server, by a connection that ends with the answer."""
+        server, to_server = await asyncio.open_connection(self._host, int(self._port))
+        to_server.write(re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", head))
+        return server, to_server
 
 
 async def _relay(

@@ -14,7 +14,8 @@ from runglass.bus.postgres import PostgresCarrier
 from runglass.bus.process_bus import ProcessBus
 from runglass.config.address import parse_nats_address
 from tests.conformance.test_bus import connected, on_nats, on_postgres, running
-from tests.nats_server import NatsServer, nats_server
+from tests.nats_server import nats_server
+from tests.ports import free_port
 from tests.postgres_proxy import cutting_proxy
 from tests.postgres_server import connected as session_in
 from tests.postgres_server import postgres_database, until_waiting
@@ -86,10 +87,9 @@ async def refusal(carrier: NatsCarrier | PostgresCarrier) -> str:
 
 
 async def test_of_several_nats_one_that_is_there_is_taken_and_found_again_after_a_kill() -> None:
-    away = NatsServer()
     with nats_server() as server:
         there = on_nats(server.address)
-        here = on_nats(f"nats://127.0.0.1:{away.port},127.0.0.1:{server.port}")
+        here = on_nats(f"nats://127.0.0.1:{free_port()},127.0.0.1:{server.port}")
         async with running(here, there):
             for _ in range(2):
                 await found_again(here, there, leave=server.kill, come=server.start)

@@ -46,7 +46,7 @@ class FakeCarrier:
 
     def __init__(self) -> None:
         self.network: Network = deliver
-        self.ready: Callable[[], Awaitable[None]] = at_once
+        self.ready: Callable[[], Awaitable[object]] = at_once
         self.away = False
         self.sent: list[str] = []
         self.connections = 0
@@ -245,11 +245,7 @@ async def test_a_process_whose_last_text_hangs_goes_nevertheless(carrier: FakeCa
     loop, bus = asyncio.get_running_loop(), ProcessBus(carrier)
     async with running(bus):
         await let_time_pass(1)
-
-        async def never() -> None:
-            await asyncio.Event().wait()
-
-        carrier.ready = never
+        carrier.ready = asyncio.Event().wait
         await bus.wake("run")
         await let_time_pass()
         before_s = loop.time()

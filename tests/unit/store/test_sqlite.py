@@ -28,7 +28,6 @@ from runglass.wire.query import RunQuery, first_id
 from tests.conformance.stores import CALL, batch, make_run, purge_all
 from tests.conformance.test_removal import ended_run, run_with_content
 from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, known_runs
-from tests.records import new_run
 
 
 @pytest.fixture
@@ -61,8 +60,7 @@ def files_with(text: bytes, folder: Path) -> list[str]:
 
 async def test_an_append_does_not_write_the_request_again(store: SqliteStore, tmp_path: Path) -> None:
     log = tmp_path / "db-wal"
-    project = await store.ensure_project("acme", "demo")
-    run = await store.create_run(new_run(project.id, "f", id="run-1", request=b"x" * 1_000_000))
+    run = await make_run(store, request=b"x" * 1_000_000)
     before = log.stat().st_size
     for head in range(3):
         await store.append(batch(run, head, b"{}"))
@@ -359,12 +357,10 @@ async def test_no_query_scans_a_table_or_sorts(known_file: Path, text: str) -> N
 
 
 async def test_a_broken_summary_hides_no_other_run(store: SqliteStore) -> None:
-    project = await store.ensure_project("acme", "demo")
-    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
-    await store.create_run(new_run(project.id, flow.id, id=first_id(1), summary=b"\x00 no JSON"))
+    await make_run(store, first_id(1), summary=b"\x00 no JSON")
     totals = b'"totals":{"tokens":{"total":5},"byModel":{"echo":{}}}'
     good = b'{"startedAt":"2025-01-01T00:00:00.000Z",%b}' % totals
-    await store.create_run(new_run(project.id, flow.id, id=first_id(2), summary=good))
-    assert len((await store.runs(project.id, RunQuery(), limit=9)).runs) == 2
+    run = await make_run(store, first_id(2), summary=good)
+    assert len((await store.runs(run.project_id, RunQuery(), limit=9)).runs) == 2
     for text in ("tokens:5", "model:echo", "duration:>1h", "-error:x tokens:5"):
         assert await all_pages(store, await asked(store, text), 9) == [first_id(2)], text
