@@ -1,7 +1,7 @@
 """A run on a terminal: why it is as it is, its tree at any width, which rows of many, and what stands out."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +14,22 @@ from runglass.cli.terminal.output import clean
 from runglass.cli.terminal.run_view import attempt_list, overview_lines
 from runglass.log.trace import ModelCall, RunError, RunSummary, RunTotals, StepTrace
 from runglass.outlines.builder import Node
-from runglass.outlines.outline import NONE
-from tests.outlines import Attempt
-from tests.unit.cli.outlines import rows_of
+from runglass.outlines.outline import NONE, Outline
+from tests.outlines import Attempt, outline_of, pages_of, stored
+
+
+def read_rows(outline: Outline, *, limit: int = 100_000) -> OutlineRows:
+    """The rows as the command has them, from pages of so many."""
+    rows = OutlineRows()
+    for page in pages_of(outline, limit=limit):
+        rows.add(page)
+    rows.finish()
+    return rows
+
+
+def rows_of(nodes: Sequence[Node], attempts: Iterable[Attempt], *, is_paused: bool = False) -> OutlineRows:
+    return read_rows(outline_of(nodes, stored(attempts), is_paused=is_paused))
+
 
 NODES = [
     Node("each", "each", "loop", -1),
