@@ -16,14 +16,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from runglass import Client
 from runglass.cli.backends.flow_backend import FlowFolder
 from runglass.cli.commands.serve import is_this_machine
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_runtime
 from runglass.testing import RunningServer
-from tests.contract.wire import ANYTHING
+from tests.contract.wire import ANYTHING, execute
 from tests.e2e.command import WAIT_S, in_shell, runglass, started
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
@@ -190,10 +189,9 @@ def signed_in(link: str) -> tuple[str, str]:
 
 
 def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
-    server: RunningServer, connected: None, printed: Printed
+    server: RunningServer, http: httpx2.Client, connected: None, printed: Printed
 ) -> None:
-    with Client(server.key, base_url=server.base_url) as client:
-        run_id = client.flow("acme/demo/anything").execute().execution_id
+    run_id = execute(http, "anything")
     for arguments, page in (
         ((), "/"),
         (("last",), f"/runs/{run_id}"),
