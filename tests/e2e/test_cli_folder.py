@@ -23,9 +23,6 @@ from tests.e2e.command import runglass, started
 from tests.e2e.conftest import Printed
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
-
-
-FLOW = "slug: greet\nname: {}\nsteps: [{{id: keep, type: passthrough}}]\n"
 NAME = "acme/shop/greet"
 
 
@@ -196,9 +193,9 @@ def test_push_publish_show_and_rollback(here: Printed, tmp_path: Path) -> None:
     file = tmp_path / "greet.yaml"
     push = ["flow", "push", "greet.yaml", "--to", "acme/shop", "--create"]
     for number in (1, 2):
-        file.write_text(FLOW.format(f"Greeting {number}"))
+        file.write_text(f"name: Greeting {number}\n{GREET}")
         assert here(*push, "--publish").out == f"{NAME}  version {number}\n"
-    file.write_text(FLOW.format("Not yet"))
+    file.write_text(f"name: Not yet\n{GREET}")
     assert here(*push).out == f"{NAME}  draft\n"
     assert here("flow", "rollback", NAME, "1").out == f"{NAME}  version 1\n"
 

@@ -42,12 +42,18 @@ def _said(printed: Printed, *arguments: str) -> object:
     return json.loads(printed("run", "acme/shop/greet", "-m", "you", *arguments).out)["text"]
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """That of a project, in one of flows."""
+    folder = tmp_path / "flows" / "acme" / "shop"
+    folder.mkdir(parents=True)
+    return folder
+
+
 def test_serve_publishes_its_folder_and_what_changes_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
-    data, flows = tmp_path / "data", tmp_path / "flows"
-    file = flows / "acme" / "shop" / "greet.yaml"
-    file.parent.mkdir(parents=True)
+    data, flows, file = tmp_path / "data", tmp_path / "flows", folder / "greet.yaml"
     file.write_text(FLOW)
     (flows / "misplaced.yaml").write_text(FLOW)
 
@@ -75,7 +81,7 @@ def test_serve_publishes_its_folder_and_what_changes_in_it(
         assert _said(printed) == "TWO you"
 
         file.unlink()
-        (file.parent / "other.json").write_text(
+        (folder / "other.json").write_text(
             json.dumps({"slug": "other", "steps": [{"id": "keep", "type": "passthrough"}]})
         )
         server.line_of_stderr_with("acme/shop/other", "version 1")
@@ -97,14 +103,6 @@ def test_serve_says_why_it_cannot_start(tmp_path: Path) -> None:
     assert done.returncode == Exit.USAGE
     assert "does not exist" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """That of a project, in one of flows."""
-    folder = tmp_path / "flows" / "acme" / "shop"
-    folder.mkdir(parents=True)
-    return folder
 
 
 async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_not_again(
