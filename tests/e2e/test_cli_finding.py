@@ -17,19 +17,10 @@ from runglass.log.trace import RunError, RunSummary, RunTotals
 from runglass.testing import RunningServer
 from tests.contract.wire import BROKEN
 from tests.e2e.conftest import Printed
+from tests.e2e.test_cli_runs import FLOW
 from tests.e2e.test_client import WALK
 from tests.servers import server_with
 
-FLOW = """\
-slug: greet
-inputs: {type: object, properties: {message: {type: string}}, required: [message]}
-steps:
-  - {id: say, type: llm, model: echo, system: be kind, prompt: "Hello {{ message }}"}
-  - id: flaky
-    type: code
-    retry: {max_attempts: 2, initial_delay_ms: 1}
-    code: "return {'n': 1 / (attempt - 1)}"
-"""
 SECRET = FLOW.replace("slug: greet", "slug: secret\ncapture: 'off'")
 
 server = server_with(FLOW, SECRET, BROKEN, f"capture: full\n{WALK}")
