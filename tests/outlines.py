@@ -72,6 +72,11 @@ def page_of(outline: Outline, first: int = 0, count: int = 1_000_000) -> Outline
     return msgspec.json.decode(b"".join(outline.json_parts(first, count)), type=OutlinePage, strict=True)
 
 
+def pages_of(outline: Outline, *, limit: int) -> Iterator[OutlinePage]:
+    """The pages in which a server sends it."""
+    return (page_of(outline, first, limit) for first in range(0, outline.row_count, limit))
+
+
 def rows_of(outline: Outline) -> list[Row]:
     return rows_in(b"".join(outline.json_parts(0, 1_000_000)))
 

@@ -52,7 +52,6 @@ def runglass(
     *arguments: str | Path,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    stdin: bytes = b"",
     inside: Sequence[str] = (),
     program: str = MAIN,
 ) -> subprocess.CompletedProcess[str]:
@@ -61,7 +60,7 @@ def runglass(
         [*inside, sys.executable, "-c", program, *map(str, arguments)],
         env=environment(**(env or {})),
         cwd=cwd,
-        input=stdin,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=WAIT_S,
         check=False,

@@ -70,11 +70,7 @@ def test_a_key_is_alone_on_stdout_and_never_shown_again(printed: Printed) -> Non
         (["serve", "--port", "x"], Exit.USAGE, "'--port': 'x' is not a valid whole number"),
         (["serve", "--dat", "x"], Exit.USAGE, "No such option '--dat'. Did you mean '--data'?"),
         (["runs", "list", "--limit", "0"], Exit.USAGE, "'--limit': 0 is not in the range x>=1"),
-        (
-            ["keys", "create", "a/b", "--role", "king"],
-            Exit.USAGE,
-            "'king' is not one of 'admin', 'run'",
-        ),
+        (["keys", "create", "a/b", "--role", "king"], Exit.USAGE, "'king' is not one of 'admin', 'run'"),
         *(
             ([*words, "--data", "none"], Exit.NOT_FOUND, "name its folder with --data")
             for words in (

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from runglass import Client
 from runglass.cli.exit_codes import Exit
 from runglass.errors import StoreError
 from runglass.store.data_folder import exclusive
@@ -120,24 +119,22 @@ def test_a_backup_is_whole_though_the_server_writes_and_can_be_started_from(
 ) -> None:
     target = tmp_path / "copy" / "runglass.db"
     target.parent.mkdir()
-    with running_server(data=tmp_path / "data", capture="full") as server:
+    with (
+        running_server(data=tmp_path / "data", capture="full") as server,
+        http_for(server, server.key) as http,
+    ):
         server.push(ANYTHING)
-        with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
-            result = client.flow("anything").execute(parameters={"x": 1})
-            out, _ = printed("data", "backup", target, "--data", tmp_path / "data")
-            assert out.startswith(str(target))
-            client.flow("anything").execute(parameters={"x": 2})
-            trace = client.run(result.execution_id or "").trace()
-        key = server.key
+        run = execute(http, "anything", parameters={"x": 1})
+        out, _ = printed("data", "backup", target, "--data", tmp_path / "data")
+        assert out.startswith(str(target))
+        execute(http, "anything", parameters={"x": 2})
+        trace = http.get(f"/flow-runs/{run}/trace").json()
     assert [file.name for file in target.parent.iterdir()] == ["runglass.db"]
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     printed("data", "check", "--all", "--data", target.parent)
-    with (
-        running_server(data=target.parent) as restored,
-        Client(key, base_url=restored.base_url) as client,
-    ):
-        assert [run.id for run in client.runs().runs] == [result.execution_id]
-        assert client.run(result.execution_id or "").trace() == trace
+    with running_server(data=target.parent) as restored, http_for(restored, server.key) as http:
+        assert [each["id"] for each in http.get("/flow-runs").json()["runs"]] == [run]
+        assert http.get(f"/flow-runs/{run}/trace").json() == trace
 
 
 def test_a_backup_takes_the_place_of_nothing_and_needs_no_hard_links(

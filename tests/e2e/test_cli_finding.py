@@ -17,34 +17,13 @@ from runglass.log.trace import RunError, RunSummary, RunTotals
 from runglass.testing import RunningServer
 from tests.contract.wire import BROKEN
 from tests.e2e.conftest import Printed
+from tests.e2e.test_cli_runs import FLOW
+from tests.e2e.test_client import WALK
 from tests.servers import server_with
 
-FLOW = """\
-slug: greet
-inputs: {type: object, properties: {message: {type: string}}, required: [message]}
-steps:
-  - {id: say, type: llm, model: echo, system: be kind, prompt: "Hello {{ message }}"}
-  - id: flaky
-    type: code
-    retry: {max_attempts: 2, initial_delay_ms: 1}
-    code: "return {'n': 1 / (attempt - 1)}"
-"""
 SECRET = FLOW.replace("slug: greet", "slug: secret\ncapture: 'off'")
-SHOUT = """\
-slug: shout
-capture: full
-steps:
-  - {id: words, type: code, code: "return {'words': message.split()}"}
-  - id: each
-    type: loop
-    over: words
-    as: word
-    steps:
-      - {id: shout, type: code, code: "return {'text': word.upper()}"}
-"""
 
-
-server = server_with(FLOW, SECRET, BROKEN, SHOUT)
+server = server_with(FLOW, SECRET, BROKEN, f"capture: full\n{WALK}")
 
 
 pytestmark = pytest.mark.usefixtures("connected")
@@ -170,29 +149,32 @@ def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
 def test_runs_that_are_the_same_end_with_0_and_others_with_1_and_each_change(
     client: Client, printed: Printed
 ) -> None:
-    two = [client.flow("shout").execute(message=each).execution_id for each in ("a gut", "a good")]
+    two = [client.flow("walk").execute(message=each).execution_id for each in ("a gut", "a good")]
     out, err = printed("runs", "diff", "last", two[1])
-    assert err == "attempts that differ: 0; that are the same: 3\n"
+    assert err == "attempts that differ: 0; that are the same: 4\n"
     *_, empty, last = out.splitlines()
     assert (empty, last) == ("", "the runs are the same")
 
     lines = printed("runs", "diff", *two, code=Exit.FAILED).out.splitlines()
     for which, run, line in zip(("first run", "second run"), two, lines, strict=False):
-        assert line.startswith(f"{which:<12}{run}  shout v1  completed  ")
+        assert line.startswith(f"{which:<12}{run}  walk v1  completed  ")
     assert [" ".join(line.split()) for line in lines[3:] if "duration" not in line] == [
-        'first divergence words: input differs at message: "a gut" / "a good"',
+        'first divergence first: input differs at message: "a gut" / "a good"',
         "",
-        "words",
+        "first",
         'input differs at message: "a gut" / "a good"',
         'output differs at words[1]: "gut" / "good"',
         "shout[1]",
         'input differs at word: "gut" / "good"',
         'output differs at text: "GUT" / "GOOD"',
+        "last",
+        'input differs at items[1].text: "GUT" / "GOOD"',
+        'output differs at texts[1]: "GUT" / "GOOD"',
     ]
     assert "shout[0]" in printed("runs", "diff", *two, "--all", code=Exit.FAILED).out, "it is the same"
     found = json.loads(printed("runs", "diff", *two, "--json", code=Exit.FAILED).out)
-    assert (found["same"], found["differentRows"]) == (False, 2)
-    assert found["firstDivergence"]["stepId"] == "words"
+    assert (found["same"], found["differentRows"]) == (False, 3)
+    assert found["firstDivergence"]["stepId"] == "first"
 
 
 def test_what_runs_hold_cannot_look_like_a_line_of_ours() -> None:

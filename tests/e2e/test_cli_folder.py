@@ -11,21 +11,18 @@ from typing import Any
 
 import pytest
 
-from runglass import APITimeoutError, Client
+from runglass import APITimeoutError
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.local_server import in_process
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.testing import running_server
 from tests.collector import collecting
-from tests.contract.wire import BROKEN, ENDLESS
+from tests.contract.wire import BROKEN, ENDLESS, http_for, start, until_event
 from tests.e2e.command import runglass, started
 from tests.e2e.conftest import Printed
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
-
-
-FLOW = "slug: greet\nname: {}\nsteps: [{{id: keep, type: passthrough}}]\n"
 NAME = "acme/shop/greet"
 
 
@@ -166,11 +163,9 @@ def test_beside_a_server_a_command_looks_and_manages_and_takes_over_nothing(
 ) -> None:
     with running_server(data=tmp_path / "here", lease_s=0.5) as server:
         server.push(ENDLESS)
-        with Client(server.key, base_url=server.base_url) as client:
-            run = client.flow("acme/demo/endless").execute_async().execution_id
-            for event in client.run(run).live_trace():
-                if event.event_type == "step_started":
-                    break
+        with http_for(server, server.key) as http:
+            run = start(server, "endless")
+            until_event(http, run, "step_started")
             for status in ("running", "cancelled"):
                 (listed,) = json.loads(here("runs", "list", "--json").out)["runs"]
                 assert (listed["id"], listed["status"]) == (run, status)
@@ -181,10 +176,9 @@ def test_beside_a_server_a_command_looks_and_manages_and_takes_over_nothing(
                     assert process["runs"] == 1
                     # The process that has the run ends it.
                     here("runs", "cancel", run)
-            error = client.run(run).summary().error
-            assert error is not None
-            assert (error.message or "").startswith("cancelled by the user ")
-            client.run(run).delete()
+            error = http.get(f"/flow-runs/{run}").json()["error"]
+            assert error["message"].startswith("cancelled by the user ")
+            assert http.delete(f"/flow-runs/{run}?purge=true").status_code == 202
         shown = here("audit", "acme/demo", "--limit", "1")
         head, line = shown.out.splitlines()
         assert head.split()[:2] == ["at", "project"]
@@ -199,9 +193,9 @@ def test_push_publish_show_and_rollback(here: Printed, tmp_path: Path) -> None:
     file = tmp_path / "greet.yaml"
     push = ["flow", "push", "greet.yaml", "--to", "acme/shop", "--create"]
     for number in (1, 2):
-        file.write_text(FLOW.format(f"Greeting {number}"))
+        file.write_text(f"name: Greeting {number}\n{GREET}")
         assert here(*push, "--publish").out == f"{NAME}  version {number}\n"
-    file.write_text(FLOW.format("Not yet"))
+    file.write_text(f"name: Not yet\n{GREET}")
     assert here(*push).out == f"{NAME}  draft\n"
     assert here("flow", "rollback", NAME, "1").out == f"{NAME}  version 1\n"
 

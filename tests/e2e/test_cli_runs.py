@@ -6,12 +6,12 @@ import re
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from runglass import Client
 from runglass.cli.exit_codes import Exit
 from runglass.log.events import decode_event
-from runglass.testing import RunningServer
+from tests.contract.wire import BROKEN, execute, ran
 from tests.e2e.command import MAIN, in_shell, runglass
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
@@ -45,32 +45,22 @@ steps:
   - {id: result, type: code, code: "return {'said': steps['say']['text'], 'times': initial.get('times')}"}
 """
 
-FAILING = """\
-slug: fail
-steps:
-  - {id: fine, type: passthrough}
-  - {id: broken, type: code, code: "raise ValueError('this is\\\\nthe reason')"}
-"""
-
-
-server = server_with(FLOW, FAILING)
+server = server_with(FLOW, BROKEN.replace("it broke", "this is\\nthe reason"))
 
 
 pytestmark = pytest.mark.usefixtures("connected")
 
 
 @pytest.fixture(scope="module")
-def run_id(server: RunningServer) -> str:
+def run_id(http: httpx2.Client) -> str:
     """A run that completed, with everything kept."""
-    with Client(server.key, base_url=server.base_url) as client:
-        return client.flow("acme/demo/greet").execute(message="you", trace=True).execution_id
+    return execute(http, "greet", message="you", trace=True)
 
 
 @pytest.fixture(scope="module")
-def failed_id(server: RunningServer) -> str:
+def failed_id(http: httpx2.Client) -> str:
     """A run that failed."""
-    with Client(server.key, base_url=server.base_url) as client:
-        return client.flow("acme/demo/fail").execute_async().run.wait().id
+    return ran(http, "broken")
 
 
 def test_run_prints_the_result_and_takes_parameters_as_json_or_text(printed: Printed) -> None:
@@ -100,15 +90,15 @@ def test_run_reads_its_input_from_a_file_or_from_stdin_and_single_parameters_go_
 
 
 def test_a_run_that_fails_names_its_code_step_and_run_and_the_way_to_why(printed: Printed) -> None:
-    output = printed("run", "acme/demo/fail", code=Exit.FAILED)
+    output = printed("run", "acme/demo/broken", code=Exit.FAILED)
     assert output.out == ""
     assert "STEP_FAILED" in output.err
-    assert "step:  broken" in output.err
+    assert "step:  bad" in output.err
     command = output.err.splitlines()[-1].removeprefix("trace: runglass ").split()
     status, why, closer, *lines = printed(*command).out.splitlines()
     assert status.startswith("status     ✗ failed in ")
-    assert why.startswith("why        broken: CODE_ERROR: ValueError: this is the reason")
-    at = next(number for number, line in enumerate(lines) if line.startswith("✗ broken"))
+    assert why.startswith("why        bad: CODE_ERROR: ValueError: this is the reason")
+    at = next(number for number, line in enumerate(lines) if line.startswith("✗ bad"))
     assert "CODE_ERROR: ValueError: this is the reason" in lines[at + 1]
     assert "this is" in printed(*closer.removeprefix("           runglass ").split()).out
 
@@ -116,8 +106,8 @@ def test_a_run_that_fails_names_its_code_step_and_run_and_the_way_to_why(printed
 def test_run_as_json_prints_the_whole_answer_or_the_whole_error(printed: Printed) -> None:
     answer = json.loads(printed("run", "acme/demo/greet", "-m", "you", "--json").out)
     assert (answer["status"], answer["blockCount"]) == ("completed", 5)
-    detail = json.loads(printed("run", "acme/demo/fail", "--json", code=Exit.FAILED).out)["detail"]
-    assert (detail["code"], detail["stepId"]) == ("STEP_FAILED", "broken")
+    detail = json.loads(printed("run", "acme/demo/broken", "--json", code=Exit.FAILED).out)["detail"]
+    assert (detail["code"], detail["stepId"]) == ("STEP_FAILED", "bad")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +160,7 @@ def test_show_tells_what_failed_and_what_took_longest_alone(
 ) -> None:
     output = printed("runs", "show", failed_id, "--failed")
     assert output.out.splitlines()[0] == "1 attempt failed"
-    assert output.out.splitlines()[2].startswith("✗ broken  ")
+    assert output.out.splitlines()[2].startswith("✗ bad  ")
     assert "this is the reason" in output.out.splitlines()[3]
     assert f"runglass runs step {failed_id} STEP" in output.err
 
@@ -220,7 +210,7 @@ def test_tail_replays_every_event_one_a_line_and_tells_failure_by_its_code(
     assert "cell [1.1]" in text
     assert "attempt 1 failed" in text
 
-    assert "run failed in step broken" in printed("runs", "tail", failed_id, code=Exit.FAILED).out
+    assert "run failed in step bad" in printed("runs", "tail", failed_id, code=Exit.FAILED).out
 
 
 def test_an_output_that_is_full_is_told_in_a_sentence(variables: dict[str, str], run_id: str) -> None:

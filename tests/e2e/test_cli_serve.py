@@ -16,14 +16,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from runglass import Client
 from runglass.cli.backends.flow_backend import FlowFolder
 from runglass.cli.commands.serve import is_this_machine
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_runtime
 from runglass.testing import RunningServer
-from tests.contract.wire import ANYTHING
+from tests.contract.wire import ANYTHING, execute
 from tests.e2e.command import WAIT_S, in_shell, runglass, started
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
@@ -43,12 +42,18 @@ def _said(printed: Printed, *arguments: str) -> object:
     return json.loads(printed("run", "acme/shop/greet", "-m", "you", *arguments).out)["text"]
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """That of a project, in one of flows."""
+    folder = tmp_path / "flows" / "acme" / "shop"
+    folder.mkdir(parents=True)
+    return folder
+
+
 def test_serve_publishes_its_folder_and_what_changes_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ) -> None:
-    data, flows = tmp_path / "data", tmp_path / "flows"
-    file = flows / "acme" / "shop" / "greet.yaml"
-    file.parent.mkdir(parents=True)
+    data, flows, file = tmp_path / "data", tmp_path / "flows", folder / "greet.yaml"
     file.write_text(FLOW)
     (flows / "misplaced.yaml").write_text(FLOW)
 
@@ -76,7 +81,7 @@ def test_serve_publishes_its_folder_and_what_changes_in_it(
         assert _said(printed) == "TWO you"
 
         file.unlink()
-        (file.parent / "other.json").write_text(
+        (folder / "other.json").write_text(
             json.dumps({"slug": "other", "steps": [{"id": "keep", "type": "passthrough"}]})
         )
         server.line_of_stderr_with("acme/shop/other", "version 1")
@@ -98,14 +103,6 @@ def test_serve_says_why_it_cannot_start(tmp_path: Path) -> None:
     assert done.returncode == Exit.USAGE
     assert "does not exist" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """That of a project, in one of flows."""
-    folder = tmp_path / "flows" / "acme" / "shop"
-    folder.mkdir(parents=True)
-    return folder
 
 
 async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_not_again(
@@ -190,10 +187,9 @@ def signed_in(link: str) -> tuple[str, str]:
 
 
 def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
-    server: RunningServer, connected: None, printed: Printed
+    server: RunningServer, http: httpx2.Client, connected: None, printed: Printed
 ) -> None:
-    with Client(server.key, base_url=server.base_url) as client:
-        run_id = client.flow("acme/demo/anything").execute().execution_id
+    run_id = execute(http, "anything")
     for arguments, page in (
         ((), "/"),
         (("last",), f"/runs/{run_id}"),

@@ -13,7 +13,9 @@ from runglass.cli.exit_codes import Exit
 from runglass.client.core import run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.testing import RunningServer
+from tests.contract.wire import ENDLESS
 from tests.e2e.command import fill, runglass, started, watched
+from tests.e2e.test_cli_runs import FLOW
 from tests.ports import free_port
 from tests.servers import server_with
 from tests.unit.client.scripted import (
@@ -28,20 +30,6 @@ from tests.unit.client.scripted import (
 )
 from tests.unit.client.sides import KEY, RUN
 
-QUICK = """\
-slug: quick
-inputs: {type: object, properties: {message: {type: string}}, required: [message]}
-steps:
-  - {id: say, type: llm, model: echo, prompt: "Hello {{ message }}"}
-  - id: flaky
-    type: code
-    retry: {max_attempts: 2, initial_delay_ms: 1}
-    code: "return {'said': steps['say']['text'], 'n': 1 / (attempt - 1)}"
-"""
-ENDLESS = """\
-slug: endless
-steps: [{id: short, type: wait, ms: 1}, {id: endless, type: wait, ms: 600000}]
-"""
 WAITING = {
     "slug": "waiting",
     "steps": [
@@ -51,7 +39,7 @@ WAITING = {
 }
 
 
-server = server_with(QUICK, ENDLESS)
+server = server_with(FLOW, ENDLESS)
 
 
 def id_in(line: str) -> str:
@@ -65,7 +53,7 @@ def status_of(server: RunningServer, run_id: str) -> str:
 
 
 def test_a_watched_run_shows_its_steps_on_stderr_and_stdout_stays_clean(variables: dict[str, str]) -> None:
-    with watched("run", "acme/demo/quick", "-m", "you", env=variables) as run:
+    with watched("run", "acme/demo/greet", "-m", "you", env=variables) as run:
         run.terminal_until(f"({variables['RUNGLASS_BASE_URL']})")
         text = run.terminal_until("run completed")
         assert run.wait() == Exit.OK
@@ -87,23 +75,25 @@ def test_the_id_is_printed_while_the_run_goes_on_also_without_a_terminal(
 
 def test_ctrl_c_leaves_the_run_alone_and_names_it(server: RunningServer, variables: dict[str, str]) -> None:
     with watched("run", "acme/demo/endless", env=variables) as run:
-        run.terminal_until("endless")
+        run.terminal_until("hold")
         assert run.interrupt() == Exit.INTERRUPTED
         run_id = run.terminal_until("runs tail ", then=r"[0-9a-f-]{36}")
         run.terminal_until(f"runs cancel {run_id}")
     assert status_of(server, run_id) == "running"
     with started("runs", "tail", run_id, env=variables) as tail:
-        while "endless" not in tail.line():
+        while "hold" not in tail.line():
             pass
         assert tail.interrupt() == Exit.INTERRUPTED
     # A tail on a terminal paints what goes on.
     with watched("runs", "tail", run_id, env=variables, stdout=subprocess.STDOUT) as painted:
         painted.terminal_until("completed in")
-        painted.terminal_until("endless", then=r"[^\n]* s")
+        painted.terminal_until("hold", then=r"[^\n]* s")
         assert painted.interrupt() == Exit.INTERRUPTED
         shown = painted.terminal_until(f"runs cancel {run_id}")
     # The area is cleared at the end, and the cursor was there all the time.
-    assert "endless" not in shown.rpartition("\x1b[2K")[2]
+    *_, after = shown.rpartition("\x1b[2K")
+    assert "endless" not in after
+    assert "hold" not in after
     assert "\x1b[?25l" not in shown
     assert runglass("runs", "cancel", run_id, env=variables).returncode == Exit.OK
 

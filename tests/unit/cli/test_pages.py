@@ -12,8 +12,7 @@ from runglass import Client
 from runglass.cli.backends.server import NEWEST, named_run, newest_runs, read_outline
 from runglass.cli.commands.runs import write_page
 from runglass.outlines.builder import Node
-from tests.outlines import Attempt, outline_of, stored
-from tests.unit.cli.outlines import pages_of
+from tests.outlines import Attempt, outline_of, pages_of, stored
 from tests.unit.client.scripted import Scene, ScriptedServer, answers, page
 from tests.unit.client.sides import KEY
 

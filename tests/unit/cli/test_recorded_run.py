@@ -14,9 +14,8 @@ from runglass.cli.terminal.step_view import attempt_lines
 from runglass.log.events import StepRecorded
 from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall, Recording, RunSummary, RunTotals, StepTrace, TokenBreakdown
-from tests.unit.cli.outlines import span_rows
-from tests.unit.cli.test_run_overview import shown
-from tests.unit.test_span_outline import Span
+from tests.unit.cli.test_run_overview import read_rows, shown
+from tests.unit.test_span_outline import Span, outline_of
 
 CALL = Span(5, 3, 1100, 1700, "chat gpt-4o", "llm", tokens=1200, cost="0.01", model="gpt-4o-2024-08-06")
 SPANS = [
@@ -27,7 +26,7 @@ SPANS = [
     Span(2, None, 0, 2000, "POST /tickets", "other"),
     Span(8, 77, 1950, None, "follow-up", "chain", "running"),
 ]
-ROWS = span_rows(SPANS, entry=3)
+ROWS = read_rows(outline_of(SPANS, entry=3), limit=2)
 RUN = RunSummary(
     id="0198c0de-0000-7000-8000-0000000000aa",
     flow_id="f",
@@ -69,7 +68,8 @@ def test_its_tree_tells_kinds_models_retries_and_what_no_sum_has() -> None:
 
 
 def test_a_run_a_thousand_levels_deep_fits_the_terminal() -> None:
-    deep = span_rows([Span(at, at - 1 or None, at, at + 1, "call", "tool") for at in range(1, 1500)])
+    spans = [Span(at, at - 1 or None, at, at + 1, "call", "tool") for at in range(1, 1500)]
+    deep = read_rows(outline_of(spans), limit=2)
     lines = shown(RUN, deep, width=80, most=60)
     assert max(map(len, lines)) <= 80
     assert any("inside …" in line for line in lines)

@@ -1,7 +1,8 @@
 """A run on a terminal: why it is as it is, its tree at any width, which rows of many, and what stands out."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from unittest.mock import Mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +15,22 @@ from runglass.cli.terminal.output import clean
 from runglass.cli.terminal.run_view import attempt_list, overview_lines
 from runglass.log.trace import ModelCall, RunError, RunSummary, RunTotals, StepTrace
 from runglass.outlines.builder import Node
-from runglass.outlines.outline import NONE
-from tests.outlines import Attempt
-from tests.unit.cli.outlines import rows_of
+from runglass.outlines.outline import NONE, Outline
+from tests.outlines import Attempt, outline_of, pages_of, stored
+
+
+def read_rows(outline: Outline, *, limit: int = 100_000) -> OutlineRows:
+    """The rows as the command has them, from pages of so many."""
+    rows = OutlineRows()
+    for page in pages_of(outline, limit=limit):
+        rows.add(page)
+    rows.finish()
+    return rows
+
+
+def rows_of(nodes: Sequence[Node], attempts: Iterable[Attempt], *, is_paused: bool = False) -> OutlineRows:
+    return read_rows(outline_of(nodes, stored(attempts), is_paused=is_paused))
+
 
 NODES = [
     Node("each", "each", "loop", -1),
@@ -45,22 +59,19 @@ FAILED = RunSummary(
 )
 
 
-def unknown(address: StepAddress) -> StepTrace:
-    return StepTrace(step_id=address.step_id)
+def told(**about: object) -> Callable[[StepAddress], StepTrace]:
+    """A server that tells this of every attempt."""
 
-
-def shown(
-    run: RunSummary,
-    rows: OutlineRows,
-    *,
-    width: int | None = 100,
-    most: int = 100,
-    **about: object,
-) -> list[str]:
     def read(address: StepAddress) -> StepTrace:
         return StepTrace(step_id=address.step_id, attempt=address.attempt, **about)  # type: ignore[arg-type]
 
-    lines = overview_lines(run, rows, read, named="00aa", width=width, most=most)
+    return read
+
+
+def shown(
+    run: RunSummary, rows: OutlineRows, *, width: int | None = 100, most: int = 100, **about: object
+) -> list[str]:
+    lines = overview_lines(run, rows, told(**about), named="00aa", width=width, most=most)
     return [line.plain for line in lines]
 
 
@@ -122,7 +133,7 @@ def test_no_name_breaks_the_columns(name: str, width: int) -> None:
         [Attempt("b", (at,), start=at, end=at + 1) for at in range(3)],
     )
     run = RunSummary(id="r", flow_id="f", status="completed", duration_ms=100)
-    lines = list(overview_lines(run, rows, unknown, named="r", width=width))
+    lines = list(overview_lines(run, rows, told(), named="r", width=width))
     tree = lines[[line.plain for line in lines].index("") + 1 :]
     assert len(tree) == 5
     assert all(line.cell_len <= width and clean(line.plain) == line.plain for line in tree)
@@ -130,27 +141,22 @@ def test_no_name_breaks_the_columns(name: str, width: int) -> None:
 
 def test_errors_that_are_shown_are_few_however_many_there_are() -> None:
     rows = rows_of(NODES, [Attempt("ask", (at,), status="failed") for at in range(500)])
-    read: list[StepAddress] = []
-
-    def note(address: StepAddress) -> StepTrace:
-        read.append(address)
-        return unknown(address)
-
-    list(overview_lines(FAILED, rows, note, named="r", width=None))
-    assert 0 < len(read) <= 13
+    read = Mock(side_effect=told())
+    list(overview_lines(FAILED, rows, read, named="r", width=None))
+    assert 0 < read.call_count <= 13
 
 
 def test_rankings_are_of_attempts_by_the_words_that_runs_step_takes() -> None:
-    def told(ranking: Sequence[int]) -> list[list[str]]:
+    def ranked(ranking: Sequence[int]) -> list[list[str]]:
         return [re.split(r"  +", line.plain) for line in attempt_list(ROWS, ranking, width=120)][1:]
 
-    slowest = told(largest_attempts(ROWS, 3, OutlineRows.took_ms))
+    slowest = ranked(largest_attempts(ROWS, 3, OutlineRows.took_ms))
     assert [(line[0], *line[-3:]) for line in slowest[:2]] == [
         ("✓ ask --loop 0", "700 ms", "1,200", "$0.01"),
         ("✓ ask --loop 1", "295 ms", "900", "$0.02"),
     ]
     assert slowest[2][0].endswith("--loop 1 --attempt 1")
-    assert [line[0][-1] for line in told(largest_attempts(ROWS, 9, OutlineRows.cost_usd))] == ["1", "0"]
+    assert [line[0][-1] for line in ranked(largest_attempts(ROWS, 9, OutlineRows.cost_usd))] == ["1", "0"]
     # Words that are to be copied are whole, if need be without the axis.
     assert any(
         "--loop 1 --attempt 1" in line.plain
@@ -159,10 +165,8 @@ def test_rankings_are_of_attempts_by_the_words_that_runs_step_takes() -> None:
 
 
 def test_failed_attempts_come_with_their_errors_and_the_rest_with_its_number() -> None:
-    def read(address: StepAddress) -> StepTrace:
-        return StepTrace(step_id=address.step_id, error_context={"code": "X", "message": "no\nprice"})
-
     rows = rows_of(NODES, [Attempt("price it", (at,), status="failed") for at in range(MOST_FAILED + 2)])
+    read = told(error_context={"code": "X", "message": "no\nprice"})
     _, *lines = [line.plain for line in failed_lines(rows, failed_attempts(rows), read, width=80)]
     assert lines[0].startswith("✗ 'price it' --loop 0  ")
     assert lines[1] == "    X: no price"

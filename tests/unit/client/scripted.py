@@ -9,7 +9,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 from anyio.from_thread import start_blocking_portal
@@ -17,7 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from runglass import StreamEvent
 from runglass.wire.sse import RETRY, frame
 from tests.prove.clustering.network import Answering, reset
-from tests.unit.client.sides import RUN
+from tests.unit.client.sides import RUN, Side
 
 Scene = Callable[["Exchange"], Awaitable[None]]
 
@@ -87,6 +87,10 @@ class ScriptedServer(Answering):
     def plays(self, *scenes: Scene) -> None:
         self._scenes = list(scenes)
 
+    def sent(self) -> list[Any]:
+        """The bodies of the requests."""
+        return [msgspec.json.decode(each.body) for each in self.requests]
+
     def until_left(self) -> None:
         """Returns when clients have closed all of their connections."""
         self._portal.start_task_soon(self.until_all_left).result(timeout=60)
@@ -106,6 +110,10 @@ class ScriptedServer(Answering):
         scene = self._scenes.pop(0) if len(self._scenes) > 1 else self._scenes[0]
         await scene(exchange)
         return exchange.keeps_open
+
+
+def flow(side: Side, server: ScriptedServer) -> Any:
+    return side.client(server.url).flow("a/p/s")
 
 
 def answers(
@@ -228,6 +236,7 @@ FRAMES = [
 SEQS = [1, 2, 3, 4, 5, 6]
 
 
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
 RESULT = {"status": "completed", "result": {"text": "x"}, "flowId": "f", "blockCount": 1, "executionId": RUN}
 """What a call is answered with whose run has completed."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Generator
+from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
@@ -24,23 +25,27 @@ class Side:
 
     _kind: type[Client | AsyncClient]
     _transport: type[SyncTransport | AsyncTransport]
+    _closing: str
+    """The method of a client that closes it."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []
-        self._clients: list[Any] = []
+        self._opened = ExitStack()
+        self.close = self._opened.close
+        sleep = patch.object(self._transport, "sleep", side_effect=lambda seconds: self.waits.append(seconds))
+        self._opened.enter_context(sleep)
 
     def client(self, base_url: str, **options: Any) -> Any:
-        client: Any = self._kind(base_url=base_url, **{"api_key": KEY, **options})
-        self._clients.append(client)
-        return client
+        return self._until_closed(self._kind(base_url=base_url, **{"api_key": KEY, **options}))
 
     def transport(self, base_url: str, *, silence_s: float) -> Any:
         """What the client has below it, with another limit of silence."""
-        made = self._transport(
-            endpoint(api_key=KEY, base_url=base_url, timeout=None, max_retries=2), silence_s=silence_s
-        )
-        self._clients.append(made)
-        return made
+        to = endpoint(api_key=KEY, base_url=base_url, timeout=None, max_retries=2)
+        return self._until_closed(self._transport(to, silence_s=silence_s))
+
+    def _until_closed(self, client: Any) -> Any:
+        self._opened.callback(lambda: self.value(getattr(client, self._closing)()))
+        return client
 
     def value(self, given: Any) -> Any:
         """The result of a call: on asyncio the awaitable is run to its end."""
@@ -53,18 +58,11 @@ class Side:
         """What a generator, or a list of runs, of the client yields, one by one; closing this closes that."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        raise NotImplementedError
-
 
 class Blocking(Side):
     _kind = Client
     _transport = SyncTransport
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._patch = patch.object(SyncTransport, "sleep", lambda _, seconds: self.waits.append(seconds))
-        self._patch.start()
+    _closing = "close"
 
     def value(self, given: Any) -> Any:
         return given
@@ -73,25 +71,15 @@ class Blocking(Side):
         parts: Generator[Any, None, None] = iter(stream)
         return parts
 
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
-        self._patch.stop()
-
 
 class Asyncio(Side):
     _kind = AsyncClient
     _transport = AsyncTransport
+    _closing = "aclose"
 
     def __init__(self) -> None:
         super().__init__()
-        self._runner = asyncio.Runner()
-
-        async def sleep(transport: AsyncTransport, seconds: float) -> None:
-            self.waits.append(seconds)
-
-        self._patch = patch.object(AsyncTransport, "sleep", sleep)
-        self._patch.start()
+        self._runner = self._opened.enter_context(asyncio.Runner())
 
     def value(self, given: Any) -> Any:
         async def wait() -> Any:
@@ -110,9 +98,3 @@ class Asyncio(Side):
                 yield event
         finally:
             self.value(parts.aclose())
-
-    def close(self) -> None:
-        for client in self._clients:
-            self.value(client.aclose())
-        self._runner.close()
-        self._patch.stop()

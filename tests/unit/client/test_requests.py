@@ -13,7 +13,7 @@ from runglass.client.api.admin import Management
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.wire.run_api import Version
-from tests.unit.client.scripted import ScriptedServer
+from tests.unit.client.scripted import TOOLS, ScriptedServer
 from tests.unit.client.sides import Blocking, Side
 
 FLOW = FlowAddress("acme", "school", "grade-3")
@@ -145,7 +145,6 @@ def test_runs_of_a_time_and_of_a_flow_by_its_slug() -> None:
 
 HALF = "\ud800"
 """Half of a surrogate pair."""
-TOOLS = [{"type": "function", "function": {"name": "weather"}}]
 NO_VERSIONS: list[Any] = [0, -1, True, "1", 1.0, None]
 Ask = Callable[[Any], Any]
 

@@ -20,6 +20,7 @@ from tests.unit.client.scripted import (
     answers,
     drips,
     event,
+    flow,
     hangs_up,
     in_chunk,
     page,
@@ -36,15 +37,11 @@ def state(status: str, **more: object) -> Scene:
     return answers({"executionId": RUN, "status": status, "result": None, "error": None, **more})
 
 
-def job(side: Side, server: ScriptedServer, **given: Any) -> Any:
-    return side.value(side.client(server.url).flow("a/p/s").execute_async(**given))
-
-
 def test_a_job_is_queued_and_waited_for(server: ScriptedServer, side: Side) -> None:
     done = state("completed", result={"text": "x"})
     server.plays(answers(ACCEPTED, status=202), state("pending"), state("running"), done)
     picture = {"url": "https://host/a.png", "mimeType": "image/png"}
-    queued = job(side, server, message="hi", version=2, attachments=[picture])
+    queued = side.value(flow(side, server).execute_async(message="hi", version=2, attachments=[picture]))
     assert (queued.execution_id, queued.run.execution_id) == (RUN, RUN)
     assert side.value(queued.wait(poll_interval=3)) == {"text": "x"}
     assert side.waits == [3, 3]
@@ -58,7 +55,7 @@ def test_a_job_is_queued_and_waited_for(server: ScriptedServer, side: Side) -> N
 
 def test_waiting_for_a_job_has_an_end(server: ScriptedServer, side: Side) -> None:
     server.plays(answers(ACCEPTED, status=202), state("running"))
-    queued = job(side, server)
+    queued = side.value(flow(side, server).execute_async())
     with pytest.raises(APITimeoutError):
         side.value(queued.wait(0.05))
     assert all(0 <= wait <= 0.05 for wait in side.waits)
@@ -101,13 +98,13 @@ def test_the_runs_of_a_flow_come_page_by_page(server: ScriptedServer, side: Side
     server.plays(
         answers({"id": "f", "slug": "s", "versions": []}), page("c", "b", cursor="b&"), page("a"), page()
     )
-    flow = side.client(server.url).flow("a/p/s")
-    runs = side.following(flow.runs(status="completed", limit=2))
+    of_flow = flow(side, server)
+    runs = side.following(of_flow.runs(status="completed", limit=2))
     assert server.requests == []
     assert next(runs).id == "c"
     assert len(server.requests) == 2
     assert [run.id for run in runs] == ["b", "a"]
-    assert side.events(flow.runs()) == []
+    assert side.events(of_flow.runs()) == []
     assert [each.target.removeprefix("/api/v1") for each in server.requests] == [
         "/flows/a/p/s",
         "/flow-runs?flow_id=f&status=completed&limit=2",

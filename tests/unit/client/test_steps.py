@@ -19,18 +19,19 @@ from runglass.wire.sse import PING, RETRY, unnumbered_frame
 from tests.unit.client.scripted import (
     EVENT_STREAM,
     RESULT,
+    TOOLS,
     Mute,
     Scene,
     ScriptedServer,
     answers,
     event,
+    flow,
     hangs_up,
     refuses,
     sends,
 )
 from tests.unit.client.sides import KEY, Side
 
-TOOLS = [{"type": "function", "function": {"name": "weather"}}]
 STARTED = event(1, "run_started", runId="r1", flowId="f", stepCount=3, triggerType="step", version=1)
 DONE = event(90, "flow_completed", runId="r1", result={"n": 3})
 
@@ -64,14 +65,6 @@ ABSOLUTE = [
 BY_SEGMENT = [ABSOLUTE[0], streams(step(5, "b", 0), paused(7, 1)), streams(step(8, "c", 0), DONE)]
 
 
-def flow(side: Side, server: ScriptedServer, **options: Any) -> Any:
-    return side.client(server.url, **options).flow("a/p/s")
-
-
-def bodies(server: ScriptedServer) -> list[dict[str, Any]]:
-    return [msgspec.json.decode(each.body) for each in server.requests]
-
-
 @pytest.mark.parametrize("scenes", [ABSOLUTE, BY_SEGMENT], ids=["absolute", "by segment"])
 def test_a_flow_is_walked_step_by_step(server: ScriptedServer, side: Side, scenes: Sequence[Scene]) -> None:
     server.plays(*scenes)
@@ -83,7 +76,7 @@ def test_a_flow_is_walked_step_by_step(server: ScriptedServer, side: Side, scene
         assert (result.execution_id, result.step_id, result.step_index) == ("r1", step_id, number)
         assert (result.name, result.attempt, result.duration_ms) == (step_id.upper(), 1, 5)
     inputs = {"message": "hi", "parameters": {"p": 1}, "trace": True}
-    assert bodies(server) == [
+    assert server.sent() == [
         {**inputs, "inputOverrides": {"x": 1}},
         {**inputs, "executionId": "r1", "stepIndex": 1},
         {**inputs, "executionId": "r1", "stepIndex": 2},
@@ -106,7 +99,7 @@ def test_a_replaced_output_is_what_the_next_step_gets(server: ScriptedServer, si
         result.replace_output({"n": 9})
     with pytest.raises(ValueError, match="'c' cannot be replaced any more"):
         results[2].replace_output({})
-    assert [body.get("accumulatedOutputs") for body in bodies(server)] == [None, None, {"b": {"n": 9}}]
+    assert [body.get("accumulatedOutputs") for body in server.sent()] == [None, None, {"b": {"n": 9}}]
     assert results[1].output == {"n": 1}
 
 
@@ -136,7 +129,7 @@ def test_a_step_that_fails_for_good_is_raised(server: ScriptedServer, side: Side
 def test_a_lost_step_that_the_flow_goes_on_without_is_no_failure(server: ScriptedServer, side: Side) -> None:
     server.plays(streams(STARTED, lost("CODE_ERROR"), paused(5, 1)), streams(step(6, "b", 1), DONE))
     assert [each.step_id for each in side.events(flow(side, server).steps())] == ["b"]
-    assert bodies(server)[1]["stepIndex"] == 1
+    assert server.sent()[1]["stepIndex"] == 1
 
 
 def asks_for_tools(seq: int, index: int) -> bytes:
@@ -166,7 +159,7 @@ def test_tool_calls_of_a_step_are_answered_on_the_way(server: ScriptedServer, si
     first.replace_output({"n": 7})
     seen = [(result.step_id, result.step_index) for result in (first, *steps)]
     assert seen == [("a", 0), ("b", 1), ("c", 2)]
-    _, second, third, fourth = bodies(server)
+    _, second, third, fourth = server.sent()
     replaced = {"executionId": "r1", "stepIndex": 1, "accumulatedOutputs": {"a": {"n": 7}}}
     assert second == {"tools": TOOLS, **replaced}
     answer = {"role": "tool", "toolCallId": "c1", "content": "weather"}
@@ -185,7 +178,7 @@ def test_too_many_rounds_leave_a_run_that_can_go_on(server: ScriptedServer, side
     server.plays(answers(RESULT))
     side.value(caught.value.paused.resume({"c1": 1}))
     assert server.requests[-1].target == "/api/v1/seq/a/p/s/execute"
-    assert bodies(server)[-1]["pausedAtStep"] == "b"
+    assert server.sent()[-1]["pausedAtStep"] == "b"
 
 
 def told_output(step_id: str) -> bytes:

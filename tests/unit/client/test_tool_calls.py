@@ -5,15 +5,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from runglass import AsyncClient, CompletedResult, ToolCallLimitError
 from runglass.client.core.tools import content_of, result_messages
-from tests.unit.client.scripted import RESULT, Exchange, ScriptedServer, answers
+from tests.unit.client.scripted import RESULT, TOOLS, ScriptedServer, answers, flow
 from tests.unit.client.sides import KEY, RUN, Blocking, Side
 
-TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 TURNS: list[dict[str, Any]] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}]
 
 
@@ -35,15 +33,6 @@ def pause(*calls: dict[str, Any], round_: int = 1) -> dict[str, Any]:
     }
 
 
-def flow(side: Side, server: ScriptedServer) -> Any:
-    return side.client(server.url).flow("a/p/s")
-
-
-def body(exchange: Exchange) -> dict[str, Any]:
-    decoded: dict[str, Any] = msgspec.json.decode(exchange.body)
-    return decoded
-
-
 def test_a_handler_answers_every_round_until_the_run_ends(server: ScriptedServer, side: Side) -> None:
     server.plays(
         answers(pause(call("c1"), call("c2", "{}"))), answers(pause(call("c3"), round_=2)), answers(RESULT)
@@ -58,10 +47,10 @@ def test_a_handler_answers_every_round_until_the_run_ends(server: ScriptedServer
     handled = {"tool_choice": "auto", "tool_handler": handler, "version": 3}
     assert isinstance(side.value(flow(side, server).execute(**given, **handled)), CompletedResult)
     assert seen == [("weather", {"city": "Ulm"}), ("weather", {}), ("weather", {"city": "Ulm"})]
-    first, second, third = server.requests
+    first, second, third = server.sent()
     asked = {**given, "toolChoice": "auto"}
-    assert body(first) == asked
-    assert body(second) == {
+    assert first == asked
+    assert second == {
         **asked,
         "executionId": RUN,
         "pausedAtStep": "ask",
@@ -73,7 +62,7 @@ def test_a_handler_answers_every_round_until_the_run_ends(server: ScriptedServer
             {"role": "tool", "toolCallId": "c2", "content": '{"rain":0.5}'},
         ],
     }
-    assert body(third)["iterationsUsed"] == 2
+    assert third["iterationsUsed"] == 2
     assert {each.target for each in server.requests} == {"/api/v1/seq/a/p/s/v3/execute"}
     assert len({each.headers["idempotency-key"] for each in server.requests}) == 3
 
@@ -137,7 +126,7 @@ def test_arguments_that_cannot_be_read_are_told_to_the_model(server: ScriptedSer
         flow(side, server).execute(tools=TOOLS, tool_handler=lambda name, arguments: seen.append(arguments))
     )
     assert seen == [{}]
-    bad, empty, listed = body(server.requests[1])["toolCallMessages"][-3:]
+    bad, empty, listed = server.sent()[1]["toolCallMessages"][-3:]
     assert "no JSON object" in bad["content"]
     assert empty["content"] == "null"
     assert "no JSON object" in listed["content"]
@@ -172,7 +161,7 @@ async def test_the_calls_of_a_round_are_answered_at_the_same_time(server: Script
 
     async with AsyncClient(KEY, base_url=server.url) as client:
         await client.flow("a/p/s").execute(tools=TOOLS, tool_handler=handler)
-    contents = [message["content"] for message in body(server.requests[1])["toolCallMessages"][-3:]]
+    contents = [message["content"] for message in server.sent()[1]["toolCallMessages"][-3:]]
     assert sorted(contents) == ["0", "1", "2"]
 
 

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import httpcore2
 import pytest
@@ -39,6 +39,7 @@ from tests.unit.client.scripted import (
     ScriptedServer,
     answers,
     drips,
+    flow,
     hangs_up,
     in_chunk,
     refuses,
@@ -86,7 +87,7 @@ def test_a_call_is_tried_again_under_one_key_where_it_may_have_started(
     server: ScriptedServer, side: Side, scene: Scene
 ) -> None:
     server.plays(scene, answers(RESULT))
-    assert side.value(side.client(server.url).flow("a/p/s").execute()).execution_id == RUN
+    assert side.value(flow(side, server).execute()).execution_id == RUN
     first, again = server.requests
     assert len(side.waits) == 1
     assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
@@ -206,9 +207,8 @@ def test_the_wall_clock_bounds_an_upload_that_nobody_reads_and_the_run_may_go_on
         await exchange.connection.wait_closed()
 
     server.plays(reads_nothing)
-    flow = side.client(server.url).flow("a/p/s")
     with times_out(also="; the run may still be active"):
-        side.value(flow.execute(message="x" * 40_000_000, timeout=BOUND_S))
+        side.value(flow(side, server).execute(message="x" * 40_000_000, timeout=BOUND_S))
 
 
 def test_a_bound_can_be_lifted_for_one_call(server: ScriptedServer, side: Side) -> None:
@@ -262,18 +262,6 @@ def test_the_wall_clock_bounds_name_resolution(side: Side, monkeypatch: pytest.M
         released.set()
 
 
-@contextmanager
-def swallowing(address: tuple[str, int]) -> Iterator[None]:
-    """An address that takes no more connections and does not say so."""
-    with ExitStack() as sockets:
-        full = sockets.enter_context(socket.create_server(address, backlog=0))
-        for _ in range(4):
-            waiting = sockets.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(full.getsockname())
-        yield
-
-
 def two(host: object, port: int, *args: object, **kwargs: object) -> list[object]:
     """A name with two addresses."""
     return [
@@ -286,7 +274,13 @@ async def test_on_asyncio_an_address_that_swallows_holds_up_no_other(
 ) -> None:
     server.plays(answers(TRACE))
     monkeypatch.setattr(socket, "getaddrinfo", two)
-    with swallowing(("127.0.0.2", server.port)):
+    with ExitStack() as sockets:
+        # It takes no more connections and does not say so.
+        full = sockets.enter_context(socket.create_server(("127.0.0.2", server.port), backlog=0))
+        for _ in range(4):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
         async with AsyncClient(KEY, base_url=f"http://localhost:{server.port}", max_retries=0) as client:
             assert (await client.run(RUN).trace(timeout=60)).flow_run.id == RUN
 
