@@ -6,6 +6,7 @@ And searches that look through much and find nothing, counts, lists that are fol
 import asyncio
 import itertools
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import quote
 
@@ -122,15 +123,20 @@ def _counts(query: str) -> str:
     return f"/flow-runs/histogram?buckets=200&q={quote(query)}"
 
 
-async def _many_runs(field: Field) -> None:
+async def _made(field: Field, count: int, make: Callable[[int], Awaitable[object]]) -> None:
+    """So many of what an attack looks for, or as many as time allows."""
 
-    async def lane(_: int) -> None:
-        for _ in range(SMALL_RUNS // 16):
+    async def lane(start: int) -> None:
+        for number in range(start, count, 8):
             if field.left_s > 3:
-                await field.job("copy", {"message": "x" * 200}, role="run")
+                await make(number)
 
+    await field.together(8, lane)
+
+
+async def _many_runs(field: Field) -> None:
     if not (await field.call("GET", _runs("flow:copy", limit=100))).json().get("nextCursor"):
-        await field.together(16, lane)
+        await _made(field, SMALL_RUNS, lambda _: field.job("copy", {"message": "x" * 200}, role="run"))
 
 
 async def _long_text(field: Field) -> None:
@@ -140,16 +146,11 @@ async def _long_text(field: Field) -> None:
 
 
 async def _near_slugs(field: Field) -> None:
+    async def push(number: int) -> None:
+        slug = f"{NEAR_SLUG}{number:04d}"
+        await field.call("PUT", f"/flows/{ATTACKER}/{slug}", {"slug": slug, "steps": COPY}, role="admin")
 
-    async def lane(start: int) -> None:
-        for number in range(start, 300, 8):
-            if field.left_s > 3:
-                slug = f"{NEAR_SLUG}{number:04d}"
-                await field.call(
-                    "PUT", f"/flows/{ATTACKER}/{slug}", {"slug": slug, "steps": COPY}, role="admin"
-                )
-
-    await field.together(8, lane)
+    await _made(field, 300, push)
 
 
 async def _asked(field: Field, targets: list[str]) -> None:
