@@ -13,27 +13,15 @@ from pathlib import Path
 import httpx2
 
 from bench.memory import peak
-from runglass.config.settings import Settings
-from runglass.runtime.composition import open_store
 from runglass.tails.run_log import PAGE_BYTES
 from tests.contract.wire import walked
-from tests.e2e.command import served
+from tests.e2e.command import fill, served
+from tests.prove.attacking.attack import loop
 from tests.prove.attacking.http import Connection, head
-from tests.prove.furnish import furnish
-from tests.prove.killing.flows import PLACE
 
-TEXT_BYTES = 500
-# With pauses: tails that could not keep up with it would be slow ones.
-FLOW = """
-slug: followed
-capture: full
-steps:
-  - {{id: wait, type: passthrough}}
-  - id: each
-    type: loop
-    over: list(range({count}))
-    steps: [{{id: copy, type: passthrough, input: {{text: "{text}"}}}}, {{id: pause, type: wait, ms: 5}}]
-"""
+COPY = {"id": "copy", "type": "passthrough", "input": {"text": "x" * 500}}
+# Tails that could not keep up without pauses would be slow ones.
+PAUSE = {"id": "pause", "type": "wait", "ms": 5}
 CONNECTION_BYTES = 40 * 1024
 """Most that the connection of a tail may cost the server."""
 STALLED_BYTES = 4 * PAGE_BYTES
@@ -51,13 +39,13 @@ async def tails(fast: int = 1000, slow: int = 200, events: int = 2000) -> list[s
 
     Raises AssertionError if one of them sees anything but the log, or if memory grows with what they miss.
     """
-    flow = FLOW.format(count=events // 6, text="x" * TEXT_BYTES)
+    steps = [{"id": "wait", "type": "passthrough"}, *loop(events // 6, [COPY, PAUSE])]
     with tempfile.TemporaryDirectory(prefix="runglass-tails-") as folder:
-        async with open_store(Settings(data=Path(folder))) as store:
-            key = await furnish(store, PLACE, [flow])
+        data = Path(folder)
+        key = await asyncio.to_thread(fill, data, {"slug": "followed", "capture": "full", "steps": steps})
         # No pings: they would stand between the events.
         quiet = {"RUNGLASS_PING_S": "3600", "RUNGLASS_STALLED_WRITE_LIMIT_S": "3600"}
-        with served(Path(folder), key, env=quiet) as (server, http):
+        with served(data, key, env=quiet) as (server, http):
             async with asyncio.timeout(PATIENCE_S):
                 await _step(http, stepIndex=0, runRemaining=True)
                 run_id = await _step(http, stepIndex=0)
@@ -95,7 +83,7 @@ async def tails(fast: int = 1000, slow: int = 200, events: int = 2000) -> list[s
 
 async def _step(http: httpx2.Client, **body: object) -> str:
     """Goes on with the run that the body names, or a new one, as far as it says; the run's id."""
-    events = await asyncio.to_thread(walked, http, f"/seq/{PLACE}/followed/step", **body)
+    events = await asyncio.to_thread(walked, http, "/seq/acme/shop/followed/step", **body)
     return str(events[0].data["executionId"])
 
 

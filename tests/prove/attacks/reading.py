@@ -72,17 +72,11 @@ READ = {
     "exports": [f"export?format={name}" for name in ("jsonl", "json", "otlp", "perfetto")],
 }
 READING.each("read", _read, READ, prepare=_long_runs)
-
-
-@READING.attack("read", prepare=_long_runs)
-async def replays(field: Field) -> None:
-    await _read(field, ["trace/stream"], ("Connection", "close"))
-
-
-@READING.attack("read", prepare=_long_runs)
-async def outlines(field: Field) -> None:
-    targets = ["trace/outline?limit=200000", "trace/outline?limit=500"]
-    await _read(field, targets, ("Accept-Encoding", "gzip"))
+READ_WITH_A_HEADER = {
+    "replays": (["trace/stream"], ("Connection", "close")),
+    "outlines": (["trace/outline?limit=200000", "trace/outline?limit=500"], ("Accept-Encoding", "gzip")),
+}
+READING.each("read", lambda field, read: _read(field, *read), READ_WITH_A_HEADER, prepare=_long_runs)
 
 
 @READING.attack("read", prepare=_large_content)
