@@ -53,7 +53,8 @@ def named(sentence: str) -> Callable[[Callable[..., Differences]], Callable[...,
     return decorate
 
 
-def require(lies: Iterable[object]) -> None:
-    """Raises AssertionError with the first of these, if there are any."""
+def require(lies: Iterable[object], place: str = "", said: str = "") -> None:
+    """Raises AssertionError with the first of these, if there are any, and with what the server said."""
     found = [str(lie) for lie in lies]
-    assert not found, "\n".join(found[:20])
+    head = [f"{place}: {len(found)} lies"] if place else []
+    assert not found, "\n".join([*head, *found[:20], *(["the server said:", said] if said else [])])

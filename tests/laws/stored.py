@@ -68,10 +68,7 @@ async def read_whole(store: Store, run_id: str) -> WholeRun:
     rows: dict[str, list[RawRow]] = defaultdict(list)
     while True:
         rows.clear()
-        record = await store.run(run_id)
-        assert record is not None, f"run {run_id} is not in the store"
-        events = await store.events(record.no, after=0, limit_bytes=ALL)
-        steps = await store.steps(record.no)
+        record, events, steps = await read_run(store, run_id)
         await store.raw_rows(run_id, lambda table, row: rows[table].append(row))
         _, attempts = await store.attempt_page(record.no, after=(0, 0), limit_bytes=ALL)
         opened = await store.trace(run_id, project_id=record.project_id, limit_bytes=ALL)

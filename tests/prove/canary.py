@@ -5,7 +5,6 @@ server; the server is killed in the middle and started again. When all has ended
 bytes of every file are searched. Beside each mark stands a second one that looks like a secret.
 """
 
-import asyncio
 import base64
 import json
 import re
@@ -17,32 +16,25 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from runglass.config.settings import Settings
-from runglass.runtime.composition import open_store
 from tests.contract.wire import log_of, until_event
-from tests.e2e.command import served
-from tests.prove.furnish import furnish
-from tests.prove.killing.flows import PLACE
+from tests.e2e.command import fill, served
 from tests.waiting import eventually
 
-MODES = {
-    "off": "capture: off\ncapture_failed: full\ncapture_sample: 1",
-    "metadata_only": "capture: metadata_only",
-    "failed_redacted": "capture: metadata_only\ncapture_failed: redacted",
-    "failed_full": "capture: metadata_only\ncapture_failed: full",
-    "redacted": "capture: redacted\ncapture_failed: full\ncapture_sample: 1",
-    "full": "capture: full",
+MODES: dict[str, dict[str, Any]] = {
+    "off": {"capture": "off", "capture_failed": "full", "capture_sample": 1},
+    "metadata_only": {"capture": "metadata_only"},
+    "failed_redacted": {"capture": "metadata_only", "capture_failed": "redacted"},
+    "failed_full": {"capture": "metadata_only", "capture_failed": "full"},
+    "redacted": {"capture": "redacted", "capture_failed": "full", "capture_sample": 1},
+    "full": {"capture": "full"},
 }
 """Names of what is kept, each with the fields of its flow; beside `off` and `redacted` stand some in vain."""
-FLOW = """
-slug: {slug}
-{fields}
-steps:
-  - {{id: ask, type: llm, model: echo, prompt: "{{{{ message }}}}"}}
-  - {{id: work, type: code, code: 'return {{"said": text}}'}}
-  - {{id: hold, type: wait, ms: 1}}
-  - {{id: end, type: code, input: {{}}, code: 'return steps["work"]'}}
-"""
+STEPS = [
+    {"id": "ask", "type": "llm", "model": "echo", "prompt": "{{ message }}"},
+    {"id": "work", "type": "code", "code": 'return {"said": text}'},
+    {"id": "hold", "type": "wait", "ms": 1},
+    {"id": "end", "type": "code", "input": {}, "code": 'return steps["work"]'},
+]
 PREFIX = "c4n4ry"
 WAIT_S = 30.0
 HELD_MS = 1500
@@ -158,7 +150,7 @@ class Caller:
         self.http = http
         self._marks = marks
         self._mode, self._way = mode, way
-        self.path = f"/seq/acme/demo/{_slug(mode)}"
+        self.path = f"/seq/acme/shop/{_slug(mode)}"
         self.headers = {"Idempotency-Key": f"{mode} {way}"}
 
     def text(self, place: str) -> str:
@@ -284,7 +276,7 @@ def canary() -> list[str]:
     """Goes every way in every mode. Raises AssertionError where a mark is, or is not, against the mode."""
     with tempfile.TemporaryDirectory(prefix="runglass-canary-") as name:
         folder, marks = Path(name), Marks()
-        key = asyncio.run(_prepare(Settings(data=folder)))
+        key = fill(folder, *({"slug": _slug(mode), **how, "steps": STEPS} for mode, how in MODES.items()))
         with served(folder, key) as (process, http):
             gone = {
                 (mode, way): go(Caller(http, marks, mode, way))
@@ -307,7 +299,7 @@ def canary() -> list[str]:
             eventually(lambda: not _wrong(marks.found_in(folder), too_many=True) or time.monotonic() > over_s)
             for mode in MODES:
                 repeat(Caller(http, marks, mode, "repeat"), status=410)
-                polled = http.get(f"/seq/acme/demo/{_slug(mode)}/jobs/{gone[mode, 'job']}")
+                polled = http.get(f"/seq/acme/shop/{_slug(mode)}/jobs/{gone[mode, 'job']}")
                 assert polled.status_code == (200 if mode == "full" else 410), polled.text
             assert process.interrupt() == 0
         found = marks.found_in(folder)
@@ -334,13 +326,6 @@ def _wrong(found: set[Mark], *, too_many: bool = False) -> list[str]:
         for mark in every
         if must_be_found(mark) != (mark in found) and (mark in found or not too_many)
     ]
-
-
-async def _prepare(settings: Settings) -> str:
-    """Publishes the flow of each mode; returns an API key."""
-    async with open_store(settings) as store:
-        flows = [FLOW.format(slug=_slug(mode), fields=fields) for mode, fields in MODES.items()]
-        return await furnish(store, PLACE, flows)
 
 
 def _slug(mode: str) -> str:

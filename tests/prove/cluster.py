@@ -19,6 +19,7 @@ from statistics import median
 from runglass.log.events import decode_event
 from runglass.store.postgres.integrity import check
 from runglass.store.postgres.store import PostgresStore
+from tests.laws.law import require
 from tests.prove.child import PLANTS
 from tests.prove.clustering.cluster import NAMES, Cluster, Shape, services
 from tests.prove.clustering.database import hands_of, misdated, zombies
@@ -26,7 +27,7 @@ from tests.prove.clustering.member import LEASE_S, Fault, Kind, plan
 from tests.prove.killing.laws import Laws
 from tests.prove.killing.line import Book
 from tests.prove.killing.load import Load, count_round
-from tests.prove.report import judge, lines
+from tests.prove.report import lines
 
 ROUND = 50
 """Faults after which all must be well again: bounds what is read at a time."""
@@ -112,7 +113,7 @@ async def _broken(
         run.no: [datetime.fromisoformat(decode_event(data).at) for data in laws.logs[run.id].events]
         for run in new
     }
-    judge([*zombies(hands), *misdated(hands, dates), *mostly_untimely(findings.steps_ms), *lies], place)
+    require([*zombies(hands), *misdated(hands, dates), *mostly_untimely(findings.steps_ms), *lies], place)
     await running.read_everywhere(book, place)
     findings.seen.update(f"faults: {fault.kind}" for fault in faults)
     findings.seen["runs: taken over"] += sum(hand.was_lost for hand in hands)

@@ -22,12 +22,12 @@ from runglass.log.events import RunStarted, StepRecorded, decode_event
 from runglass.runtime.composition import check_store, open_store, upgrade_store
 from runglass.store.base import Store, summary_of
 from runglass.store.records import Project
+from tests.laws.law import require
 from tests.laws.stored import ALL, listed_runs
 from tests.ports import free_port
 from tests.postgres_server import postgres_database, stop_postgres
 from tests.prove.furnish import furnish
 from tests.prove.killing.server import KilledServer
-from tests.prove.report import judge
 from tests.records import there
 from tests.unit.recording.test_otlp import pair, span, traces
 
@@ -218,9 +218,9 @@ async def _prove(server: KilledServer, spans: int, kills: int, seed: int) -> lis
         server.kill()
         await server.gone.wait()
     async with open_store(settings) as store:
-        judge(await faults(store, project, book.sizes), "after the last kill")
+        require(await faults(store, project, book.sizes), "after the last kill")
     checked = await asyncio.to_thread(check_store, settings, every_run=True, tell=lambda *_: None)
-    judge(checked.problems, "what is stored beside the logs")
+    require(checked.problems, "what is stored beside the logs")
     return [
         f"{spans:,} spans of {len(book.sizes):,} traces in {took_s:.0f} s, {killed} kills,"
         f" {book.requests:,} requests acknowledged, of which {book.repeats:,} were repeats,"

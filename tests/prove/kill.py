@@ -19,16 +19,15 @@ from typing import NamedTuple
 
 import httpx2
 
-from runglass.config.settings import Settings
 from runglass.store.sqlite.store import SqliteStore
-from tests.ports import free_port
+from tests.laws.law import require
 from tests.prove.furnish import furnish_kill
 from tests.prove.killing.flows import Outside
 from tests.prove.killing.laws import Laws, faults
 from tests.prove.killing.line import TIMEOUT_S, Book, Line, disagreements
 from tests.prove.killing.load import Load, count_round
 from tests.prove.killing.server import KilledServer, kept_after_a_lie
-from tests.prove.report import judge, lines
+from tests.prove.report import lines
 
 LANES = 2
 """Servers that are killed side by side, each on data of its own: most of a life is waiting."""
@@ -46,7 +45,6 @@ STARTING_S, STARTING_SHARE = 0.2, 0.25
 STOP_SHARE, STOP_GRACE_S = 0.15, 0.1
 """How many of them are no kills but a SIGTERM, and how long steps may then take to end."""
 LINGER_S = 0.02
-MANY = 1_000_000
 
 
 class Death(NamedTuple):
@@ -145,12 +143,12 @@ async def _round(first: int, kills: int, seed: int, places: Places) -> None:
             await server.start()
             await server.ready()
             await load.end()
-            judge(await disagreements(line, book), place)
+            require(await disagreements(line, book), place)
         server.kill()
         await server.gone.wait()
         await _check(laws, server, place)
         async with as_it_was_left(server.template.settings.database) as store:
-            judge([*await laws.at_end(store), *await faults(store)], place, server.said())
+            require([*await laws.at_end(store), *await faults(store)], place, server.said())
         count_round(places.seen, laws)
         places.seen["runs: cut off"] += laws.cut_off
         places.resume_s += laws.resume_s
@@ -175,8 +173,8 @@ async def _die(server: KilledServer, death: Death) -> None:
 
 async def _check(laws: Laws, server: KilledServer, place: str) -> None:
     async with as_it_was_left(server.template.settings.database) as store:
-        judge(await laws.after_kill(store, server.ready_at), place, server.said())
-    judge(laws.book.lies, place, server.said())
+        require(await laws.after_kill(store, server.ready_at), place, server.said())
+    require(laws.book.lies, place, server.said())
 
 
 @asynccontextmanager
@@ -200,16 +198,7 @@ async def _server() -> AsyncIterator[tuple[KilledServer, Line, Outside]]:
     with kept_after_a_lie("runglass-kill-") as folder:
         async with AsyncExitStack() as stack:
             outside = await stack.enter_async_context(Outside().serving())
-            settings = Settings(
-                data=folder,
-                port=free_port(),
-                synchronous="FULL",
-                providers={"outside": outside.base_url},
-                provider_keys={"outside": "none"},
-                crash_retries=MANY,
-                stop_grace_s=STOP_GRACE_S,
-                log_level="warning",
-            )
+            settings = outside.settings(folder, synchronous="FULL", stop_grace_s=STOP_GRACE_S)
             async with SqliteStore(settings.database, synchronous="NORMAL") as store:
                 key = await furnish_kill(store)
             server = await stack.enter_async_context(KilledServer.made(settings))

@@ -35,11 +35,11 @@ from runglass.store.sqlite.store import SqliteStore
 from tests.laws.law import require
 from tests.laws.log import Log
 from tests.laws.stored import (
-    ALL,
     broken_as_a_whole,
     broken_by_itself,
     broken_in_project,
     listed_runs,
+    read_run,
     read_whole,
 )
 from tests.prove.blackout import disk, syscalls, writer
@@ -63,9 +63,7 @@ class Laws:
         """Takes the events from the database that nobody cut off."""
         async with SqliteStore(database, synchronous="NORMAL") as store:
             for run_id in self._runs:
-                run = await store.run(run_id)
-                assert run is not None, f"run {run_id!r} is not in the store that nobody cut off"
-                events = await store.events(run.no, after=0, limit_bytes=ALL)
+                _, events, _ = await read_run(store, run_id)
                 self._logs[run_id] = [_log(run_id, events[:head]) for head in range(len(events) + 1)]
 
     async def check(self, database: Path) -> frozenset[str]:

@@ -1,7 +1,6 @@
-"""How a proof tells what it has seen, and what is wrong with that."""
+"""How a proof tells what it has seen."""
 
 from collections import Counter
-from collections.abc import Iterable
 
 
 def lines(seen: Counter[str]) -> list[str]:
@@ -12,11 +11,3 @@ def lines(seen: Counter[str]) -> list[str]:
         if is_of_kind:
             kinds.setdefault(kind, []).append(f"{count:,} {what}")
     return [f"{kind}: {', '.join(counted)}" for kind, counted in kinds.items()]
-
-
-def judge(lies: Iterable[str], place: str, said: str = "") -> None:
-    """Raises AssertionError with the first lies, if there are any, and what the server said."""
-    found = list(lies)
-    if found:
-        said = f"\nthe server said:\n{said}" if said else ""
-        raise AssertionError("\n".join([f"{place}: {len(found)} lies", *found[:20]]) + said)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from runglass.store.postgres.store import PostgresStore
+from tests.laws.law import require
 from tests.postgres_server import connected
 from tests.prove.clustering.cluster import CALLERS, NAMES, WATCHERS, Cluster, Shape
 from tests.prove.clustering.database import Hand, hands_of, zombies
@@ -19,7 +20,6 @@ from tests.prove.killing.laws import Laws
 from tests.prove.killing.line import Book
 from tests.prove.killing.load import Load
 from tests.prove.killing.server import THIS, Program, taken_from_history
-from tests.prove.report import judge
 
 GRACE_S = 5.0
 """Longer than any step of the load takes: what had begun ends where it was."""
@@ -80,7 +80,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
             async with PostgresStore(running.address, patience_s=PATIENCE_S) as store:
                 lies = [*await laws.after_kill(store), *await laws.at_end(store), *book.lies]
             hands = await hands_of(running.address)
-            judge([*lies, *zombies(hands), *_lost(laws, hands)], "rolling")
+            require([*lies, *zombies(hands), *_lost(laws, hands)], "rolling")
             await running.read_everywhere(book, "rolling")
     runs, events = len(laws.logs), sum(len(log.events) for log in laws.logs.values())
     return [

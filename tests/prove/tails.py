@@ -9,31 +9,19 @@ import hashlib
 import socket
 import tempfile
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx2
 
 from bench.memory import peak
-from runglass.config.settings import Settings
-from runglass.runtime.composition import open_store
 from runglass.tails.run_log import PAGE_BYTES
-from tests.e2e.command import started
+from tests.contract.wire import walked
+from tests.e2e.command import fill, served
+from tests.prove.attacking.attack import loop
 from tests.prove.attacking.http import Connection, head
-from tests.prove.furnish import furnish
-from tests.prove.killing.flows import PLACE
 
-TEXT_BYTES = 500
-# With pauses: tails that could not keep up with it would be slow ones.
-FLOW = """
-slug: followed
-capture: full
-steps:
-  - {{id: wait, type: passthrough}}
-  - id: each
-    type: loop
-    over: list(range({count}))
-    steps: [{{id: copy, type: passthrough, input: {{text: "{text}"}}}}, {{id: pause, type: wait, ms: 5}}]
-"""
+COPY = {"id": "copy", "type": "passthrough", "input": {"text": "x" * 500}}
+# Tails that could not keep up without pauses would be slow ones.
+PAUSE = {"id": "pause", "type": "wait", "ms": 5}
 CONNECTION_BYTES = 40 * 1024
 """Most that the connection of a tail may cost the server."""
 STALLED_BYTES = 4 * PAGE_BYTES
@@ -51,30 +39,25 @@ async def tails(fast: int = 1000, slow: int = 200, events: int = 2000) -> list[s
 
     Raises AssertionError if one of them sees anything but the log, or if memory grows with what they miss.
     """
-    flow = FLOW.format(count=events // 6, text="x" * TEXT_BYTES)
+    steps = [{"id": "wait", "type": "passthrough"}, *loop(events // 6, [COPY, PAUSE])]
     with tempfile.TemporaryDirectory(prefix="runglass-tails-") as folder:
-        async with open_store(Settings(data=Path(folder))) as store:
-            key = await furnish(store, PLACE, [flow])
+        data = Path(folder)
+        key = await asyncio.to_thread(fill, data, {"slug": "followed", "capture": "full", "steps": steps})
         # No pings: they would stand between the events.
         quiet = {"RUNGLASS_PING_S": "3600", "RUNGLASS_STALLED_WRITE_LIMIT_S": "3600"}
-        with started("serve", "--port", "0", "--data", folder, env=quiet) as server:
-            address, headers = server.line().split()[1], {"Authorization": f"Bearer {key}"}
-            base_url = f"{address}/api/v1"
-            async with (
-                asyncio.timeout(PATIENCE_S),
-                httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=PATIENCE_S) as http,
-            ):
+        with served(data, key, env=quiet) as (server, http):
+            async with asyncio.timeout(PATIENCE_S):
                 await _step(http, stepIndex=0, runRemaining=True)
                 run_id = await _step(http, stepIndex=0)
                 idle_bytes = peak(server.pid)
-                readers = [await _opened(address, key, run_id, stalls=False) for _ in range(fast)]
-                stalled = [await _opened(address, key, run_id, stalls=True) for _ in range(slow)]
+                readers = [await _opened(http, run_id, stalls=False) for _ in range(fast)]
+                stalled = [await _opened(http, run_id, stalls=True) for _ in range(slow)]
                 connected_bytes = peak(server.pid)
                 following = [asyncio.create_task(_seen_by(tail)) for tail in readers]
                 await _step(http, executionId=run_id, stepIndex=1, runRemaining=True)
                 seen = await asyncio.gather(*following)
                 full_bytes = peak(server.pid)
-                stream = (await http.get(f"/flow-runs/{run_id}/trace/stream")).content
+                stream = http.get(f"/flow-runs/{run_id}/trace/stream").content
                 for tail in stalled:
                     tail.writer.transport.resume_reading()  # type: ignore[attr-defined]
                 seen += await asyncio.gather(*map(_seen_by, stalled))
@@ -98,26 +81,25 @@ async def tails(fast: int = 1000, slow: int = 200, events: int = 2000) -> list[s
     ]
 
 
-async def _step(http: httpx2.AsyncClient, **body: object) -> str:
+async def _step(http: httpx2.Client, **body: object) -> str:
     """Goes on with the run that the body names, or a new one, as far as it says; the run's id."""
-    answer = await http.post(f"/seq/{PLACE}/followed/step", json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.text.split('"executionId":"')[1][:36]
+    events = await asyncio.to_thread(walked, http, "/seq/acme/shop/followed/step", **body)
+    return str(events[0].data["executionId"])
 
 
 def _mib(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
 
 
-async def _opened(address: str, key: str, run_id: str, *, stalls: bool) -> Connection:
+async def _opened(http: httpx2.Client, run_id: str, *, stalls: bool) -> Connection:
     """A tail of the run, whose stream has begun; one that `stalls` takes nothing more of it."""
-    place, raw = urlsplit(address), socket.socket()
+    place, raw = http.base_url, socket.socket()
     if stalls:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
     raw.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(raw, (place.hostname, place.port))
-    tail = Connection(*await asyncio.open_connection(sock=raw), place.netloc)
-    headers = [("Connection", "close"), ("Authorization", f"Bearer {key}")]
+    await asyncio.get_running_loop().sock_connect(raw, (place.host, place.port))
+    tail = Connection(*await asyncio.open_connection(sock=raw), f"{place.host}:{place.port}")
+    headers = [("Connection", "close"), ("Authorization", http.headers["Authorization"])]
     await tail.send(head("GET", f"/api/v1/flow-runs/{run_id}/trace/stream", host=tail.host, headers=headers))
     status, _ = await tail.answer_head()
     assert status == 200, f"a tail got no stream but {status}"

@@ -119,6 +119,22 @@ class Field:
         slug = await self.publish("jobs", steps, **fields)
         await self.together(times, lambda _: self.job(slug))
 
+    async def on_each(self, count: int, act: Callable[[Connection], Awaitable[object]]) -> None:
+        """Acts on so many connections, as far as the server takes them, at once; one may break meanwhile."""
+
+        async def one(connection: Connection) -> None:
+            with suppress(OSError, EOFError):
+                await act(connection)
+
+        await asyncio.gather(*[one(connection) for connection in await self.connect(count)])
+
+    async def resuming(self, contents: Sequence[str]) -> dict[str, Any]:
+        """The call that goes on with a new run of the flow `answer`, which waits for what its tool says."""
+        asked = (await self.execute("answer", {"message": "x", "tools": [LOOK]})).json()
+        call_id = next((call["id"] for call in asked.get("toolCalls", [])), "none")
+        results = [{"role": "tool", "toolCallId": call_id, "content": content} for content in contents]
+        return {"executionId": asked.get("executionId"), "toolCallMessages": results}
+
     async def together(self, count: int, make: Callable[[int], Awaitable[Any]]) -> list[Any]:
         """So many at once; what they give. Each ends by itself or with the attack."""
         return await asyncio.gather(*[make(number) for number in range(count)])
@@ -172,16 +188,15 @@ class Field:
 
     async def streams(self, target: str, count: int) -> list[Connection]:
         """As many connections, of `count`, as there begins a stream of it on."""
+        begun: list[Connection] = []
 
-        async def begun(connection: Connection) -> bool:
-            with suppress(OSError, EOFError):
-                await connection.send(self.get(target, ("Connection", "close")))
-                return (await connection.answer_head())[0] == 200
-            return False
+        async def begin(connection: Connection) -> None:
+            await connection.send(self.get(target, ("Connection", "close")))
+            if (await connection.answer_head())[0] == 200:
+                begun.append(connection)
 
-        opened = await self.connect(count)
-        good = await asyncio.gather(*[begun(connection) for connection in opened])
-        return [connection for connection, is_good in zip(opened, good, strict=True) if is_good]
+        await self.on_each(count, begin)
+        return begun
 
     async def unread(self, targets: Sequence[str], count: int) -> None:
         """So many connections that ask for these in turns and take nothing, until the time is over."""
@@ -189,6 +204,9 @@ class Field:
             connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
             with suppress(OSError):
                 await connection.send(self.get(targets[number % len(targets)]))
+        await self.until_over()
+
+    async def until_over(self) -> None:
         await asyncio.sleep(max(0.0, self.left_s))
 
     async def leave(self, target: str, *, after_s: float = 0.02) -> None:
@@ -289,7 +307,3 @@ class Family:
             await field.flood(partial(call, field), beside=beside, per_s=per_s)
 
         self.each(role, flood, calls, **how)
-
-
-async def until_over(field: Field) -> None:
-    await asyncio.sleep(max(0.0, field.left_s))

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from tests.prove.attacking.attack import COPY, LOOK, Call, Family, Field, code
+from tests.prove.attacking.attack import COPY, Call, Family, Field, code
 from tests.prove.attacking.http import ATTACKER
 from tests.prove.attacks.schemas import nested
 
@@ -81,11 +81,8 @@ async def _sent(field: Field, make: Callable[[], bytes]) -> None:
 
 async def _results(field: Field, number: int) -> None:
     """Results of a tool: one of 9 MB, or 50,000 that nobody has asked for."""
-    asked = (await field.execute("answer", {"message": "x", "tools": [LOOK]})).json()
-    call_id = next((call["id"] for call in asked.get("toolCalls", [])), "none")
     contents = ["x" * 9_000_000] if number % 2 else ["x"] * 50_000
-    results = [{"role": "tool", "toolCallId": call_id, "content": content} for content in contents]
-    await field.execute("answer", {"executionId": asked.get("executionId"), "toolCallMessages": results})
+    await field.execute("answer", await field.resuming(contents))
 
 
 IN_BODIES.each("run", _sent, BODIES)

@@ -98,11 +98,7 @@ async def _minted(field: Field, _: int) -> None:
 
 async def _resumed(field: Field, _: int) -> None:
     """A paused run, taken up by 20 callers at once."""
-    asked = (await field.execute("answer", {"message": "x", "tools": [LOOK]})).json()
-    results = [
-        {"role": "tool", "toolCallId": call["id"], "content": "seen"} for call in asked.get("toolCalls", [])
-    ]
-    body = {"executionId": asked.get("executionId"), "toolCallMessages": results}
+    body = await field.resuming(["seen"])
     await field.together(20, lambda _: field.execute("answer", body))
 
 

@@ -4,10 +4,11 @@ Heads and bodies that do not end, answers that nobody takes; most need no key.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.prove.attacking.attack import API, COPY, SOURCE, Family, Field, loop, until_over
+from tests.prove.attacking.attack import API, COPY, SOURCE, Family, Field, loop
 from tests.prove.attacking.http import ATTACKER, Connection, head
 
 HEADS = Family("heads")
@@ -16,31 +17,28 @@ START = b"GET /health HTTP/1.1\r\nHost: x\r\n"
 MB = 1_000_000
 
 
-async def _poured(field: Field, start: bytes, part: bytes, *, most: int, connections: int = 1) -> list[int]:
-    """Sends `start` and then `part` until `most` bytes, the end, or the server's refusal; the bytes sent."""
+async def _poured(field: Field, start: bytes, part: bytes, *, most: int, connections: int = 1) -> int:
+    """Sends `start`, then `part` until `most` bytes, the end, or a refusal; how much one connection took."""
+    sent: Counter[Connection] = Counter()
 
-    async def one(_: int) -> int:
-        sent = 0
-        with suppress(OSError, EOFError):
-            connection = await Connection.open(field.address, source=SOURCE)
-            field.opened.append(connection)
-            await connection.send(start)
-            while sent < most and not connection.reader.at_eof() and field.left_s > 0.1:
-                await connection.send(part)
-                sent += len(part)
-            if sent >= most:
-                # Nothing ends it: what the server has read so far, it keeps.
-                await until_over(field)
-        return sent
+    async def pour(connection: Connection) -> None:
+        await connection.send(start)
+        while sent[connection] < most and not connection.reader.at_eof() and field.left_s > 0.1:
+            await connection.send(part)
+            sent[connection] += len(part)
+        if sent[connection] >= most:
+            # Nothing ends it: what the server has read so far, it keeps.
+            await field.until_over()
 
-    return await field.together(connections, one)
+    await field.on_each(connections, pour)
+    return max(sent.values(), default=0)
 
 
 async def _endless(field: Field, sends: tuple[bytes, bytes, int]) -> None:
     start, part, most = sends
     sent = await _poured(field, start, part, most=most)
-    if max(sent) >= 100 * MB:
-        field.complain(f"the server goes on reading a head that is far too large: {max(sent):,} bytes")
+    if sent >= 100 * MB:
+        field.complain(f"the server goes on reading a head that is far too large: {sent:,} bytes")
 
 
 HEADERS = b"".join(b"X-%d: %s\r\n" % (number, b"v" * 1000) for number in range(1000))
@@ -73,15 +71,12 @@ async def chunk_extensions(field: Field) -> None:
 async def pipelining(field: Field) -> None:
     """10,000 requests in one go on each of four connections, whose answers nobody reads."""
 
-    async def one(_: int) -> None:
-        with suppress(OSError):
-            connection = await Connection.open(field.address, source=SOURCE)
-            field.opened.append(connection)
-            connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
-            await connection.send((START + b"\r\n") * 10_000)
-            await until_over(field)
+    async def send(connection: Connection) -> None:
+        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await connection.send((START + b"\r\n") * 10_000)
 
-    await field.together(4, one)
+    await field.on_each(4, send)
+    await field.until_over()
 
 
 async def _sent(field: Field, request: bytes) -> None:
@@ -151,15 +146,13 @@ async def _dripped(field: Field, dripped: tuple[Callable[[Field], bytes], int]) 
 async def _half_sent(field: Field, _: None) -> None:
     """40 bodies, all but the last byte of each."""
     start, body = _post(field, TEN_MB), b'{"message":"' + b"a" * (TEN_MB - 1000)
-    connections = await field.connect(40)
 
-    async def one(number: int) -> None:
-        with suppress(OSError):
-            await connections[number].send(start)
-            await connections[number].send(body)
+    async def send(connection: Connection) -> None:
+        await connection.send(start)
+        await connection.send(body)
 
-    await field.together(len(connections), one)
-    await until_over(field)
+    await field.on_each(40, send)
+    await field.until_over()
 
 
 HELD: dict[str, tuple[Callable[[Field], bytes], int, Sequence[str]]] = {
@@ -211,9 +204,4 @@ async def slow_readers_of_a_trace(field: Field) -> None:
 async def streams_opened_and_closed(field: Field) -> None:
     """Streams of a run that goes on, opened and left at once, 150 a second."""
     request = field.get(f"/flow-runs/{await field.job('hold', role='run')}/trace/stream")
-
-    async def one(_: int) -> None:
-        with suppress(OSError, EOFError):
-            await field.raw(request)
-
-    await field.flood(one, beside=16, per_s=150)
+    await field.flood(lambda _: _sent(field, request), beside=16, per_s=150)

@@ -6,6 +6,7 @@ And searches that look through much and find nothing, counts, lists that are fol
 import asyncio
 import itertools
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from urllib.parse import quote
 
@@ -71,17 +72,11 @@ READ = {
     "exports": [f"export?format={name}" for name in ("jsonl", "json", "otlp", "perfetto")],
 }
 READING.each("read", _read, READ, prepare=_long_runs)
-
-
-@READING.attack("read", prepare=_long_runs)
-async def replays(field: Field) -> None:
-    await _read(field, ["trace/stream"], ("Connection", "close"))
-
-
-@READING.attack("read", prepare=_long_runs)
-async def outlines(field: Field) -> None:
-    targets = ["trace/outline?limit=200000", "trace/outline?limit=500"]
-    await _read(field, targets, ("Accept-Encoding", "gzip"))
+READ_WITH_A_HEADER = {
+    "replays": (["trace/stream"], ("Connection", "close")),
+    "outlines": (["trace/outline?limit=200000", "trace/outline?limit=500"], ("Accept-Encoding", "gzip")),
+}
+READING.each("read", lambda field, read: _read(field, *read), READ_WITH_A_HEADER, prepare=_long_runs)
 
 
 @READING.attack("read", prepare=_large_content)
@@ -122,15 +117,20 @@ def _counts(query: str) -> str:
     return f"/flow-runs/histogram?buckets=200&q={quote(query)}"
 
 
-async def _many_runs(field: Field) -> None:
+async def _made(field: Field, count: int, make: Callable[[int], Awaitable[object]]) -> None:
+    """So many of what an attack looks for, or as many as time allows."""
 
-    async def lane(_: int) -> None:
-        for _ in range(SMALL_RUNS // 16):
+    async def lane(start: int) -> None:
+        for number in range(start, count, 8):
             if field.left_s > 3:
-                await field.job("copy", {"message": "x" * 200}, role="run")
+                await make(number)
 
+    await field.together(8, lane)
+
+
+async def _many_runs(field: Field) -> None:
     if not (await field.call("GET", _runs("flow:copy", limit=100))).json().get("nextCursor"):
-        await field.together(16, lane)
+        await _made(field, SMALL_RUNS, lambda _: field.job("copy", {"message": "x" * 200}, role="run"))
 
 
 async def _long_text(field: Field) -> None:
@@ -140,16 +140,11 @@ async def _long_text(field: Field) -> None:
 
 
 async def _near_slugs(field: Field) -> None:
+    async def push(number: int) -> None:
+        slug = f"{NEAR_SLUG}{number:04d}"
+        await field.call("PUT", f"/flows/{ATTACKER}/{slug}", {"slug": slug, "steps": COPY}, role="admin")
 
-    async def lane(start: int) -> None:
-        for number in range(start, 300, 8):
-            if field.left_s > 3:
-                slug = f"{NEAR_SLUG}{number:04d}"
-                await field.call(
-                    "PUT", f"/flows/{ATTACKER}/{slug}", {"slug": slug, "steps": COPY}, role="admin"
-                )
-
-    await field.together(8, lane)
+    await _made(field, 300, push)
 
 
 async def _asked(field: Field, targets: list[str]) -> None:

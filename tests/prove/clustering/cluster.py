@@ -10,8 +10,7 @@ from typing import NamedTuple, Self
 import asyncpg
 import httpx2
 
-from runglass.config.settings import Settings
-from tests.ports import free_port
+from tests.laws.law import require
 from tests.postgres_server import connected
 from tests.prove.child import write_clock
 from tests.prove.clustering.database import NOTES, Service, nats, plant_ignored_fence, postgres
@@ -21,7 +20,6 @@ from tests.prove.killing.flows import Outside
 from tests.prove.killing.line import TIMEOUT_S, Book, Line, Signal, disagreements
 from tests.prove.killing.load import Load
 from tests.prove.killing.server import ROOT, THIS, Program, kept_after_a_lie
-from tests.prove.report import judge
 from tests.waiting import until
 
 SERVERS, WORKERS = 3, 4
@@ -32,7 +30,6 @@ STOP_GRACE_S = 0.5
 RETRY_S = 0.1
 CALLERS, WATCHERS, PAUSE_S = 16, 4, 0.1
 """A load that two processors bear beside the faults: a cluster that is only slow says nothing."""
-MANY = 1_000_000
 UP_LIMIT_S = 60.0
 NAMES = [*(f"server {n}" for n in range(1, SERVERS + 1)), *(f"worker {n}" for n in range(1, WORKERS + 1))]
 
@@ -132,7 +129,7 @@ class Cluster:
         for server in self.servers:
             async with self.client_of(server.process.base_url) as http:
                 lies = await disagreements(Line(server.process, http), book)
-                judge(lies, f"{place}, {server.name}")
+                require(lies, f"{place}, {server.name}")
 
     @asynccontextmanager
     async def client_of(self, base_url: str) -> AsyncIterator[httpx2.AsyncClient]:
@@ -147,17 +144,12 @@ class Cluster:
 
     async def _start(self, stack: AsyncExitStack, folder: Path, shape: Shape) -> None:
         async def start(name: str) -> None:
-            settings = Settings(
-                data=folder / name.replace(" ", "-"),
-                port=free_port(),
+            settings = self.outside.settings(
+                folder / name.replace(" ", "-"),
                 executes_runs=name.startswith("worker"),
                 lease_s=shape.lease_s,
                 max_concurrent_runs=PLACES,
-                providers={"outside": self.outside.base_url},
-                provider_keys={"outside": "none"},
-                crash_retries=MANY,
                 stop_grace_s=shape.stop_grace_s,
-                log_level="warning",
             )
             ports = {service: each.port for service, each in self._services.items()}
             made = Member(name, settings, ports, _address, shape.program, shape.plant)

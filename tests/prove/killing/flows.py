@@ -9,8 +9,11 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from runglass.config.settings import Settings
+from tests.ports import free_port
 from tests.unit.engine.fake_provider import COMPATIBLE, FakeProvider, Reply, error_reply
 
 PLACE = "acme/demo"
@@ -36,6 +39,18 @@ class Outside(FakeProvider):
     @property
     def total(self) -> int:
         return sum(attempts.total() for attempts in self.calls.values())
+
+    def settings(self, data: Path, **how: Any) -> Settings:
+        """Of a process on a free port whose steps ask this model, and which gives no run up."""
+        return Settings(
+            data=data,
+            port=free_port(),
+            providers={"outside": self.base_url},
+            provider_keys={"outside": "none"},
+            crash_retries=1_000_000,
+            log_level="warning",
+            **how,
+        )
 
     async def reply_to(self, request: dict[str, Any]) -> Reply:
         effect, attempt = called_for(request)

@@ -5,10 +5,10 @@ from collections import Counter
 from typing import Self
 
 from runglass.log.trace import TERMINAL
+from tests.laws.law import require
 from tests.prove.killing.callers import Callers
 from tests.prove.killing.laws import Laws
 from tests.prove.killing.line import Book, Line, all_ended, listed_runs
-from tests.prove.report import judge
 
 END_LIMIT_S = 90.0
 """How long runs and callers may take to come to an end once nothing breaks any more."""
@@ -40,7 +40,7 @@ class Load:
 
     def check(self) -> None:
         """Raises what a caller has found out."""
-        judge(self._book.lies, self._place)
+        require(self._book.lies, self._place)
         for task in (*self._calling, *self._watching):
             if task.done():
                 task.result()
@@ -65,7 +65,7 @@ class Load:
             late = [f"not everything came to an end within {END_LIMIT_S:g} s once all was well"]
             late += [f"a caller still {name}, run {ids.get(name[-36:])}" for name in names]
             odd = [f"{run_id} is {run['status']}" for run_id, run in runs if run["status"] not in TERMINAL]
-            judge([*late, *odd], self._place)
+            require([*late, *odd], self._place)
         self.check()
 
 
