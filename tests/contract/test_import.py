@@ -21,15 +21,6 @@ IMPORT = "/flow-runs/import"
 READS = ("trace", "trace/stream", "trace/outline", "export?format=json", "export?format=jsonl")
 
 
-source = server_with(wire.WORDS, wire.GRID, wire.BROKEN, wire.ENDLESS, capture="full")
-
-
-@pytest.fixture(scope="module")
-def there(source: RunningServer) -> Iterator[httpx2.Client]:
-    with wire.http_for(source, source.key) as client:
-        yield client
-
-
 target = server_with(scope="function", import_limit_bytes=2_000_000)
 
 
@@ -44,23 +35,23 @@ def here(target: RunningServer) -> Iterator[httpx2.Client]:
 
 
 @pytest.fixture(scope="module")
-def runs(source: RunningServer, there: httpx2.Client) -> dict[str, str]:
+def runs(server: RunningServer, http: httpx2.Client) -> dict[str, str]:
     """Runs of several kinds, each by a word for it."""
-    cancelled = wire.start(source, "endless")
-    wire.until_event(there, cancelled, "step_completed")
-    wire.cancel(source, cancelled)
-    assert "event: flow_cancelled" in there.get(f"/flow-runs/{cancelled}/trace/stream").text
+    cancelled = wire.start(server, "endless")
+    wire.until_event(http, cancelled, "step_completed")
+    wire.cancel(server, cancelled)
+    assert "event: flow_cancelled" in http.get(f"/flow-runs/{cancelled}/trace/stream").text
     return {
-        "completed": wire.ran(there, "words", headers={"X-Session-Id": SESSION}, message="a bb ccc"),
-        "nested": wire.execute(there, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]}),
-        "failed": wire.ran(there, "broken"),
+        "completed": wire.ran(http, "words", headers={"X-Session-Id": SESSION}, message="a bb ccc"),
+        "nested": wire.execute(http, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]}),
+        "failed": wire.ran(http, "broken"),
         "cancelled": cancelled,
     }
 
 
 @pytest.fixture(scope="module")
-def file(there: httpx2.Client, runs: dict[str, str]) -> bytes:
-    return there.get(f"/flow-runs/{runs['completed']}/export?format=jsonl").content
+def file(http: httpx2.Client, runs: dict[str, str]) -> bytes:
+    return http.get(f"/flow-runs/{runs['completed']}/export?format=jsonl").content
 
 
 def nothing_is_kept(target: RunningServer, here: httpx2.Client) -> bool:
@@ -77,22 +68,21 @@ def nothing_is_kept(target: RunningServer, here: httpx2.Client) -> bool:
 @pytest.mark.parametrize("format", ["json", "jsonl"])
 @pytest.mark.parametrize("kind", ["completed", "nested", "failed", "cancelled"])
 def test_a_run_comes_back_byte_for_byte(
-    there: httpx2.Client, here: httpx2.Client, runs: dict[str, str], kind: str, format: str
+    http: httpx2.Client, here: httpx2.Client, runs: dict[str, str], kind: str, format: str
 ) -> None:
     run_id = runs[kind]
-    file = there.get(f"/flow-runs/{run_id}/export", params={"format": format}).content
+    file = http.get(f"/flow-runs/{run_id}/export", params={"format": format}).content
     answer = here.post(IMPORT, content=file)
     assert answer.status_code == 201, answer.text
-    assert answer.json() == wire.as_listed(there.get(f"/flow-runs/{run_id}").json())
+    assert answer.json() == wire.as_listed(http.get(f"/flow-runs/{run_id}").json())
     for read in READS:
         assert (
-            here.get(f"/flow-runs/{run_id}/{read}").content
-            == there.get(f"/flow-runs/{run_id}/{read}").content
+            here.get(f"/flow-runs/{run_id}/{read}").content == http.get(f"/flow-runs/{run_id}/{read}").content
         )
-    steps = {step["stepId"] for step in there.get(f"/flow-runs/{run_id}/trace").json()["steps"]}
+    steps = {step["stepId"] for step in http.get(f"/flow-runs/{run_id}/trace").json()["steps"]}
     for step in steps:
         attempts = f"/flow-runs/{run_id}/steps/{step}/trace?attempt=all"
-        assert here.get(attempts).content == there.get(attempts).content
+        assert here.get(attempts).content == http.get(attempts).content
     assert [run["id"] for run in here.get("/flow-runs").json()["runs"]] == [run_id]
     of_session = here.get("/flow-runs", params={"q": f"session:{SESSION}"}).json()["runs"]
     assert [run["id"] for run in of_session] == [run_id] * (kind == "completed")
@@ -182,7 +172,7 @@ def test_a_file_over_the_limit_is_refused(empty: RunningServer, file: bytes, chu
         assert nothing_is_kept(empty, here)
 
 
-def test_a_project_without_room_takes_none(source: RunningServer, file: bytes) -> None:
+def test_a_project_without_room_takes_none(file: bytes) -> None:
     with served(project_data_bytes=1024) as (target, here):
         assert wire.refusal(here.post(IMPORT, content=file), "project_data_bytes") == (503, "UNAVAILABLE")
         assert nothing_is_kept(target, here)
