@@ -7,7 +7,8 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from tests.contract.wire import detail, frames, refusal
+from tests.contract.test_tool_calls import paused as paused_for_tools
+from tests.contract.wire import detail, events_of, execute, read, refusal
 from tests.servers import server_with
 
 PATH = "/seq/acme/demo/ask/execute"
@@ -21,16 +22,8 @@ CALL = {"id": "a", "type": "function", "function": {"name": "look_up", "argument
 SHOWN = "https://a.b/c.PNG?size=2"
 
 
-def url_of(length: int) -> str:
-    return "https://example.org/".ljust(length, "x")
-
-
 def tool(name: Any = "look_up", **fields: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, **fields}}
-
-
-def choice(name: str) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": name}}
 
 
 def part(text: str) -> dict[str, Any]:
@@ -45,21 +38,14 @@ def user(content: Any) -> dict[str, Any]:
     return {"role": "user", "content": content}
 
 
-def turns_of(size_bytes: int) -> list[dict[str, Any]]:
-    """Messages that take so many bytes as JSON."""
-    return [user("x" * (size_bytes - len('[{"role":"user","content":""}]')))]
-
-
 def taken(http: httpx2.Client, body: dict[str, Any]) -> Any:
     """The input of the run that the body starts, as its trace has it."""
-    answer = http.post(PATH, json=body)
-    assert answer.status_code == 200, answer.text
-    return http.get(f"/flow-runs/{answer.json()['executionId']}").json()["input"]
+    return read(http, f"/flow-runs/{execute(http, 'ask', **body)}")["input"]
 
 
 def test_ten_attachments_are_taken(http: httpx2.Client) -> None:
     fields = [
-        {"url": url_of(2048)},
+        {"url": "https://example.org/".ljust(2048, "x")},
         {"url": "https://user@[2001:db8::1]:8443/a%20b?c=d#e"},
         {"url": "HTTPS://example.org"},
         {"filename": "x" * 255},
@@ -82,7 +68,7 @@ def test_ten_attachments_are_taken(http: httpx2.Client) -> None:
         ([], "none"),
         ([tool()], None),
         ([tool()], "required"),
-        ([tool()], choice("look_up")),
+        ([tool()], tool("look_up")),
         ([tool("a"), tool("b")], "b"),
         ([tool("none")], "none"),
         ([tool("A-z_09"), tool("x" * 64)], "auto"),
@@ -92,8 +78,7 @@ def test_ten_attachments_are_taken(http: httpx2.Client) -> None:
     ],
 )
 def test_tools_are_taken(http: httpx2.Client, tools: list[Any], tool_choice: Any) -> None:
-    answer = http.post(PATH, json={"message": "a", "tools": tools, "toolChoice": tool_choice})
-    assert answer.status_code == 200, answer.text
+    assert execute(http, "ask", message="a", tools=tools, toolChoice=tool_choice)
 
 
 @pytest.mark.parametrize(("calls", "call_id"), [("toolCalls", "toolCallId"), ("tool_calls", "tool_call_id")])
@@ -120,8 +105,9 @@ def test_turns_come_out_in_one_spelling(http: httpx2.Client, calls: str, call_id
 
 
 def test_a_megabyte_of_messages_is_taken(http: httpx2.Client) -> None:
-    assert http.post(PATH, json={"messages": turns_of(1_000_000)}).status_code == 200
-    too_many = http.post(PATH, json={"messages": turns_of(1_000_001)})
+    length = 1_000_000 - len('[{"role":"user","content":""}]')
+    assert http.post(PATH, json={"messages": [user("x" * length)]}).status_code == 200
+    too_many = http.post(PATH, json={"messages": [user("x" * (length + 1))]})
     assert refusal(too_many, "1,000,001 bytes") == (413, "MESSAGES_TOO_LARGE")
 
 
@@ -139,7 +125,7 @@ IMAGES: dict[str, list[dict[str, Any]]] = {
     ".url` must be a full https:// address": [{"url": url} for url in NO_URLS],
     ".url` must be text": [{"url": ["https://a"]}],
     ".url` is missing": [{"url": None}],
-    ".url` has 2,049 characters": [{"url": url_of(2049)}],
+    ".url` has 2,049 characters": [{"url": "https://example.org/".ljust(2049, "x")}],
     ".filename` has 256 characters": [{"filename": "x" * 256}],
     ".filename` must be a bare name": [{"filename": name} for name in ("a/b.png", "a\\b", "..png")],
     ".filename` must be text": [{"filename": {}}],
@@ -161,8 +147,8 @@ TOOLS: list[tuple[Any, Any, str]] = [
     ([], "look_up", "'look_up', which is not among `tools`"),
     ([tool()], {"type": "function"}, "`toolChoice`"),
     ([tool()], {"function": {"name": "look_up"}}, "`toolChoice`"),
-    ([tool()], choice("other"), "'other'"),
-    ([], choice("look_up"), "'look_up'"),
+    ([tool()], tool("other"), "'other'"),
+    ([], tool("look_up"), "'look_up'"),
 ]
 TURNS: list[tuple[Any, str]] = [
     (3, ""),
@@ -322,10 +308,7 @@ GOOD = {"role": "tool", "toolCallId": "A", "content": "1"}
 @pytest.fixture
 def paused(http: httpx2.Client) -> dict[str, Any]:
     """A run that waits for the results of two calls."""
-    answer = http.post(PATH, json={"message": "a", "tools": [tool("first"), tool("second")]})
-    body: dict[str, Any] = answer.json()
-    assert body["status"] == "tool_calls_required"
-    return body
+    return paused_for_tools(http, PATH, tools=[tool("first"), tool("second")])
 
 
 def resume(http: httpx2.Client, paused: dict[str, Any], *results: Any) -> httpx2.Response:
@@ -359,7 +342,7 @@ def test_results_are_taken_in_every_spelling_and_order_as_text_or_json(
     again = paused["toolCallMessages"][-1]
     assert refusal(resume(http, paused, GOOD, old, again, GOOD)) == (400, "TOOL_RESULTS_MISMATCH")
     assert resume(http, paused, GOOD, old, again, result, GOOD).json()["status"] == "completed"
-    events = frames(http.get(f"/flow-runs/{paused['executionId']}/trace/stream").text)
+    events = events_of(http, paused["executionId"])
     (resumed,) = [event.data for event in events if event.event == "step_resumed"]
     assert [(each["name"], each["content"]) for each in resumed["inputData"]["toolResults"]] == [
         ("first", "1"),
