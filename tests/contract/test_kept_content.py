@@ -18,7 +18,7 @@ from runglass.redact import Redactor
 from runglass.testing import RunningServer
 from tests.contract.test_owed_answers import expire
 from tests.contract.test_retention import tidy
-from tests.contract.wire import ANYTHING, Frame, detail, execute, http_for, log_of, ran, refusal, trace_of
+from tests.contract.wire import ANYTHING, Frame, execute, http_for, log_of, ran, stored_run, trace_of
 from tests.servers import served, server_on, server_with
 
 FLOW = """
@@ -71,11 +71,6 @@ def set_capture(server: RunningServer, *values: Any) -> None:
     server.call(server.runtime.store.set_capture(project.id, *values))
 
 
-def mode_of(server: RunningServer, run: str) -> str | None:
-    record = server.call(server.runtime.store.run(run))
-    return record.capture if record else None
-
-
 def test_the_flow_comes_before_the_project_and_that_before_the_server(
     server: RunningServer, http: httpx2.Client
 ) -> None:
@@ -118,13 +113,13 @@ def test_a_run_of_the_sample_is_kept_whole_where_its_mode_allows_that(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     run = failed(http, "sampled")
-    assert mode_of(server, run) == "full"
+    assert stored_run(server, run).capture == "full"
     assert first_output(http, run) == {"said": "mail jane@example.com"}
     assert "content_kept" not in http.get(f"/flow-runs/{run}/trace/stream").text
-    assert mode_of(server, failed(http, "as-others")) == "metadata_only"
+    assert stored_run(server, failed(http, "as-others")).capture == "metadata_only"
     for mode in ("off", "redacted"):
         set_capture(server, mode)
-        assert mode_of(server, failed(http, "sampled")) == mode
+        assert stored_run(server, failed(http, "sampled")).capture == mode
     set_capture(server, None)
 
 
@@ -154,9 +149,8 @@ def bytes_in(folder: Path) -> bytes:
 
 def test_secrets_in_megabytes_are_in_no_trace_and_no_file(tmp_path: Path) -> None:
     with served(GROW, data=tmp_path, **SETTINGS) as (server, http):
-        answer = http.post("/seq/acme/demo/grow/execute", json={"parameters": {"word": "w0rd"}})
-        assert refusal(answer) == (500, "STEP_FAILED")
-        trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace")
+        trace = http.get(f"/flow-runs/{ran(http, 'grow', parameters={'word': 'w0rd'})}/trace")
+        assert trace.json()["flowRun"]["status"] == "failed"
         made = {"password": "hunter2-w0rd", "note": "mail w0rd@example.com or ACME-4711", "n": 1}
         grown = {"rows": [made] * 20_000}
         # The output of two steps, and the input of the two behind them, are what the redaction rules leave.

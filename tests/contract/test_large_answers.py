@@ -20,7 +20,7 @@ from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.services.outlines import Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 from runglass.testing import RunningServer
-from tests.contract.wire import execute, head_of, raw_connection, requests_in, rest_of
+from tests.contract.wire import execute, head_of, raw_connection, requests_in, rest_of, stored_run
 from tests.faulty_store import FaultyStore
 from tests.servers import served, server_with
 from tests.waiting import eventually
@@ -182,8 +182,7 @@ def kept(server: RunningServer, http: httpx2.Client) -> RunRecord:
     """A run of a draft, once its outline is kept."""
     server.push(LOOP, publish=False)
     run_id = execute(http, "long", parameters=ITEMS)
-    found = server.call(server.runtime.store.run(run_id))
-    assert found is not None
+    found = stored_run(server, run_id)
     eventually(lambda: server.call(server.runtime.store.kept_outline(found.no)))
     return found
 

@@ -16,7 +16,7 @@ import pytest
 
 from runglass.limits.memory import MemoryBudget
 from runglass.store.keys import digest_of
-from runglass.store.records import ApiKey
+from runglass.store.records import ApiKey, RunRecord
 from runglass.testing import RunningServer
 from runglass.wire.run_api import ExecuteRequest
 from tests.records import there
@@ -144,6 +144,11 @@ def ran(http: httpx2.Client, slug: str, *, headers: dict[str, str] | None = None
 def known_key(server: RunningServer, key: str) -> ApiKey:
     """What the server knows of a key that it has made."""
     return there(server.call(server.runtime.store.find_key(digest_of(key))))
+
+
+def stored_run(server: RunningServer, run_id: str) -> RunRecord:
+    """A run as the server's store has it."""
+    return there(server.call(server.runtime.store.run(run_id)))
 
 
 def set_budget(server: RunningServer, usd: str | None, *, project: str = "demo") -> None:
