@@ -20,11 +20,12 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from runglass import Client, RunglassError
 from runglass.errors import StoreError
-from runglass.store.records import Append, RunRecord
-from runglass.testing import RunningServer, running_server
+from runglass.store.records import Append
+from runglass.testing import RunningServer
 from tests.contract.test_tool_calls import paused, results_of, resumption
 from tests.contract.wire import (
     ANYTHING,
+    ENDLESS,
     LONGEST_S,
     events_of,
     execute,
@@ -33,12 +34,15 @@ from tests.contract.wire import (
     log_of,
     refusal,
     start,
+    stored_run,
     trace_of,
     until_health,
 )
+from tests.faulty_store import FaultyStore
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
 from tests.postgres_replication import replicated
 from tests.postgres_server import fetched, postgres_database
+from tests.servers import served
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -47,25 +51,20 @@ LEASE_S = 60.0
 """Longer than a busy machine keeps a process waiting: no run changes hands before the standby takes over."""
 KEPT = 2
 """So many events of the run that goes on the standby has."""
-LONG_MS = 600_000
-STEPS = """
-slug: {slug}
+SHORT = """
+slug: short
 steps:
-  - {{id: first, type: wait, ms: {first}}}
-  - {{id: second, type: passthrough}}
-  - {{id: third, type: wait, ms: {third}}}
+  - {id: first, type: wait, ms: 1}
+  - {id: second, type: passthrough}
+  - {id: third, type: wait, ms: 1}
 """
-FLOWS = (
-    STEPS.format(slug="short", first=1, third=1),
-    STEPS.format(slug="endless", first=1, third=LONG_MS),
-    ANYTHING,
-    f"""
+LONG_TALK = """
 slug: talk
 steps:
-  - {{id: ask, type: llm, model: echo, prompt: "{{{{ message }}}}"}}
-  - {{id: hold, type: wait, ms: {LONG_MS}}}
-""",
-)
+  - {id: ask, type: llm, model: echo, prompt: "{{ message }}"}
+  - {id: hold, type: wait, ms: 600000}
+"""
+FLOWS = (SHORT, LONG_TALK, ANYTHING, ENDLESS)
 
 
 class After(NamedTuple):
@@ -101,16 +100,13 @@ def after() -> Iterator[After]:
         database = opened.enter_context(replicated())
         database.primary.execute("CREATE DATABASE runglass")
         address = database.address("runglass")
-        one, other = [
-            opened.enter_context(running_server(store=address, lease_s=LEASE_S, tail_poll_s=0.5))
-            for _ in range(2)
+        (one, http), (other, _) = [
+            opened.enter_context(served(*flows, store=address, lease_s=LEASE_S, tail_poll_s=0.5))
+            for flows in (FLOWS, ())
         ]
-        http = opened.enter_context(http_for(one, one.key))
-        for flow in FLOWS:
-            one.push(flow)
         threads = opened.enter_context(ThreadPoolExecutor(4))
         waiting = paused(http, "/seq/acme/demo/talk/execute")
-        append, unfinished = one.runtime.store.append, set[int]()
+        unfinished = set[int]()
         is_cut_off, is_over = threading.Event(), threading.Event()
         turns = defaultdict[int, asyncio.Lock](asyncio.Lock)
 
@@ -122,14 +118,12 @@ def after() -> Iterator[After]:
                     await asyncio.to_thread(is_cut_off.wait)
                 if batch.run_no in unfinished and batch.status == "completed":
                     await asyncio.to_thread(is_over.wait)
-                await append(batch)
 
-        patch = opened.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(one.runtime.store, "append", held_back)
+        opened.enter_context(FaultyStore(one.runtime.store)).before("append", held_back)
         going, ended = start(one, "short"), start(one, "short")
-        eventually(lambda: stored(one, going).head == KEPT and stored(one, ended).head == KEPT)
+        eventually(lambda: stored_run(one, going).head == KEPT and stored_run(one, ended).head == KEPT)
         database.cut_off()
-        unfinished.add(stored(one, going).no)
+        unfinished.add(stored_run(one, going).no)
         is_cut_off.set()
 
         lost = execute(http, "anything")
@@ -139,16 +133,18 @@ def after() -> Iterator[After]:
         )
         seen = list[int]()
         tail = threads.submit(followed, other, going, seen)
-        eventually(lambda: stored(one, ended).status == "completed" and stored(one, going).head > 4)
-        eventually(lambda: stored(one, waiting["executionId"]).status == "running")
-        eventually(lambda: "endless" in flows_of_running(http))
-        going_head = stored(one, going).head
+        eventually(lambda: stored_run(one, ended).status == "completed" and stored_run(one, going).head > 4)
+        eventually(lambda: stored_run(one, waiting["executionId"]).status == "running")
+        eventually(lambda: http.get("/flow-runs?flow=endless&status=running").json()["runs"])
+        going_head = stored_run(one, going).head
         eventually(lambda: len(seen) >= going_head)
         change_before = http.get("/flow-runs").json()["lastChange"]
         database.fail_over()
         is_over.set()
         runs = (going, ended)
-        eventually(lambda: renewed(one, other) and {stored(one, run).status for run in runs} == {"completed"})
+        eventually(
+            lambda: renewed(one, other) and {stored_run(one, run).status for run in runs} == {"completed"}
+        )
         lost_of = (lost, lost_call, waiting, resumed_call)
         yield After(one, other, http, going, going_head, ended, *lost_of, tail, change_before, log)
 
@@ -160,16 +156,6 @@ def renewed(*servers: RunningServer) -> bool:
             server.call(server.runtime.engine.claims.keep_lease())
         return True
     return False
-
-
-def flows_of_running(http: httpx2.Client) -> set[str]:
-    return {run["flowSlug"] for run in http.get("/flow-runs").json()["runs"] if run["status"] == "running"}
-
-
-def stored(server: RunningServer, run_id: str) -> RunRecord:
-    run = server.call(server.runtime.store.run(run_id))
-    assert run is not None
-    return run
 
 
 def followed(server: RunningServer, run_id: str, seen: list[int]) -> list[int]:
@@ -223,7 +209,7 @@ def test_a_tail_ends_before_a_number_that_two_events_had_and_nobody_goes_on_behi
     for last_id in (KEPT + 1, after.going_head):
         said = f"or go on after event {KEPT}"
         assert refusal(stream(last_id), said) == (422, "INVALID_REQUEST")
-    end = stored(after.one, after.going).head
+    end = stored_run(after.one, after.going).head
     assert frames(stream(end - 1).text)[0].id == str(end)
     # Nor do numbers of changes come again that were given and lost.
     assert after.http.get("/flow-runs").json()["lastChange"] > after.change_before
@@ -287,9 +273,7 @@ def database() -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def server(database: Database) -> Iterator[RunningServer]:
-    with running_server(store=database.by_way_of_proxy, lease_s=LONGEST_S) as running:
-        for flow in (ANYTHING, LASTING):
-            running.push(flow)
+    with served(ANYTHING, LASTING, store=database.by_way_of_proxy, lease_s=LONGEST_S) as (running, _):
         yield running
 
 
