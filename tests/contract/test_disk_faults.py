@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx2
 import pytest
@@ -149,10 +150,7 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(caplog: pytest.
 
 
 def test_failing_housekeeping_degrades_health_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Maintenance) -> None:
-        raise ZeroDivisionError("a fault of the server")
-
-    monkeypatch.setattr(Maintenance, "tidy", fail)
+    monkeypatch.setattr(Maintenance, "tidy", Mock(side_effect=ZeroDivisionError("a fault of the server")))
     with running_server() as server:
         reasons = until_health(server.address, "degraded")["reasons"]
     assert reasons == ["housekeeping has failed and is restarted"]

@@ -216,16 +216,14 @@ def test_a_fault_on_the_way_to_an_outcome_is_not_kept_as_the_outcome(
 
 
 def test_a_commit_that_failed_and_was_made_is_no_second_run(
-    server: RunningServer, http: httpx2.Client
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
-    create = server.runtime.store.create_run
-    with FaultyStore(server.runtime.store) as faults:
-        # The second try of the same work finds what the first has left.
-        faults.before("create_run", create)
-        key = {"Idempotency-Key": str(uuid4())}
-        answers = [http.post(CALL, json={}, headers=h) for h in (key, {})]
-        assert [answer.status_code for answer in answers] == [200, 200]
-        assert http.post(CALL, json={}, headers=key).json() == answers[0].json()
+    # The second try of the same work finds what the first has left.
+    faults.before("create_run", server.runtime.store.create_run)
+    key = {"Idempotency-Key": str(uuid4())}
+    answers = [http.post(CALL, json={}, headers=h) for h in (key, {})]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert http.post(CALL, json={}, headers=key).json() == answers[0].json()
 
 
 def test_a_cancellation_that_cannot_be_confirmed_is_to_be_sent_again(
