@@ -17,7 +17,7 @@ from runglass.testing import RunningServer, running_server
 from tests.contract.test_viewer import signed_in
 from tests.contract.wire import ANYTHING, detail, execute, frames, http_for, refusal, set_budget
 from tests.flows import doubling
-from tests.servers import served, server_on, server_with
+from tests.servers import served, server_with
 from tests.waiting import eventually
 
 PER_MINUTE = 11
@@ -46,13 +46,15 @@ server = server_with(
 )
 
 
-@pytest.fixture(scope="module")
-def minute() -> Iterator[RunningServer]:
-    """A server whose clock stands still for its limits of rate."""
+minute = server_with(ANYTHING, rate_limit_per_minute=PER_MINUTE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_minute() -> Iterator[None]:
+    """For limits of rate the clock stands still."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runglass.limits.limits.Rates", partial(Rates, clock=lambda: 0.0))
-        with server_on("sqlite", ANYTHING, rate_limit_per_minute=PER_MINUTE) as running:
-            yield running
+        yield
 
 
 def test_a_key_has_so_many_requests_a_minute_whatever_their_path_and_a_stream_is_one(
@@ -77,10 +79,7 @@ def test_open_endpoints_have_no_rate_limit(minute: RunningServer) -> None:
             assert statuses == {200}
 
 
-def test_more_keys_do_not_raise_the_limit_of_the_project_and_a_refused_one_takes_nothing_of_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("runglass.limits.limits.Rates", partial(Rates, clock=lambda: 0.0))
+def test_more_keys_do_not_raise_the_limit_of_the_project_and_a_refused_one_takes_nothing_of_it() -> None:
     limits = {"rate_limit_per_minute": 7, "project_rate_limit_per_minute": 20, "max_keys_per_project": 6}
     with served(**limits) as (server, admin):
         minted = [admin.post("/keys", json={"role": "run"}) for _ in range(6)]
@@ -193,23 +192,19 @@ def test_a_step_that_memory_has_no_room_for_fails_and_others_go_on() -> None:
         assert run(http, "loop", 50).status_code == 200
 
 
-def backtracking(items: int) -> dict[str, Any]:
-    pattern = {"items": {"not": {"pattern": "^(?:a|a)*(?=b)c$"}}}
-    values = ["a" * 15 + "c"] * items
-    return {"type": "object", "properties": {"l": {**pattern, "default": values}}, "required": ["l"]}
-
-
 def override(step: str, **fields: Any) -> dict[str, Any]:
     return {"message": "x", "blockOverrides": {step: fields}}
 
 
 FAILED, REFUSED = (500, "STEP_FAILED"), (422, "INVALID_REQUEST")
+BACKTRACKING = {"items": {"not": {"pattern": "^(?:a|a)*(?=b)c$"}}, "default": ["a" * 15 + "c"] * 1000}
+GOING_BACK = {"type": "object", "properties": {"l": BACKTRACKING}, "required": ["l"]}
 DOUBLING = {"type": "function", "function": {"name": "t", "parameters": doubling(40)}}
 MANY = {"properties": {f"p{n}": {"minLength": 1} for n in range(12_000)}}
 HOSTILE: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
     "references that double": (override("answer", output_schema=doubling(40)), FAILED, "ms"),
     "a pattern that goes back": (
-        override("answer", output_schema=backtracking(1000)),
+        override("answer", output_schema=GOING_BACK),
         *(FAILED, "check_time_limit_ms"),
     ),
     "tools that double": ({"message": "x", "tools": [DOUBLING]}, FAILED, "check_time_limit_ms"),
