@@ -211,7 +211,8 @@ def test_an_outline_stays_the_one_of_its_seq_and_the_stream_behind_it_has_the_re
     further = faults.hold("append", nth=6)
     run = start(server, "stretch")
     eventually(lambda: len(rows(http, run)) >= 4)
-    before = page(http, run)
+    answer = http.get(f"/flow-runs/{run}/trace/outline")
+    before = answer.json()
     further.let_go()
     events = [
         frame.data for frame in frames(http.get(f"/flow-runs/{run}/trace/stream?after={before['seq']}").text)
@@ -219,12 +220,8 @@ def test_an_outline_stays_the_one_of_its_seq_and_the_stream_behind_it_has_the_re
     assert [event["seq"] for event in events] == [before["seq"] + 1 + at for at in range(len(events))]
     ended = {event["loopIndex"] for event in events if event["eventType"] == "step_completed"}
     begun = {event["loopIndex"] for event in events if event["eventType"] == "step_started"}
-    columns = zip(*(before["columns"][name] for name in ("kind", "index", "status")), strict=True)
-    states = {
-        index: before["statuses"][status]
-        for kind, index, status in columns
-        if before["kinds"][kind] == "iteration"
-    }
+    iterations = [row for row in rows_in(answer.content) if row["kind"] == "iteration"]
+    states = {row["index"]: row["status"] for row in iterations}
     assert {index for index, status in states.items() if status == "running"} | begun == ended
     assert {index for index, status in states.items() if status == "completed"} == set(range(12)) - ended
     assert begun == set(range(12)) - set(states)

@@ -174,7 +174,13 @@ def test_of_each_project_one_search_or_page_is_read_at_a_time(
 ) -> None:
     """All reads share a few threads, in the order in which they are asked for. Runs of their own, as readers
     of the same outline or replay share it."""
-    ids = {http: [_kept(http, "acme/demo") for _ in range(2)], guest: [_kept(guest, "guests/one")]}
+    # Their traces and logs are long.
+    body = {"message": "x" * LARGE_READ_BYTES}
+    callers = ((http, "acme/demo"), (http, "acme/demo"), (guest, "guests/one"))
+    runs = [
+        (client, client.post(f"/seq/{project}/anything/execute", json=body).json()["executionId"])
+        for client, project in callers
+    ]
     read = getattr(SqliteStore, method)
     going: list[int] = []
     most = {"one": 0, "both": 0}
@@ -194,22 +200,12 @@ def test_of_each_project_one_search_or_page_is_read_at_a_time(
         return found
 
     monkeypatch.setattr(SqliteStore, method, slowly)
-    with ThreadPoolExecutor(8) as callers:
-        asked = [
-            callers.submit(client.get, path.format(run_id=run_id))
-            for client in (http, guest)
-            for run_id in ids[client]
-        ]
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(client.get, path.format(run_id=run_id)) for client, run_id in runs]
         eventually(lambda: len(set(going)) == 2 and wire.requests_in(server) == 3)
         all_are_there.set()
         assert {call.result().status_code for call in asked} == {200}
     assert most == {"one": 1, "both": 2}
-
-
-def _kept(client: httpx2.Client, project: str) -> str:
-    """A run whose trace and log are long."""
-    body = {"message": "x" * LARGE_READ_BYTES}
-    return str(client.post(f"/seq/{project}/anything/execute", json=body).json()["executionId"])
 
 
 def test_endless_code_and_a_full_queue_of_one_project_do_not_stop_another(

@@ -166,16 +166,14 @@ def test_a_refusal_never_stands_within_a_response(server: RunningServer, framing
 
 def test_a_running_server_keeps_the_deadlines_of_heads_bodies_and_idle_connections() -> None:
     limits = {"head_time_limit_s": 0.5, "body_time_limit_s": 0.5, "keep_alive_s": 1}
-    with served(wire.ANYTHING, **limits) as (server, _), contextlib.ExitStack() as stack:
-        idle, head, body = (wire.raw_connection(server) for _ in range(3))
-        resting = stack.enter_context(idle)
+    with served(wire.ANYTHING, **limits) as (server, _), wire.raw_connection(server) as resting:
         resting.sendall(HEALTH)
         assert wire.read_answer(resting)[0] == 200
         late = (408, "INVALID_REQUEST")
-        with head as connection:
+        with wire.raw_connection(server) as connection:
             connection.sendall(GET)
             assert refused(connection, "head_time_limit_s=0.5") == late
-        with body as connection:
+        with wire.raw_connection(server) as connection:
             connection.sendall(post(server, "Content-Length: 10") + b"{")
             assert refused(connection, "body_time_limit_s=0.5", "min_body_bytes_per_s=1,024") == late
         # uvicorn would do so after 5 s.

@@ -40,8 +40,7 @@ def queue(http: httpx2.Client, slug: str, **body: Any) -> str:
 def ended(http: httpx2.Client, run: str, slug: str) -> dict[str, Any]:
     """The state of the job once its stream has come to the end."""
     http.get(f"/flow-runs/{run}/trace/stream")
-    state: dict[str, Any] = http.get(f"{JOBS.format(slug)}/{run}").json()
-    return state
+    return read(http, f"{JOBS.format(slug)}/{run}")
 
 
 def test_a_job_is_accepted_before_it_has_run(http: httpx2.Client) -> None:
