@@ -13,7 +13,7 @@ import pytest
 from runglass.diff.run_diff import RunDiff
 from runglass.server.services.run_diff import diff_runs
 from runglass.testing import RunningServer
-from tests.contract.wire import FLOWS, detail, execute, frames, http_for, read, refusal, start
+from tests.contract.wire import FLOWS, detail, execute, frames, http_for, read, refusal, start, stored_run
 from tests.faulty_store import FaultyStore
 from tests.outlines import Row, lines_of, rows_in
 from tests.servers import server_with
@@ -149,13 +149,8 @@ def test_a_run_that_is_purged_while_it_is_read_is_not_found(
 
 def diff_within(server: RunningServer, *runs: str, **limits: int) -> RunDiff:
     """What the server would answer if it compared no more than that."""
-    store = server.runtime.store
-
-    async def found() -> RunDiff:
-        a, b = [run for run_id in runs if (run := await store.run(run_id))]
-        return await diff_runs(store, a, b, with_same=False, **limits)
-
-    return server.call(found())
+    a, b = [stored_run(server, run_id) for run_id in runs]
+    return server.call(diff_runs(server.runtime.store, a, b, with_same=False, **limits))
 
 
 def test_beyond_the_limit_of_attempts_the_rest_is_left_out_and_none_is_said_to_be_missing(

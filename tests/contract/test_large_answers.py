@@ -58,19 +58,18 @@ def test_large_answers_come_in_parts_and_are_whole(
 
 
 def test_no_read_of_an_answer_is_larger_than_a_part(
-    server: RunningServer, http: httpx2.Client, run: str
+    http: httpx2.Client, run: str, faults: FaultyStore
 ) -> None:
     sizes: list[int] = []
-    with FaultyStore(server.runtime.store) as reads:
-        reads.after("trace", lambda opened: sizes.append(sum(len(step) for _, step in opened.steps)))
-        reads.after("trace_page", lambda steps: sizes.append(sum(len(step) for _, step in steps)))
-        assert http.get(f"{run}/trace").status_code == 200
+    faults.after("trace", lambda opened: sizes.append(sum(len(step) for _, step in opened.steps)))
+    faults.after("trace_page", lambda steps: sizes.append(sum(len(step) for _, step in steps)))
+    assert http.get(f"{run}/trace").status_code == 200
     assert len(sizes) > 5
     assert max(sizes) < PART_BYTES + 2 * STEP_BYTES
 
 
 def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off_and_the_log_says_why(
-    server: RunningServer, http: httpx2.Client, run: str, caplog: pytest.LogCaptureFixture
+    http: httpx2.Client, run: str, faults: FaultyStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken_off() -> str:
         caplog.clear()
@@ -83,13 +82,12 @@ def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off_and_the_log_says
         return [(number, data if number < STEPS else b"garbage") for number, data in steps]
 
     cut_off = f"request asked-for-all: the answer to GET /api/v1{run}/trace was cut off: "
-    with FaultyStore(server.runtime.store) as faults:
-        unusable = StoreError("the store cannot be used: disk I/O error")
-        faults.fail("trace_page", unusable, when=lambda run_no, *, after, limit_bytes: after > STEPS // 2)
-        assert broken_off() == f"{cut_off}{unusable}"
-        faults.mend("trace_page")
-        faults.after("trace_page", with_a_broken_end, replaces=True)
-        told = broken_off()
+    unusable = StoreError("the store cannot be used: disk I/O error")
+    faults.fail("trace_page", unusable, when=lambda run_no, *, after, limit_bytes: after > STEPS // 2)
+    assert broken_off() == f"{cut_off}{unusable}"
+    faults.mend("trace_page")
+    faults.after("trace_page", with_a_broken_end, replaces=True)
+    told = broken_off()
     assert told.startswith(cut_off)
     assert "cannot be read" in told
 
@@ -189,11 +187,7 @@ def kept(server: RunningServer, http: httpx2.Client) -> RunRecord:
 
 def opened(server: RunningServer, kept: RunRecord) -> Outline:
     """The outline as a server has it that was just started."""
-
-    async def of() -> Outline:
-        return await Outlines(server.runtime).of(kept)
-
-    return server.call(of())
+    return server.call(Outlines(server.runtime).of(kept))
 
 
 def text(outline: Outline) -> bytes:
