@@ -69,8 +69,8 @@ JsonObject = dict[str, Any]
 server = server_with(*FLOWS, SHAPE, SIDES, STRETCH, capture="full")
 
 
-def run(http: httpx2.Client, *words: str, **more: Any) -> str:
-    return execute(http, "shape", parameters={"words": list(words)}, **more)
+def run(http: httpx2.Client, *words: str) -> str:
+    return execute(http, "shape", parameters={"words": list(words)})
 
 
 def diff(http: httpx2.Client, a: str, b: str, **query: str) -> JsonObject:
@@ -209,9 +209,8 @@ def test_an_outline_stays_the_one_of_its_seq_and_the_stream_behind_it_has_the_re
     answer = http.get(f"/flow-runs/{run}/trace/outline")
     before = answer.json()
     further.let_go()
-    events = [
-        frame.data for frame in frames(http.get(f"/flow-runs/{run}/trace/stream?after={before['seq']}").text)
-    ]
+    stream = http.get(f"/flow-runs/{run}/trace/stream?after={before['seq']}").text
+    events = [frame.data for frame in frames(stream)]
     assert [event["seq"] for event in events] == [before["seq"] + 1 + at for at in range(len(events))]
     ended = {event["loopIndex"] for event in events if event["eventType"] == "step_completed"}
     begun = {event["loopIndex"] for event in events if event["eventType"] == "step_started"}

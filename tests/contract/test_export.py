@@ -222,14 +222,10 @@ def test_a_run_comes_back_byte_for_byte(
     answer = here.post(IMPORT, content=file)
     assert answer.status_code == 201, answer.text
     assert answer.json() == wire.as_listed(http.get(f"/flow-runs/{run_id}").json())
-    for read in READS:
-        assert (
-            here.get(f"/flow-runs/{run_id}/{read}").content == http.get(f"/flow-runs/{run_id}/{read}").content
-        )
-    steps = {step["stepId"] for step in http.get(f"/flow-runs/{run_id}/trace").json()["steps"]}
-    for step in steps:
-        attempts = f"/flow-runs/{run_id}/steps/{step}/trace?attempt=all"
-        assert here.get(attempts).content == http.get(attempts).content
+    steps = {step["stepId"] for step in wire.trace_of(http, run_id)["steps"]}
+    for read in (*READS, *(f"steps/{step}/trace?attempt=all" for step in steps)):
+        path = f"/flow-runs/{run_id}/{read}"
+        assert here.get(path).content == http.get(path).content
     assert [run["id"] for run in here.get("/flow-runs").json()["runs"]] == [run_id]
     of_session = here.get("/flow-runs", params={"q": f"session:{SESSION}"}).json()["runs"]
     assert [run["id"] for run in of_session] == [run_id] * (kind == "failing")
