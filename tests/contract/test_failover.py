@@ -25,6 +25,7 @@ from runglass.testing import RunningServer
 from tests.contract.test_tool_calls import paused, results_of, resumption
 from tests.contract.wire import (
     ANYTHING,
+    BRISK,
     ENDLESS,
     LONGEST_S,
     events_of,
@@ -51,20 +52,13 @@ LEASE_S = 60.0
 """Longer than a busy machine keeps a process waiting: no run changes hands before the standby takes over."""
 KEPT = 2
 """So many events of the run that goes on the standby has."""
-SHORT = """
-slug: short
-steps:
-  - {id: first, type: wait, ms: 1}
-  - {id: second, type: passthrough}
-  - {id: third, type: wait, ms: 1}
-"""
 LONG_TALK = """
 slug: talk
 steps:
   - {id: ask, type: llm, model: echo, prompt: "{{ message }}"}
   - {id: hold, type: wait, ms: 600000}
 """
-FLOWS = (SHORT, LONG_TALK, ANYTHING, ENDLESS)
+FLOWS = (BRISK, LONG_TALK, ANYTHING, ENDLESS)
 
 
 class After(NamedTuple):
@@ -120,7 +114,7 @@ def after() -> Iterator[After]:
                     await asyncio.to_thread(is_over.wait)
 
         opened.enter_context(FaultyStore(one.runtime.store)).before("append", held_back)
-        going, ended = start(one, "short"), start(one, "short")
+        going, ended = start(one, "brisk"), start(one, "brisk")
         eventually(lambda: stored_run(one, going).head == KEPT and stored_run(one, ended).head == KEPT)
         database.cut_off()
         unfinished.add(stored_run(one, going).no)
@@ -179,9 +173,8 @@ def test_every_run_that_is_left_ends_with_its_log_whole_and_what_is_acknowledged
                 events = log_of(http, run_id)
                 assert events[-1].event == "flow_completed"
                 ends = [event.data["stepId"] for event in events if event.event == "step_completed"]
-                assert ends == ["first", "second", "third"]
-            trace = http.get(f"/flow-runs/{acknowledged}/trace").json()
-            assert trace["flowRun"]["status"] == "completed"
+                assert ends == ["one", "two", "three"]
+            assert trace_of(http, acknowledged)["flowRun"]["status"] == "completed"
 
 
 def test_callers_hear_of_a_run_and_a_resumption_that_the_standby_lacks(after: After) -> None:
@@ -225,7 +218,7 @@ def test_what_was_lost_is_said(after: After) -> None:
     back = told["run.set_back", after.going]
     assert back["after"] == {"events": KEPT}
     assert back["before"]["events"] >= after.going_head
-    trace = after.http.get(f"/flow-runs/{after.going}/steps/first/trace", params={"attempt": 1}).json()
+    trace = after.http.get(f"/flow-runs/{after.going}/steps/one/trace", params={"attempt": 1}).json()
     assert trace["errorContext"]["code"] == "WORKER_LOST"
 
 
@@ -242,8 +235,6 @@ class Database(NamedTuple):
 
     portal: BlockingPortal
     proxy: CuttingProxy
-    address: str
-    """The way to it that is always open."""
     by_way_of_proxy: str
 
     @contextmanager
@@ -262,40 +253,33 @@ def behind_a_proxy(address: str) -> Iterator[Database]:
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(cutting_proxy(address)) as (proxy, by_way_of_proxy),
     ):
-        yield Database(portal, proxy, address, by_way_of_proxy)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    with postgres_database() as address, behind_a_proxy(address) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-def server(database: Database) -> Iterator[RunningServer]:
-    with served(ANYTHING, LASTING, store=database.by_way_of_proxy, lease_s=LONGEST_S) as (running, _):
-        yield running
+        yield Database(portal, proxy, by_way_of_proxy)
 
 
 @pytest.mark.parametrize("lease_runs_out", [False, True])
 def test_while_it_is_away_a_run_waits_for_it_and_callers_hear_that_nothing_is_started(
-    server: RunningServer, http: httpx2.Client, database: Database, lease_runs_out: bool
+    lease_runs_out: bool,
 ) -> None:
-    run, path = start(server, "lasting"), "/seq/acme/demo/anything"
-    with database.away(), ThreadPoolExecutor(4) as calls:
-        ways = (f"{path}/execute", f"{path}/jobs", f"{path}/v1/step")
-        answers = [calls.submit(http.post, way, json={}) for way in ways]
-        answers.append(calls.submit(http.get, "/flow-runs"))
-        assert [refusal(answer.result(LONGEST_S)) for answer in answers] == 4 * [(503, "UNAVAILABLE")]
-        health = until_health(server.address, "unavailable")
-        assert "the store cannot be read" in health["reasons"]
-        if lease_runs_out:
-            fetched(database.address, "UPDATE lease SET expires_at = now() - interval '1 hour'")
-    until_health(server.address, "ok", "degraded")
-    events, trace = events_of(http, run), trace_of(http, run)
-    assert [int(event.id) for event in events] == list(range(1, len(events) + 1))
-    assert events[-1].event == "flow_completed"
-    assert trace["flowRun"]["status"] == "completed"
-    assert lease_runs_out or [step["attempt"] for step in trace["steps"]] == [1, 1]
-    assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
-    execute(http, "anything")
+    with (
+        postgres_database() as address,
+        behind_a_proxy(address) as database,
+        served(ANYTHING, LASTING, store=database.by_way_of_proxy, lease_s=LONGEST_S) as (server, http),
+    ):
+        run, path = start(server, "lasting"), "/seq/acme/demo/anything"
+        with database.away(), ThreadPoolExecutor(4) as calls:
+            ways = (f"{path}/execute", f"{path}/jobs", f"{path}/v1/step")
+            answers = [calls.submit(http.post, way, json={}) for way in ways]
+            answers.append(calls.submit(http.get, "/flow-runs"))
+            assert [refusal(answer.result(LONGEST_S)) for answer in answers] == 4 * [(503, "UNAVAILABLE")]
+            health = until_health(server.address, "unavailable")
+            assert "the store cannot be read" in health["reasons"]
+            if lease_runs_out:
+                fetched(address, "UPDATE lease SET expires_at = now() - interval '1 hour'")
+        until_health(server.address, "ok", "degraded")
+        events, trace = events_of(http, run), trace_of(http, run)
+        assert [int(event.id) for event in events] == list(range(1, len(events) + 1))
+        assert events[-1].event == "flow_completed"
+        assert trace["flowRun"]["status"] == "completed"
+        assert lease_runs_out or [step["attempt"] for step in trace["steps"]] == [1, 1]
+        assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
+        execute(http, "anything")
