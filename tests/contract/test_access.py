@@ -202,7 +202,6 @@ def test_a_header_with_half_a_character_is_no_server_error(server: RunningServer
     head = head_of(server, "POST", "/api/v1/seq/acme/demo/anything/execute", "Connection: close", length)
     if header.startswith(b"Authorization"):
         head = head.replace(f"Authorization: Bearer {server.key}\r\n".encode(), b"")
-    with raw_connection(server) as connection:
-        connection.sendall(head.removesuffix(b"\r\n") + header + b"\r\n\r\n" + body)
+    with raw_connection(server, head.removesuffix(b"\r\n") + header + b"\r\n\r\n" + body) as connection:
         answered = rest_of(connection)
     assert int(answered.split()[1]) < 500, answered

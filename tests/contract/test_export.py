@@ -324,9 +324,8 @@ def test_a_project_without_room_takes_none(file: bytes) -> None:
 @contextmanager
 def sending(target: RunningServer, file: bytes) -> Iterator[socket.socket]:
     """A connection on which all of the file but its last five bytes has been sent."""
-    with wire.raw_connection(target) as connection:
-        head = wire.head_of(target, "POST", f"/api/v1{IMPORT}", f"Content-Length: {len(file)}")
-        connection.sendall(head + file[:-5])
+    head = wire.head_of(target, "POST", f"/api/v1{IMPORT}", f"Content-Length: {len(file)}")
+    with wire.raw_connection(target, head + file[:-5]) as connection:
         yield connection
 
 

@@ -108,11 +108,9 @@ def test_a_repeat_lets_the_next_call_in_and_ends_as_its_caller_leaves_and_the_fi
     server: RunningServer, http: httpx2.Client
 ) -> None:
     asked = call(server, "Idempotency-Key: once")
-    with wire.raw_connection(server) as first:
-        first.sendall(asked)
+    with wire.raw_connection(server, asked) as first:
         eventually(lambda: len(running(http)) == 1)
-        with wire.raw_connection(server) as repeat:
-            repeat.sendall(asked)
+        with wire.raw_connection(server, asked):
             eventually(lambda: wire.requests_in(server) == PLACES and is_full(http))
             job = http.post("/seq/acme/demo/anything/jobs", json={"parameters": LARGE})
             assert job.status_code == 202
@@ -121,8 +119,7 @@ def test_a_repeat_lets_the_next_call_in_and_ends_as_its_caller_leaves_and_the_fi
         assert len(running(http)) == 1
         clear(http)
         status, _, body = wire.read_answer(first)
-    with wire.raw_connection(server) as again:
-        again.sendall(asked)
+    with wire.raw_connection(server, asked) as again:
         again_status, headers, again_body = wire.read_answer(again)
     assert (status, again_status, headers["idempotent-replayed"]) == (500, 500, "true")
     assert again_body == body

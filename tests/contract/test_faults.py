@@ -89,8 +89,8 @@ def test_a_whole_50_mb_body_gets_its_413(http: httpx2.Client) -> None:
 
 
 def test_a_chunked_body_is_taken_or_refused_where_it_crosses_the_limit(server: RunningServer) -> None:
-    with wire.raw_connection(server) as connection:
-        connection.sendall(wire.head_of(server, "POST", EXECUTE, "Transfer-Encoding: chunked"))
+    head = wire.head_of(server, "POST", EXECUTE, "Transfer-Encoding: chunked")
+    with wire.raw_connection(server, head) as connection:
         chunk = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
         for _ in range(11):
             connection.sendall(chunk)
@@ -100,7 +100,7 @@ def test_a_chunked_body_is_taken_or_refused_where_it_crosses_the_limit(server: R
         assert b"100,000 bytes" in body
         connection.sendall(chunk + b"0\r\n\r\n")
         # Behind it comes another body in parts, which is within the limit.
-        connection.sendall(wire.head_of(server, "POST", EXECUTE, "Transfer-Encoding: chunked"))
+        connection.sendall(head)
         connection.sendall(b'f\r\n{"parameters":{\r\n8\r\n"n":  1}\r\n1\r\n}\r\n0\r\n\r\n')
         status, _, body = wire.read_answer(connection)
         assert (status, b'"result":{"n":1}' in body) == (200, True)

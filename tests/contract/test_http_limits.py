@@ -67,8 +67,7 @@ INVALID = (400, "INVALID_REQUEST")
 def test_a_bad_head_is_refused_with_its_status_and_code(
     server: RunningServer, head: bytes, expected: tuple[int, str], message: str
 ) -> None:
-    with wire.raw_connection(server) as connection:
-        connection.sendall(head)
+    with wire.raw_connection(server, head) as connection:
         assert refused(connection, message) == expected
 
 
@@ -89,8 +88,7 @@ def test_a_bad_head_is_refused_with_its_status_and_code(
 def test_a_body_whose_end_is_in_doubt_is_refused_with_all_that_follows(
     server: RunningServer, framing: tuple[str, ...]
 ) -> None:
-    with wire.raw_connection(server) as connection:
-        connection.sendall(post(server, *framing) + b"2\r\n{}\r\n0\r\n\r\n" + HEALTH)
+    with wire.raw_connection(server, post(server, *framing) + b"2\r\n{}\r\n0\r\n\r\n" + HEALTH) as connection:
         assert refused(connection) == INVALID
 
 
@@ -114,15 +112,13 @@ def test_an_upgrade_that_is_not_offered_costs_nothing_of_the_body(server: Runnin
 
 def test_an_answer_in_place_of_100_continue_closes_the_connection(server: RunningServer) -> None:
     """The next bytes of the caller may be the body, or another request."""
-    with wire.raw_connection(server) as connection:
-        expects = post(server, "Expect: 100-continue", "Content-Length: 10")
-        connection.sendall(expects.replace(b"nk_", b"no_"))
+    expects = post(server, "Expect: 100-continue", "Content-Length: 10")
+    with wire.raw_connection(server, expects.replace(b"nk_", b"no_")) as connection:
         assert refused(connection) == (401, "UNAUTHENTICATED")
 
 
 def test_chunk_headers_and_trailers_are_limited(server: RunningServer) -> None:
-    with wire.raw_connection(server) as connection:
-        connection.sendall(post(server, "Transfer-Encoding: chunked") + b"2;a=")
+    with wire.raw_connection(server, post(server, "Transfer-Encoding: chunked") + b"2;a=") as connection:
         eventually(lambda: wire.requests_in(server))
         connection.sendall(b"b" * 9000)
         assert refused(connection) == LARGE
@@ -146,13 +142,11 @@ def test_a_refused_caller_that_goes_on_sending_is_told_why(server: RunningServer
 
 
 def test_requests_sent_ahead_are_answered_in_order_and_bounded(server: RunningServer) -> None:
-    with wire.raw_connection(server) as connection:
-        # The last one of a connection is answered whatever follows it.
-        connection.sendall(HEALTH * 15 + LAST + HEALTH)
+    # The last one of a connection is answered whatever follows it.
+    with wire.raw_connection(server, HEALTH * 15 + LAST + HEALTH) as connection:
         answers = wire.rest_of(connection)
         assert answers.count(b"HTTP/1.1 ") == answers.count(b"HTTP/1.1 200 ") == 16
-    with wire.raw_connection(server) as connection:
-        connection.sendall(HEALTH * 1000)
+    with wire.raw_connection(server, HEALTH * 1000) as connection:
         assert refused(connection, "sent ahead of their answers") == INVALID
 
 
@@ -166,15 +160,12 @@ def test_a_refusal_never_stands_within_a_response(server: RunningServer, framing
 
 def test_a_running_server_keeps_the_deadlines_of_heads_bodies_and_idle_connections() -> None:
     limits = {"head_time_limit_s": 0.5, "body_time_limit_s": 0.5, "keep_alive_s": 1}
-    with served(wire.ANYTHING, **limits) as (server, _), wire.raw_connection(server) as resting:
-        resting.sendall(HEALTH)
+    with served(wire.ANYTHING, **limits) as (server, _), wire.raw_connection(server, HEALTH) as resting:
         assert wire.read_answer(resting)[0] == 200
         late = (408, "INVALID_REQUEST")
-        with wire.raw_connection(server) as connection:
-            connection.sendall(GET)
+        with wire.raw_connection(server, GET) as connection:
             assert refused(connection, "head_time_limit_s=0.5") == late
-        with wire.raw_connection(server) as connection:
-            connection.sendall(post(server, "Content-Length: 10") + b"{")
+        with wire.raw_connection(server, post(server, "Content-Length: 10") + b"{") as connection:
             assert refused(connection, "body_time_limit_s=0.5", "min_body_bytes_per_s=1,024") == late
         # uvicorn would do so after 5 s.
         resting.settimeout(2)
@@ -187,10 +178,9 @@ def streams(server: RunningServer, number: int, *headers: str) -> Iterator[list[
     with contextlib.ExitStack() as stack:
         server.push(wire.ENDLESS)
         run = wire.start(server, "endless")
-        opened = [stack.enter_context(wire.raw_connection(server)) for _ in range(number)]
+        head = wire.head_of(server, "GET", f"/api/v1/flow-runs/{run}/trace/stream", *headers)
+        opened = [stack.enter_context(wire.raw_connection(server, head)) for _ in range(number)]
         for connection in opened:
-            path = f"/api/v1/flow-runs/{run}/trace/stream"
-            connection.sendall(wire.head_of(server, "GET", path, *headers))
             assert connection.recv(12) == b"HTTP/1.1 200"
         yield opened
 
@@ -203,15 +193,13 @@ def test_a_full_server_answers_health_and_takes_others_once_there_is_room(server
         assert wire.refusal(answer, "max_connections=3") == (503, "UNAVAILABLE")
         assert answer.headers["retry-after"] == "1"
         assert http.get(f"{server.address}/health").status_code == 200
-        with wire.raw_connection(server) as connection:
-            connection.sendall(behind.replace(b"Connection: close\r\n", b""))
+        with wire.raw_connection(server, behind.replace(b"Connection: close\r\n", b"")) as connection:
             health, refused_behind = wire.rest_of(connection).split(b"HTTP/1.1 ")[1:]
         assert (health[:3], refused_behind[:3]) == (b"200", b"503")
         assert b"max_connections=3" in refused_behind
         opened[0].close()
         eventually(lambda: http.get("/flow-runs").status_code == 200)
-    with wire.raw_connection(server) as connection:
-        connection.sendall(behind)
+    with wire.raw_connection(server, behind) as connection:
         assert wire.rest_of(connection).count(b"HTTP/1.1 200") == 2, "there is room"
 
 
@@ -221,8 +209,7 @@ def test_a_connection_that_takes_nothing_of_a_stream_is_cut() -> None:
         path = f"/flow-runs/{run}/trace/stream"
         size = len(http.get(path).content)
         assert size > 9_000_000
-        with wire.raw_connection(server) as connection:
-            connection.sendall(wire.head_of(server, "GET", f"/api/v1{path}"))
+        with wire.raw_connection(server, wire.head_of(server, "GET", f"/api/v1{path}")) as connection:
             assert connection.recv(12) == b"HTTP/1.1 200"
             eventually(lambda: not wire.requests_in(server))
             assert len(wire.rest_of(connection)) < size

@@ -95,8 +95,7 @@ def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off_and_the_log_says
 @contextmanager
 def half_read(server: RunningServer, path: str) -> Iterator[socket.socket]:
     """A connection that has read the beginning of an answer, and reads no more."""
-    with raw_connection(server) as connection:
-        connection.sendall(head_of(server, "GET", f"/api/v1{path}"))
+    with raw_connection(server, head_of(server, "GET", f"/api/v1{path}")) as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         yield connection
 

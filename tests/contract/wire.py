@@ -297,11 +297,12 @@ def types(found: list[Frame]) -> list[str]:
 
 
 @contextmanager
-def raw_connection(server: RunningServer) -> Iterator[socket.socket]:
-    """A socket to the server, for what no HTTP client would send."""
+def raw_connection(server: RunningServer, sent: bytes = b"") -> Iterator[socket.socket]:
+    """A socket to the server, on which this has been sent, for what no HTTP client would send."""
     address = urlsplit(server.address)
     assert address.hostname is not None
     with socket.create_connection((address.hostname, address.port or 0), timeout=LONGEST_S) as connection:
+        connection.sendall(sent)
         yield connection
 
 
