@@ -18,7 +18,7 @@ from tests.contract import wire
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.test_unreadable import place_of
 from tests.faulty_store import Held
-from tests.servers import server_on, server_with
+from tests.servers import served, server_with
 from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
@@ -94,20 +94,19 @@ def test_the_same_body_in_another_notation_is_the_same_call(http: httpx2.Client)
 def test_answers_are_the_same_after_a_restart(tmp_path: Path) -> None:
     talk = "/seq/acme/demo/talk/execute"
 
-    def answers(server: RunningServer, key: str) -> list[tuple[int, bytes]]:
-        with wire.http_for(server, key) as http:
-            given = [post(http, call, f"/seq/acme/demo/{call}") for call in CALLS]
-            pause = post(http, "pause", talk, tools=TOOLS)
-            body = resumption(pause.json(), results_of(pause.json()))
-            resumed = http.post(talk, json=body, headers={"Idempotency-Key": "resume"})
-            assert resumed.json()["status"] == "completed", "of each segment there is an answer of its own"
+    def answers(http: httpx2.Client) -> list[tuple[int, bytes]]:
+        given = [post(http, call, f"/seq/acme/demo/{call}") for call in CALLS]
+        pause = post(http, "pause", talk, tools=TOOLS)
+        body = resumption(pause.json(), results_of(pause.json()))
+        resumed = http.post(talk, json=body, headers={"Idempotency-Key": "resume"})
+        assert resumed.json()["status"] == "completed", "of each segment there is an answer of its own"
         return [(answer.status_code, answer.content) for answer in (*given, pause, resumed)]
 
-    with server_on("sqlite", wire.WORDS, wire.BROKEN, TALK, data=tmp_path, capture="off") as server:
-        key, first = server.key, answers(server, server.key)
+    with served(wire.WORDS, wire.BROKEN, TALK, data=tmp_path, capture="off") as (server, http):
+        key, first = server.key, answers(http)
     assert [status for status, _ in first] == [*CALLS.values(), 200, 200]
-    with server_on("sqlite", data=tmp_path, capture="off") as server:
-        assert answers(server, key) == first
+    with served(data=tmp_path, capture="off") as (server, _), wire.http_for(server, key) as http:
+        assert answers(http) == first
 
 
 def test_a_call_that_was_stored_and_did_not_resume_its_run_is_made(
@@ -158,10 +157,8 @@ def test_a_repeat_waits_for_the_first_call_whose_flow_is_deleted_meanwhile(
 
 def test_a_call_that_was_refused_is_not_remembered(http: httpx2.Client) -> None:
     key = str(uuid4())
-    assert wire.refusal(http.post(PATH, json={}, headers={"Idempotency-Key": key})) == (
-        400,
-        "MISSING_MESSAGE",
-    )
+    empty = http.post(PATH, json={}, headers={"Idempotency-Key": key})
+    assert wire.refusal(empty) == (400, "MISSING_MESSAGE")
     assert post(http, key).status_code == 200
     path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
     paused = http.post(path, json={"message": "hi", "tools": TOOLS}).json()
@@ -170,9 +167,8 @@ def test_a_call_that_was_refused_is_not_remembered(http: httpx2.Client) -> None:
     for _ in range(2):
         refused = http.post(path, json=wrong, headers=headers)
         assert wire.refusal(refused) == (400, "TOOL_RESULTS_MISMATCH")
-    assert http.post(path, json=right, headers=headers).json()["status"] == "completed", (
-        "the run waited still"
-    )
+    resumed = http.post(path, json=right, headers=headers)
+    assert resumed.json()["status"] == "completed", "the run waited still"
 
 
 def test_calls_at_the_same_instant_under_one_key_are_one_call(http: httpx2.Client) -> None:
