@@ -152,9 +152,9 @@ def test_a_cell_of_a_table_is_one_line() -> None:
     assert lines == ["name", "a b\ufffdc", long]
 
 
-def logged(message: str, *arguments: object, failure: bool = False) -> dict[str, Any]:
+def logged(message: str, *, failure: bool = False) -> dict[str, Any]:
     about = sys.exc_info() if failure else None
-    record = logging.LogRecord("runglass.x", logging.WARNING, "x.py", 1, message, arguments, about)
+    record = logging.LogRecord("runglass.x", logging.WARNING, "x.py", 1, message, (), about)
     text = JsonLog().format(record)
     assert text.isascii()
     assert "\n" not in text

@@ -36,11 +36,10 @@ STARTED = event(1, "run_started", runId="r1", flowId="f", stepCount=3, triggerTy
 DONE = event(90, "flow_completed", runId="r1", result={"n": 3})
 
 
-def step(seq: int, step_id: str, index: int, **fields: object) -> bytes:
-    more: dict[str, Any] = {"output": {"n": index}, "durationMs": 5, **fields}
-    return event(seq, "step_started", stepId=step_id, stepIndex=index, attempt=1) + event(
-        seq + 1, "step_completed", stepId=step_id, name=step_id.upper(), stepIndex=index, attempt=1, **more
-    )
+def step(seq: int, step_id: str, index: int) -> bytes:
+    at: dict[str, Any] = {"stepId": step_id, "stepIndex": index, "attempt": 1}
+    ended = {"name": step_id.upper(), "output": {"n": index}, "durationMs": 5}
+    return event(seq, "step_started", **at) + event(seq + 1, "step_completed", **at, **ended)
 
 
 def paused(seq: int, index: int) -> bytes:

@@ -16,8 +16,8 @@ from tests.unit.client.sides import KEY, RUN, Blocking, Side
 TURNS: list[dict[str, Any]] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}]
 
 
-def call(call_id: str, arguments: str = '{"city": "Ulm"}', name: str = "weather") -> dict[str, Any]:
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+def call(call_id: str, arguments: str = '{"city": "Ulm"}') -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": "weather", "arguments": arguments}}
 
 
 def pause(*calls: dict[str, Any], round_: int = 1) -> dict[str, Any]:
