@@ -349,14 +349,6 @@ def test_slices_nest_and_each_is_below_its_parent_or_on_a_track_of_its_own(
     assert sorted(named) == sorted(opened)
 
 
-def attributes(**fields: Any) -> dict[str, Any]:
-    for name in ("request", "response"):
-        if name in fields:
-            fields[name] = msgspec.Raw(encode(fields[name]))
-    call = ModelCall(number=1, model="openai:gpt-x", provider="openai", **fields)
-    return dict(call_attributes(call, call.provider))
-
-
 def test_a_conversation_with_tools_and_images_is_in_the_words_of_the_conventions() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sky"}'}}
     image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
@@ -365,14 +357,15 @@ def test_a_conversation_with_tools_and_images_is_in_the_words_of_the_conventions
         {"role": "assistant", "content": None, "toolCalls": [call]},
         {"role": "tool", "toolCallId": "c1", "content": "blue"},
     ]
-    said = attributes(
-        request={
-            "messages": messages,
-            "settings": {"temperature": 0.5, "seed": 7, "other": "x", "top_p": "no"},
-        },
-        response={"role": "assistant", "content": None, "toolCalls": [call]},
+    settings = {"temperature": 0.5, "seed": 7, "other": "x", "top_p": "no"}
+    model_call = ModelCall(
+        number=1,
+        model="openai:gpt-x",
+        request=msgspec.Raw(encode({"messages": messages, "settings": settings})),
+        response=msgspec.Raw(encode(messages[1])),
         finish_reason="tool_calls",
     )
+    said = dict(call_attributes(model_call, "openai"))
     assert json.loads(said["gen_ai.input.messages"]) == [
         {
             "role": "user",

@@ -173,10 +173,7 @@ def fed(cursor: TailCursor, chunks: Iterable[bytes]) -> list[StreamEvent]:
     return [event for chunk in chunks for event in cursor.feed(chunk)]
 
 
-CONNECTIONS = st.lists(st.tuples(st.integers(0, 6), st.lists(st.integers(1, 700), max_size=5)), max_size=8)
-
-
-@given(CONNECTIONS)
+@given(st.lists(st.tuples(st.integers(0, 6), st.lists(st.integers(1, 700), max_size=5)), max_size=8))
 def test_every_event_comes_once_and_in_order_over_any_connections_and_chunks(
     connections: list[tuple[int, list[int]]],
 ) -> None:
