@@ -352,7 +352,7 @@ def test_slices_nest_and_each_is_below_its_parent_or_on_a_track_of_its_own(
 def test_a_conversation_with_tools_and_images_is_in_the_words_of_the_conventions() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sky"}'}}
     image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "text", "text": "look"}, image, {"odd": 1}]},
         {"role": "assistant", "content": None, "toolCalls": [call]},
         {"role": "tool", "toolCallId": "c1", "content": "blue"},
@@ -361,8 +361,8 @@ def test_a_conversation_with_tools_and_images_is_in_the_words_of_the_conventions
     model_call = ModelCall(
         number=1,
         model="openai:gpt-x",
-        request=msgspec.Raw(encode({"messages": messages, "settings": settings})),
-        response=msgspec.Raw(encode(messages[1])),
+        request={"messages": messages, "settings": settings},
+        response=messages[1],
         finish_reason="tool_calls",
     )
     said = dict(call_attributes(model_call, "openai"))
