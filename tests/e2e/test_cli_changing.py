@@ -197,10 +197,8 @@ def test_a_query_is_told_first_and_then_started_once(
 
 def test_a_budget_ends_it_before_the_first_runs_cost_more(client: Client, rerun: Printed) -> None:
     runs = [ran(client, "ask") for _ in range(3)]
-    costs = [client.run(run).summary().totals for run in runs]
-    assert costs[0] is not None
-    one = there(costs[0].cost_usd)
-    two = format(float(one) * 2.5, "f")
+    one = there(client.run(runs[0]).summary().totals)
+    two = format(float(there(one.cost_usd)) * 2.5, "f")
     out, err = rerun("flow:ask", "--budget", two, "--yes")
     assert out.startswith("started 2 runs")
     assert "1 run left out: beyond the budget" in err

@@ -25,6 +25,7 @@ from runglass.testing import running_server
 from tests.contract.wire import ANYTHING, ENDLESS, GRID, execute, http_for, start, until_event
 from tests.e2e.command import START, environment, failing_disk, started
 from tests.e2e.conftest import Printed
+from tests.servers import served
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -33,13 +34,10 @@ pytestmark = pytest.mark.usefixtures("alone")
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("data")
-    with running_server(data=data, capture="full") as server:
-        for flow in (GRID, ENDLESS):
-            server.push(flow)
-        with http_for(server, server.key) as http:
-            for _ in range(3):
-                execute(http, "grid", parameters={"rows": [[11]], "x": "y" * 5000})
-            until_event(http, start(server, "endless"), "step_started", nth=2)
+    with served(GRID, ENDLESS, data=data, capture="full") as (server, http):
+        for _ in range(3):
+            execute(http, "grid", parameters={"rows": [[11]], "x": "y" * 5000})
+        until_event(http, start(server, "endless"), "step_started", nth=2)
     return data
 
 
@@ -119,11 +117,7 @@ def test_a_backup_is_whole_though_the_server_writes_and_can_be_started_from(
 ) -> None:
     target = tmp_path / "copy" / "runglass.db"
     target.parent.mkdir()
-    with (
-        running_server(data=tmp_path / "data", capture="full") as server,
-        http_for(server, server.key) as http,
-    ):
-        server.push(ANYTHING)
+    with served(ANYTHING, data=tmp_path / "data", capture="full") as (server, http):
         run = execute(http, "anything", parameters={"x": 1})
         out, _ = printed("data", "backup", target, "--data", tmp_path / "data")
         assert out.startswith(str(target))

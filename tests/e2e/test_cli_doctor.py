@@ -1,10 +1,9 @@
 """`runglass doctor`: what arrives, what is left of it, and what is said of each thing that is wrong."""
 
-import socket
 import ssl
-import subprocess
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,6 +14,7 @@ from runglass.testing import RunningServer
 from tests.e2e.conftest import Printed
 from tests.http_server import Reply, answering, listening
 from tests.servers import server_with
+from tests.unit.bus.test_carriers import TLS
 
 server = server_with()
 
@@ -129,23 +129,14 @@ def test_without_otlp_variables_it_finds_what_is_wrong_with_the_address_and_the_
     assert "it was not read back: the key can only send" in told
 
 
-def test_an_http_address_of_an_https_server_is_found(doctor: Doctor, tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    files = ("-keyout", str(key), "-out", str(certificate))
-    subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
+def test_an_http_address_of_an_https_server_is_found(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-
-    class Secure(HTTPServer):
-        def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-            accepted, address = super().get_request()
-            return context.wrap_socket(accepted, server_side=True), address
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """Who speaks no TLS, or trusts no certificate of ours, goes away."""
-
-    with listening(Secure(("127.0.0.1", 0), BaseHTTPRequestHandler)) as port:
+    context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
+    secure = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    secure.socket = context.wrap_socket(secure.socket, server_side=True)
+    # Whoever trusts no certificate of ours goes away, which is no error.
+    monkeypatch.setattr(secure, "handle_error", Mock())
+    with listening(secure) as port:
         there = f"127.0.0.1:{port}"
         remedy = f"the server speaks https: write https://{there}"
         doctor.finds("", remedy, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{there}")

@@ -3,8 +3,8 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+import httpx2
 import pytest
 
 from runglass import Client
@@ -14,8 +14,7 @@ from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.table import print_runs
 from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
 from runglass.log.trace import RunError, RunSummary, RunTotals
-from runglass.testing import RunningServer
-from tests.contract.wire import BROKEN
+from tests.contract.wire import BROKEN, ran
 from tests.e2e.conftest import Printed
 from tests.e2e.test_cli_runs import FLOW
 from tests.e2e.test_client import WALK
@@ -30,21 +29,15 @@ pytestmark = pytest.mark.usefixtures("connected")
 
 
 @pytest.fixture(scope="module")
-def ids(server: RunningServer) -> dict[str, str]:
+def ids(http: httpx2.Client) -> dict[str, str]:
     """A run of each kind, the oldest first."""
-    with Client(server.key, base_url=server.address, org="acme", project="demo") as client:
-
-        def run(slug: str, **given: Any) -> str:
-            job = client.flow(slug).execute_async(message="you", **given)
-            job.run.wait(timeout=60)
-            return job.execution_id
-
-        return {
-            "kept": run("greet", trace=True, block_overrides={"say": {"system": "be brief"}}),
-            "plain": run("greet"),
-            "off": run("secret", trace=True),
-            "failed": run("broken"),
-        }
+    overrides = {"say": {"system": "be brief"}}
+    return {
+        "kept": ran(http, "greet", message="you", trace=True, blockOverrides=overrides),
+        "plain": ran(http, "greet", message="you"),
+        "off": ran(http, "secret", message="you", trace=True),
+        "failed": ran(http, "broken"),
+    }
 
 
 def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understood(
@@ -68,7 +61,7 @@ def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understo
     assert cells[ids["kept"][-8:]][5].endswith(" (1 retried)")
     assert re.fullmatch(r"now|\d+ (s|min) ago", cells[ids["plain"][-8:]][3])
     assert cells[ids["plain"][-8:]][2] == "greet v1"
-    assert cells[ids["plain"][-8:]][-1] == "job"
+    assert cells[ids["plain"][-8:]][-1] == "api"
 
 
 def test_a_list_may_be_of_a_query_of_what_failed_lately_and_of_a_flow(
@@ -87,7 +80,7 @@ def test_a_list_may_be_of_a_query_of_what_failed_lately_and_of_a_flow(
     assert listed('error:"broke it"') == []
     assert listed("status:failed since:1d") == [ids["failed"]]
     assert listed("--flow", "greet", "--", "-status:failed") == [ids["plain"], ids["kept"]]
-    assert listed("trigger:job flow:broken -flow:greet", "--limit", "1") == [ids["failed"]]
+    assert listed("trigger:api flow:broken -flow:greet", "--limit", "1") == [ids["failed"]]
     told = printed("runs", "list", "flow:greet statsu:failed", code=Exit.FAILED).err
     assert "query, character 12: `statsu:failed`: unknown field 'statsu'; did you mean 'status'?" in told
 

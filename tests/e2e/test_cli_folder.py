@@ -16,11 +16,11 @@ from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.local_server import in_process
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
-from runglass.testing import running_server
 from tests.collector import collecting
-from tests.contract.wire import BROKEN, ENDLESS, http_for, start, until_event
+from tests.contract.wire import BROKEN, ENDLESS, start, until_event
 from tests.e2e.command import runglass, started
 from tests.e2e.conftest import Printed
+from tests.servers import served
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
 NAME = "acme/shop/greet"
@@ -161,24 +161,22 @@ def test_a_run_without_a_server_is_sent_as_spans_by_the_next_server(tmp_path: Pa
 def test_beside_a_server_a_command_looks_and_manages_and_takes_over_nothing(
     tmp_path: Path, here: Printed
 ) -> None:
-    with running_server(data=tmp_path / "here", lease_s=0.5) as server:
-        server.push(ENDLESS)
-        with http_for(server, server.key) as http:
-            run = start(server, "endless")
-            until_event(http, run, "step_started")
-            for status in ("running", "cancelled"):
-                (listed,) = json.loads(here("runs", "list", "--json").out)["runs"]
-                assert (listed["id"], listed["status"]) == (run, status)
-                if status == "running":
-                    here("flow", "push", "greet.yaml", "--to", "acme/demo")
-                    assert "another process runs flows" in here("run", "greet", code=Exit.FAILED).err
-                    (process,) = json.loads(here("processes", "--json").out)
-                    assert process["runs"] == 1
-                    # The process that has the run ends it.
-                    here("runs", "cancel", run)
-            error = http.get(f"/flow-runs/{run}").json()["error"]
-            assert error["message"].startswith("cancelled by the user ")
-            assert http.delete(f"/flow-runs/{run}?purge=true").status_code == 202
+    with served(ENDLESS, data=tmp_path / "here", lease_s=0.5) as (server, http):
+        run = start(server, "endless")
+        until_event(http, run, "step_started")
+        for status in ("running", "cancelled"):
+            (listed,) = json.loads(here("runs", "list", "--json").out)["runs"]
+            assert (listed["id"], listed["status"]) == (run, status)
+            if status == "running":
+                here("flow", "push", "greet.yaml", "--to", "acme/demo")
+                assert "another process runs flows" in here("run", "greet", code=Exit.FAILED).err
+                (process,) = json.loads(here("processes", "--json").out)
+                assert process["runs"] == 1
+                # The process that has the run ends it.
+                here("runs", "cancel", run)
+        error = http.get(f"/flow-runs/{run}").json()["error"]
+        assert error["message"].startswith("cancelled by the user ")
+        assert http.delete(f"/flow-runs/{run}?purge=true").status_code == 202
         shown = here("audit", "acme/demo", "--limit", "1")
         head, line = shown.out.splitlines()
         assert head.split()[:2] == ["at", "project"]

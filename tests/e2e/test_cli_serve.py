@@ -22,11 +22,10 @@ from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_runtime
 from runglass.testing import RunningServer
-from tests.contract.wire import ANYTHING, execute
+from tests.contract.wire import ANYTHING, execute, until_health
 from tests.e2e.command import WAIT_S, in_shell, runglass, started
 from tests.e2e.conftest import Printed
 from tests.servers import server_with
-from tests.waiting import eventually
 
 FLOW = """\
 slug: greet
@@ -232,10 +231,6 @@ def test_open_serves_a_folder_until_ctrl_c(tmp_path: Path, alone: None, printed:
 FEW = in_shell("ulimit -Sn 100 && ulimit -Hn 256 &&")
 
 
-def is_well(url: str) -> bool:
-    return bool(httpx2.get(f"{url}/health", timeout=WAIT_S).json()["status"] == "ok")
-
-
 def lease_of(data: Path) -> str:
     with closing(sqlite3.connect(data / "runglass.db", timeout=WAIT_S)) as database:
         ((expires_at,),) = database.execute("SELECT expires_at FROM lease")
@@ -255,13 +250,13 @@ def test_half_open_connections_take_no_descriptor_that_the_server_needs(tmp_path
             return connection
 
         halves = [open_half() for _ in range(140)]
-        eventually(lambda: is_well(url))
+        until_health(url, "ok")
         # More than the limit that the process began with: it was raised to what the system allows.
         assert not select.select(halves, [], [], 0)[0]
         halves += [open_half() for _ in range(120)]
         before = lease_of(data)
         while lease_of(data) == before:
             halves.append(open_half())
-            eventually(lambda: is_well(url))
+            until_health(url, "ok")
         assert select.select(halves[:1], [], [], WAIT_S)[0]
         server.terminate()

@@ -12,7 +12,6 @@ from runglass.cli.backends.run_watcher import WatchedRun
 from runglass.cli.exit_codes import Exit
 from runglass.client.core import run_requests
 from runglass.client.core.requests import FlowAddress
-from runglass.testing import RunningServer
 from tests.contract.wire import ENDLESS
 from tests.e2e.command import fill, runglass, started, watched
 from tests.e2e.test_cli_runs import FLOW
@@ -47,11 +46,6 @@ def id_in(line: str) -> str:
     return line.removeprefix("run ")
 
 
-def status_of(server: RunningServer, run_id: str) -> str:
-    with Client(server.key, base_url=server.address) as client:
-        return client.run(run_id).trace().flow_run.status
-
-
 def test_a_watched_run_shows_its_steps_on_stderr_and_stdout_stays_clean(variables: dict[str, str]) -> None:
     with watched("run", "acme/demo/greet", "-m", "you", env=variables) as run:
         run.terminal_until(f"({variables['RUNGLASS_BASE_URL']})")
@@ -63,23 +57,23 @@ def test_a_watched_run_shows_its_steps_on_stderr_and_stdout_stays_clean(variable
 
 
 def test_the_id_is_printed_while_the_run_goes_on_also_without_a_terminal(
-    server: RunningServer, variables: dict[str, str]
+    client: Client, variables: dict[str, str]
 ) -> None:
     with started("run", "acme/demo/endless", env=variables) as run:
         run_id = id_in(run.line_of_stderr_with("run "))
-        assert status_of(server, run_id) in ("pending", "running")
+        assert client.run(run_id).trace().flow_run.status in ("pending", "running")
         assert runglass("runs", "cancel", run_id, env=variables).returncode == Exit.OK
         assert "cancelled" in run.line_of_stderr_with("error: ")
         assert run.wait() == Exit.FAILED
 
 
-def test_ctrl_c_leaves_the_run_alone_and_names_it(server: RunningServer, variables: dict[str, str]) -> None:
+def test_ctrl_c_leaves_the_run_alone_and_names_it(client: Client, variables: dict[str, str]) -> None:
     with watched("run", "acme/demo/endless", env=variables) as run:
         run.terminal_until("hold")
         assert run.interrupt() == Exit.INTERRUPTED
         run_id = run.terminal_until("runs tail ", then=r"[0-9a-f-]{36}")
         run.terminal_until(f"runs cancel {run_id}")
-    assert status_of(server, run_id) == "running"
+    assert client.run(run_id).trace().flow_run.status == "running"
     with started("runs", "tail", run_id, env=variables) as tail:
         while "hold" not in tail.line():
             pass
@@ -98,7 +92,7 @@ def test_ctrl_c_leaves_the_run_alone_and_names_it(server: RunningServer, variabl
     assert runglass("runs", "cancel", run_id, env=variables).returncode == Exit.OK
 
 
-def test_ctrl_c_twice_cancels_the_run(server: RunningServer, variables: dict[str, str]) -> None:
+def test_ctrl_c_twice_cancels_the_run(client: Client, variables: dict[str, str]) -> None:
     with started("run", "acme/demo/endless", env=variables) as run:
         run_id = id_in(run.line_of_stderr_with("run "))
         run.send(signal.SIGINT)
@@ -106,7 +100,7 @@ def test_ctrl_c_twice_cancels_the_run(server: RunningServer, variables: dict[str
         run.send(signal.SIGINT)
         run.line_of_stderr_with(f"run {run_id} is cancelled")
         assert run.wait() == Exit.INTERRUPTED
-    assert status_of(server, run_id) == "cancelled"
+    assert client.run(run_id).trace().flow_run.status == "cancelled"
 
 
 def test_ctrl_c_before_the_server_has_answered_promises_nothing() -> None:

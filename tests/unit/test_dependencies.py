@@ -76,8 +76,7 @@ def test_each_package_comes_with_its_licence() -> None:
         )
 
 
-TYPES = ROOT / "tools" / "viewer_types"
-LOCK = json.loads((TYPES / "package-lock.json").read_text("utf-8"))["packages"]
+LOCK = json.loads((ROOT / "tools/viewer_types/package-lock.json").read_text("utf-8"))["packages"]
 
 WAY_AROUND = re.compile(r"@ts-(?:ignore|nocheck|expect-error)|\bany(?:\[\])?(?=[}>|,;)])")
 """`Json` is the one name of what may be anything."""

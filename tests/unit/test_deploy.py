@@ -88,15 +88,12 @@ def parsed(arguments: list[str]) -> click.Context:
 
 
 def settings(process: Process) -> Settings:
-    def refuse(warning: str) -> None:
-        raise AssertionError(warning)
-
     flags = {
         key: value
         for key, value in parsed(process.arguments).params.items()
         if key in Settings.__struct_fields__
     }
-    return read_settings(flags, environment=process.environment, warn=refuse)
+    return read_settings(flags, environment=process.environment, warn=pytest.fail)
 
 
 @pytest.fixture(autouse=True)

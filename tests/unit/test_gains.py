@@ -105,10 +105,7 @@ def test_a_large_frame_is_held_twice_at_most() -> None:
 
 def test_a_body_is_not_kept_in_parts_and_joined(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     """The HTTP library's own way of reading one has it in memory twice."""
-
-    def refuse(_: httpx2.Response) -> None:
-        raise AssertionError("the library was asked to join the parts of the body")
-
+    refuse = Mock(side_effect=AssertionError("the library was asked to join the parts of the body"))
     monkeypatch.setattr(httpx2.Response, "read", refuse)
     monkeypatch.setattr(httpx2.Response, "aread", refuse)
     trace = {"flowRun": {"id": RUN, "flowId": "f", "status": "completed"}, "steps": []}

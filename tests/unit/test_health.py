@@ -31,11 +31,9 @@ async def test_a_disk_that_is_nearly_full_and_a_bus_that_is_away_degrade_health(
     assert (health.status, health.reasons) == ("degraded", ["the disk has 99 MB left", "no wake-ups come"])
 
 
-KEY = {"execution_id": "r", "step_id": "s", "attempt": 1}
-
-
-def model_call(provider: str | None, **more: object) -> StepModelCall:
-    return StepModelCall(**KEY, model_call=ModelCall(number=1, model="m", provider=provider, **more))  # type: ignore[arg-type]
+def model_call(provider: str | None) -> StepModelCall:
+    call = ModelCall(number=1, model="m", provider=provider)
+    return StepModelCall(execution_id="r", step_id="s", attempt=1, model_call=call)
 
 
 def test_providers_that_callers_make_up_are_counted_together() -> None:

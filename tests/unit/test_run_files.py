@@ -263,16 +263,13 @@ def test_a_header_or_line_without_an_end_is_refused(before: bytes) -> None:
 )
 def test_a_member_that_is_not_known_is_passed_over_and_not_held(filling: bytes) -> None:
     data = HEADER.replace(b"{", b'{"unknown":%b,' % filling, 1) + b"\n" + encode(STARTED)
-    reader, events = RunFileReader(), list[bytes]()
     tracemalloc.start()
     try:
-        for start in range(0, len(data), 1 << 18):
-            events += reader.feed(data[start : start + (1 << 18)])
+        header, events = read(data, range(0, len(data), 1 << 18))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert reader.header == read(HEADER)[0]
-    assert [*events, *reader.close()] == [encode(STARTED)]
+    assert (header, events) == (read(HEADER)[0], [encode(STARTED)])
     assert peak < 8 * (1 << 18)
 
 
@@ -352,30 +349,23 @@ def test_slices_nest_and_each_is_below_its_parent_or_on_a_track_of_its_own(
     assert sorted(named) == sorted(opened)
 
 
-def attributes(**fields: Any) -> dict[str, Any]:
-    for name in ("request", "response"):
-        if name in fields:
-            fields[name] = msgspec.Raw(encode(fields[name]))
-    call = ModelCall(number=1, model="openai:gpt-x", provider="openai", **fields)
-    return dict(call_attributes(call, call.provider))
-
-
 def test_a_conversation_with_tools_and_images_is_in_the_words_of_the_conventions() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sky"}'}}
     image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "text", "text": "look"}, image, {"odd": 1}]},
         {"role": "assistant", "content": None, "toolCalls": [call]},
         {"role": "tool", "toolCallId": "c1", "content": "blue"},
     ]
-    said = attributes(
-        request={
-            "messages": messages,
-            "settings": {"temperature": 0.5, "seed": 7, "other": "x", "top_p": "no"},
-        },
-        response={"role": "assistant", "content": None, "toolCalls": [call]},
+    settings = {"temperature": 0.5, "seed": 7, "other": "x", "top_p": "no"}
+    model_call = ModelCall(
+        number=1,
+        model="openai:gpt-x",
+        request={"messages": messages, "settings": settings},
+        response=messages[1],
         finish_reason="tool_calls",
     )
+    said = dict(call_attributes(model_call, "openai"))
     assert json.loads(said["gen_ai.input.messages"]) == [
         {
             "role": "user",

@@ -20,12 +20,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
     file.write_bytes(b'\xef\xbb\xbfport = 1\r\nhost = "file"\r\ncapture = "off"\r\n')
     environment = {"RUNGLASS_PORT": "2", "RUNGLASS_HOST": "environment", "OTHER": "x"}
     settings = read_settings({"port": 3, "data": None}, environment=environment, file=file)
-    assert (settings.port, settings.host, settings.capture, settings.data) == (
-        3,
-        "environment",
-        "off",
-        Path("runglass-data"),
-    )
+    assert settings == Settings(port=3, host="environment", capture="off", data=Path("runglass-data"))
 
 
 def test_a_folder_given_as_a_flag_wins_over_a_store_from_elsewhere(tmp_path: Path) -> None:
@@ -190,15 +185,8 @@ def test_answers_are_kept_until_callers_have_heard_of_them() -> None:
 
 def test_an_address_has_servers_a_prefix_files_and_credentials_that_are_not_shown() -> None:
     parsed = parse_nats_address("tls://me:p%40ss@one:4222,[::1]:4333/acme?ca=/a/ca.pem&cert=c&key=k")
-    assert parsed.servers == ["tls://one:4222", "tls://[::1]:4333"]
-    assert (parsed.user, parsed.password, parsed.token) == ("me", "p@ss", None)
-    assert (parsed.prefix, parsed.is_tls, parsed.ca, parsed.cert, parsed.key) == (
-        "acme",
-        True,
-        "/a/ca.pem",
-        "c",
-        "k",
-    )
+    servers = ["tls://one:4222", "tls://[::1]:4333"]
+    assert tuple(parsed) == (servers, "me", "p@ss", None, "acme", True, "/a/ca.pem", "c", "k")
     plain = parse_nats_address("nats://p%40ss@host")
     assert (plain.user, plain.password, plain.token) == (None, None, "p@ss")
     assert (plain.prefix, plain.is_tls, plain.ca) == ("runglass", False, None)

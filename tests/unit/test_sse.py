@@ -14,7 +14,6 @@ from tests.sse_standard import PIECES, check, cut, feed_all
 pieces = st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=8)
 chunked = st.lists(pieces.map(b"".join), max_size=8)
 borders = st.lists(st.integers(min_value=0, max_value=400), max_size=12)
-exactly = examples(100, of=400)
 
 
 @pytest.mark.parametrize("data", [b"{\n}", b"{}\r", b"\r\n"])
@@ -97,7 +96,7 @@ def test_no_event_is_lost_whatever_stands_before_it_once_that_has_ended(
     ),
     borders=borders,
 )
-@exactly
+@examples(100, of=400)
 def test_what_is_encoded_comes_back(rows: list[tuple[int, str, bytes]], borders: list[int]) -> None:
     decoder = Decoder()
     found = feed_all(decoder, cut(b"\xef\xbb\xbf" + RETRY + frames(rows) + PING, borders))

@@ -1,13 +1,18 @@
 """A file of the package is one concept, named by known words; tests reach for nothing private in it.
 
-Words are known to everybody or in the glossary. Tests change no constant either.
+Words are known to everybody or in the glossary. Tests change no constant either. What is public is listed,
+and the blocking client is current.
 """
 
 import ast
 import re
+import shutil
+import sys
+import tomllib
 from pathlib import Path
 
 import runglass
+from tools import twins
 
 SOURCE = Path(runglass.__file__).parent
 TESTS = Path(__file__).parents[1]
@@ -109,3 +114,39 @@ def test_no_test_changes_a_constant_or_names_a_private_part() -> None:
         f"{found}: let what reads the constant take an argument that has it as its default, and give it the"
         " value of the test; for a limit deep inside of a server there is `runtime.runtime:FixedLimits`"
     )
+
+
+PUBLIC: list[str] = vars(runglass)["__all__"]
+
+
+def test_the_list_is_sorted_and_complete_and_type_checkers_see_what_the_program_gets() -> None:
+    seen = ["__version__"]
+    for node in ast.walk(ast.parse((SOURCE / "__init__.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("runglass."):
+            for alias in node.names:
+                seen.append(alias.name)
+                assert getattr(runglass, alias.name) is getattr(sys.modules[node.module], alias.name)
+    assert sorted(seen) == PUBLIC
+    assert set(PUBLIC) <= set(dir(runglass))
+
+
+def test_every_exception_is_a_runglass_error() -> None:
+    kinds = [kind for name in PUBLIC if isinstance(kind := getattr(runglass, name), type)]
+    assert all(issubclass(kind, runglass.RunglassError) for kind in kinds if issubclass(kind, Exception))
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["project"]
+    assert runglass.__version__ == project["version"]
+
+
+def test_the_blocking_client_is_current() -> None:
+    assert list(twins.differences()) == []
+
+
+def test_a_source_that_changes_is_seen(tmp_path: Path) -> None:
+    shutil.copytree(twins.CLIENT, tmp_path, dirs_exist_ok=True)
+    runs = tmp_path / "aio" / "runs.py"
+    runs.write_text(runs.read_text("utf-8").replace("requests.trace(", "requests.job("), "utf-8")
+    (changed,) = (line for line in twins.differences(tmp_path) if line.startswith("+ "))
+    assert "requests.job(" in changed

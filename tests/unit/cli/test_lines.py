@@ -29,9 +29,9 @@ from runglass.log.events import KnownEvent, UnknownEvent, decode_event
 from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall, ModelReservation
 from runglass.support import logs
-from runglass.testing import running_server
-from tests.contract.wire import BROKEN, http_for
+from tests.contract.wire import BROKEN, ran
 from tests.faulty_store import FaultyStore
+from tests.servers import served
 
 HOSTILE = (
     "\x1b]0;owned\x07\x1b[2J\r\nsecond line\u009b\u202egnp.exe\u2066\u200b\u2028third\u061c\U000e0041\ud800"
@@ -152,9 +152,9 @@ def test_a_cell_of_a_table_is_one_line() -> None:
     assert lines == ["name", "a b\ufffdc", long]
 
 
-def logged(message: str, *arguments: object, failure: bool = False) -> dict[str, Any]:
+def logged(message: str, *, failure: bool = False) -> dict[str, Any]:
     about = sys.exc_info() if failure else None
-    record = logging.LogRecord("runglass.x", logging.WARNING, "x.py", 1, message, arguments, about)
+    record = logging.LogRecord("runglass.x", logging.WARNING, "x.py", 1, message, (), about)
     text = JsonLog().format(record)
     assert text.isascii()
     assert "\n" not in text
@@ -189,10 +189,9 @@ def test_what_a_server_logs_names_the_request_and_the_run_and_has_no_content(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caplog.handler, "formatter", JsonLog())
-    with running_server() as server, http_for(server, server.key) as http:
-        server.push(BROKEN.replace("it broke", "a secret sk-1234567890abcdef"))
-        headers = {"X-Request-Id": "mine-1"}
-        http.post("/seq/acme/demo/broken/execute", json={"parameters": {}}, headers=headers)
+    headers = {"X-Request-Id": "mine-1"}
+    with served(BROKEN.replace("it broke", "a secret sk-1234567890abcdef")) as (server, http):
+        ran(http, "broken", headers=headers)
         FaultyStore(server.runtime.store).fail("runs", ZeroDivisionError("a fault of the server"))
         assert http.get("/flow-runs", headers=headers).status_code == 500
     lines = [json.loads(line) for line in caplog.text.splitlines()]

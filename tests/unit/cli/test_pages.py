@@ -32,16 +32,11 @@ def client(server: ScriptedServer) -> Iterator[Client]:
         yield client
 
 
-def asked(server: ScriptedServer, path: str) -> list[str]:
-    """The queries of the requests, which were all for that path."""
-    return [request.target.removeprefix(f"/api/v1/flow-runs{path}?") for request in server.requests]
-
-
 def test_more_runs_than_a_page_has_come_from_several(server: ScriptedServer, client: Client) -> None:
     server.plays(*LISTED)
     found = newest_runs(client, limit=NEWEST + 50)
     assert ([run.id for run in found.runs], found.next_cursor) == (IDS, "c")
-    assert asked(server, "") == ["limit=100", "limit=100&cursor=a", "limit=50&cursor=b"]
+    assert server.targets("/flow-runs?") == ["limit=100", "limit=100&cursor=a", "limit=50&cursor=b"]
 
 
 def test_a_search_that_takes_too_long_shows_what_was_found_and_says_so(
@@ -65,6 +60,7 @@ def test_a_run_is_named_by_its_id_or_a_part_that_must_be_unique_among_newer_ones
     assert named_run(client, "last").execution_id == IDS[0]
 
 
+PATH = "/flow-runs/r/trace/outline?"
 PAGE_ROWS = 4
 NODES = [Node("each", "each", "loop", -1), Node("ask", "ask", "step", 0)]
 OUTLINE = outline_of(NODES, stored(Attempt("ask", (at,)) for at in range(5)))
@@ -83,7 +79,7 @@ def test_all_pages_of_one_outline_are_read_or_as_many_rows_as_fit(
     rows = read_outline(client.run("r"), page_rows=PAGE_ROWS)
     assert (len(rows), rows.total, rows.size[0]) == (11, 11, 11)
     queries = ["limit=4", "after=3&limit=4&seq=1", "after=7&limit=4&seq=1"]
-    assert asked(server, "/r/trace/outline") == queries
+    assert server.targets(PATH) == queries
     server.plays(rows_from(0, seq=1), rows_from(4, seq=1))
     rows = read_outline(client.run("r"), page_rows=PAGE_ROWS, most_rows=8)
     assert (len(rows), rows.total) == (8, 11)
@@ -93,7 +89,7 @@ def test_a_run_that_goes_on_is_begun_again_but_not_for_ever(server: ScriptedServ
     begun = [rows_from(0, seq=1), rows_from(4, seq=2), rows_from(0, seq=2)]
     server.plays(*begun, rows_from(4, seq=2), rows_from(8, seq=2))
     assert len(read_outline(client.run("r"), page_rows=PAGE_ROWS)) == 11
-    assert asked(server, "/r/trace/outline")[2:4] == ["limit=4", "after=3&limit=4&seq=2"]
+    assert server.targets(PATH)[2:4] == ["limit=4", "after=3&limit=4&seq=2"]
     server.plays(*begun, rows_from(4, seq=3), rows_from(0, seq=3), rows_from(4, seq=4))
     rows = read_outline(client.run("r"), page_rows=PAGE_ROWS)
     assert (len(rows), rows.total, rows.size[0]) == (4, 11, 4)

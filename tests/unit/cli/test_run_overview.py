@@ -183,16 +183,14 @@ GRID = [
 
 
 def grid(outer: int, inner: int, *others: Attempt) -> OutlineRows:
-    """A run of nested loops; `others` come in place of attempts of the same step and iteration."""
-    special: dict[tuple[str, tuple[int, ...]], list[Attempt]] = {}
-    for each in others:
-        special.setdefault((each.step, each.path), []).append(each)
-    attempts = []
+    """A run of nested loops; `others` come in place of attempts to `look` in the same iteration."""
+    attempts: list[Attempt] = []
     for row in range(outer):
         for cell in range(inner):
-            attempts += special.get(("look", (row, cell)), [Attempt("look", (row, cell))])
-        attempts += special.get(("count", (row,)), [Attempt("count", (row,))])
-    return rows_of(GRID, [*attempts, *special.get(("end", ()), [Attempt("end")])])
+            looks = [each for each in others if each.path == (row, cell)]
+            attempts += looks or [Attempt("look", (row, cell))]
+        attempts.append(Attempt("count", (row,)))
+    return rows_of(GRID, [*attempts, Attempt("end")])
 
 
 def test_of_many_iterations_the_first_the_slowest_and_the_last_are_shown() -> None:

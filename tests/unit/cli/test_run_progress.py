@@ -37,8 +37,8 @@ class Watched:
     def begin(self, step: str, *path: int, attempt: int = 1, at_ms: int | None = None) -> None:
         self.event("step_started", stepId=step, attempt=attempt, at_ms=at_ms, **in_loop(path))
 
-    def complete(self, step: str, *path: int, at_ms: int | None = None) -> None:
-        self.event("step_completed", stepId=step, attempt=1, durationMs=1, at_ms=at_ms, **in_loop(path))
+    def complete(self, step: str, *path: int) -> None:
+        self.event("step_completed", stepId=step, attempt=1, durationMs=1, **in_loop(path))
 
     def lines(self, *, width: int = 100, most: int = MOST_LINES, at_ms: int | None = None) -> list[str]:
         now = START + timedelta(milliseconds=self._now_ms if at_ms is None else at_ms)

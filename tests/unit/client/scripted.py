@@ -91,6 +91,10 @@ class ScriptedServer(Answering):
         """The bodies of the requests."""
         return [msgspec.json.decode(each.body) for each in self.requests]
 
+    def targets(self, path: str) -> list[str]:
+        """What each request has asked for behind this path."""
+        return [each.target.removeprefix(f"/api/v1{path}") for each in self.requests]
+
     def until_left(self) -> None:
         """Returns when clients have closed all of their connections."""
         self._portal.start_task_soon(self.until_all_left).result(timeout=60)

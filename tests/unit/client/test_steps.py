@@ -36,11 +36,10 @@ STARTED = event(1, "run_started", runId="r1", flowId="f", stepCount=3, triggerTy
 DONE = event(90, "flow_completed", runId="r1", result={"n": 3})
 
 
-def step(seq: int, step_id: str, index: int, **fields: object) -> bytes:
-    more: dict[str, Any] = {"output": {"n": index}, "durationMs": 5, **fields}
-    return event(seq, "step_started", stepId=step_id, stepIndex=index, attempt=1) + event(
-        seq + 1, "step_completed", stepId=step_id, name=step_id.upper(), stepIndex=index, attempt=1, **more
-    )
+def step(seq: int, step_id: str, index: int) -> bytes:
+    at: dict[str, Any] = {"stepId": step_id, "stepIndex": index, "attempt": 1}
+    ended = {"name": step_id.upper(), "output": {"n": index}, "durationMs": 5}
+    return event(seq, "step_started", **at) + event(seq + 1, "step_completed", **at, **ended)
 
 
 def paused(seq: int, index: int) -> bytes:
@@ -103,22 +102,19 @@ def test_a_replaced_output_is_what_the_next_step_gets(server: ScriptedServer, si
     assert results[1].output == {"n": 1}
 
 
-def lost(code: str) -> bytes:
-    error = {"code": code, "message": "no"}
-    return event(4, "step_error", stepId="a", stepIndex=0, attempt=1, error=error)
-
-
-FAILED = event(5, "flow_failed", runId="r1", stepId="a", error={"code": "CODE_ERROR", "message": "no"})
+ERROR = {"code": "CODE_ERROR", "message": "no"}
+LOST = event(4, "step_error", stepId="a", stepIndex=0, attempt=1, error=ERROR)
+FAILED = event(5, "flow_failed", runId="r1", stepId="a", error=ERROR)
 
 
 @pytest.mark.parametrize("ending", [b"", FAILED], ids=["step_error", "flow_failed"])
 def test_a_step_that_fails_for_good_is_raised(server: ScriptedServer, side: Side, ending: bytes) -> None:
-    server.plays(streams(STARTED, lost("CODE_ERROR"), ending))
+    server.plays(streams(STARTED, LOST, ending))
     with pytest.raises(FlowExecutionError, match=r"step 'a' failed: no \(CODE_ERROR\)") as caught:
         side.events(flow(side, server).steps())
     error = caught.value
     assert (error.code, error.step_id, error.execution_id) == ("STEP_FAILED", "a", "r1")
-    assert error.details["error"] == {"code": "CODE_ERROR", "message": "no"}
+    assert error.details["error"] == ERROR
     events = side.following(flow(side, server).events())
     assert [next(events).event_type for _ in range(2)] == ["run_started", "step_error"]
     with pytest.raises(FlowExecutionError):
@@ -127,18 +123,18 @@ def test_a_step_that_fails_for_good_is_raised(server: ScriptedServer, side: Side
 
 
 def test_a_lost_step_that_the_flow_goes_on_without_is_no_failure(server: ScriptedServer, side: Side) -> None:
-    server.plays(streams(STARTED, lost("CODE_ERROR"), paused(5, 1)), streams(step(6, "b", 1), DONE))
+    server.plays(streams(STARTED, LOST, paused(5, 1)), streams(step(6, "b", 1), DONE))
     assert [each.step_id for each in side.events(flow(side, server).steps())] == ["b"]
     assert server.sent()[1]["stepIndex"] == 1
 
 
-def asks_for_tools(seq: int, index: int) -> bytes:
+def asks_for_tools(seq: int) -> bytes:
     return event(
         seq,
         "step_paused_for_tool_calls",
         runId="r1",
         stepId="b",
-        stepIndex=index,
+        stepIndex=0,
         iterationsUsed=1,
         toolCallMessages=[{"role": "assistant"}],
         toolCalls=[{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}],
@@ -150,7 +146,7 @@ def test_tool_calls_of_a_step_are_answered_on_the_way(server: ScriptedServer, si
     begun = event(5, "step_started", stepId="b", stepIndex=0, attempt=1)
     server.plays(
         ABSOLUTE[0],
-        streams(begun, asks_for_tools(6, 0)),
+        streams(begun, asks_for_tools(6)),
         streams(step(7, "b", 0), paused(9, 1)),
         streams(step(10, "c", 0), DONE),
     )
@@ -169,7 +165,7 @@ def test_tool_calls_of_a_step_are_answered_on_the_way(server: ScriptedServer, si
 
 
 def test_too_many_rounds_leave_a_run_that_can_go_on(server: ScriptedServer, side: Side) -> None:
-    server.plays(streams(STARTED, asks_for_tools(2, 0)))
+    server.plays(streams(STARTED, asks_for_tools(2)))
     with pytest.raises(ToolCallLimitError) as caught:
         side.events(
             flow(side, server).steps(tools=TOOLS, max_tool_rounds=2, tool_handler=lambda name, arguments: 1)
@@ -201,7 +197,7 @@ def test_a_lost_answer_is_asked_for_again_under_the_same_key_and_each_frame_come
         first, again = server.requests[-2:]
         assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
         assert first.body == again.body
-    server.plays(cuts(STARTED, lost("CODE_ERROR")), streams(STARTED, step(2, "a", 0), PING, DONE))
+    server.plays(cuts(STARTED, LOST), streams(STARTED, step(2, "a", 0), PING, DONE))
     assert [each.seq for each in side.events(flow(side, server).events())] == [1, 4, 90]
 
 

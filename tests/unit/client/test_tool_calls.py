@@ -4,6 +4,7 @@ import asyncio
 import functools
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,8 +16,8 @@ from tests.unit.client.sides import KEY, RUN, Blocking, Side
 TURNS: list[dict[str, Any]] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}]
 
 
-def call(call_id: str, arguments: str = '{"city": "Ulm"}', name: str = "weather") -> dict[str, Any]:
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+def call(call_id: str, arguments: str = '{"city": "Ulm"}') -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": "weather", "arguments": arguments}}
 
 
 def pause(*calls: dict[str, Any], round_: int = 1) -> dict[str, Any]:
@@ -37,15 +38,11 @@ def test_a_handler_answers_every_round_until_the_run_ends(server: ScriptedServer
     server.plays(
         answers(pause(call("c1"), call("c2", "{}"))), answers(pause(call("c3"), round_=2)), answers(RESULT)
     )
-    seen: list[tuple[str, dict[str, Any]]] = []
-
-    def handler(name: str, arguments: dict[str, Any]) -> Any:
-        seen.append((name, arguments))
-        return "dry" if arguments else {"rain": 0.5}
-
+    handler = Mock(side_effect=lambda name, arguments: "dry" if arguments else {"rain": 0.5})
     given = {"message": "hi", "parameters": {"p": 1}, "tools": TOOLS}
     handled = {"tool_choice": "auto", "tool_handler": handler, "version": 3}
     assert isinstance(side.value(flow(side, server).execute(**given, **handled)), CompletedResult)
+    seen = [each.args for each in handler.mock_calls]
     assert seen == [("weather", {"city": "Ulm"}), ("weather", {}), ("weather", {"city": "Ulm"})]
     first, second, third = server.sent()
     asked = {**given, "toolChoice": "auto"}
@@ -92,13 +89,9 @@ def test_results_that_do_not_fit_are_refused_before_any_request(
 
 def test_an_exception_of_the_handler_leaves_a_run_that_can_go_on(server: ScriptedServer, side: Side) -> None:
     failure = LookupError("no network")
-
-    def handler(name: str, arguments: dict[str, Any]) -> Any:
-        raise failure
-
     server.plays(answers(pause(call("c1"))), answers(RESULT))
     with pytest.raises(LookupError) as caught:
-        side.value(flow(side, server).execute(tools=TOOLS, tool_handler=handler))
+        side.value(flow(side, server).execute(tools=TOOLS, tool_handler=Mock(side_effect=failure)))
     assert caught.value is failure
     paused = vars(caught.value)["paused"]
     assert "error.paused.resume" in caught.value.__notes__[0]
@@ -107,25 +100,19 @@ def test_an_exception_of_the_handler_leaves_a_run_that_can_go_on(server: Scripte
 
 def test_a_model_that_does_not_stop_asking_meets_the_limit(server: ScriptedServer, side: Side) -> None:
     server.plays(answers(pause(call("c1"))))
-    rounds: list[str] = []
+    handler = Mock(return_value=1)
     with pytest.raises(ToolCallLimitError, match="more than 3 rounds") as caught:
-        side.value(
-            flow(side, server).execute(
-                tools=TOOLS, max_tool_rounds=3, tool_handler=lambda name, arguments: rounds.append(name)
-            )
-        )
-    assert (len(rounds), len(server.requests)) == (3, 4)
+        side.value(flow(side, server).execute(tools=TOOLS, max_tool_rounds=3, tool_handler=handler))
+    assert (handler.call_count, len(server.requests)) == (3, 4)
     server.plays(answers(RESULT))
     assert isinstance(side.value(caught.value.paused.resume({"c1": "dry"})), CompletedResult)
 
 
 def test_arguments_that_cannot_be_read_are_told_to_the_model(server: ScriptedServer, side: Side) -> None:
     server.plays(answers(pause(call("c1", "{city: Ulm"), call("c2", ""), call("c3", "[1]"))), answers(RESULT))
-    seen: list[dict[str, Any]] = []
-    side.value(
-        flow(side, server).execute(tools=TOOLS, tool_handler=lambda name, arguments: seen.append(arguments))
-    )
-    assert seen == [{}]
+    handler = Mock(return_value=None)
+    side.value(flow(side, server).execute(tools=TOOLS, tool_handler=handler))
+    assert [each.args for each in handler.mock_calls] == [("weather", {})]
     bad, empty, listed = server.sent()[1]["toolCallMessages"][-3:]
     assert "no JSON object" in bad["content"]
     assert empty["content"] == "null"

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from unittest.mock import Mock
 
 import httpcore2
 import pytest
@@ -286,29 +288,20 @@ async def test_on_asyncio_an_address_that_swallows_holds_up_no_other(
 
 
 def test_a_blocking_call_gives_each_address_its_share_of_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[tuple[str, float | None]] = []
-
-    class Swallows(httpcore2.NetworkBackend):
-        def connect_tcp(
-            self, host: str, port: int, timeout: float | None = None, *args: object, **more: object
-        ) -> httpcore2.NetworkStream:
-            given.append((host, timeout))
-            raise httpcore2.ConnectTimeout
-
+    swallows = Mock(httpcore2.NetworkBackend)
+    swallows.connect_tcp.side_effect = httpcore2.ConnectTimeout
     monkeypatch.setattr(socket, "getaddrinfo", two)
-    backend = DeadlineBackend(Swallows())
     with pytest.raises(httpcore2.ConnectTimeout):
-        backend.connect_tcp("localhost", 80, timeout=Deadline(8.0, now=lambda: 0.0))
+        DeadlineBackend(swallows).connect_tcp("localhost", 80, timeout=Deadline(8.0, now=lambda: 0.0))
+    given = [(call.args[0], call.kwargs["timeout"]) for call in swallows.connect_tcp.mock_calls]
     assert given == [("127.0.0.2", 4.0), ("127.0.0.1", 8.0)]
 
 
 def test_a_name_that_does_not_exist_is_a_connection_error(
     side: Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*args: object, **kwargs: object) -> list[object]:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=unknown))
     run = side.client("http://runglass.invalid/api/v1", max_retries=0).run(RUN)
     with pytest.raises(APIConnectionError, match=r"cannot be reached: .*not known"):
         side.value(run.trace())
@@ -320,21 +313,12 @@ AT_ONCE_S = 30.0
 
 def closed_while(client: Client, ask: Callable[[], object], begun: threading.Event) -> None:
     """Closes the client while a thread asks something of it, which ends at once."""
-    ended: list[RuntimeError] = []
-
-    def asking() -> None:
-        try:
-            ask()
-        except RuntimeError as error:
-            ended.append(error)
-
-    thread = threading.Thread(target=asking)
-    thread.start()
-    assert begun.wait(AT_ONCE_S)
-    client.close()
-    thread.join(AT_ONCE_S)
-    assert not thread.is_alive()
-    assert "the client has been closed" in str(ended[0])
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(ask)
+        assert begun.wait(AT_ONCE_S)
+        client.close()
+        with pytest.raises(RuntimeError, match="the client has been closed"):
+            asking.result(AT_ONCE_S)
 
 
 @pytest.mark.parametrize("opens", [0, 1])

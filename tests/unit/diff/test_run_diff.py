@@ -274,14 +274,8 @@ def test_it_says_whether_both_are_runs_of_the_same_flow(
 
 
 def test_a_step_that_only_one_version_has_stands_behind_the_one_before_it() -> None:
-    old = [StepLocation("a"), StepLocation("gone"), StepLocation("z")]
-    new = [
-        StepLocation("start"),
-        StepLocation("a"),
-        StepLocation("new"),
-        StepLocation("newer"),
-        StepLocation("z"),
-    ]
+    old = [StepLocation(step) for step in ("a", "gone", "z")]
+    new = [StepLocation(step) for step in ("start", "a", "new", "newer", "z")]
     steps = ["start", "a", "new", "newer", "gone", "z"]
     order = FlowOrder(old, new)
     assert sorted(sorted(steps), key=lambda step: order.key(step, ())) == steps
