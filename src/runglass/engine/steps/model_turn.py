@@ -108,7 +108,7 @@ async def ask_model(
                 outcome = failure
         await turn.prepare_answer(outcome)
     except BaseException as error:
-        # What had been answered when the attempt was cut off is to be paid for all the same.
+        # Cut off, the attempt has a call all the same: what the model has done by then may be charged.
         if outcome is None:
             code = WORKER_LOST if context.stop.left else "CANCELLED"
             if limit.expired():

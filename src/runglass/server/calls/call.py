@@ -133,9 +133,9 @@ async def admitted(
 ) -> AsyncIterator[Body]:
     """The body of the call, for a block that starts or resumes its run: large calls take turns for that.
 
-    Decoded, a body takes twenty times its bytes: many at once would fill the memory before the first of them
-    is counted as a run. Those that wait are counted, too, as the limits of connections do not hold for a
-    caller that sends a body and leaves. A body without bytes is read as `empty`. Raises APIError.
+    Decoded, a body takes up to twenty-five times its bytes: many at once would fill the memory before the
+    first of them is counted as a run. Those that wait are counted, too, as the limits of connections do not
+    hold for a caller that sends a body and leaves. A body without bytes is read as `empty`. Raises APIError.
     """
     request, limits = call.request, call.request.services.limits
     refuse_two_values(request, SESSION_ID, IDEMPOTENCY_KEY)
