@@ -57,8 +57,10 @@ async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
         yield Machines(front, worker, other)
 
 
-async def until_idle(house: EngineHarness, run_id: str) -> RunRecord:
-    """The run once its segment has ended, wherever."""
+async def walked(machines: Machines, run_id: str) -> RunRecord:
+    """The run once the worker has taken it, unless another has, and its segment has ended."""
+    await machines.worker.engine.claims.keep_lease()
+    house = machines.front
     run = await house.run_of(run_id)
     while not run.ended and (run.status != "paused" or run.is_resuming):
         pages = Tails(house.store, house.bus, poll_s=0.01).follow(run, after=run.head, until=PAUSES)
@@ -67,10 +69,6 @@ async def until_idle(house: EngineHarness, run_id: str) -> RunRecord:
                 pass
         run = await house.run_of(run_id)
     return run
-
-
-async def types(house: EngineHarness, run_id: str) -> list[str]:
-    return (await house.read(run_id)).types()
 
 
 async def test_a_process_that_is_refused_a_lease_claims_nothing(machines: Machines) -> None:
@@ -88,8 +86,7 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(machines: Machin
         assert await machines.front.run_of(started.id) == waiting
         assert claims == []
         looking.cancel()
-    await machines.worker.engine.claims.keep_lease()
-    await until_idle(machines.front, started.id)
+    await walked(machines, started.id)
 
 
 async def test_a_lease_that_cannot_be_renewed_is_soon_tried_again(house: EngineHarness) -> None:
@@ -150,17 +147,15 @@ async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(tmp_path:
 
 async def test_a_run_that_nobody_follows_by_steps_leaves_no_content_behind(machines: Machines) -> None:
     run_id = (await machines.front.start(WALK, {"n": 3}, capture="off")).id
-    await machines.worker.engine.claims.keep_lease()
-    run = await until_idle(machines.front, run_id)
+    run = await walked(machines, run_id)
     assert [await machines.front.store.owed(run.no, seq) for seq in range(1, run.head + 1)] == [
         None
     ] * run.head
 
 
 async def paused_run(machines: Machines) -> RunRecord:
-    run_id = (await machines.front.start(WALK, {"n": 3}, segment=Segment(last=0))).id
-    await machines.worker.engine.claims.keep_lease()
-    return await until_idle(machines.front, run_id)
+    started = await machines.front.start(WALK, {"n": 3}, segment=Segment(last=0))
+    return await walked(machines, started.id)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, 2), (0, 0)])
@@ -180,9 +175,8 @@ async def test_of_two_processes_that_resume_one_pause_one_does(
     [refused] = [each for each in got if isinstance(each, BaseException)]
     assert isinstance(refused, FlowExecutionError)
     assert refused.code == "RUN_NOT_PAUSED"
-    await machines.worker.engine.claims.keep_lease()
-    await until_idle(machines.front, run.id)
-    assert (await types(machines.front, run.id)).count("flow_completed") == 1
+    await walked(machines, run.id)
+    assert (await machines.front.read(run.id)).types().count("flow_completed") == 1
 
 
 async def test_a_run_that_is_being_resumed_is_not_let_go_as_the_lease_is_renewed(machines: Machines) -> None:
@@ -209,8 +203,7 @@ async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if
         faults.fail("resume_run", CommitUncertain("the answer is lost"), commits=True)
         with pytest.raises(FlowExecutionError, match="INTERNAL_ERROR"):
             await machines[place].resume(run.id, Segment(first=1))
-    await machines.worker.engine.claims.keep_lease()
-    assert (await until_idle(machines.front, run.id)).status == "completed"
+    assert (await walked(machines, run.id)).status == "completed"
 
 
 @pytest.mark.parametrize("is_woken", [True, False], ids=["woken", "by the poll"])
@@ -227,8 +220,7 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines, is
             assert await front.engine.idle.request_cancel(run_id, reason="why")
         else:
             await front.store.request_cancel(run_id, reason="why")
-        await front.follow(run_id)
-        end = (await front.read(run_id)).events[-1]
+        end = (await front.read_at_end(run_id)).events[-1]
         assert isinstance(end, FlowCancelled)
         assert end.reason == "why"
         assert not await front.engine.idle.request_cancel(run_id, reason="again"), "it has ended"
@@ -247,9 +239,9 @@ async def test_a_resumed_run_is_cancelled_before_its_segment_begins(
         resuming = await machines.front.run_of(run.id)
         assert await machines.front.engine.idle.cancel(resuming, reason="why")
     await machines.worker.engine.claims.keep_lease()
-    await machines.front.follow(run.id)
-    assert (await types(machines.front, run.id))[-1] == "flow_cancelled"
-    assert {step[0] for step in (await machines.front.read(run.id)).steps()} == {"a"}
+    ran = await machines.front.read_at_end(run.id)
+    assert ran.types()[-1] == "flow_cancelled"
+    assert {step[0] for step in ran.steps()} == {"a"}
 
 
 async def test_a_run_that_another_process_has_set_aside_is_cancelled(machines: Machines) -> None:
@@ -290,16 +282,15 @@ async def test_housekeeping_ends_paused_runs_that_are_to_be_cancelled_or_are_due
     # It came too late for the segment that has paused.
     assert await front.engine.idle.request_cancel(cancelled.id, reason="why")
     await front.maintenance().tidy()
-    assert (await types(front, cancelled.id))[-1] == "flow_cancelled"
+    assert (await front.read(cancelled.id)).types()[-1] == "flow_cancelled"
     assert (await front.run_of(due.id)).status == "paused"
     await front.resume(resumed.id, Segment(first=1))
     with pytest.raises(FlowExecutionError, match="waits for no call"):
         await machines.other.engine.idle.paused(await front.run_of(resumed.id))
     front.clock.set_back(-48 * 3600)
     await front.maintenance().tidy()
-    assert (await types(front, due.id))[-1] == "flow_cancelled"
-    await machines.worker.engine.claims.keep_lease()
-    assert (await until_idle(front, resumed.id)).status == "completed"
+    assert (await front.read(due.id)).types()[-1] == "flow_cancelled"
+    assert (await walked(machines, resumed.id)).status == "completed"
 
 
 async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:

@@ -54,8 +54,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
         assert len(house.engine.active.set_aside) == 1
         (said,) = [record for record in caplog.records if "quarantined" in record.getMessage()]
         assert broken in said.getMessage()
-        await house.follow(good)
-        assert (await house.read(good)).types()[-1] == "flow_completed"
+        assert (await house.read_at_end(good)).types()[-1] == "flow_completed"
         for _ in range(3):
             await house.engine.claims.keep_lease()
         assert (await house.run_of(broken)).claims == 1, "it is claimed again and again"
@@ -97,14 +96,10 @@ GROWING = """
 ONE = "  - {id: only, type: passthrough}"
 
 
-async def limit_values(house: EngineHarness, size: int) -> None:
-    await house.store.connections.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size))
-
-
 async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_that_reason(
     house: EngineHarness, execute: Execute
 ) -> None:
-    await limit_values(house, 40_000)
+    await house.store.connections.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 40_000))
     ran = await execute(GROWING)
     assert ran.outcome.status == "failed"
     assert ran.outcome.step_id == "large"
@@ -159,8 +154,7 @@ async def test_a_run_of_an_uncertain_commit_is_answered_with_its_id_and_goes_on_
     assert run_id is not None
     await house.engine.claims.keep_lease()
     if commits:
-        await house.follow(run_id)
-        assert (await house.read(run_id)).types()[-1] == "flow_completed"
+        assert (await house.read_at_end(run_id)).types()[-1] == "flow_completed"
     else:
         assert await house.store.run(run_id) is None
     await house.engine.claims.keep_lease()
