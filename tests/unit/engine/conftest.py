@@ -146,6 +146,9 @@ class EngineHarness(NamedTuple):
     async def run_of(self, run_id: str) -> RunRecord:
         return there(await self.store.run(run_id))
 
+    async def stored_events(self, run: RunRecord) -> list[bytes]:
+        return [data for _, data in await self.store.events(run.no, after=0, limit_bytes=1 << 30)]
+
     async def project(self) -> Project:
         return await self.store.ensure_project("acme", "demo")
 

@@ -53,14 +53,6 @@ async def run(house: EngineHarness, execute: Execute) -> RunRecord:
     return await house.run_of((await execute(STEPS, {"x": "sesame"})).id)
 
 
-async def days_pass(house: EngineHarness, days: float) -> None:
-    await house.clock.sleep(days * DAY_S)
-
-
-async def events_of(house: EngineHarness, run: RunRecord) -> list[bytes]:
-    return [data for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)]
-
-
 async def is_gone(house: EngineHarness, run: RunRecord) -> bool:
     return await house.store.steps(run.no) == []
 
@@ -101,9 +93,9 @@ async def test_the_days_of_a_flow_count_else_those_of_its_project_else_those_of_
         settings: dict[str, Any] = {f"{kind.removesuffix('days')}retention_days": server}
         return removal_in(house, **settings)
 
-    await days_pass(house, 10)
+    await house.clock.sleep(10 * DAY_S)
     await (await removal("content_days")).tidy()
-    assert (b"sesame" not in b"".join(await events_of(house, run))) is gone
+    assert (b"sesame" not in b"".join(await house.stored_events(run))) is gone
     due = await removal("days")
     await due.tidy()
     await due.tidy_set_aside()
@@ -121,10 +113,10 @@ async def test_plain_runs_go_after_a_day_whatever_their_flow_says(house: EngineH
         assert made is not None
         await house.store.append(batch(made, 0, b"{}", status="completed", ended_at=now))
     removal = removal_in(house)
-    await days_pass(house, 0.9)
+    await house.clock.sleep(0.9 * DAY_S)
     await removal.tidy()
     assert await house.store.run("plain") is not None
-    await days_pass(house, 0.2)
+    await house.clock.sleep(0.2 * DAY_S)
     await removal.tidy()
     assert await house.store.run("plain") is None
     assert await house.store.run("recorded") is not None
@@ -144,10 +136,10 @@ async def test_more_than_are_looked_up_at_once_all_go_those_that_cannot_be_read_
         return run
 
     runs = [*await asyncio.gather(*map(unreadable, range(AT_ONCE + 1))), good]
-    await days_pass(house, 8)
+    await house.clock.sleep(8 * DAY_S)
     await removal_in(house, content_retention_days=7).tidy()
     for run in runs:
-        assert b"sesame" not in b"".join(await events_of(house, run))
+        assert b"sesame" not in b"".join(await house.stored_events(run))
     bites = [FaultyStore(house.store).calls(method) for method in ("purge_runs", "purge_rows")]
     await removal_in(house, retention_days=7).tidy()
     assert [await house.store.run(run.id) for run in runs] == [None] * len(runs)
@@ -226,7 +218,7 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
     await purge(runs[0])
     await removal.tidy(grace_s=GRACE_S)
     assert await is_gone(house, runs[0])
-    assert len(await events_of(house, runs[1])) == runs[1].head
+    assert len(await house.stored_events(runs[1])) == runs[1].head
     await removal.tidy(grace_s=GRACE_S)
     assert await is_gone(house, runs[1])
     assert all(stayed >= GRACE_S for stayed in stayed_s.values())
@@ -235,7 +227,7 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
 async def test_a_store_that_fails_is_tried_again_and_a_run_set_aside_keeps_no_other_from_going(
     house: EngineHarness, run: RunRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await days_pass(house, 2)
+    await house.clock.sleep(2 * DAY_S)
     removal = removal_in(house, retention_days=1)
     house.engine.active.put_aside("stuck", ValueError("garbage"))
     faults = FaultyStore(house.store)
