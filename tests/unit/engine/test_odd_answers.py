@@ -4,6 +4,7 @@ from decimal import Decimal
 from functools import partial
 from itertools import product
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,6 @@ from tests.unit.engine.fake_provider import (
     COMPATIBLE,
     FAMILIES,
     LOOK,
-    Change,
     Reply,
     places,
     put,
@@ -39,12 +39,6 @@ SLOW = pytest.mark.slow
 OTHERS = [name for name in FAMILIES if name != "anthropic"]
 
 
-def one_by_one(frames: list[Any]) -> Change:
-    """Puts the next of these in the place of each frame."""
-    left = iter(frames)
-    return lambda _: next(left)
-
-
 @WAYS
 @pytest.mark.parametrize("calls", [True, False], ids=["calls", "text"])
 @pytest.mark.parametrize("family", ["anthropic", *(pytest.param(name, marks=SLOW) for name in OTHERS)])
@@ -54,18 +48,14 @@ async def test_no_value_of_an_answer_is_a_fault_of_ours(
     model, reply_of = FAMILIES[family].model, partial(FAMILIES[family].reply, streamed=streamed, calls=calls)
     frames: list[Any] = []
     reply_of(change=frames.append)
-    fields: dict[str, Any] = {
-        "model": model,
-        "settings": {"stream": streamed},
-        "tools": [LOOK] if calls else [],
-    }
+    asked = partial(bench.ask, model=model, settings={"stream": streamed}, tools=[LOOK] if calls else [])
     failures: list[tuple[Any, StepFailure]] = []
     for place, odd in product(places(frames), VALUES):
         if len(place) == 1:
             continue
         bench.fake.replies.clear()
         try:
-            await bench.ask(reply_of(change=one_by_one(with_odd(frames, place, odd))), **fields)
+            await asked(reply_of(change=Mock(side_effect=with_odd(frames, place, odd))))
         except (ModelCallFailed, AnswerRejected) as error:
             failures.append(((place, odd), error))
     assert failures

@@ -172,8 +172,7 @@ async def test_an_answer_that_broke_off_is_in_its_attempt(bench: EngineBench, re
     error: Any = first.error_context
     assert (error["address"], bench.fake.base_url in error["message"]) == (bench.fake.base_url, True)
     assert "could not be reached" not in error["message"]
-    totals = ran.totals
-    assert totals.finish_reasons == {"stop": 1}
+    assert ran.totals.finish_reasons == {"stop": 1}
 
 
 WORDS = chunk({"content": "mail eve@ada.org"})
