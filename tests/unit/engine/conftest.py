@@ -121,6 +121,14 @@ class EngineHarness(NamedTuple):
         )
         return await self.engine.start(record, spec, segment, run_id=self.engine.ids.next())
 
+    async def start_paused(
+        self, flow: Flow | str, inputs: dict[str, Any] | None = None, *, last: int = 0
+    ) -> StartedRun:
+        """A run of the flow that has paused behind its step number `last`."""
+        started = await self.start(flow, inputs, segment=Segment(last=last))
+        assert (await started.outcome()).status == "paused"
+        return started
+
     async def run_to_end(
         self,
         flow: Flow | str,

@@ -12,7 +12,6 @@ from runglass.engine.models import provider_requests
 from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
 from runglass.errors import RETRY_AFTER, StoreError
 from runglass.log.events import StepRetrying
-from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
@@ -102,9 +101,8 @@ async def test_a_provider_that_says_how_long_it_is_busy_is_asked_then(
 async def test_the_wait_that_a_provider_asked_for_outlives_the_process(tmp_path: Path) -> None:
     """Also where no content is kept. The process dies before it asks again."""
     busy = ModelCallFailed("RATE_LIMITED", "busy", may_be_charged=False, details={RETRY_AFTER: 5000})
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    FaultyStore(store).die(at_append=4)
-    async with open_harness(store, models=FakeModels(busy)) as house:
+    async with open_harness(tmp_path / "db", models=FakeModels(busy)) as house:
+        FaultyStore(house.store).die(at_append=4)
         started = await house.start(ASK, capture="off")
         with pytest.raises(StoreError):
             await started.outcome()

@@ -26,7 +26,6 @@ from runglass.errors import APIError, RunglassError
 from runglass.flows.flow import CodeStep
 from runglass.limits.limits import STEPS_AT_A_TIME, StoreTurns
 from runglass.limits.memory import COUNTED_BYTES, MemoryBudget
-from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.unit.engine.conftest import next_life, open_harness
 from tests.unit.engine.fake_models import ANSWER, FakeModels
@@ -216,8 +215,7 @@ async def test_the_output_of_a_container_that_memory_has_no_room_for_is_read_whe
     async with open_harness(tmp_path / "db", run_memory_bytes=0, memory_limit_bytes=60_000) as house:
         outcome = await (await house.start(flow)).outcome()
         assert (outcome.status, len(outcome.result_json or b"")) == ("completed", 80_033)
-        stepped = await house.start(flow + last, segment=Segment(last=0))
-        assert (await stepped.outcome()).status == "paused"
+        stepped = await house.start_paused(flow + last)
         rest = await house.resume(stepped.id, Segment(first=1, input={"more": 1}))
         outcome = await rest.outcome()
     assert (outcome.status, outcome.result_json) == ("completed", b'{"n":80000,"more":1}')
@@ -304,7 +302,7 @@ def nothing_is_left() -> bool:
 @pytest.mark.parametrize("flow", FLOWS)
 async def test_a_run_that_has_ended_leaves_nothing_to_the_collector(tmp_path: Path, flow: str) -> None:
     models = FakeModels() if flow == CANCELLED else None
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(tmp_path / "db", models=models) as house:
         for _ in range(2):
             started = await house.start(FLOWS[flow], {"text": "x" * 100_000})
             if models is not None:

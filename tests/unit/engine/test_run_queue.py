@@ -80,9 +80,7 @@ async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(
 async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn_if_there_is_room(
     house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, beyond = [await house.start(FLOW, segment=Segment(first=0, last=0)) for _ in range(2)]
-    for each in (steps, beyond):
-        assert (await each.outcome()).status == "paused"
+    steps, beyond = [await house.start_paused(FLOW) for _ in range(2)]
     first, second = await start_held(house, monkeypatch), await house.start(FLOW)
     run = await house.run_of(steps.id)
     paused = await house.engine.idle.paused(run)

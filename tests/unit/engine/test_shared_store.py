@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from runglass.errors import APIError, CommitUncertain, FlowExecutionError, Store
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCancelled, event_type_of
 from runglass.store.records import RunRecord
-from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from tests.fakes import LEASE_S
 from tests.faulty_store import FaultyStore
@@ -48,12 +47,11 @@ class Machines(NamedTuple):
 
 @pytest.fixture
 async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
-    async with AsyncExitStack() as opened:
-        store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-        front = await opened.enter_async_context(open_harness(store, clock=GatedClock(), executes_runs=False))
-        worker, other = [
-            await opened.enter_async_context(open_harness(store, beside=front)) for _ in range(2)
-        ]
+    async with (
+        open_harness(tmp_path / "db", clock=GatedClock(), executes_runs=False) as front,
+        open_harness(front.store, beside=front) as worker,
+        open_harness(front.store, beside=front) as other,
+    ):
         yield Machines(front, worker, other)
 
 
@@ -120,9 +118,11 @@ async def test_more_runs_than_one_claim_takes_begin_one_claim_after_the_other(ma
 
 @pytest.mark.parametrize("most", ["max_queued_runs", "max_queued_runs_per_project"])
 async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path, most: str) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     limits: dict[str, Any] = {"executes_runs": False, most: 5}
-    async with open_harness(store, **limits) as front, open_harness(store, beside=front, **limits) as other:
+    async with (
+        open_harness(tmp_path / "db", **limits) as front,
+        open_harness(front.store, beside=front, **limits) as other,
+    ):
         ends = await asyncio.gather(*(front.start(HOLD) for _ in range(20)), return_exceptions=True)
         assert sum(isinstance(end, StartedRun) for end in ends) == 5
         refused = [end for end in ends if not isinstance(end, StartedRun)]
@@ -132,9 +132,8 @@ async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path:
 
 
 async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, max_queued_runs=1, executes_runs=False) as front:
-        faults = FaultyStore(store)
+    async with open_harness(tmp_path / "db", max_queued_runs=1, executes_runs=False) as front:
+        faults = FaultyStore(front.store)
         failing = faults.hold("create_run", times=1, error=StoreError("the disk is full"))
         first = asyncio.create_task(front.start(HOLD))
         await failing.reached()
@@ -294,8 +293,7 @@ async def test_housekeeping_ends_paused_runs_that_are_to_be_cancelled_or_are_due
 
 
 async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:
-    started = await house.start(WALK, {"n": 3}, segment=Segment(last=0))
-    await started.outcome()
+    started = await house.start_paused(WALK, {"n": 3})
     slept = len(house.clock.slept_s)
     keeping = asyncio.create_task(house.maintenance(pause_limit_h=8 / 3600).run_forever())
     await house.follow(started.id)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.journal.run_spec import Segment
 from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.log.events import FlowFailed
 from tests.faulty_store import FaultyStore
@@ -72,11 +71,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
 async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_put_away(
     house: EngineHarness, what: str
 ) -> None:
-    ids = []
-    for _ in range(3):
-        started = await house.start(FLOW, segment=Segment(first=0, last=0))
-        assert (await started.outcome()).status == "paused"
-        ids.append(started.id)
+    ids = [(await house.start_paused(FLOW)).id for _ in range(3)]
     spoil(house.store.connections.path, UPDATES[what], b"\x00garbage", ids[0])
     await house.clock.sleep(3600 * 30)
     housekeeping = house.maintenance()
