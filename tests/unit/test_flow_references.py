@@ -9,10 +9,11 @@ import pytest
 
 from runglass.errors import FlowFileError
 from runglass.flows.diagnostics import Finding
+from runglass.flows.flow import every_step
 from runglass.flows.parser import check_flow, parse_flow
 from runglass.flows.references import MAX_SUGGESTIONS, unmet_references
-from runglass.testing import running_server
-from tests.contract.wire import execute, http_for
+from tests.contract.wire import execute, trace_of
+from tests.servers import served
 
 Find = Callable[[Any], Any]
 LOOK = "return {'seen': list(steps)}"
@@ -38,22 +39,26 @@ def warnings(*steps: dict[str, Any], **more: Any) -> list[Finding]:
     return found
 
 
-def tree() -> list[dict[str, Any]]:
-    """Every way in which two steps can stand to each other."""
+def tree(**code: str) -> list[dict[str, Any]]:
+    """Every way in which two steps can stand to each other; those that are named have this code."""
+
+    def part(step_id: str) -> dict[str, Any]:
+        return step(step_id, code=code.get(step_id, LOOK))
+
     route = {"id": "route", "type": "condition", "if": "True"}
     return [
-        step("first"),
-        {"id": "loop", "type": "loop", "over": "[1, 2]", "steps": [step("in1"), step("in2")]},
-        route | {"then": [step("then1"), step("then2")], "else": [step("else1")]},
+        part("first"),
+        {"id": "loop", "type": "loop", "over": "[1, 2]", "steps": [part("in1"), part("in2")]},
+        route | {"then": [part("then1"), part("then2")], "else": [part("else1")]},
         {
             "id": "both",
             "type": "parallel",
             "branches": {
-                "a": [step("a1"), {"id": "nest", "type": "loop", "over": "[1]", "steps": [step("deep")]}],
-                "b": [step("b1")],
+                "a": [part("a1"), {"id": "nest", "type": "loop", "over": "[1]", "steps": [part("deep")]}],
+                "b": [part("b1")],
             },
         },
-        step("last"),
+        part("last"),
     ]
 
 
@@ -66,22 +71,10 @@ def in_prompt(text: str) -> list[Finding]:
     return findings(step("before"), llm("here", text), step("af-ter"))
 
 
-def all_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    inner = [
-        part["steps"] if part["type"] == "loop" else part["then"] + part["else"]
-        for part in steps
-        if part["type"] in ("loop", "condition")
-    ]
-    inner += [branch for part in steps for branch in part.get("branches", {}).values()]
-    return steps + [found for part in inner for found in all_steps(part)]
-
-
 def test_the_findings_agree_with_a_run() -> None:
-    with running_server(capture="full") as server:
-        server.push(json.dumps({"slug": "tree", "steps": tree()}))
-        with http_for(server, server.key) as http:
-            run = execute(http, "tree")
-            trace = http.get(f"/flow-runs/{run}/trace").json()
+    text = json.dumps({"slug": "tree", "steps": tree()})
+    with served(text, capture="full") as (_, http):
+        trace = trace_of(http, execute(http, "tree"))
     seen = {
         row["stepId"]: set(row["outputContext"]["seen"])
         for row in trace["steps"]
@@ -89,11 +82,8 @@ def test_the_findings_agree_with_a_run() -> None:
     }
     assert len(seen) == 9
     judged = 0
-    for reader, target in product(seen, [part["id"] for part in all_steps(tree())]):
-        steps = tree()
-        (place,) = [part for part in all_steps(steps) if part["id"] == reader]
-        place["code"] = f"return steps[{target!r}]"
-        found = findings(*steps)
+    for reader, target in product(seen, [part.id for part in every_step(parse_flow(text).steps)]):
+        found = findings(*tree(**{reader: f"return steps[{target!r}]"}))
         if found and found[0].is_warning:
             continue
         judged += 1
@@ -162,11 +152,9 @@ def test_code_that_asks_first_gets_a_warning(code: str) -> None:
 
 
 def test_what_may_be_there_gets_a_warning_unless_the_text_goes_by_a_condition() -> None:
-    steps = tree()
-    steps[-1]["code"] = "return steps['then1']"
-    (finding,) = warnings(*steps)
+    (finding,) = warnings(*tree(last="return steps['then1']"))
     assert finding.message == "step 'then1' runs only where condition 'route' takes its branch"
-    steps[-1]["code"] = "return steps['then1'] if initial['x'] else {}"
+    steps = tree(last="return steps['then1'] if initial['x'] else {}")
     assert findings(*steps) == []
     steps[3]["branches"]["b"][0]["input"] = {"x": ["{{ steps.a1.seen }}"]}
     (finding,) = warnings(*steps)
