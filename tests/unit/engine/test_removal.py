@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +15,7 @@ from runglass.support.clock import Clock, iso
 from runglass.wire.admin_api import SERVER
 from tests.conformance.stores import batch
 from tests.faulty_store import FaultyStore
-from tests.records import new_recording, new_run
+from tests.records import new_recording, new_run, there
 from tests.unit.engine.conftest import EngineHarness, Execute
 from tests.unit.engine.test_store_check import GatedClock
 from tests.waiting import until
@@ -109,8 +107,8 @@ async def test_plain_runs_go_after_a_day_whatever_their_flow_says(house: EngineH
     await house.store.set_retention(project.id, Retention(days=30))
     for trigger in ("plain", "recorded"):
         about = {"trigger_type": trigger, "trace_id": trigger, "due_at": now}
-        made = await house.store.create_recording(new_recording(project.id, flow.id, id=trigger, **about))
-        assert made is not None
+        new = new_recording(project.id, flow.id, id=trigger, **about)
+        made = there(await house.store.create_recording(new))
         await house.store.append(batch(made, 0, b"{}", status="completed", ended_at=now))
     removal = removal_in(house)
     await house.clock.sleep(0.9 * DAY_S)
@@ -156,24 +154,15 @@ async def test_removal_rests_as_long_as_a_batch_has_taken(house: EngineHarness, 
     assert house.clock.slept_s.count(took_s) > 5
 
 
-@asynccontextmanager
-async def kept_on(removal: RunRemoval) -> AsyncIterator[None]:
-    task = asyncio.create_task(removal.run_forever())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
 async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, run: RunRecord) -> None:
     # On its clock no minute ends.
     removal, has_begun = removal_in(house, GatedClock()), asyncio.Event()
     FaultyStore(house.store).before("compact", lambda *, limit_bytes: has_begun.set())
-    async with kept_on(removal):
-        await has_begun.wait()
-        assert await removal.purge(run, by=SERVER)
-        await until(lambda: is_gone(house, run))
+    removing = asyncio.create_task(removal.run_forever())
+    await has_begun.wait()
+    assert await removal.purge(run, by=SERVER)
+    await until(lambda: is_gone(house, run))
+    removing.cancel()
 
 
 async def test_a_reader_in_the_way_of_the_overwriting_is_waited_for_a_while_and_then_told(
@@ -235,8 +224,9 @@ async def test_a_store_that_fails_is_tried_again_and_a_run_set_aside_keeps_no_ot
     faults.fail("run", StoreError("it cannot be ended"))
     looked_up = faults.calls("run")
     with caplog.at_level(logging.WARNING, logger="runglass"):
-        async with kept_on(removal):
-            await until(lambda: looked_up)
+        removing = asyncio.create_task(removal.run_forever())
+        await until(lambda: looked_up)
+        removing.cancel()
     faults.mend("run")
     assert await house.store.run(run.id) is None
     assert "removing runs that are due failed, and is retried: not now" in caplog.text
