@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ from runglass.errors import APIError, CommitUncertain, FlowExecutionError, Store
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCancelled, event_type_of
 from runglass.store.records import RunRecord
-from runglass.tails.run_log import Tails
 from tests.fakes import LEASE_S
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, open_harness
@@ -34,7 +32,6 @@ WALK = """
   else: [{id: small, type: passthrough}]
 - {id: z, type: code, code: 'return {"n": n * 10, "a": steps["a"]["n"]}'}
 """
-PAUSES = {"step_paused", "step_paused_for_tool_calls"}
 
 
 class Machines(NamedTuple):
@@ -61,10 +58,7 @@ async def walked(machines: Machines, run_id: str) -> RunRecord:
     house = machines.front
     run = await house.run_of(run_id)
     while not run.ended and (run.status != "paused" or run.is_resuming):
-        pages = Tails(house.store, house.bus, poll_s=0.01).follow(run, after=run.head, until=PAUSES)
-        async with aclosing(pages):
-            async for _ in pages:
-                pass
+        await house.follow(run_id, until=run.head + 1)
         run = await house.run_of(run_id)
     return run
 
