@@ -209,10 +209,8 @@ async def test_content_of_a_call_is_kept_by_the_capture_mode(
     assert ("Greet" in found) == ("Greet" in repr(call.request)) == keeps_request
     assert ("mail" in found) == ("mail" in repr(call.response)) == keeps_answer
     is_plain = capture in ("metadata_only", "full")
-    assert ("ada@ada.org" in found, "eve@ada.org" in found) == (
-        keeps_request and is_plain,
-        keeps_answer and is_plain,
-    )
+    assert ("ada@ada.org" in found) == (keeps_request and is_plain)
+    assert ("eve@ada.org" in found) == (keeps_answer and is_plain)
 
 
 async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: EngineBench) -> None:

@@ -400,7 +400,5 @@ async def test_input_that_memory_has_no_room_for_is_refused(sandbox: Sandbox) ->
 async def test_a_result_with_many_long_numbers_is_refused(sandbox: Sandbox) -> None:
     assert await sandbox.run("return {'a': [10**600] * 90}", {}) == {"a": [10**600] * 90}
     error = await failure(sandbox, "return {'a': [10**600] * 5_000}")
-    assert (error.code, "as long to be read as more than 2,000,000 values" in error.message) == (
-        "INVALID_OUTPUT",
-        True,
-    )
+    assert error.code == "INVALID_OUTPUT"
+    assert "as long to be read as more than 2,000,000 values" in error.message

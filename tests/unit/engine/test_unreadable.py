@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from runglass.errors import APIError, CommitUncertain, StoreError
@@ -109,10 +110,7 @@ async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_t
     await house.engine.claims.keep_lease()
     assert not house.engine.active.is_active(ran.id)
     run = await house.run_of(ran.id)
-    assert await house.store.outcome(run.no) == (
-        None,
-        b'{"code":"OUTPUT_TOO_LARGE","message":"the run cannot be recorded: string or blob too big"}',
-    )
+    assert await house.store.outcome(run.no) == (None, msgspec.json.encode(ran.outcome.error))
     assert (await execute(ONE)).outcome.status == "completed"
 
 
