@@ -133,9 +133,8 @@ def test_what_can_never_be_there_is_a_mistake(
 
 def test_so_many_suggestions_are_looked_for_at_most() -> None:
     found = in_prompt("".join(f"{{{{ steps.befor{number} }}}}" for number in range(2 * MAX_SUGGESTIONS)))
-    assert [finding.message.endswith("did you mean 'before'?") for finding in found] == (
-        [True] * MAX_SUGGESTIONS + [False] * MAX_SUGGESTIONS
-    )
+    suggested = [finding.message.endswith("did you mean 'before'?") for finding in found]
+    assert suggested == [True] * MAX_SUGGESTIONS + [False] * MAX_SUGGESTIONS
 
 
 @pytest.mark.parametrize(
@@ -146,9 +145,8 @@ def test_so_many_suggestions_are_looked_for_at_most() -> None:
     ],
 )
 def test_code_that_asks_first_gets_a_warning(code: str) -> None:
-    assert [(finding.message, finding.is_warning) for finding in in_code(code)] == [
-        ("the flow has no step 'nope'", True)
-    ]
+    (finding,) = in_code(code)
+    assert (finding.message, finding.is_warning) == ("the flow has no step 'nope'", True)
 
 
 def test_what_may_be_there_gets_a_warning_unless_the_text_goes_by_a_condition() -> None:
@@ -278,9 +276,8 @@ def test_an_input_that_is_nearly_a_declared_one_is_told() -> None:
 
 def test_where_callers_may_give_no_other_input_each_other_is_told() -> None:
     asked = [llm("a", "{{ initial.customer }} {{ message }}")]
-    assert [each[0] for each in slips(asked, additionalProperties=False)] == [
-        "`inputs` declares no 'customer'"
-    ]
+    (slip,) = slips(asked, additionalProperties=False)
+    assert slip[0] == "`inputs` declares no 'customer'"
     assert slips(asked, additionalProperties=False, patternProperties={"^c": {}}) == []
 
 

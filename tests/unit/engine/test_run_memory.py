@@ -123,11 +123,9 @@ async def test_steps_that_decode_too_much_at_once_wait_for_each_other_and_one_al
             await asyncio.sleep(0)
             inside -= 1
 
+    sizes = (5 * COUNTED_BYTES, COUNTED_BYTES, 2 * COUNTED_BYTES) * 3
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(work(size))
-            for size in (5 * COUNTED_BYTES, COUNTED_BYTES, 2 * COUNTED_BYTES) * 3
-        ]
+        tasks = [group.create_task(work(size)) for size in sizes]
         await asyncio.sleep(0)
         tasks[3].cancel()
     assert most == 1

@@ -305,10 +305,7 @@ async def test_runs_of_code_share_no_state(sandbox: Sandbox) -> None:
 
 async def test_a_flood_of_one_project_does_not_delay_another() -> None:
     async with Sandbox(Settings(code_time_limit_ms=60_000), max_processes=1) as sandbox:
-        flood = [
-            asyncio.create_task(sandbox.run("while True: pass", {}, project_id=1), name=f"flood {n}")
-            for n in range(4)
-        ]
+        flood = [asyncio.create_task(sandbox.run("while True: pass", {}, project_id=1)) for _ in range(4)]
         await asyncio.sleep(0)
         for n in range(3):
             assert await sandbox.run("return n", {"n": n}, project_id=2) == n

@@ -141,9 +141,8 @@ async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(tmp_path:
 async def test_a_run_that_nobody_follows_by_steps_leaves_no_content_behind(machines: Machines) -> None:
     run_id = (await machines.front.start(WALK, {"n": 3}, capture="off")).id
     run = await walked(machines, run_id)
-    assert [await machines.front.store.owed(run.no, seq) for seq in range(1, run.head + 1)] == [
-        None
-    ] * run.head
+    for seq in range(1, run.head + 1):
+        assert await machines.front.store.owed(run.no, seq) is None
 
 
 async def paused_run(machines: Machines) -> RunRecord:
@@ -157,14 +156,9 @@ async def test_of_two_processes_that_resume_one_pause_one_does(
 ) -> None:
     run = await paused_run(machines)
     houses = [machines[place] for place in order]
-    both = [await house.engine.idle.paused(run) for house in houses]
-    got = await asyncio.gather(
-        *(
-            house.engine.resume(paused, paused.spec, Segment(first=1))
-            for house, paused in zip(houses, both, strict=True)
-        ),
-        return_exceptions=True,
-    )
+    both = [(house, await house.engine.idle.paused(run)) for house in houses]
+    resuming = [house.engine.resume(paused, paused.spec, Segment(first=1)) for house, paused in both]
+    got = await asyncio.gather(*resuming, return_exceptions=True)
     [refused] = [each for each in got if isinstance(each, BaseException)]
     assert isinstance(refused, FlowExecutionError)
     assert refused.code == "RUN_NOT_PAUSED"

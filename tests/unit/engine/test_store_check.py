@@ -117,13 +117,12 @@ async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machi
     assert run.status == "cancelled"
 
 
-async def test_a_run_of_another_process_is_left_to_it(machine: Machine, tmp_path: Path) -> None:
+async def test_a_run_of_another_process_is_left_to_it(machine: Machine) -> None:
     run_id = (await machine.house.start(FIRST)).id
     await machine.house.follow(run_id, until=4)
     run = await machine.house.run_of(run_id)
-    await machine.house.store.connections.write(
-        lambda db: db.execute("UPDATE run SET owner = 'another', fence = fence + 1")
-    )
+    taking = "UPDATE run SET owner = 'another', fence = fence + 1"
+    await machine.house.store.connections.write(lambda db: db.execute(taking))
     await machine.house.store.hold_lease("another", until="2999-01-01", renew=False)
     machine.gate.set()
     await machine.house.engine.active.join(run_id)

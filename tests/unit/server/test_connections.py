@@ -130,9 +130,8 @@ async def test_behind_a_large_body_is_read_on_so_that_a_loss_is_heard(connection
 
     config = Config(takes_all_and_waits, lifespan="off")
     config.load()
-    connection = Connection(
-        connections, partial(HttpToolsProtocol, config=config, server_state=ServerState()), app_state={}
-    )
+    protocol = partial(HttpToolsProtocol, config=config, server_state=ServerState())
+    connection = Connection(connections, protocol, app_state={})
     connection.connection_made(wire)
     connection.data_received(POST.replace(b"5000", b"200000") + b"a" * 199_999)
     wire.pause_reading.assert_called_once_with()
