@@ -75,11 +75,8 @@ def test_the_findings_agree_with_a_run() -> None:
     text = json.dumps({"slug": "tree", "steps": tree()})
     with served(text, capture="full") as (_, http):
         trace = trace_of(http, execute(http, "tree"))
-    seen = {
-        row["stepId"]: set(row["outputContext"]["seen"])
-        for row in trace["steps"]
-        if row["status"] == "completed"
-    }
+    completed = [row for row in trace["steps"] if row["status"] == "completed"]
+    seen = {row["stepId"]: set(row["outputContext"]["seen"]) for row in completed}
     assert len(seen) == 9
     judged = 0
     for reader, target in product(seen, [part.id for part in every_step(parse_flow(text).steps)]):

@@ -90,9 +90,8 @@ async def test_a_tool_that_nobody_offered_is_not_called(
     failure = await bench.failure(reply, settings={"stream": streamed}, tools=tools)
     assert isinstance(failure, AnswerRejected), "it is to be paid for"
     assert (failure.code, failure.response.tokens is not None) == ("PROVIDER_UNAVAILABLE", True)
-    assert failure.message == (
-        f"model 'local:tiny' at {failure.details['address']} called the tool 'look', which was not offered"
-    )
+    address = failure.details["address"]
+    assert failure.message == f"model 'local:tiny' at {address} called the tool 'look', which was not offered"
 
 
 async def test_two_tool_calls_with_one_id_could_not_be_answered(bench: Bench) -> None:

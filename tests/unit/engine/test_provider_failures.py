@@ -229,9 +229,8 @@ async def test_a_key_is_looked_for_where_it_may_be_missing_alone(monkeypatch: py
     for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-from-the-environment")
-    async with ModelGateway(
-        Settings(providers={"own": "http://127.0.0.1:9/v1"}, provider_keys={"groq": "gsk"})
-    ) as models:
+    settings = Settings(providers={"own": "http://127.0.0.1:9/v1"}, provider_keys={"groq": "gsk"})
+    async with ModelGateway(settings) as models:
         for model in ("echo", "own:m", "groq:m", "deepseek:deepseek-chat", "nobody:knows"):
             assert await models.missing_key(model) is None
         missing = await models.missing_key("openai:gpt-4o-mini")

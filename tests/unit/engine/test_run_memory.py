@@ -185,10 +185,8 @@ async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
     # One such output is all that may be decoded at a time.
     async with open_harness(tmp_path / "db", models=models, memory_limit_bytes=1_000_000) as house:
         made = '- {id: a, type: code, code: \'return {"text": "a" * 200000}\'}\n'
-        asking = await house.start(
-            made + "- {id: b, type: llm, model: 'some:model', prompt: '{{ text|length }}'}",
-            capture=capture,
-        )
+        ask = "- {id: b, type: llm, model: 'some:model', prompt: '{{ text|length }}'}"
+        asking = await house.start(made + ask, capture=capture)
         await models.asked.wait()
         other = await house.start(made + "- {id: b, type: code, code: 'return {\"n\": len(text)}'}")
         assert (await other.outcome()).result_json == b'{"n":200000}'
