@@ -43,11 +43,6 @@ async def start_held(house: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> S
     return first
 
 
-async def status(house: EngineHarness, started: StartedRun) -> str:
-    run = await house.run_of(started.id)
-    return run.status
-
-
 async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
     house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,13 +86,14 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn_if_ther
     with pytest.raises(APIError, match="nothing was started"):
         await house.resume(beyond.id, Segment(first=1))
     assert not house.engine.active.is_active(beyond.id)
-    assert await status(house, steps) == await status(house, beyond) == "paused"
+    for each in (steps, beyond):
+        assert (await house.run_of(each.id)).status == "paused"
     monkeypatch.undo()
     appends = FaultyStore(house.store).hold("append", when=lambda batch: batch.run_no == run.no)
     house.engine.active.cancel(first.id, reason="enough")
     await appends.reached()
-    assert await status(house, second) == "completed"
-    assert await status(house, third) == "pending"
+    assert (await house.run_of(second.id)).status == "completed"
+    assert (await house.run_of(third.id)).status == "pending"
     appends.let_go()
     for each in (resumed, third):
         assert (await each.outcome()).status == "completed"
