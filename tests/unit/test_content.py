@@ -88,18 +88,10 @@ def test_the_status_of_a_run_and_the_reason_of_its_cancellation_stay() -> None:
 
 
 def test_an_unknown_event_keeps_its_address() -> None:
-    event = {
-        "eventType": "step_dreamt",
-        "executionId": "r",
-        "seq": 3,
-        "at": "t",
-        "stepId": "a",
-        "durationMs": 4,
-        "dream": SECRET,
-        "reason": SECRET,
-    }
-    left = strip_event(msgspec.json.encode(event))
-    assert left == msgspec.json.encode({name: event[name] for name in list(event)[:6]})
+    address = {"eventType": "step_dreamt", "executionId": "r", "seq": 3, "at": "t", "stepId": "a"}
+    kept = address | {"durationMs": 4}
+    event = kept | {"dream": SECRET, "reason": SECRET}
+    assert strip_event(msgspec.json.encode(event)) == msgspec.json.encode(kept)
 
 
 @pytest.mark.parametrize(

@@ -127,11 +127,8 @@ def test_no_field_of_any_kind_of_step_is_open_unless_the_flow_says_so(kind: type
 
 
 def test_at_most_ten_mistakes_are_told() -> None:
-    flow = Flow(
-        slug="a",
-        steps=[PassthroughStep(id="a")],
-        inputs={"properties": {"a": {}}, "additionalProperties": False},
-    )
+    inputs = {"properties": {"a": {}}, "additionalProperties": False}
+    flow = Flow(slug="a", steps=[PassthroughStep(id="a")], inputs=inputs)
     for mistakes in (10, 11, 5000):
         with pytest.raises(APIError) as caught:
             check_inputs(flow, {f"x{i}": 1 for i in range(mistakes)})

@@ -9,10 +9,11 @@ import pytest
 
 from runglass.errors import FlowFileError
 from runglass.flows.diagnostics import Finding
+from runglass.flows.flow import every_step
 from runglass.flows.parser import check_flow, parse_flow
 from runglass.flows.references import MAX_SUGGESTIONS, unmet_references
-from runglass.testing import running_server
-from tests.contract.wire import execute, http_for
+from tests.contract.wire import execute, trace_of
+from tests.servers import served
 
 Find = Callable[[Any], Any]
 LOOK = "return {'seen': list(steps)}"
@@ -38,22 +39,26 @@ def warnings(*steps: dict[str, Any], **more: Any) -> list[Finding]:
     return found
 
 
-def tree() -> list[dict[str, Any]]:
-    """Every way in which two steps can stand to each other."""
+def tree(**code: str) -> list[dict[str, Any]]:
+    """Every way in which two steps can stand to each other; those that are named have this code."""
+
+    def part(step_id: str) -> dict[str, Any]:
+        return step(step_id, code=code.get(step_id, LOOK))
+
     route = {"id": "route", "type": "condition", "if": "True"}
     return [
-        step("first"),
-        {"id": "loop", "type": "loop", "over": "[1, 2]", "steps": [step("in1"), step("in2")]},
-        route | {"then": [step("then1"), step("then2")], "else": [step("else1")]},
+        part("first"),
+        {"id": "loop", "type": "loop", "over": "[1, 2]", "steps": [part("in1"), part("in2")]},
+        route | {"then": [part("then1"), part("then2")], "else": [part("else1")]},
         {
             "id": "both",
             "type": "parallel",
             "branches": {
-                "a": [step("a1"), {"id": "nest", "type": "loop", "over": "[1]", "steps": [step("deep")]}],
-                "b": [step("b1")],
+                "a": [part("a1"), {"id": "nest", "type": "loop", "over": "[1]", "steps": [part("deep")]}],
+                "b": [part("b1")],
             },
         },
-        step("last"),
+        part("last"),
     ]
 
 
@@ -66,34 +71,16 @@ def in_prompt(text: str) -> list[Finding]:
     return findings(step("before"), llm("here", text), step("af-ter"))
 
 
-def all_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    inner = [
-        part["steps"] if part["type"] == "loop" else part["then"] + part["else"]
-        for part in steps
-        if part["type"] in ("loop", "condition")
-    ]
-    inner += [branch for part in steps for branch in part.get("branches", {}).values()]
-    return steps + [found for part in inner for found in all_steps(part)]
-
-
 def test_the_findings_agree_with_a_run() -> None:
-    with running_server(capture="full") as server:
-        server.push(json.dumps({"slug": "tree", "steps": tree()}))
-        with http_for(server, server.key) as http:
-            run = execute(http, "tree")
-            trace = http.get(f"/flow-runs/{run}/trace").json()
-    seen = {
-        row["stepId"]: set(row["outputContext"]["seen"])
-        for row in trace["steps"]
-        if row["status"] == "completed"
-    }
+    text = json.dumps({"slug": "tree", "steps": tree()})
+    with served(text, capture="full") as (_, http):
+        trace = trace_of(http, execute(http, "tree"))
+    completed = [row for row in trace["steps"] if row["status"] == "completed"]
+    seen = {row["stepId"]: set(row["outputContext"]["seen"]) for row in completed}
     assert len(seen) == 9
     judged = 0
-    for reader, target in product(seen, [part["id"] for part in all_steps(tree())]):
-        steps = tree()
-        (place,) = [part for part in all_steps(steps) if part["id"] == reader]
-        place["code"] = f"return steps[{target!r}]"
-        found = findings(*steps)
+    for reader, target in product(seen, [part.id for part in every_step(parse_flow(text).steps)]):
+        found = findings(*tree(**{reader: f"return steps[{target!r}]"}))
         if found and found[0].is_warning:
             continue
         judged += 1
@@ -143,9 +130,8 @@ def test_what_can_never_be_there_is_a_mistake(
 
 def test_so_many_suggestions_are_looked_for_at_most() -> None:
     found = in_prompt("".join(f"{{{{ steps.befor{number} }}}}" for number in range(2 * MAX_SUGGESTIONS)))
-    assert [finding.message.endswith("did you mean 'before'?") for finding in found] == (
-        [True] * MAX_SUGGESTIONS + [False] * MAX_SUGGESTIONS
-    )
+    suggested = [finding.message.endswith("did you mean 'before'?") for finding in found]
+    assert suggested == [True] * MAX_SUGGESTIONS + [False] * MAX_SUGGESTIONS
 
 
 @pytest.mark.parametrize(
@@ -156,17 +142,14 @@ def test_so_many_suggestions_are_looked_for_at_most() -> None:
     ],
 )
 def test_code_that_asks_first_gets_a_warning(code: str) -> None:
-    assert [(finding.message, finding.is_warning) for finding in in_code(code)] == [
-        ("the flow has no step 'nope'", True)
-    ]
+    (finding,) = in_code(code)
+    assert (finding.message, finding.is_warning) == ("the flow has no step 'nope'", True)
 
 
 def test_what_may_be_there_gets_a_warning_unless_the_text_goes_by_a_condition() -> None:
-    steps = tree()
-    steps[-1]["code"] = "return steps['then1']"
-    (finding,) = warnings(*steps)
+    (finding,) = warnings(*tree(last="return steps['then1']"))
     assert finding.message == "step 'then1' runs only where condition 'route' takes its branch"
-    steps[-1]["code"] = "return steps['then1'] if initial['x'] else {}"
+    steps = tree(last="return steps['then1'] if initial['x'] else {}")
     assert findings(*steps) == []
     steps[3]["branches"]["b"][0]["input"] = {"x": ["{{ steps.a1.seen }}"]}
     (finding,) = warnings(*steps)
@@ -178,10 +161,8 @@ def test_what_may_be_there_gets_a_warning_unless_the_text_goes_by_a_condition() 
 def test_a_container_asks_before_its_steps_run(field: str) -> None:
     kind, inside = ("loop", "steps") if field == "over" else ("condition", "then")
     (finding,) = findings({"id": "c", "type": kind, field: "steps['inner']", inside: [step("inner")]})
-    assert (finding.message, finding.path) == (
-        "step 'inner' is inside 'c' and runs later; its output is not there yet",
-        ("steps", 0, field),
-    )
+    assert finding.message == "step 'inner' is inside 'c' and runs later; its output is not there yet"
+    assert finding.path == ("steps", 0, field)
 
 
 def test_a_flow_that_can_be_used_comes_with_its_warnings() -> None:
@@ -292,9 +273,8 @@ def test_an_input_that_is_nearly_a_declared_one_is_told() -> None:
 
 def test_where_callers_may_give_no_other_input_each_other_is_told() -> None:
     asked = [llm("a", "{{ initial.customer }} {{ message }}")]
-    assert [each[0] for each in slips(asked, additionalProperties=False)] == [
-        "`inputs` declares no 'customer'"
-    ]
+    (slip,) = slips(asked, additionalProperties=False)
+    assert slip[0] == "`inputs` declares no 'customer'"
     assert slips(asked, additionalProperties=False, patternProperties={"^c": {}}) == []
 
 

@@ -239,9 +239,8 @@ def test_a_default_within_itself_is_filled_once() -> None:
     node = {"properties": {"next": {"$ref": "#/$defs/node", "default": {}}}}
     schema = {"properties": {"first": {"$ref": "#/$defs/node"}}, "$defs": {"node": node}}
     assert fill_defaults({"first": {}}, schema) == {"first": {"next": {"next": {}}}}
-    assert fill_defaults({"first": {}}, {"properties": {"first": {"$ref": "#/properties/first"}}}) == {
-        "first": {}
-    }
+    itself = {"properties": {"first": {"$ref": "#/properties/first"}}}
+    assert fill_defaults({"first": {}}, itself) == {"first": {}}
 
 
 def test_defaults_that_double_are_refused_soon() -> None:

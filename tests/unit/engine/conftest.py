@@ -121,6 +121,14 @@ class EngineHarness(NamedTuple):
         )
         return await self.engine.start(record, spec, segment, run_id=self.engine.ids.next())
 
+    async def start_paused(
+        self, flow: Flow | str, inputs: dict[str, Any] | None = None, *, last: int = 0
+    ) -> StartedRun:
+        """A run of the flow that has paused behind its step number `last`."""
+        started = await self.start(flow, inputs, segment=Segment(last=last))
+        assert (await started.outcome()).status == "paused"
+        return started
+
     async def run_to_end(
         self,
         flow: Flow | str,
@@ -145,6 +153,9 @@ class EngineHarness(NamedTuple):
 
     async def run_of(self, run_id: str) -> RunRecord:
         return there(await self.store.run(run_id))
+
+    async def stored_events(self, run: RunRecord) -> list[bytes]:
+        return [data for _, data in await self.store.events(run.no, after=0, limit_bytes=1 << 30)]
 
     async def project(self) -> Project:
         return await self.store.ensure_project("acme", "demo")

@@ -154,8 +154,7 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_input(tmp_path: Pat
 - {id: c, type: passthrough}
 """
     async with next_life(tmp_path / "db") as house:
-        started = await house.start(flow, {"n": 1}, segment=Segment(last=1))
-        await started.outcome()
+        started = await house.start_paused(flow, {"n": 1}, last=1)
     async with next_life(dying_store(tmp_path / "db", lives, commits=True)) as house:
         segment = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
         again = await house.resume(started.id, segment)

@@ -12,7 +12,6 @@ from runglass.engine.models import provider_requests
 from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
 from runglass.errors import RETRY_AFTER, StoreError
 from runglass.log.events import StepRetrying
-from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
@@ -102,9 +101,8 @@ async def test_a_provider_that_says_how_long_it_is_busy_is_asked_then(
 async def test_the_wait_that_a_provider_asked_for_outlives_the_process(tmp_path: Path) -> None:
     """Also where no content is kept. The process dies before it asks again."""
     busy = ModelCallFailed("RATE_LIMITED", "busy", may_be_charged=False, details={RETRY_AFTER: 5000})
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    FaultyStore(store).die(at_append=4)
-    async with open_harness(store, models=FakeModels(busy)) as house:
+    async with open_harness(tmp_path / "db", models=FakeModels(busy)) as house:
+        FaultyStore(house.store).die(at_append=4)
         started = await house.start(ASK, capture="off")
         with pytest.raises(StoreError):
             await started.outcome()
@@ -172,8 +170,7 @@ async def test_an_answer_that_broke_off_is_in_its_attempt(bench: EngineBench, re
     error: Any = first.error_context
     assert (error["address"], bench.fake.base_url in error["message"]) == (bench.fake.base_url, True)
     assert "could not be reached" not in error["message"]
-    totals = ran.totals
-    assert totals.finish_reasons == {"stop": 1}
+    assert ran.totals.finish_reasons == {"stop": 1}
 
 
 WORDS = chunk({"content": "mail eve@ada.org"})
@@ -212,10 +209,8 @@ async def test_content_of_a_call_is_kept_by_the_capture_mode(
     assert ("Greet" in found) == ("Greet" in repr(call.request)) == keeps_request
     assert ("mail" in found) == ("mail" in repr(call.response)) == keeps_answer
     is_plain = capture in ("metadata_only", "full")
-    assert ("ada@ada.org" in found, "eve@ada.org" in found) == (
-        keeps_request and is_plain,
-        keeps_answer and is_plain,
-    )
+    assert ("ada@ada.org" in found) == (keeps_request and is_plain)
+    assert ("eve@ada.org" in found) == (keeps_answer and is_plain)
 
 
 async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: EngineBench) -> None:
@@ -234,9 +229,8 @@ async def test_a_key_is_looked_for_where_it_may_be_missing_alone(monkeypatch: py
     for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-from-the-environment")
-    async with ModelGateway(
-        Settings(providers={"own": "http://127.0.0.1:9/v1"}, provider_keys={"groq": "gsk"})
-    ) as models:
+    settings = Settings(providers={"own": "http://127.0.0.1:9/v1"}, provider_keys={"groq": "gsk"})
+    async with ModelGateway(settings) as models:
         for model in ("echo", "own:m", "groq:m", "deepseek:deepseek-chat", "nobody:knows"):
             assert await models.missing_key(model) is None
         missing = await models.missing_key("openai:gpt-4o-mini")

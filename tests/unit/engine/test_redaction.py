@@ -161,9 +161,8 @@ def test_values_are_copied_and_not_changed() -> None:
 
 
 def test_keys_that_are_secrets_themselves_stay_apart() -> None:
-    shown = REDACTOR.redact(
-        {"a.b@example.com": 1, "x": 2, "c.d@example.com": 3, "sk-proj-AbC123dEf456GhI": 4}
-    )
+    given = {"a.b@example.com": 1, "x": 2, "c.d@example.com": 3, "sk-proj-AbC123dEf456GhI": 4}
+    shown = REDACTOR.redact(given)
     assert list(shown.values()) == [1, 2, 3, 4]
     assert not any("@" in key or "AbC" in key for key in shown)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -32,11 +33,6 @@ async def redactions() -> AsyncIterator[RedactionClient]:
         yield redactions
 
 
-def here(value: Any, *, limit_bytes: int = LIMIT_BYTES) -> tuple[bytes, bool]:
-    encoded = msgspec.json.encode(value)
-    return shortened(encoded, value, limit_bytes=limit_bytes, redactor=REDACTOR)
-
-
 def capture(redactions: RedactionClient | None, *, limit_bytes: int = LIMIT_BYTES) -> Capture:
     return Capture("redacted", limit_bytes=limit_bytes, redactor=REDACTOR, redactions=redactions)
 
@@ -52,8 +48,10 @@ async def test_a_process_redacts_byte_for_byte_like_the_event_loop(
     await capture(redactions, limit_bytes=limit_bytes).prepare(payload)
     assert redactions.idle
     snapshot = capture(redactions, limit_bytes=limit_bytes).snapshot(payload)
-    assert (bytes(snapshot.data or b""), snapshot.truncated) == here(value, limit_bytes=limit_bytes)
-    assert not any(secret.encode() in bytes(snapshot.data or b"") for secret in SECRETS)
+    kept = bytes(snapshot.data or b"")
+    here = shortened(msgspec.json.encode(value), value, limit_bytes=limit_bytes, redactor=REDACTOR)
+    assert (kept, snapshot.truncated) == here
+    assert not any(secret.encode() in kept for secret in SECRETS)
 
 
 @pytest.mark.parametrize(
@@ -157,9 +155,7 @@ async def test_a_value_that_takes_too_much_memory_is_not_kept() -> None:
 async def test_where_no_process_starts_nothing_is_kept(
     redactions: RedactionClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object, **__: object) -> None:
-        raise BlockingIOError("no more processes")
-
+    refused = Mock(side_effect=BlockingIOError("no more processes"))
     monkeypatch.setattr("runglass.engine.workers.process.subprocess.Popen", refused)
     note, error = await kept_of(redactions, Payload(large()))
     assert "no process for redaction starts" in note

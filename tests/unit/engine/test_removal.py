@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +15,7 @@ from runglass.support.clock import Clock, iso
 from runglass.wire.admin_api import SERVER
 from tests.conformance.stores import batch
 from tests.faulty_store import FaultyStore
-from tests.records import new_recording, new_run
+from tests.records import new_recording, new_run, there
 from tests.unit.engine.conftest import EngineHarness, Execute
 from tests.unit.engine.test_store_check import GatedClock
 from tests.waiting import until
@@ -51,14 +49,6 @@ def removal_in(
 async def run(house: EngineHarness, execute: Execute) -> RunRecord:
     """One that has ended, and whose content is kept."""
     return await house.run_of((await execute(STEPS, {"x": "sesame"})).id)
-
-
-async def days_pass(house: EngineHarness, days: float) -> None:
-    await house.clock.sleep(days * DAY_S)
-
-
-async def events_of(house: EngineHarness, run: RunRecord) -> list[bytes]:
-    return [data for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)]
 
 
 async def is_gone(house: EngineHarness, run: RunRecord) -> bool:
@@ -101,9 +91,9 @@ async def test_the_days_of_a_flow_count_else_those_of_its_project_else_those_of_
         settings: dict[str, Any] = {f"{kind.removesuffix('days')}retention_days": server}
         return removal_in(house, **settings)
 
-    await days_pass(house, 10)
+    await house.clock.sleep(10 * DAY_S)
     await (await removal("content_days")).tidy()
-    assert (b"sesame" not in b"".join(await events_of(house, run))) is gone
+    assert (b"sesame" not in b"".join(await house.stored_events(run))) is gone
     due = await removal("days")
     await due.tidy()
     await due.tidy_set_aside()
@@ -117,14 +107,14 @@ async def test_plain_runs_go_after_a_day_whatever_their_flow_says(house: EngineH
     await house.store.set_retention(project.id, Retention(days=30))
     for trigger in ("plain", "recorded"):
         about = {"trigger_type": trigger, "trace_id": trigger, "due_at": now}
-        made = await house.store.create_recording(new_recording(project.id, flow.id, id=trigger, **about))
-        assert made is not None
+        new = new_recording(project.id, flow.id, id=trigger, **about)
+        made = there(await house.store.create_recording(new))
         await house.store.append(batch(made, 0, b"{}", status="completed", ended_at=now))
     removal = removal_in(house)
-    await days_pass(house, 0.9)
+    await house.clock.sleep(0.9 * DAY_S)
     await removal.tidy()
     assert await house.store.run("plain") is not None
-    await days_pass(house, 0.2)
+    await house.clock.sleep(0.2 * DAY_S)
     await removal.tidy()
     assert await house.store.run("plain") is None
     assert await house.store.run("recorded") is not None
@@ -144,10 +134,10 @@ async def test_more_than_are_looked_up_at_once_all_go_those_that_cannot_be_read_
         return run
 
     runs = [*await asyncio.gather(*map(unreadable, range(AT_ONCE + 1))), good]
-    await days_pass(house, 8)
+    await house.clock.sleep(8 * DAY_S)
     await removal_in(house, content_retention_days=7).tidy()
     for run in runs:
-        assert b"sesame" not in b"".join(await events_of(house, run))
+        assert b"sesame" not in b"".join(await house.stored_events(run))
     bites = [FaultyStore(house.store).calls(method) for method in ("purge_runs", "purge_rows")]
     await removal_in(house, retention_days=7).tidy()
     assert [await house.store.run(run.id) for run in runs] == [None] * len(runs)
@@ -164,24 +154,15 @@ async def test_removal_rests_as_long_as_a_batch_has_taken(house: EngineHarness, 
     assert house.clock.slept_s.count(took_s) > 5
 
 
-@asynccontextmanager
-async def kept_on(removal: RunRemoval) -> AsyncIterator[None]:
-    task = asyncio.create_task(removal.run_forever())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
 async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, run: RunRecord) -> None:
     # On its clock no minute ends.
     removal, has_begun = removal_in(house, GatedClock()), asyncio.Event()
     FaultyStore(house.store).before("compact", lambda *, limit_bytes: has_begun.set())
-    async with kept_on(removal):
-        await has_begun.wait()
-        assert await removal.purge(run, by=SERVER)
-        await until(lambda: is_gone(house, run))
+    removing = asyncio.create_task(removal.run_forever())
+    await has_begun.wait()
+    assert await removal.purge(run, by=SERVER)
+    await until(lambda: is_gone(house, run))
+    removing.cancel()
 
 
 async def test_a_reader_in_the_way_of_the_overwriting_is_waited_for_a_while_and_then_told(
@@ -226,7 +207,7 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
     await purge(runs[0])
     await removal.tidy(grace_s=GRACE_S)
     assert await is_gone(house, runs[0])
-    assert len(await events_of(house, runs[1])) == runs[1].head
+    assert len(await house.stored_events(runs[1])) == runs[1].head
     await removal.tidy(grace_s=GRACE_S)
     assert await is_gone(house, runs[1])
     assert all(stayed >= GRACE_S for stayed in stayed_s.values())
@@ -235,7 +216,7 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
 async def test_a_store_that_fails_is_tried_again_and_a_run_set_aside_keeps_no_other_from_going(
     house: EngineHarness, run: RunRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await days_pass(house, 2)
+    await house.clock.sleep(2 * DAY_S)
     removal = removal_in(house, retention_days=1)
     house.engine.active.put_aside("stuck", ValueError("garbage"))
     faults = FaultyStore(house.store)
@@ -243,8 +224,9 @@ async def test_a_store_that_fails_is_tried_again_and_a_run_set_aside_keeps_no_ot
     faults.fail("run", StoreError("it cannot be ended"))
     looked_up = faults.calls("run")
     with caplog.at_level(logging.WARNING, logger="runglass"):
-        async with kept_on(removal):
-            await until(lambda: looked_up)
+        removing = asyncio.create_task(removal.run_forever())
+        await until(lambda: looked_up)
+        removing.cancel()
     faults.mend("run")
     assert await house.store.run(run.id) is None
     assert "removing runs that are due failed, and is retried: not now" in caplog.text

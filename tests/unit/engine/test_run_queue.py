@@ -19,6 +19,7 @@ from runglass.tails.run_list import follow_runs
 from runglass.wire.query import RunQuery
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, open_harness
+from tests.unit.engine.fake_models import never
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 FLOW = """
@@ -34,30 +35,18 @@ async def house(tmp_path: Path) -> AsyncIterator[EngineHarness]:
         yield house
 
 
-def hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets no attempt begin."""
-
-    async def held(*_: Any) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(StepExecutor, "run", held)
-
-
-async def status(house: EngineHarness, started: StartedRun) -> str:
-    run = await house.run_of(started.id)
-    return run.status
-
-
-async def begun(house: EngineHarness, started: StartedRun) -> None:
-    await house.follow(started.id, until=1)
+async def start_held(house: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> StartedRun:
+    """A run that has the slot, where no attempt can begin."""
+    monkeypatch.setattr(StepExecutor, "run", lambda *_: never())
+    first = await house.start(FLOW)
+    await house.follow(first.id, until=1)
+    return first
 
 
 async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
     house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold(monkeypatch)
-    first = await house.start(FLOW)
-    await begun(house, first)
+    first = await start_held(house, monkeypatch)
     run = await house.run_of(first.id)
     pages = follow_runs(
         house.store, house.bus, run.project_id, RunQuery(), after=0, idle_s=3600.0, poll_s=3600.0
@@ -71,10 +60,7 @@ async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
 async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(
     house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold(monkeypatch)
-    first = await house.start(FLOW)
-    second = await house.start(FLOW)
-    await begun(house, first)
+    first, second = await start_held(house, monkeypatch), await house.start(FLOW)
     looked = FaultyStore(house.store).hold("run", when=lambda run_id: run_id == second.id, answered=True)
     outcome = asyncio.ensure_future(second.outcome())
     await looked.reached()
@@ -89,12 +75,8 @@ async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(
 async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn_if_there_is_room(
     house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps, beyond = [await house.start(FLOW, segment=Segment(first=0, last=0)) for _ in range(2)]
-    for each in (steps, beyond):
-        assert (await each.outcome()).status == "paused"
-    hold(monkeypatch)
-    first, second = await house.start(FLOW), await house.start(FLOW)
-    await begun(house, first)
+    steps, beyond = [await house.start_paused(FLOW) for _ in range(2)]
+    first, second = await start_held(house, monkeypatch), await house.start(FLOW)
     run = await house.run_of(steps.id)
     paused = await house.engine.idle.paused(run)
     resumed = await house.engine.resume(paused, paused.spec, Segment(first=1))
@@ -104,19 +86,25 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn_if_ther
     with pytest.raises(APIError, match="nothing was started"):
         await house.resume(beyond.id, Segment(first=1))
     assert not house.engine.active.is_active(beyond.id)
-    assert await status(house, steps) == await status(house, beyond) == "paused"
+    for each in (steps, beyond):
+        assert (await house.run_of(each.id)).status == "paused"
     monkeypatch.undo()
     appends = FaultyStore(house.store).hold("append", when=lambda batch: batch.run_no == run.no)
     house.engine.active.cancel(first.id, reason="enough")
     await appends.reached()
-    assert await status(house, second) == "completed"
-    assert await status(house, third) == "pending"
+    assert (await house.run_of(second.id)).status == "completed"
+    assert (await house.run_of(third.id)).status == "pending"
     appends.let_go()
     for each in (resumed, third):
         assert (await each.outcome()).status == "completed"
 
 
 FLOOD, GUEST = 1, 2
+
+
+def slots(most: int, **limits: Any) -> RunSlots:
+    """The slots of so many runs, with room for ten that wait."""
+    return RunSlots(Settings(max_concurrent_runs=most, max_queued_runs=10, **limits))
 
 
 def emptied(queue: RunSlots) -> RunSlots:
@@ -127,7 +115,7 @@ def emptied(queue: RunSlots) -> RunSlots:
 
 
 async def test_the_queue_of_one_project_does_not_delay_another() -> None:
-    queue = RunSlots(Settings(max_concurrent_runs=4, max_queued_runs=10_000))
+    queue = slots(4)
     assert not queue.take(FLOOD), "a process before may have left something that waits"
     emptied(queue)
     while queue.take(FLOOD):
@@ -152,7 +140,7 @@ async def test_the_queue_of_one_project_does_not_delay_another() -> None:
 
 
 async def test_what_comes_during_a_claim_waits_for_the_next_one() -> None:
-    queue = emptied(RunSlots(Settings(max_concurrent_runs=3, max_queued_runs=10)))
+    queue = emptied(slots(3))
     queue.note_waiting(FLOOD)
     with queue.claiming(None, 2):
         assert queue.take(GUEST), "a slot that the claim does not want"
@@ -164,7 +152,7 @@ async def test_what_comes_during_a_claim_waits_for_the_next_one() -> None:
 
 
 async def test_a_claim_that_fails_is_made_again() -> None:
-    queue = emptied(RunSlots(Settings(max_concurrent_runs=3, max_queued_runs=10)))
+    queue = emptied(slots(3))
     queue.note_waiting(FLOOD)
     with pytest.raises(StoreError), queue.claiming(None, 3):
         raise StoreError("away")
@@ -173,7 +161,7 @@ async def test_a_claim_that_fails_is_made_again() -> None:
 
 
 async def test_a_line_is_full_for_its_project_alone_where_that_has_its_share() -> None:
-    queue = RunSlots(Settings(max_concurrent_runs=10, max_queued_runs=10, max_queued_runs_per_project=4))
+    queue = slots(10, max_queued_runs_per_project=4)
     queue.require_room(FLOOD, QueuedRuns(9, 3, 2))
     queue.require_room(GUEST, QueuedRuns(10, 3, 2))
     with pytest.raises(APIError) as caught:
@@ -181,20 +169,11 @@ async def test_a_line_is_full_for_its_project_alone_where_that_has_its_share() -
     assert (caught.value.code, caught.value.status) == ("UNAVAILABLE", 503)
     assert caught.value.details == {"limit": "max_queued_runs_per_project", "value": 4}
     with pytest.raises(APIError, match="max_queued_runs"):
-        RunSlots(Settings(max_concurrent_runs=10, max_queued_runs=10)).require_room(
-            FLOOD, QueuedRuns(10, 5, 2)
-        )
+        slots(10).require_room(FLOOD, QueuedRuns(10, 5, 2))
 
 
 async def test_runs_that_a_claim_will_take_at_once_do_not_fill_the_line() -> None:
-    queue = RunSlots(
-        Settings(
-            max_concurrent_runs=3,
-            max_concurrent_runs_per_project=2,
-            max_queued_runs=9,
-            max_queued_runs_per_project=0,
-        )
-    )
+    queue = slots(3, max_concurrent_runs_per_project=2, max_queued_runs_per_project=0)
     for coming in range(2):
         queue.require_room(FLOOD, QueuedRuns(coming, coming, 1))
     with pytest.raises(APIError, match="max_queued_runs_per_project"):

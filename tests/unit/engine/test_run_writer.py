@@ -151,9 +151,7 @@ async def test_a_stored_append_is_good_though_the_bus_fails(
         writer.record(event)
         await writer.commit()
     assert len(await stored(store, run)) == 2
-    assert [record.message for record in caplog.records] == [
-        f"readers of run {run.id} could not be woken"
-    ] * 2
+    assert caplog.messages == [f"readers of run {run.id} could not be woken"] * 2
 
 
 async def test_await_previous_append_lets_the_recorder_be_one_append_ahead(

@@ -305,10 +305,7 @@ async def test_runs_of_code_share_no_state(sandbox: Sandbox) -> None:
 
 async def test_a_flood_of_one_project_does_not_delay_another() -> None:
     async with Sandbox(Settings(code_time_limit_ms=60_000), max_processes=1) as sandbox:
-        flood = [
-            asyncio.create_task(sandbox.run("while True: pass", {}, project_id=1), name=f"flood {n}")
-            for n in range(4)
-        ]
+        flood = [asyncio.create_task(sandbox.run("while True: pass", {}, project_id=1)) for _ in range(4)]
         await asyncio.sleep(0)
         for n in range(3):
             assert await sandbox.run("return n", {"n": n}, project_id=2) == n
@@ -400,7 +397,5 @@ async def test_input_that_memory_has_no_room_for_is_refused(sandbox: Sandbox) ->
 async def test_a_result_with_many_long_numbers_is_refused(sandbox: Sandbox) -> None:
     assert await sandbox.run("return {'a': [10**600] * 90}", {}) == {"a": [10**600] * 90}
     error = await failure(sandbox, "return {'a': [10**600] * 5_000}")
-    assert (error.code, "as long to be read as more than 2,000,000 values" in error.message) == (
-        "INVALID_OUTPUT",
-        True,
-    )
+    assert error.code == "INVALID_OUTPUT"
+    assert "as long to be read as more than 2,000,000 values" in error.message

@@ -202,11 +202,8 @@ async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is
         fake = bench.fake
         hidden = AsyncOpenAI(base_url=fake.base_url, api_key=KEY)
         ordinary = ProviderClients(Settings(providers={"local": fake.base_url})).new_provider("local")
-        provider = OpenAICompatibleProvider(
-            "local",
-            openai_client=hidden,
-            profile=ordinary._configured_model_profile,  # noqa: SLF001
-        )
+        profile = ordinary._configured_model_profile  # noqa: SLF001
+        provider = OpenAICompatibleProvider("local", openai_client=hidden, profile=profile)
         monkeypatch.setattr(ProviderClients, "new_provider", lambda clients, name: provider)
         ran = await bench.run(step_text, NO_SCHEMA, COMPATIBLE.reply(OBJECT))
         await hidden.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +15,6 @@ from runglass.errors import APIError, CommitUncertain, FlowExecutionError, Store
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCancelled, event_type_of
 from runglass.store.records import RunRecord
-from runglass.store.sqlite.store import SqliteStore
-from runglass.tails.run_log import Tails
 from tests.fakes import LEASE_S
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, open_harness
@@ -35,7 +32,6 @@ WALK = """
   else: [{id: small, type: passthrough}]
 - {id: z, type: code, code: 'return {"n": n * 10, "a": steps["a"]["n"]}'}
 """
-PAUSES = {"step_paused", "step_paused_for_tool_calls"}
 
 
 class Machines(NamedTuple):
@@ -48,29 +44,23 @@ class Machines(NamedTuple):
 
 @pytest.fixture
 async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
-    async with AsyncExitStack() as opened:
-        store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-        front = await opened.enter_async_context(open_harness(store, clock=GatedClock(), executes_runs=False))
-        worker, other = [
-            await opened.enter_async_context(open_harness(store, beside=front)) for _ in range(2)
-        ]
+    async with (
+        open_harness(tmp_path / "db", clock=GatedClock(), executes_runs=False) as front,
+        open_harness(front.store, beside=front) as worker,
+        open_harness(front.store, beside=front) as other,
+    ):
         yield Machines(front, worker, other)
 
 
-async def until_idle(house: EngineHarness, run_id: str) -> RunRecord:
-    """The run once its segment has ended, wherever."""
+async def walked(machines: Machines, run_id: str) -> RunRecord:
+    """The run once the worker has taken it, unless another has, and its segment has ended."""
+    await machines.worker.engine.claims.keep_lease()
+    house = machines.front
     run = await house.run_of(run_id)
     while not run.ended and (run.status != "paused" or run.is_resuming):
-        pages = Tails(house.store, house.bus, poll_s=0.01).follow(run, after=run.head, until=PAUSES)
-        async with aclosing(pages):
-            async for _ in pages:
-                pass
+        await house.follow(run_id, until=run.head + 1)
         run = await house.run_of(run_id)
     return run
-
-
-async def types(house: EngineHarness, run_id: str) -> list[str]:
-    return (await house.read(run_id)).types()
 
 
 async def test_a_process_that_is_refused_a_lease_claims_nothing(machines: Machines) -> None:
@@ -88,8 +78,7 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(machines: Machin
         assert await machines.front.run_of(started.id) == waiting
         assert claims == []
         looking.cancel()
-    await machines.worker.engine.claims.keep_lease()
-    await until_idle(machines.front, started.id)
+    await walked(machines, started.id)
 
 
 async def test_a_lease_that_cannot_be_renewed_is_soon_tried_again(house: EngineHarness) -> None:
@@ -123,9 +112,11 @@ async def test_more_runs_than_one_claim_takes_begin_one_claim_after_the_other(ma
 
 @pytest.mark.parametrize("most", ["max_queued_runs", "max_queued_runs_per_project"])
 async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path, most: str) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     limits: dict[str, Any] = {"executes_runs": False, most: 5}
-    async with open_harness(store, **limits) as front, open_harness(store, beside=front, **limits) as other:
+    async with (
+        open_harness(tmp_path / "db", **limits) as front,
+        open_harness(front.store, beside=front, **limits) as other,
+    ):
         ends = await asyncio.gather(*(front.start(HOLD) for _ in range(20)), return_exceptions=True)
         assert sum(isinstance(end, StartedRun) for end in ends) == 5
         refused = [end for end in ends if not isinstance(end, StartedRun)]
@@ -135,9 +126,8 @@ async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path:
 
 
 async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, max_queued_runs=1, executes_runs=False) as front:
-        faults = FaultyStore(store)
+    async with open_harness(tmp_path / "db", max_queued_runs=1, executes_runs=False) as front:
+        faults = FaultyStore(front.store)
         failing = faults.hold("create_run", times=1, error=StoreError("the disk is full"))
         first = asyncio.create_task(front.start(HOLD))
         await failing.reached()
@@ -150,17 +140,14 @@ async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(tmp_path:
 
 async def test_a_run_that_nobody_follows_by_steps_leaves_no_content_behind(machines: Machines) -> None:
     run_id = (await machines.front.start(WALK, {"n": 3}, capture="off")).id
-    await machines.worker.engine.claims.keep_lease()
-    run = await until_idle(machines.front, run_id)
-    assert [await machines.front.store.owed(run.no, seq) for seq in range(1, run.head + 1)] == [
-        None
-    ] * run.head
+    run = await walked(machines, run_id)
+    for seq in range(1, run.head + 1):
+        assert await machines.front.store.owed(run.no, seq) is None
 
 
 async def paused_run(machines: Machines) -> RunRecord:
-    run_id = (await machines.front.start(WALK, {"n": 3}, segment=Segment(last=0))).id
-    await machines.worker.engine.claims.keep_lease()
-    return await until_idle(machines.front, run_id)
+    started = await machines.front.start(WALK, {"n": 3}, segment=Segment(last=0))
+    return await walked(machines, started.id)
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, 2), (0, 0)])
@@ -169,20 +156,14 @@ async def test_of_two_processes_that_resume_one_pause_one_does(
 ) -> None:
     run = await paused_run(machines)
     houses = [machines[place] for place in order]
-    both = [await house.engine.idle.paused(run) for house in houses]
-    got = await asyncio.gather(
-        *(
-            house.engine.resume(paused, paused.spec, Segment(first=1))
-            for house, paused in zip(houses, both, strict=True)
-        ),
-        return_exceptions=True,
-    )
+    both = [(house, await house.engine.idle.paused(run)) for house in houses]
+    resuming = [house.engine.resume(paused, paused.spec, Segment(first=1)) for house, paused in both]
+    got = await asyncio.gather(*resuming, return_exceptions=True)
     [refused] = [each for each in got if isinstance(each, BaseException)]
     assert isinstance(refused, FlowExecutionError)
     assert refused.code == "RUN_NOT_PAUSED"
-    await machines.worker.engine.claims.keep_lease()
-    await until_idle(machines.front, run.id)
-    assert (await types(machines.front, run.id)).count("flow_completed") == 1
+    await walked(machines, run.id)
+    assert (await machines.front.read(run.id)).types().count("flow_completed") == 1
 
 
 async def test_a_run_that_is_being_resumed_is_not_let_go_as_the_lease_is_renewed(machines: Machines) -> None:
@@ -209,8 +190,7 @@ async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if
         faults.fail("resume_run", CommitUncertain("the answer is lost"), commits=True)
         with pytest.raises(FlowExecutionError, match="INTERNAL_ERROR"):
             await machines[place].resume(run.id, Segment(first=1))
-    await machines.worker.engine.claims.keep_lease()
-    assert (await until_idle(machines.front, run.id)).status == "completed"
+    assert (await walked(machines, run.id)).status == "completed"
 
 
 @pytest.mark.parametrize("is_woken", [True, False], ids=["woken", "by the poll"])
@@ -227,8 +207,7 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines, is
             assert await front.engine.idle.request_cancel(run_id, reason="why")
         else:
             await front.store.request_cancel(run_id, reason="why")
-        await front.follow(run_id)
-        end = (await front.read(run_id)).events[-1]
+        end = (await front.read_at_end(run_id)).events[-1]
         assert isinstance(end, FlowCancelled)
         assert end.reason == "why"
         assert not await front.engine.idle.request_cancel(run_id, reason="again"), "it has ended"
@@ -247,9 +226,9 @@ async def test_a_resumed_run_is_cancelled_before_its_segment_begins(
         resuming = await machines.front.run_of(run.id)
         assert await machines.front.engine.idle.cancel(resuming, reason="why")
     await machines.worker.engine.claims.keep_lease()
-    await machines.front.follow(run.id)
-    assert (await types(machines.front, run.id))[-1] == "flow_cancelled"
-    assert {step[0] for step in (await machines.front.read(run.id)).steps()} == {"a"}
+    ran = await machines.front.read_at_end(run.id)
+    assert ran.types()[-1] == "flow_cancelled"
+    assert {step[0] for step in ran.steps()} == {"a"}
 
 
 async def test_a_run_that_another_process_has_set_aside_is_cancelled(machines: Machines) -> None:
@@ -263,8 +242,8 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(machines: M
     assert await machines.front.engine.idle.request_cancel(run_id, reason="why")
     await machines.front.follow(run_id)
     run = await machines.front.run_of(run_id)
-    events = await machines.front.store.events(run.no, after=0, limit_bytes=1 << 20)
-    assert [event_type_of(data) for _, data in events] == ["run_started", "run_input", "flow_cancelled"]
+    events = await machines.front.stored_events(run)
+    assert [event_type_of(data) for data in events] == ["run_started", "run_input", "flow_cancelled"]
     assert len(machines.worker.engine.active.set_aside) == 0
     watch.cancel()
 
@@ -290,21 +269,19 @@ async def test_housekeeping_ends_paused_runs_that_are_to_be_cancelled_or_are_due
     # It came too late for the segment that has paused.
     assert await front.engine.idle.request_cancel(cancelled.id, reason="why")
     await front.maintenance().tidy()
-    assert (await types(front, cancelled.id))[-1] == "flow_cancelled"
+    assert (await front.read(cancelled.id)).types()[-1] == "flow_cancelled"
     assert (await front.run_of(due.id)).status == "paused"
     await front.resume(resumed.id, Segment(first=1))
     with pytest.raises(FlowExecutionError, match="waits for no call"):
         await machines.other.engine.idle.paused(await front.run_of(resumed.id))
     front.clock.set_back(-48 * 3600)
     await front.maintenance().tidy()
-    assert (await types(front, due.id))[-1] == "flow_cancelled"
-    await machines.worker.engine.claims.keep_lease()
-    assert (await until_idle(front, resumed.id)).status == "completed"
+    assert (await front.read(due.id)).types()[-1] == "flow_cancelled"
+    assert (await walked(machines, resumed.id)).status == "completed"
 
 
 async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:
-    started = await house.start(WALK, {"n": 3}, segment=Segment(last=0))
-    await started.outcome()
+    started = await house.start_paused(WALK, {"n": 3})
     slept = len(house.clock.slept_s)
     keeping = asyncio.create_task(house.maintenance(pause_limit_h=8 / 3600).run_forever())
     await house.follow(started.id)

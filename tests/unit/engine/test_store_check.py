@@ -52,10 +52,6 @@ class Machine(NamedTuple):
         with closing(sqlite3.connect(self.store.connections.path)) as database:
             self.copy.backup(database)
 
-    async def head(self, run_id: str) -> int:
-        run = await self.house.run_of(run_id)
-        return run.head
-
 
 @pytest.fixture
 async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
@@ -64,11 +60,6 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
     with closing(sqlite3.connect(":memory:")) as copy:
         async with open_harness(store, clock=clock) as house:
             yield Machine(house, store, clock.gate, copy)
-
-
-async def events(machine: Machine, run_id: str) -> list[tuple[int, bytes]]:
-    run = await machine.house.run_of(run_id)
-    return await machine.house.store.events(run.no, after=0, limit_bytes=1 << 20)
 
 
 async def going_run(machine: Machine) -> str:
@@ -117,7 +108,7 @@ async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machi
     machine.go_back()
     assert machine.house.engine.active.cancel(run_id, reason="enough")
     await machine.house.engine.active.join(run_id)
-    assert await machine.head(run_id) == 4, "what is behind the store's head was refused"
+    assert (await machine.house.run_of(run_id)).head == 4, "what is behind the store's head was refused"
     assert machine.store.lost == {}
     await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {run_id: 8}, "that it was about to end hides no loss"
@@ -126,13 +117,12 @@ async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machi
     assert run.status == "cancelled"
 
 
-async def test_a_run_of_another_process_is_left_to_it(machine: Machine, tmp_path: Path) -> None:
+async def test_a_run_of_another_process_is_left_to_it(machine: Machine) -> None:
     run_id = (await machine.house.start(FIRST)).id
     await machine.house.follow(run_id, until=4)
     run = await machine.house.run_of(run_id)
-    await machine.house.store.connections.write(
-        lambda db: db.execute("UPDATE run SET owner = 'another', fence = fence + 1")
-    )
+    taking = "UPDATE run SET owner = 'another', fence = fence + 1"
+    await machine.house.store.connections.write(lambda db: db.execute(taking))
     await machine.house.store.hold_lease("another", until="2999-01-01", renew=False)
     machine.gate.set()
     await machine.house.engine.active.join(run_id)
@@ -140,20 +130,20 @@ async def test_a_run_of_another_process_is_left_to_it(machine: Machine, tmp_path
         await machine.house.engine.claims.keep_lease()
     assert not machine.house.engine.active.is_active(run_id)
     assert len(machine.house.engine.active.orphaned) == 0
-    assert await machine.head(run_id) == run.head
+    assert (await machine.house.run_of(run_id)).head == run.head
 
 
 async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_however_long_it_is(
     machine: Machine,
 ) -> None:
     run_id = await ended_run(machine)
-    had = await events(machine, run_id)
+    had = await machine.house.stored_events(await machine.house.run_of(run_id))
     machine.go_back()
     store, owner = machine.house.store, machine.house.engine.active.owner
     await store.release_run(run_id, owner)
     await store.hold_lease("another", until="2999-01-01", renew=False)
     (run,) = await store.claim_runs("another", now="2026-01-01", limit=1)
-    other = [data.replace(b'"at":"2', b'"at":"3') for _, data in had[3:]]
+    other = [data.replace(b'"at":"2', b'"at":"3') for data in had[3:]]
     await store.append(batch(run, 4, *other, *other))
     await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {}, "nobody looks at runs that have ended while the database is the same"
@@ -169,10 +159,10 @@ async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_howe
 async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed(machine: Machine) -> None:
     run_id = await ended_run(machine)
     run = await machine.house.run_of(run_id)
-    before = await events(machine, run_id)
+    before = await machine.house.stored_events(run)
     stripped = await machine.house.store.strip_content([run.no], None, limit_rows=99, limit_bytes=1 << 20)
     assert stripped == (1, None)
-    assert await events(machine, run_id) != before
+    assert await machine.house.stored_events(run) != before
     machine.store.generation += 1
     await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {}

@@ -32,31 +32,28 @@ NAMES: dict[str, Any] = {
 }
 
 
-class Bench:
-    """Templates whose processes live as long as the tests of this file."""
-
-    templates: Templates
+TEMPLATES = Templates()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def processes() -> Iterator[None]:
-    Bench.templates = Templates()
+    """Those of the templates live as long as the tests of this file."""
     yield
-    asyncio.run(Bench.templates.__aexit__())
+    asyncio.run(TEMPLATES.__aexit__())
     gc.collect()
 
 
 def render(template: str, names: dict[str, Any]) -> str:
-    return asyncio.run(Bench.templates.render(template, names))
+    return asyncio.run(TEMPLATES.render(template, names))
 
 
 def render_input(value: Any, names: dict[str, Any]) -> Any:
-    return asyncio.run(Bench.templates.render_input(value, names))
+    return asyncio.run(TEMPLATES.render_input(value, names))
 
 
-def failure(template: str, names: dict[str, Any] | None = None) -> StepFailure:
+def failure(template: str) -> StepFailure:
     with pytest.raises(StepFailure) as caught:
-        render(template, NAMES if names is None else names)
+        render(template, NAMES)
     assert caught.value.code == "TEMPLATE_ERROR"
     assert not caught.value.may_retry
     assert "\n" not in caught.value.message

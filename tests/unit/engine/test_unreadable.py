@@ -3,9 +3,9 @@
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from runglass.engine.journal.run_spec import Segment
 from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.log.events import FlowFailed
 from tests.faulty_store import FaultyStore
@@ -54,8 +54,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
         assert len(house.engine.active.set_aside) == 1
         (said,) = [record for record in caplog.records if "quarantined" in record.getMessage()]
         assert broken in said.getMessage()
-        await house.follow(good)
-        assert (await house.read(good)).types()[-1] == "flow_completed"
+        assert (await house.read_at_end(good)).types()[-1] == "flow_completed"
         for _ in range(3):
             await house.engine.claims.keep_lease()
         assert (await house.run_of(broken)).claims == 1, "it is claimed again and again"
@@ -73,11 +72,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
 async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_put_away(
     house: EngineHarness, what: str
 ) -> None:
-    ids = []
-    for _ in range(3):
-        started = await house.start(FLOW, segment=Segment(first=0, last=0))
-        assert (await started.outcome()).status == "paused"
-        ids.append(started.id)
+    ids = [(await house.start_paused(FLOW)).id for _ in range(3)]
     spoil(house.store.connections.path, UPDATES[what], b"\x00garbage", ids[0])
     await house.clock.sleep(3600 * 30)
     housekeeping = house.maintenance()
@@ -97,14 +92,10 @@ GROWING = """
 ONE = "  - {id: only, type: passthrough}"
 
 
-async def limit_values(house: EngineHarness, size: int) -> None:
-    await house.store.connections.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size))
-
-
 async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_that_reason(
     house: EngineHarness, execute: Execute
 ) -> None:
-    await limit_values(house, 40_000)
+    await house.store.connections.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 40_000))
     ran = await execute(GROWING)
     assert ran.outcome.status == "failed"
     assert ran.outcome.step_id == "large"
@@ -119,10 +110,7 @@ async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_t
     await house.engine.claims.keep_lease()
     assert not house.engine.active.is_active(ran.id)
     run = await house.run_of(ran.id)
-    assert await house.store.outcome(run.no) == (
-        None,
-        b'{"code":"OUTPUT_TOO_LARGE","message":"the run cannot be recorded: string or blob too big"}',
-    )
+    assert await house.store.outcome(run.no) == (None, msgspec.json.encode(ran.outcome.error))
     assert (await execute(ONE)).outcome.status == "completed"
 
 
@@ -159,8 +147,7 @@ async def test_a_run_of_an_uncertain_commit_is_answered_with_its_id_and_goes_on_
     assert run_id is not None
     await house.engine.claims.keep_lease()
     if commits:
-        await house.follow(run_id)
-        assert (await house.read(run_id)).types()[-1] == "flow_completed"
+        assert (await house.read_at_end(run_id)).types()[-1] == "flow_completed"
     else:
         assert await house.store.run(run_id) is None
     await house.engine.claims.keep_lease()

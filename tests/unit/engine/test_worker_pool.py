@@ -20,8 +20,7 @@ from runglass.engine.workers.pool import LimitHit, WorkerPool
 from runglass.engine.workers.process import WorkerDied, WorkerNotStarted
 from runglass.engine.workers.worker import PEAK_BYTES
 from runglass.errors import APIError, StepFailure
-from runglass.flows.flow import Flow
-from runglass.flows.parser import parse_flow
+from runglass.flows.flow import Flow, LlmStep
 from runglass.flows.schemas.schema import Unproved
 from runglass.limits.pace import current_project
 from tests.flows import doubling
@@ -120,9 +119,8 @@ async def test_a_caller_who_is_cancelled_before_a_process_is_there_ends_nobody(p
 async def test_the_limits_are_told_apart(pool: WorkerPool) -> None:
     with pytest.raises(LimitHit, match=r"^it took more than 50 ms to obey \(setting time\)"):
         await asked(pool, "compute", limit_ms=50)
-    with pytest.raises(
-        LimitHit, match=r"more than 536,870,912 bytes of memory to obey, .*\(setting memory\)"
-    ):
+    memory = r"more than 536,870,912 bytes of memory to obey, .*\(setting memory\)"
+    with pytest.raises(LimitHit, match=memory):
         await asked(pool, f"hold {LIMIT_BYTES}")
     with pytest.raises(LimitHit, match="too much memory or time to obey; the limits are 3,600,000 ms"):
         await asked(pool, "claim")
@@ -187,9 +185,8 @@ async def test_a_process_that_does_not_read_is_given_up(pool: WorkerPool) -> Non
 
 async def test_where_no_process_starts_the_way_to_the_reason_is_told() -> None:
     async with WorkerPool("no_such_module:f", what="tests", memory_limit_bytes=LIMIT_BYTES) as pool:
-        with pytest.raises(
-            WorkerNotStarted, match=r"no process for tests starts; `python .* no_such_module:f`"
-        ):
+        reason = r"no process for tests starts; `python .* no_such_module:f`"
+        with pytest.raises(WorkerNotStarted, match=reason):
             await asked(pool, "ping")
 
 
@@ -198,8 +195,7 @@ RECURSIVE = {"type": "object", "properties": {"next": {"$ref": "#"}, "n": {"type
 
 
 def flow(**inputs: Any) -> Flow:
-    parsed = parse_flow("slug: f\nsteps: [{id: a, type: llm, model: echo, prompt: x}]\n")
-    return Flow(slug="f", inputs=inputs, steps=parsed.steps)
+    return Flow(slug="f", inputs=inputs, steps=[LlmStep(id="a", model="echo", prompt="x")])
 
 
 async def test_the_usual_request_and_answer_start_no_process() -> None:
@@ -239,15 +235,13 @@ async def test_a_process_gives_the_same_answers_as_the_event_loop(
 
 async def test_a_check_that_takes_too_long_fails_its_step_and_the_next_one_is_served() -> None:
     async with Checks(Settings(check_time_limit_ms=300)) as checks:
-        with pytest.raises(
-            StepFailure, match=r"more than 300 ms .*\(setting check_time_limit_ms\)"
-        ) as failed:
+        late = r"more than 300 ms .*\(setting check_time_limit_ms\)"
+        with pytest.raises(StepFailure, match=late) as failed:
             await checks.smallest(doubling(40))
         assert (failed.value.code, failed.value.may_retry) == ("SCHEMA_LIMIT", False)
         assert await checks.problems({"next": {"n": 1}}, RECURSIVE, size_bytes=20) == []
-        assert await checks.problems({"next": {"n": "x"}}, RECURSIVE, size_bytes=20) == [
-            "`next.n`: expected an integer, found 'x'"
-        ]
+        [told] = await checks.problems({"next": {"n": "x"}}, RECURSIVE, size_bytes=20)
+        assert told == "`next.n`: expected an integer, found 'x'"
 
 
 async def test_a_check_that_takes_too_much_memory_is_refused() -> None:

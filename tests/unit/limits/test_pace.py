@@ -38,18 +38,13 @@ PIECE_S = 0.02
 
 
 @pytest.fixture(autouse=True)
-def nobody_about(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(pacing, "last_seen", [(0, float("-inf"))] * 2)
-    yield
-    pacing.switch_often("others", False)
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
-    """Rests are over at once and counted."""
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualClock]:
+    """Rests are over at once and counted, and at first no project is active."""
     clock = VirtualClock()
     monkeypatch.setattr(pacing, "clock", clock)
-    return clock
+    monkeypatch.setattr(pacing, "last_seen", [(0, float("-inf"))] * 2)
+    yield clock
+    pacing.switch_often("others", False)
 
 
 def worked() -> None:

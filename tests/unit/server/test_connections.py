@@ -7,8 +7,8 @@ import asyncio
 import resource
 import time
 from functools import partial
-from pathlib import Path
-from unittest.mock import Mock
+from itertools import chain, repeat
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -28,8 +28,6 @@ from runglass.server.http.connections import (
     Connections,
 )
 from runglass.server.http.open_responses import OpenResponses
-from runglass.store.sqlite.store import SqliteStore
-from tests.faulty_store import FaultyStore
 from tests.waiting import until
 
 SETTINGS = Settings(
@@ -132,9 +130,8 @@ async def test_behind_a_large_body_is_read_on_so_that_a_loss_is_heard(connection
 
     config = Config(takes_all_and_waits, lifespan="off")
     config.load()
-    connection = Connection(
-        connections, partial(HttpToolsProtocol, config=config, server_state=ServerState()), app_state={}
-    )
+    protocol = partial(HttpToolsProtocol, config=config, server_state=ServerState())
+    connection = Connection(connections, protocol, app_state={})
     connection.connection_made(wire)
     connection.data_received(POST.replace(b"5000", b"200000") + b"a" * 199_999)
     wire.pause_reading.assert_called_once_with()
@@ -250,20 +247,17 @@ def test_an_answer_that_ends_another_does_not_disturb_the_rest() -> None:
 
 
 async def test_a_store_that_fails_is_asked_again_and_without_open_responses_not_at_all(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("WARNING")
-    store, open_responses, ended = SqliteStore(tmp_path / "db"), OpenResponses(look_s=0.0), asyncio.Event()
-    faults = FaultyStore(store)
-    faults.answer("live_keys", set())
-    faults.fail("live_keys", StoreError("away"), times=2)
-    asked = faults.calls("live_keys")
+    store, open_responses, ended = Mock(), OpenResponses(look_s=0.0), asyncio.Event()
+    asked = store.live_keys = AsyncMock(side_effect=chain([StoreError("away")] * 2, repeat(set())))
     watching = asyncio.create_task(open_responses.watch(store))
     for _ in range(10):
         await asyncio.sleep(0)
-    assert asked == []
+    asked.assert_not_called()
     with open_responses.ended_by(ended.set, key_id=7):
         await ended.wait()
     watching.cancel()
-    assert [set(call.args[0]) for call in asked[:3]] == [{7}] * 3
+    assert [set(call.args[0]) for call in asked.await_args_list[:3]] == [{7}] * 3
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -70,14 +70,9 @@ def test_every_module_of_the_viewer_is_in_its_script() -> None:
 
 def listed(path: str, name: str) -> set[str]:
     """The texts, or else the keys, between the brackets that follow on `NAME =` in a module."""
-    (inside,) = re.findall(
-        rf"\bconst {name} = (?:new Set\()?[\[{{](.*?)\n?[\]}}]\)?;\n",
-        (VIEWER / path).read_text("utf-8"),
-        re.S,
-    )
-    return set(
-        re.findall(r'"(\w+)"', inside) if inside.lstrip()[0] == '"' else re.findall(r"(\w+): ", inside)
-    )
+    text = (VIEWER / path).read_text("utf-8")
+    (inside,) = re.findall(rf"\bconst {name} = (?:new Set\()?[\[{{](.*?)\n?[\]}}]\)?;\n", text, re.S)
+    return set(re.findall(r'"(\w+)"' if inside.lstrip()[0] == '"' else r"(\w+): ", inside))
 
 
 def tags(union: object) -> set[str]:
