@@ -9,6 +9,7 @@ import base64
 import json
 import random
 import string
+from functools import partial
 from itertools import cycle
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -44,15 +45,8 @@ def json_escaped(text: str) -> str:
 
 
 A = body
-
-
-def H(length: int) -> str:
-    return body(length, hex_=True)
-
-
-def U(length: int) -> str:
-    return body(length, upper=True)
-
+H = partial(body, hex_=True)
+U = partial(body, upper=True)
 
 TOKENS: list[tuple[str, str, str]] = [
     # what it is, a secret, a look-alike
@@ -122,13 +116,10 @@ PLACES = (
 )  # fmt: skip
 """Prose, JSON, code, logs, URLs, commands, XML, YAML, several languages, JSON in JSON."""
 
-
-def _tokens() -> list[Pair]:
-    placed = zip(TOKENS, cycle(PLACES), strict=False)
-    return [
-        Pair(kind, place.format(secret), secret, place.format(harmless))
-        for (kind, secret, harmless), place in placed
-    ]
+PLACED: list[Pair] = [
+    Pair(kind, place.format(secret), secret, place.format(harmless))
+    for (kind, secret, harmless), place in zip(TOKENS, cycle(PLACES), strict=False)
+]
 
 
 def _b64(text: str, *, times: int = 1) -> str:
@@ -294,4 +285,4 @@ ORDINARY: list[Pair] = [
     Pair("isbn", "978-3-16-148410-0 passphrase=c6", "c6", "978-3-16-148410-0"),
 ]  # fmt: skip
 
-CORPUS: list[Pair] = [*_tokens(), *NAMED, *PEOPLE, *WRITTEN, *ORDINARY]
+CORPUS: list[Pair] = [*PLACED, *NAMED, *PEOPLE, *WRITTEN, *ORDINARY]
