@@ -38,7 +38,7 @@ from tests.laws.law import require
 from tests.laws.stored import broken_in
 from tests.unit.engine.conftest import Ran, end_in_next_life, open_harness
 from tests.unit.engine.fake_models import Answer, DicedModels, FakeModels
-from tests.unit.engine.fake_provider import LOOK
+from tests.unit.engine.fake_provider import CALL, LOOK
 from tests.unit.test_events import check_agreement_on
 
 SECRET = "sk-in-a-header"
@@ -66,9 +66,9 @@ def said(text: str, **more: Any) -> ProviderResponse:
     )
 
 
-async def ran(tmp_path: Path, flow: str, *answers: Answer) -> Ran:
+async def ran(tmp_path: Path, flow: str, *answers: Answer, **more: Any) -> Ran:
     async with open_harness(tmp_path / "db", models=FakeModels(*answers)) as house:
-        return await house.run_to_end(flow, {"who": "Ada"})
+        return await house.run_to_end(flow, {"who": "Ada"}, **more)
 
 
 async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: Path) -> None:
@@ -117,13 +117,10 @@ async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -
 
 
 async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sea"}'}}
     rejected = AnswerRejected("PROVIDER_UNAVAILABLE", "of no use", response=said("half"))
-    models = FakeModels(rejected, said("", tool_calls=[call]), said("It is blue"))
+    answers = (rejected, said("", tool_calls=[CALL]), said("It is blue"))
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
-    async with open_harness(tmp_path / "db", models=models) as house:
-        offer = ToolOffer(tools=[LOOK], choice="auto")
-        found = await house.run_to_end(flow, {"who": "Ada"}, offer=offer)
+    found = await ran(tmp_path, flow, *answers, offer=ToolOffer(tools=[LOOK], choice="auto"))
     first, second = found.attempts["ask"]
     (lost,) = first.model_calls
     assert (lost.error_code, lost.response) == (
@@ -132,7 +129,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     )
     asked, answered = second.model_calls
     assert (asked.number, answered.number) == (1, 2)
-    assert (asked.response or {})["toolCalls"] == [call]
+    assert (asked.response or {})["toolCalls"] == [CALL]
     assert (asked.request or {})["tools"] == [LOOK]
     assert (asked.request or {})["toolChoice"] == "auto"
     roles = [message["role"] for message in (answered.request or {})["messages"]]
@@ -196,9 +193,6 @@ async def test_the_ledger_takes_no_call_that_gives_money_back(tmp_path: Path) ->
     assert (found.step("ask").model_calls, totals.cost_usd) == ((), None)
 
 
-TOOL = {"type": "function", "function": {"name": "look"}}
-
-
 def check_money(ran: Ran, models: DicedModels) -> None:
     """What the models charged is what the run cost; that all sums of it agree is a law of all runs."""
     totals = ran.totals
@@ -250,7 +244,7 @@ def test_attempts_run_models_stream_and_budget_are_one_sum(
         with tempfile.TemporaryDirectory() as folder:
             async with open_harness(Path(folder) / "db", models=models) as house, asyncio.timeout(60):
                 await house.set_budget(budget_usd)
-                ran = await house.run_to_end(flow, {"n": 1}, offer=ToolOffer(tools=[TOOL]))
+                ran = await house.run_to_end(flow, {"n": 1}, offer=ToolOffer(tools=[LOOK]))
                 if budget_usd is None:
                     check_money(ran, models)
                 else:
