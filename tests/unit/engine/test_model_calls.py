@@ -189,8 +189,7 @@ async def test_the_ledger_takes_no_call_that_gives_money_back(tmp_path: Path) ->
     gift = msgspec.structs.replace(said("Hello, Ada"), cost_usd=Decimal("-0.01"), cost_unknown=None)
     found = await ran(tmp_path, ASK, gift)
     assert found.error["code"] == "INTERNAL_ERROR"
-    totals = found.totals
-    assert (found.step("ask").model_calls, totals.cost_usd) == ((), None)
+    assert (found.step("ask").model_calls, found.totals.cost_usd) == ((), None)
 
 
 def check_money(ran: Ran, models: DicedModels) -> None:
@@ -236,23 +235,20 @@ def asking(step_id: str) -> st.SearchStrategy[LeafStep]:
 
 @examples(30, of=150)
 @given(flow=flow_trees(asking), seed=st.integers(0, 2**32), budget_usd=st.none() | st.integers(0, 30))
-def test_attempts_run_models_stream_and_budget_are_one_sum(
+async def test_attempts_run_models_stream_and_budget_are_one_sum(
     flow: Flow, seed: int, budget_usd: int | None
 ) -> None:
-    async def run() -> None:
-        models = DicedModels(Random(seed), most=5)
-        with tempfile.TemporaryDirectory() as folder:
-            async with open_harness(Path(folder) / "db", models=models) as house, asyncio.timeout(60):
-                await house.set_budget(budget_usd)
-                ran = await house.run_to_end(flow, {"n": 1}, offer=ToolOffer(tools=[LOOK]))
-                if budget_usd is None:
-                    check_money(ran, models)
-                else:
-                    check_budget(ran, models, await house.project())
-                check_agreement_on(ran.events)
-                require(await broken_in(house.store, "acme", "demo"))
-
-    asyncio.run(run())
+    models = DicedModels(Random(seed), most=5)
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_harness(Path(folder) / "db", models=models) as house, asyncio.timeout(60):
+            await house.set_budget(budget_usd)
+            ran = await house.run_to_end(flow, {"n": 1}, offer=ToolOffer(tools=[LOOK]))
+            if budget_usd is None:
+                check_money(ran, models)
+            else:
+                check_budget(ran, models, await house.project())
+            check_agreement_on(ran.events)
+            require(await broken_in(house.store, "acme", "demo"))
 
 
 def test_a_log_in_which_calls_do_not_stand_one_by_one_adds_up_by_attempts() -> None:
