@@ -116,7 +116,8 @@ PLACES = (
 )  # fmt: skip
 """Prose, JSON, code, logs, URLs, commands, XML, YAML, several languages, JSON in JSON."""
 
-PLACED: list[Pair] = [
+
+PLACED = [
     Pair(kind, place.format(secret), secret, place.format(harmless))
     for (kind, secret, harmless), place in zip(TOKENS, cycle(PLACES), strict=False)
 ]
