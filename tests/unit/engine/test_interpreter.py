@@ -18,6 +18,7 @@ from runglass.errors import StoreError
 from runglass.log.events import StepProgress
 from runglass.wire.run_api import CaptureMode
 from tests.faulty_store import FaultyStore
+from tests.records import there
 from tests.unit.engine.conftest import EngineHarness, Execute, open_harness
 from tests.unit.engine.fake_models import FakeModels, never
 
@@ -111,9 +112,7 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
                     await never()
                 finally:
                     ending.set()
-                    of_boom = await iteration
-                    assert of_boom is not None
-                    await asyncio.wait([of_boom])
+                    await asyncio.wait([there(await iteration)])
             case "bad":
                 await hanging.wait()
             case "boom":
@@ -150,7 +149,7 @@ async def test_a_log_of_skipped_steps_has_an_end(tmp_path: Path) -> None:
     async with open_harness(tmp_path / "db", run_log_bytes=100_000) as house:
         ran = await house.run_to_end(for_each_list(skipped), {"lists": [[]] * 10})
         assert ran.outcome.status == "failed"
-        assert (ran.outcome.error or {})["limit"] == "log"
+        assert ran.error["limit"] == "log"
         run = await house.run_of(ran.id)
         assert 100_000 < run.log_bytes < 300_000
 
@@ -264,8 +263,7 @@ async def test_what_runs_beside_a_lost_step_is_cut_off_and_says_so(execute: Exec
     )
     assert ran.outcome.step_id == "bad"
     slow = ran.step("slow")
-    assert slow.error_context is not None
-    assert (slow.status, slow.error_context["code"]) == ("failed", "CANCELLED")
+    assert (slow.status, there(slow.error_context)["code"]) == ("failed", "CANCELLED")
     assert ran.types()[-1] == "flow_failed"
     assert not [step for step in ran.trace.steps if step.status == "running"]
 

@@ -36,6 +36,7 @@ from tests.faulty_store import FaultyStore
 from tests.flows import ON_ERROR, flow_trees
 from tests.laws.law import require
 from tests.laws.stored import broken_in
+from tests.records import there
 from tests.unit.engine.conftest import Ran, end_in_next_life, open_harness
 from tests.unit.engine.fake_models import Answer, DicedModels, FakeModels
 from tests.unit.engine.fake_provider import CALL, LOOK
@@ -108,12 +109,12 @@ async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -
         run = await house.run_of(started.id)
         (row,), _ = await house.store.open_steps(run.no)
         step = msgspec.json.decode(row.data, type=StepTrace)
-        assert (step.input_context or {})["__rendered_prompt__"] == "Greet Ada"
+        assert there(step.input_context)["__rendered_prompt__"] == "Greet Ada"
         house.engine.active.cancel(started.id, reason="enough")
         found = await house.read(started.id, await started.outcome())
     (call,) = found.step("ask").model_calls
     assert (call.error_code, call.cost_unknown) == ("CANCELLED", "no_usage")
-    assert (call.request or {})["messages"] == [{"role": "user", "content": "Greet Ada"}]
+    assert there(call.request)["messages"] == [{"role": "user", "content": "Greet Ada"}]
 
 
 async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> None:
@@ -129,12 +130,12 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     )
     asked, answered = second.model_calls
     assert (asked.number, answered.number) == (1, 2)
-    assert (asked.response or {})["toolCalls"] == [CALL]
-    assert (asked.request or {})["tools"] == [LOOK]
-    assert (asked.request or {})["toolChoice"] == "auto"
-    roles = [message["role"] for message in (answered.request or {})["messages"]]
+    assert there(asked.response)["toolCalls"] == [CALL]
+    assert there(asked.request)["tools"] == [LOOK]
+    assert there(asked.request)["toolChoice"] == "auto"
+    roles = [message["role"] for message in there(answered.request)["messages"]]
     assert roles == ["user", "assistant", "tool"]
-    assert (answered.request or {})["messages"][2]["content"] == "7"
+    assert there(answered.request)["messages"][2]["content"] == "7"
     assert second.tokens == TokenBreakdown(prompt=20, completion=10, total=30)
     totals = found.totals
     assert totals.tokens == TokenBreakdown(prompt=30, completion=15, total=45)
@@ -264,8 +265,7 @@ def test_a_log_in_which_calls_do_not_stand_one_by_one_adds_up_by_attempts() -> N
     state = TraceFold()
     for line in lines:
         state.apply(decode_event(line.encode()))
-    totals = state.trace().flow_run.totals
-    assert totals is not None
+    totals = there(state.trace().flow_run.totals)
     assert (totals.cost_usd, totals.failed_cost_usd, totals.by_model["m"].cost_usd) == ("1", "0.5", "1")
     assert totals.tokens == TokenBreakdown(prompt=2, completion=4, total=6)
 
