@@ -16,6 +16,7 @@ LONGEST_S = 60.0
 DIED = "the process has died"
 
 Method = Callable[..., Awaitable[Any]]
+Act = Callable[[Method, "Call"], Awaitable[Any]]
 
 
 class Call:
@@ -57,8 +58,8 @@ class Held:
 class _Line:
     """What is to become of some calls of a method, from the first that it is for on."""
 
-    def __init__(self, act: Callable[[Method, Call], Awaitable[Any]], when: Any, nth: int, times: float):
-        self._act = act
+    def __init__(self, act: Act, when: Any, nth: int, times: float) -> None:
+        self.act = act
         self._when = when
         self._before = nth - 1
         self._left = times
@@ -75,9 +76,6 @@ class _Line:
             self._has_begun = True
         self._left -= 1
         return self._left >= 0
-
-    def act(self, method: Method, call: Call) -> Awaitable[Any]:
-        return self._act(method, call)
 
 
 class FaultyStore:
@@ -128,7 +126,7 @@ class FaultyStore:
         async def act(make: Method, call: Call) -> object:
             return value
 
-        self._add(method, act, None, 1, times)
+        self._add(method, act, times=times)
 
     def hold(
         self,
@@ -153,14 +151,14 @@ class FaultyStore:
         self._add(method, act, when, nth, times)
         return held
 
-    def before(self, method: str, happen: Callable[..., Any], *, times: float = math.inf) -> None:
+    def before(self, method: str, happen: Callable[..., Any]) -> None:
         """Something happens before each call, which is given what the call is."""
 
         async def act(make: Method, call: Call) -> Any:
             await _happened(happen(*call.args, **call.named))
             return await make(*call.args, **call.named)
 
-        self._add(method, act, None, 1, times)
+        self._add(method, act)
 
     def after(
         self, method: str, happen: Callable[..., Any], *, times: float = math.inf, replaces: bool = False
@@ -172,7 +170,7 @@ class FaultyStore:
             other = await _happened(happen(found))
             return other if replaces else found
 
-        self._add(method, act, None, 1, times)
+        self._add(method, act, times=times)
 
     def calls(self, method: str) -> list[Call]:
         """All calls from now on, a list that grows."""
@@ -191,7 +189,7 @@ class FaultyStore:
             self.has_died = True
             raise StoreError(DIED)
 
-        self._add("append", last_append, None, at_append or 1, math.inf)
+        self._add("append", last_append, nth=at_append or 1)
         self.fail("end_lease", StoreError(DIED), when=lambda owner: self.has_died and owner is not None)
         self.has_died |= at_append is None
 
@@ -199,9 +197,7 @@ class FaultyStore:
         """Calls of the method are made as ever again."""
         self._lines[method].clear()
 
-    def _add(
-        self, method: str, act: Callable[[Method, Call], Awaitable[Any]], when: Any, nth: int, times: float
-    ) -> None:
+    def _add(self, method: str, act: Act, when: Any = None, nth: int = 1, times: float = math.inf) -> None:
         self._stand_before(method)
         self._lines[method].insert(0, _Line(act, when, nth, times))
 

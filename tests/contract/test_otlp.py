@@ -5,7 +5,6 @@ import base64
 import gzip
 import json
 import threading
-import tracemalloc
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +23,7 @@ from runglass.recording.span_worker import Piece, ReadSpan
 from runglass.store.records import Project
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import LONGEST_S, head_of, http_for, raw_connection, read_answer, refusal
+from tests.memory import most_memory
 from tests.servers import server_with
 from tests.unit.recording.test_otlp import EVERYTHING, as_json, frame, logs, pair, span, traces
 
@@ -170,12 +170,9 @@ def test_a_damaged_body_is_refused_and_nothing_is_stored(
 def test_a_bomb_is_never_in_memory(sender: httpx2.Client, recorded: Taken, coding: str) -> None:
     body = CODERS[coding][1](bytes(BOMB_BYTES))
     assert len(body) < LIMIT
-    tracemalloc.start()
-    try:
-        answer = sender.post("/v1/traces", content=body, headers={"Content-Encoding": coding})
-        _, most_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    answer, most_bytes = most_memory(
+        lambda: sender.post("/v1/traces", content=body, headers={"Content-Encoding": coding})
+    )
     assert refusal(answer) == (413, "REQUEST_TOO_LARGE")
     assert most_bytes < BOMB_BYTES / 4
     assert recorded.items == []

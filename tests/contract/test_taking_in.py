@@ -7,9 +7,9 @@ import asyncio
 import re
 import socket
 import threading
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from runglass.server import serve
 from runglass.testing import RunningServer
 from tests.contract import wire
 from tests.faulty_store import FaultyStore, Held
+from tests.memory import most_memory
 from tests.servers import served, server_on, server_with
 from tests.waiting import eventually
 
@@ -77,23 +78,13 @@ def test_of_large_requests_one_is_checked_at_a_time(server: RunningServer, http:
     assert at_once == [1] * MANY
 
 
-def most_memory(http: httpx2.Client, body: bytes, **headers: str) -> tuple[httpx2.Response, int]:
-    """The answer to a call, and how many bytes were held for it at most."""
-    tracemalloc.start()
-    try:
-        answer = http.post(f"{PATH}/execute", content=body, headers=headers)
-        return answer, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "too heavy"}], ids=["plain", "under a key"])
 def test_a_body_of_too_many_values_is_refused_before_it_is_decoded(
     http: httpx2.Client, headers: dict[str, str]
 ) -> None:
     """Decoded it takes twenty times as much memory, and no other thread goes on meanwhile."""
     body = b'{"parameters":{"a":[' + b"[]," * 2_500_000 + b"[]]}}"
-    answer, most_bytes = most_memory(http, body, **headers)
+    answer, most_bytes = most_memory(partial(http.post, f"{PATH}/execute", content=body, headers=headers))
     assert wire.refusal(answer, "setting body_values_limit") == (422, "INVALID_REQUEST")
     assert most_bytes < 10 * len(body)
 
@@ -101,8 +92,9 @@ def test_a_body_of_too_many_values_is_refused_before_it_is_decoded(
 def test_the_values_of_a_body_are_held_once_under_a_key_too(http: httpx2.Client) -> None:
     """Its digest decodes the body as well."""
     body = b'{"parameters":{"a":[' + b'["x1"],' * 100_000 + b"[]]}}"
-    answer, plain = most_memory(http, body)
-    again, under_a_key = most_memory(http, body, **{"Idempotency-Key": "weighed once"})
+    call = partial(http.post, f"{PATH}/execute", content=body)
+    answer, plain = most_memory(call)
+    again, under_a_key = most_memory(partial(call, headers={"Idempotency-Key": "weighed once"}))
     assert (answer.status_code, again.status_code) == (200, 200)
     assert under_a_key < 1.8 * plain
 

@@ -1,7 +1,6 @@
 """Files with runs: read back as written, whatever the borders of their pieces; trees for other programs."""
 
 import json
-import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from runglass.run_files.gen_ai import call_attributes
 from runglass.run_files.header import FlowOfRun, RunHeader, file_name, lines, members
 from runglass.run_files.imported_log import ImportedLog
 from runglass.run_files.perfetto import PerfettoWriter
+from tests.memory import most_memory
 from tests.run_logs import run_logs
 
 RUN = "01a216ae-3af3-75ae-86e9-2b635727f90f"
@@ -263,14 +263,9 @@ def test_a_header_or_line_without_an_end_is_refused(before: bytes) -> None:
 )
 def test_a_member_that_is_not_known_is_passed_over_and_not_held(filling: bytes) -> None:
     data = HEADER.replace(b"{", b'{"unknown":%b,' % filling, 1) + b"\n" + encode(STARTED)
-    tracemalloc.start()
-    try:
-        header, events = read(data, range(0, len(data), 1 << 18))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    (header, events), most_bytes = most_memory(lambda: read(data, range(0, len(data), 1 << 18)))
     assert (header, events) == (read(HEADER)[0], [encode(STARTED)])
-    assert peak < 8 * (1 << 18)
+    assert most_bytes < 8 * (1 << 18)
 
 
 def test_a_slug_that_could_end_a_header_is_in_no_name() -> None:

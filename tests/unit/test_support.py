@@ -6,6 +6,7 @@ And a clock that processes share: it says what it was told last, whatever the cl
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock, call
 
 import msgspec
 import pytest
@@ -58,22 +59,17 @@ async def test_work_that_fails_is_begun_again_later_and_later_and_is_failing_unt
 
 
 def test_a_value_is_made_once_and_the_least_recently_used_one_goes() -> None:
-    made: list[bytes] = []
-
-    def make(key: bytes) -> int:
-        made.append(key)
-        return len(key)
-
-    cache = ByteCache(make, times=1, share=1.0)
+    make = Mock(side_effect=len)
+    cache = ByteCache[bytes, int](make, times=1, share=1.0)
     cache.limit(10_000)
     keys = [bytes([n]) * 500 for n in range(10)]
     assert [cache(key) for key in (keys[0], keys[0], keys[1], keys[0])] == [500] * 4
-    assert made == keys[:2]
+    assert make.mock_calls == list(map(call, keys[:2]))
     for key in keys:
         cache(key)
         assert cache.size_bytes <= 10_000
     cache(keys[0])
-    assert made.count(keys[0]) == 2
+    assert make.mock_calls.count(call(keys[0])) == 2
     cache.limit(0)
     assert cache.size_bytes == 0
 
@@ -158,11 +154,6 @@ class Machine(VirtualClock):
         return self.time_of_day
 
 
-@pytest.fixture
-def machine() -> Machine:
-    return Machine()
-
-
 def tell(clock: SharedClock, machine: Machine, moment: datetime, *, took_s: float = 0.002) -> None:
     """Tells it a time that was true in the middle of a round trip."""
     asked_s = clock.monotonic_s()
@@ -174,7 +165,8 @@ def off_s(clock: SharedClock, moment: datetime) -> float:
     return abs((clock.now() - moment).total_seconds())
 
 
-def test_it_goes_on_from_what_it_was_told_whatever_time_it_is_on_its_machine(machine: Machine) -> None:
+def test_it_goes_on_from_what_it_was_told_whatever_time_it_is_on_its_machine() -> None:
+    machine = Machine()
     clock = SharedClock(machine)
     tell(clock, machine, NOON)
     assert off_s(clock, NOON) < 1e-3
@@ -184,7 +176,8 @@ def test_it_goes_on_from_what_it_was_told_whatever_time_it_is_on_its_machine(mac
     assert clock.now().tzinfo is UTC
 
 
-def test_an_answer_that_took_long_moves_it_only_where_it_knows_less(machine: Machine) -> None:
+def test_an_answer_that_took_long_moves_it_only_where_it_knows_less() -> None:
+    machine = Machine()
     clock = SharedClock(machine)
     tell(clock, machine, NOON, took_s=4)
     assert off_s(clock, NOON) < 1e-3, "the middle of what is possible"
@@ -198,7 +191,8 @@ def test_an_answer_that_took_long_moves_it_only_where_it_knows_less(machine: Mac
 
 
 @pytest.mark.parametrize("by", [timedelta(hours=-1), timedelta(seconds=5), timedelta(days=400)])
-def test_a_clock_that_was_set_is_followed_at_once(machine: Machine, by: timedelta) -> None:
+def test_a_clock_that_was_set_is_followed_at_once(by: timedelta) -> None:
+    machine = Machine()
     clock = SharedClock(machine)
     tell(clock, machine, NOON)
     tell(clock, machine, NOON + by, took_s=3)

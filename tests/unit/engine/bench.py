@@ -12,7 +12,7 @@ from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelReque
 from runglass.errors import StepFailure
 from runglass.flows.flow import Flow
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness
-from tests.unit.engine.fake_provider import FakeProvider, Reply, addressed
+from tests.unit.engine.fake_provider import FAMILIES, KEY, FakeProvider, Reply
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -53,11 +53,21 @@ class EngineBench(Bench):
 @asynccontextmanager
 async def open_bench(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[Bench]:
     """With the models' settings, of which `providers` stand in for `fake` where they are given."""
-    async with (
-        FakeProvider().serving() as fake,
-        ModelGateway(Settings(**addressed(fake, monkeypatch) | settings)) as models,
-    ):
-        yield Bench(fake, models)
+    # Only here: it takes a while to load.
+    from mistralai.client import sdkconfiguration
+
+    async with FakeProvider().serving() as fake:
+        host = fake.base_url.removesuffix("/v1")
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
+        for name in ("ANTHROPIC_BASE_URL", "GOOGLE_GEMINI_BASE_URL", "GROQ_BASE_URL"):
+            monkeypatch.setenv(name, host)
+        monkeypatch.setitem(sdkconfiguration.SERVERS, sdkconfiguration.SERVER_GLOBAL, host)
+        # The one that it is not asked with.
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-another-secret-key")
+        keys = {family.model.partition(":")[0]: KEY for family in FAMILIES.values()}
+        asked_here: dict[str, Any] = {"providers": {"local": fake.base_url}, "provider_keys": keys}
+        async with ModelGateway(Settings(**asked_here | settings)) as models:
+            yield Bench(fake, models)
 
 
 @asynccontextmanager

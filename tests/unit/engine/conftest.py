@@ -32,10 +32,8 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES, VirtualClock
-from tests.faulty_store import FaultyStore
 from tests.laws.stored import kept_run
 from tests.records import there
-from tests.unit.engine.fake_models import FakeModels
 
 ROOMY: dict[str, Any] = {"max_concurrent_runs": 1000, "max_queued_runs": 1000}
 NO_OUTCOME = RunOutcome("")
@@ -236,17 +234,6 @@ async def next_life(store: SqliteStore | Path, **settings: Any) -> AsyncIterator
         await first.end_lease(None)
     async with open_harness(store, **settings) as house:
         yield house
-
-
-async def die_asking(path: Path, flow: str, *, budget_usd: int | None) -> str:
-    """The id of a run whose process has died while a model was asked, with a budget or none."""
-    models = FakeModels()
-    async with open_harness(path, models=models) as house:
-        await house.set_budget(budget_usd)
-        started = await house.start(flow)
-        await models.asked.wait()
-        FaultyStore(house.store).die()
-    return started.id
 
 
 async def take_over_in_vain(path: Path) -> None:

@@ -11,7 +11,6 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 import msgspec
-import pytest
 
 from tests.emitters.answers import Answer, Asked, anthropic, chat, gemini, responses
 from tests.emitters.ledger import Call, Usage
@@ -167,23 +166,6 @@ FAMILIES = {
     "groq": Family("groq:openai/gpt-oss-20b", chat),
 }
 COMPATIBLE = FAMILIES["compatible"]
-
-
-def addressed(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a gateway is given so that the models of all families are asked at the server."""
-    # Only here: it takes a while to load.
-    from mistralai.client import sdkconfiguration
-
-    host = fake.base_url.removesuffix("/v1")
-    monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", host)
-    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", host)
-    monkeypatch.setenv("GROQ_BASE_URL", host)
-    monkeypatch.setitem(sdkconfiguration.SERVERS, sdkconfiguration.SERVER_GLOBAL, host)
-    names = ("local", "openai", "openai-chat", "anthropic", "google", "groq", "mistral")
-    # The one that it is not asked with.
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-another-secret-key")
-    return {"providers": {"local": fake.base_url}, "provider_keys": dict.fromkeys(names, KEY)}
 
 
 def places(value: Any, *place: str | int) -> Iterator[Place]:

@@ -37,7 +37,7 @@ def padded(reply: Reply, padding: bytes) -> Reply:
 class Kind(NamedTuple):
     """A way to send too much or what is not taken, in a stream or in one piece, and how its call fails."""
 
-    reply: Callable[[Family], Reply]
+    reply: Reply | Callable[[Family], Reply]
     streamed: bool = True
     limits: Mapping[str, float] = {}
     code: str = "OUTPUT_TOO_LARGE"
@@ -53,45 +53,39 @@ UTF_16 = (b'{"id":"\xc4\xa2","choices":[%s{}]}' % MANY).decode().encode("utf-16-
 HINT = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
 AWAY = "PROVIDER_UNAVAILABLE"
 
+
+def in_json(body: bytes) -> Reply:
+    return Reply(body=body, headers={"content-type": "application/json"})
+
+
 TOO_MUCH = {
-    "a line without an end": Kind(lambda family: Reply(body=b"data: " + LONG.encode())),
-    "an event of many lines": Kind(lambda family: Reply(body=b"data: x\n" * 100 * EVENT_LINES)),
+    "a line without an end": Kind(Reply(body=b"data: " + LONG.encode())),
+    "an event of many lines": Kind(Reply(body=b"data: x\n" * 100 * EVENT_LINES)),
     "a long part": Kind(lambda family: family.reply(LONG)),
-    "an event of many values": Kind(lambda family: Reply(body=b'data: {"choices":[%s{}]}\n\n' % MANY)),
-    "values beside a quote in a comment": Kind(
-        lambda family: Reply(body=b': "\ndata: {"choices":[%s{}]}\n\n' % MANY)
-    ),
-    "lines of no event": Kind(
-        lambda family: Reply(body=b'{"candidates":[{}\n\n' + b",{},{},{}\n\n" * 10_000)
-    ),
-    "lines of no event that never end": Kind(lambda family: Reply(body=b"x\n\r\n" * OVER)),
+    "an event of many values": Kind(Reply(body=b'data: {"choices":[%s{}]}\n\n' % MANY)),
+    "values beside a quote in a comment": Kind(Reply(body=b': "\ndata: {"choices":[%s{}]}\n\n' % MANY)),
+    "lines of no event": Kind(Reply(body=b'{"candidates":[{}\n\n' + b",{},{},{}\n\n" * 10_000)),
+    "lines of no event that never end": Kind(Reply(body=b"x\n\r\n" * OVER)),
     "empty comments": Kind(lambda family: padded(family.reply(), b":\n\n" * OVER), limits=SMALL),
     "empty lines": Kind(lambda family: padded(family.reply(), b"\n" * OVER), limits=SMALL),
-    "an error": Kind(lambda family: padded(error_reply(500, "no"), b" " * OVER), limits=SMALL),
+    "an error": Kind(padded(error_reply(500, "no"), b" " * OVER), limits=SMALL),
     "an answer in one piece": Kind(
         lambda family: padded(family.reply(streamed=False), b" " * OVER), streamed=False, limits=SMALL
     ),
-    "a refusal": Kind(
-        lambda family: padded(error_reply(401, "no"), b" " * OVER), limits=SMALL, may_be_charged=False
-    ),
+    "a refusal": Kind(padded(error_reply(401, "no"), b" " * OVER), limits=SMALL, may_be_charged=False),
     "a packed answer": Kind(
         lambda family: replace(family.reply(), headers={"content-encoding": "gzip"}),
         code=AWAY,
         said="'gzip'",
     ),
-    "another encoding": Kind(
-        lambda family: Reply(body=UTF_16, headers={"content-type": "application/json"}),
-        streamed=False,
-        code=AWAY,
-        said="not in UTF-8",
-    ),
+    "another encoding": Kind(in_json(UTF_16), streamed=False, code=AWAY, said="not in UTF-8"),
     "hints for ever": Kind(
         lambda family: replace(family.reply(), before=HINT * 2 * HEADS),
         code=AWAY,
         said="no answer",
     ),
     "silence": Kind(
-        lambda family: Reply(body=b"\n\n", silent=True),
+        Reply(body=b"\n\n", silent=True),
         limits={"answer_idle_limit_s": 0.001},
         code=AWAY,
         may_retry=True,
@@ -110,7 +104,7 @@ async def test_too_much_of_any_provider_ends_the_call_and_is_paid_for(
 ) -> None:
     way, model = TOO_MUCH[kind], FAMILIES[family].model
     async with open_bench(monkeypatch, **way.limits) as bench:
-        reply = way.reply(FAMILIES[family])
+        reply = way.reply if isinstance(way.reply, Reply) else way.reply(FAMILIES[family])
         failure = await bench.failure(reply, model=model, settings={"stream": way.streamed})
         await bench.fake.until_all_left()
     assert isinstance(failure, ModelCallFailed)
@@ -197,7 +191,7 @@ PARTS = {
     "values in the place of events": (Reply(body=b'{"choices":[%s{}]}' % MANY), True),
     "arguments": (COMPATIBLE.reply(streamed=False, calls=True, change=put(LONG, "arguments")), False),
     "a text": (COMPATIBLE.reply(LONG, streamed=False), False),
-    "values": (Reply(body=b'{"choices":[%s{}]}' % MANY, headers={"content-type": "application/json"}), False),
+    "values": (in_json(b'{"choices":[%s{}]}' % MANY), False),
 }
 
 

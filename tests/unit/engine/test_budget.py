@@ -23,7 +23,7 @@ from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 from tests.faulty_store import FaultyStore
 from tests.records import run_record
 from tests.unit.engine.bench import EngineBench, engine_bench_with, open_engine_bench
-from tests.unit.engine.conftest import EngineHarness, die_asking, next_life, open_harness, take_over_in_vain
+from tests.unit.engine.conftest import EngineHarness, next_life, open_harness, take_over_in_vain
 from tests.unit.engine.fake_models import ANSWER, FakeModels
 from tests.unit.engine.fake_provider import COMPATIBLE, Reply, error_reply
 from tests.unit.engine.test_unreadable import UPDATES, spoil
@@ -55,6 +55,17 @@ async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
         assert await spent_and_reserved(house) == (0, 0)
 
 
+async def die_asking(path: Path, budget_usd: int | None) -> str:
+    """The id of a run whose process has died while a model was asked, with a budget or none."""
+    models = FakeModels()
+    async with open_harness(path, models=models) as house:
+        await house.set_budget(budget_usd)
+        started = await house.start(ASK)
+        await models.asked.wait()
+        FaultyStore(house.store).die()
+    return started.id
+
+
 GARBAGE = b"\xff{garbage"
 ODD_STEP = (
     b'{"stepId":"ask","attempt":1,"status":"running","tokens":{"prompt":1.5,"completion":0,"total":1.5},'
@@ -70,7 +81,7 @@ ODD_STEP = (
 async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is_cancelled(
     tmp_path: Path, rows: dict[str, bytes]
 ) -> None:
-    run_id = await die_asking(tmp_path / "db", ASK, budget_usd=3)
+    run_id = await die_asking(tmp_path / "db", 3)
     for what, data in rows.items():
         spoil(tmp_path / "db", UPDATES[what], data, run_id)
     async with next_life(tmp_path / "db") as house:
@@ -88,7 +99,7 @@ async def test_a_call_that_a_crash_cut_off_is_told_as_lost_and_charged_as_it_was
     tmp_path: Path, end: str, budget_usd: int | None
 ) -> None:
     """The run goes on and asks again, is cancelled, or has taken too many processes down."""
-    run_id = await die_asking(tmp_path / "db", ASK, budget_usd=budget_usd)
+    run_id = await die_asking(tmp_path / "db", budget_usd)
     reserved_usd = Decimal(1 if budget_usd else 0)
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
         project = await store.ensure_project("acme", "demo")
@@ -167,14 +178,11 @@ async def test_a_crash_after_a_declined_request_tells_and_charges_the_second(
     assert [(call.number, call.error_code == "WORKER_LOST") for call in ran.calls] == [(1, False), (2, True)]
 
 
-NO_LIMITS = (-1_000_000_000, 0, 1.5, 2.0, True, None, "9")
-
-
 @pytest.mark.parametrize(
     "settings",
     [
         {"extra_body": {"n": 100}},
-        *({"max_tokens": limit} for limit in NO_LIMITS),
+        *({"max_tokens": limit} for limit in (-1_000_000_000, 0, 1.5, 2.0, True, None, "9")),
     ],
     ids=str,
 )

@@ -3,7 +3,6 @@
 A cut object is a JSON object of the size that was asked for, and still shows what it was.
 """
 
-import tracemalloc
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from runglass.limits.memory import COUNTED_BYTES
 from runglass.redact import MARK, Redactor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.examples import examples
+from tests.memory import most_memory
 
 VALUE = {"text": "mail a.b@example.com", "password": "hunter2", "n": 1}
 ENCODED = msgspec.json.encode(VALUE)
@@ -302,8 +302,5 @@ def test_lists_of_lists_without_end_are_cut() -> None:
     ids=["many values", "long names"],
 )
 def test_no_more_is_copied_than_there_is_room_for(value: dict[str, Any]) -> None:
-    tracemalloc.start()
-    cut(value, 5000)
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert most < 1_000_000
+    _, most_bytes = most_memory(lambda: cut(value, 5000))
+    assert most_bytes < 1_000_000

@@ -23,6 +23,7 @@ from runglass.wire.run_api import CaptureMode
 from tests.conformance.stores import batch, make_run
 from tests.fakes import LEASE_S, VirtualClock
 from tests.faulty_store import FaultyStore
+from tests.records import there
 from tests.unit.engine.conftest import (
     EngineHarness,
     Execute,
@@ -94,8 +95,7 @@ async def test_a_caller_is_owed_the_whole_error_of_a_step_that_was_lost_before_a
         ran = await house.read_at_end(started.id)
         run = await house.run_of(started.id)
         _, error = await house.store.outcome(run.no)
-    assert error is not None
-    assert msgspec.json.decode(error)["message"] == "ValueError: secret (line 1)"
+    assert msgspec.json.decode(there(error))["message"] == "ValueError: secret (line 1)"
     assert ran.types()[-1] == "flow_failed"
     assert ("secret" in repr(ran.events) + msgspec.json.encode(ran.trace).decode()) is known
 
@@ -131,10 +131,8 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
     async with next_life(tmp_path / "db") as house:
         flow = "- {id: ask, type: llm, model: echo}\n- {id: z, type: passthrough}"
         started = await house.start(flow, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=tools)))
-        outcome = await started.outcome()
-        assert outcome.pause is not None
-        assert outcome.pause.tool_loop is not None
-        [call] = outcome.pause.tool_loop.calls
+        pause = there((await started.outcome()).pause)
+        [call] = there(pause.tool_loop).calls
     results = [{"role": "tool", "toolCallId": call["id"], "content": "42"}]
     async with next_life(dying_store(tmp_path / "db", lives, commits=True)) as house:
         again = await house.resume(started.id, Segment(first=0, results=results))
@@ -272,7 +270,7 @@ async def test_an_attempt_that_a_crash_cut_off_keeps_its_input(tmp_path: Path) -
     run_id = await die_at(tmp_path / "db", 2, flow, {"n": 1}, capture="metadata_only")
     ran = await end_in_next_life(tmp_path / "db", run_id)
     lost, _ = ran.attempts["a"]
-    assert ((lost.error_context or {})["code"], lost.input_context) == ("WORKER_LOST", {"n": 1})
+    assert (there(lost.error_context)["code"], lost.input_context) == ("WORKER_LOST", {"n": 1})
 
 
 async def survived_by_no_process(path: Path, lives: int, flow: str, **more: Any) -> Ran:
@@ -362,7 +360,7 @@ async def test_a_run_that_fails_keeps_the_outputs_of_its_finished_steps_whatever
     doubled = [ran.step("double", (index,)).output_context for index in range(3)]
     assert doubled == [{"twice": 2}, {"twice": 4}, {"twice": 6}]
     first, taken = ran.step("first"), ran.step("taken")
-    assert (first.output_context or {})["said"] == "mail jane@example.com"
+    assert there(first.output_context)["said"] == "mail jane@example.com"
     assert (first.output_size_bytes, first.input_context) == (9042, None)
     assert (first.truncated, taken.truncated) == (True, False)
     assert taken.output_context == {"by": "jane@example.com"}

@@ -23,16 +23,9 @@ from runglass.flows.schemas.schema import Unproved
 from runglass.limits import pace
 from runglass.log.trace import TokenBreakdown
 from tests.fakes import VirtualClock
+from tests.unit.engine.fake_provider import LOOK
 
-
-def tool(name: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": name, "parameters": parameters or {}}}
-
-
-WEATHER = tool(
-    "weather", {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-)
-TIME = tool("time")
+TIME = {"type": "function", "function": {"name": "time", "parameters": {}}}
 PIECE_S = 0.002
 
 
@@ -83,13 +76,13 @@ async def test_calls_have_valid_arguments_and_ids_that_differ_between_the_steps_
         {"settings": {"seed": 1}},
         {"output_schema": {"type": "object"}},
     ]
-    answers = [(await ask(user("Hi"), tools=[WEATHER, TIME], **step))[0] for step in steps]
-    again = await ask(user("Hi"), tools=[WEATHER, TIME], **steps[0])
+    answers = [(await ask(user("Hi"), tools=[LOOK, TIME], **step))[0] for step in steps]
+    again = await ask(user("Hi"), tools=[LOOK, TIME], **steps[0])
     assert again == (answers[0], []), "they are the same again, and nothing is said meanwhile"
     calls = answers[0].response.tool_calls
     assert answers[0].output == {"text": ""}
-    assert [json.loads(call["function"]["arguments"]) for call in calls] == [{"city": ""}, {}]
-    answers.append((await ask(user("Ho"), tools=[WEATHER, TIME]))[0])
+    assert [json.loads(call["function"]["arguments"]) for call in calls] == [{"word": ""}, {}]
+    answers.append((await ask(user("Ho"), tools=[LOOK, TIME]))[0])
     ids = [call["id"] for answer in answers for call in answer.response.tool_calls]
     assert len(set(ids)) == len(ids) == 2 * len(answers)
     assert all(re.fullmatch("call_[0-9a-f]{12}", call_id) for call_id in ids)

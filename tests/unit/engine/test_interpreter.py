@@ -18,6 +18,7 @@ from runglass.errors import StoreError
 from runglass.log.events import StepProgress
 from runglass.wire.run_api import CaptureMode
 from tests.faulty_store import FaultyStore
+from tests.records import there
 from tests.unit.engine.conftest import EngineHarness, Execute, open_harness
 from tests.unit.engine.fake_models import FakeModels, never
 
@@ -111,9 +112,7 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
                     await never()
                 finally:
                     ending.set()
-                    of_boom = await iteration
-                    assert of_boom is not None
-                    await asyncio.wait([of_boom])
+                    await asyncio.wait([there(await iteration)])
             case "bad":
                 await hanging.wait()
             case "boom":
@@ -129,28 +128,14 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
     assert sorted(prompts) == ["bad", "boom", "hang"]
 
 
-EMPTY_LOOPS = """
-- id: outer
-  type: loop
-  over: initial["lists"]
-  steps: [{id: inner, type: loop, over: item, steps: [{id: never, type: passthrough}]}]
-"""
-LEAVES = ", ".join(f"{{id: n{number}, type: passthrough}}" for number in range(300))
-SKIPPED = f"""
-- id: outer
-  type: loop
-  over: initial["lists"]
-  steps:
-    - id: choice
-      type: condition
-      if: 'False'
-      then: [{LEAVES}]
-"""
+def for_each_list(step: str) -> str:
+    return f"- {{id: outer, type: loop, over: lists, steps: [{step}]}}"
 
 
 async def test_events_go_to_the_store_while_more_of_them_come(house: EngineHarness) -> None:
     appends = FaultyStore(house.store).calls("append")
-    started = await house.start(EMPTY_LOOPS, {"lists": [[]] * 3_000})
+    empty_loop = "{id: inner, type: loop, over: item, steps: [{id: never, type: passthrough}]}"
+    started = await house.start(for_each_list(empty_loop), {"lists": [[]] * 3_000})
     assert (await started.outcome()).status == "completed"
     sizes = [len(call.args[0].events) for call in appends]
     assert sum(sizes) >= 3_000
@@ -159,10 +144,12 @@ async def test_events_go_to_the_store_while_more_of_them_come(house: EngineHarne
 
 
 async def test_a_log_of_skipped_steps_has_an_end(tmp_path: Path) -> None:
+    leaves = ", ".join(f"{{id: n{number}, type: passthrough}}" for number in range(300))
+    skipped = f"{{id: choice, type: condition, if: 'False', then: [{leaves}]}}"
     async with open_harness(tmp_path / "db", run_log_bytes=100_000) as house:
-        ran = await house.run_to_end(SKIPPED, {"lists": [[]] * 10})
+        ran = await house.run_to_end(for_each_list(skipped), {"lists": [[]] * 10})
         assert ran.outcome.status == "failed"
-        assert (ran.outcome.error or {})["limit"] == "log"
+        assert ran.error["limit"] == "log"
         run = await house.run_of(ran.id)
         assert 100_000 < run.log_bytes < 300_000
 
@@ -276,8 +263,7 @@ async def test_what_runs_beside_a_lost_step_is_cut_off_and_says_so(execute: Exec
     )
     assert ran.outcome.step_id == "bad"
     slow = ran.step("slow")
-    assert slow.error_context is not None
-    assert (slow.status, slow.error_context["code"]) == ("failed", "CANCELLED")
+    assert (slow.status, there(slow.error_context)["code"]) == ("failed", "CANCELLED")
     assert ran.types()[-1] == "flow_failed"
     assert not [step for step in ran.trace.steps if step.status == "running"]
 

@@ -36,9 +36,10 @@ from tests.faulty_store import FaultyStore
 from tests.flows import ON_ERROR, flow_trees
 from tests.laws.law import require
 from tests.laws.stored import broken_in
+from tests.records import there
 from tests.unit.engine.conftest import Ran, end_in_next_life, open_harness
 from tests.unit.engine.fake_models import Answer, DicedModels, FakeModels
-from tests.unit.engine.fake_provider import LOOK
+from tests.unit.engine.fake_provider import CALL, LOOK
 from tests.unit.test_events import check_agreement_on
 
 SECRET = "sk-in-a-header"
@@ -66,9 +67,9 @@ def said(text: str, **more: Any) -> ProviderResponse:
     )
 
 
-async def ran(tmp_path: Path, flow: str, *answers: Answer) -> Ran:
+async def ran(tmp_path: Path, flow: str, *answers: Answer, **more: Any) -> Ran:
     async with open_harness(tmp_path / "db", models=FakeModels(*answers)) as house:
-        return await house.run_to_end(flow, {"who": "Ada"})
+        return await house.run_to_end(flow, {"who": "Ada"}, **more)
 
 
 async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: Path) -> None:
@@ -108,22 +109,19 @@ async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -
         run = await house.run_of(started.id)
         (row,), _ = await house.store.open_steps(run.no)
         step = msgspec.json.decode(row.data, type=StepTrace)
-        assert (step.input_context or {})["__rendered_prompt__"] == "Greet Ada"
+        assert there(step.input_context)["__rendered_prompt__"] == "Greet Ada"
         house.engine.active.cancel(started.id, reason="enough")
         found = await house.read(started.id, await started.outcome())
     (call,) = found.step("ask").model_calls
     assert (call.error_code, call.cost_unknown) == ("CANCELLED", "no_usage")
-    assert (call.request or {})["messages"] == [{"role": "user", "content": "Greet Ada"}]
+    assert there(call.request)["messages"] == [{"role": "user", "content": "Greet Ada"}]
 
 
 async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sea"}'}}
     rejected = AnswerRejected("PROVIDER_UNAVAILABLE", "of no use", response=said("half"))
-    models = FakeModels(rejected, said("", tool_calls=[call]), said("It is blue"))
+    answers = (rejected, said("", tool_calls=[CALL]), said("It is blue"))
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
-    async with open_harness(tmp_path / "db", models=models) as house:
-        offer = ToolOffer(tools=[LOOK], choice="auto")
-        found = await house.run_to_end(flow, {"who": "Ada"}, offer=offer)
+    found = await ran(tmp_path, flow, *answers, offer=ToolOffer(tools=[LOOK], choice="auto"))
     first, second = found.attempts["ask"]
     (lost,) = first.model_calls
     assert (lost.error_code, lost.response) == (
@@ -132,12 +130,12 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     )
     asked, answered = second.model_calls
     assert (asked.number, answered.number) == (1, 2)
-    assert (asked.response or {})["toolCalls"] == [call]
-    assert (asked.request or {})["tools"] == [LOOK]
-    assert (asked.request or {})["toolChoice"] == "auto"
-    roles = [message["role"] for message in (answered.request or {})["messages"]]
+    assert there(asked.response)["toolCalls"] == [CALL]
+    assert there(asked.request)["tools"] == [LOOK]
+    assert there(asked.request)["toolChoice"] == "auto"
+    roles = [message["role"] for message in there(answered.request)["messages"]]
     assert roles == ["user", "assistant", "tool"]
-    assert (answered.request or {})["messages"][2]["content"] == "7"
+    assert there(answered.request)["messages"][2]["content"] == "7"
     assert second.tokens == TokenBreakdown(prompt=20, completion=10, total=30)
     totals = found.totals
     assert totals.tokens == TokenBreakdown(prompt=30, completion=15, total=45)
@@ -192,11 +190,7 @@ async def test_the_ledger_takes_no_call_that_gives_money_back(tmp_path: Path) ->
     gift = msgspec.structs.replace(said("Hello, Ada"), cost_usd=Decimal("-0.01"), cost_unknown=None)
     found = await ran(tmp_path, ASK, gift)
     assert found.error["code"] == "INTERNAL_ERROR"
-    totals = found.totals
-    assert (found.step("ask").model_calls, totals.cost_usd) == ((), None)
-
-
-TOOL = {"type": "function", "function": {"name": "look"}}
+    assert (found.step("ask").model_calls, found.totals.cost_usd) == ((), None)
 
 
 def check_money(ran: Ran, models: DicedModels) -> None:
@@ -242,23 +236,20 @@ def asking(step_id: str) -> st.SearchStrategy[LeafStep]:
 
 @examples(30, of=150)
 @given(flow=flow_trees(asking), seed=st.integers(0, 2**32), budget_usd=st.none() | st.integers(0, 30))
-def test_attempts_run_models_stream_and_budget_are_one_sum(
+async def test_attempts_run_models_stream_and_budget_are_one_sum(
     flow: Flow, seed: int, budget_usd: int | None
 ) -> None:
-    async def run() -> None:
-        models = DicedModels(Random(seed), most=5)
-        with tempfile.TemporaryDirectory() as folder:
-            async with open_harness(Path(folder) / "db", models=models) as house, asyncio.timeout(60):
-                await house.set_budget(budget_usd)
-                ran = await house.run_to_end(flow, {"n": 1}, offer=ToolOffer(tools=[TOOL]))
-                if budget_usd is None:
-                    check_money(ran, models)
-                else:
-                    check_budget(ran, models, await house.project())
-                check_agreement_on(ran.events)
-                require(await broken_in(house.store, "acme", "demo"))
-
-    asyncio.run(run())
+    models = DicedModels(Random(seed), most=5)
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_harness(Path(folder) / "db", models=models) as house, asyncio.timeout(60):
+            await house.set_budget(budget_usd)
+            ran = await house.run_to_end(flow, {"n": 1}, offer=ToolOffer(tools=[LOOK]))
+            if budget_usd is None:
+                check_money(ran, models)
+            else:
+                check_budget(ran, models, await house.project())
+            check_agreement_on(ran.events)
+            require(await broken_in(house.store, "acme", "demo"))
 
 
 def test_a_log_in_which_calls_do_not_stand_one_by_one_adds_up_by_attempts() -> None:
@@ -274,8 +265,7 @@ def test_a_log_in_which_calls_do_not_stand_one_by_one_adds_up_by_attempts() -> N
     state = TraceFold()
     for line in lines:
         state.apply(decode_event(line.encode()))
-    totals = state.trace().flow_run.totals
-    assert totals is not None
+    totals = there(state.trace().flow_run.totals)
     assert (totals.cost_usd, totals.failed_cost_usd, totals.by_model["m"].cost_usd) == ("1", "0.5", "1")
     assert totals.tokens == TokenBreakdown(prompt=2, completion=4, total=6)
 

@@ -103,6 +103,17 @@ def test_over_any_window_projects_that_always_wait_get_as_much_by_their_weight_a
     assert max(got) - min(got) <= 2 * slots * LARGEST + LARGEST
 
 
+async def hold(turns: FairTurns, project_id: int, end: asyncio.Event) -> None:
+    async with turns.turn(project_id):
+        await end.wait()
+
+
+async def enter(turns: FairTurns, project_id: int, order: list[int], *, size: int = 1) -> None:
+    """Takes a turn, and notes whose it was."""
+    async with turns.turn(project_id, size):
+        order.append(project_id)
+
+
 async def test_the_project_that_has_used_least_is_next() -> None:
     clock = VirtualClock()
     shares = Shares(1, most=1)
@@ -127,68 +138,43 @@ async def test_the_project_that_has_used_least_is_next() -> None:
 async def test_the_time_of_turns_that_go_on_counts() -> None:
     clock = VirtualClock()
     turns = FairTurns(Shares(2, most=2), clock=clock.monotonic_s)
-    ends = {name: asyncio.Event() for name in ("long", "short")}
-    order: list[int] = []
-
-    async def hold(project_id: int, name: str) -> None:
-        async with turns.turn(project_id):
-            await ends[name].wait()
-
-    async def note(project_id: int) -> None:
-        async with turns.turn(project_id):
-            order.append(project_id)
-
+    long, short, order = asyncio.Event(), asyncio.Event(), list[int]()
     async with asyncio.TaskGroup() as group:
-        group.create_task(hold(FLOOD, "long"))
-        group.create_task(hold(GUEST, "short"))
+        group.create_task(hold(turns, FLOOD, long))
+        group.create_task(hold(turns, GUEST, short))
         await asyncio.sleep(0)
-        group.create_task(note(FLOOD))
-        group.create_task(note(THIRD))
+        group.create_task(enter(turns, FLOOD, order))
+        group.create_task(enter(turns, THIRD, order))
         await asyncio.sleep(0)
         clock.set_back(-100.0)
-        ends["short"].set()
+        short.set()
         await let_time_pass()
         assert order == [THIRD, FLOOD]
-        ends["long"].set()
+        long.set()
 
 
 async def test_a_large_turn_is_next_though_small_ones_of_others_would_always_fit() -> None:
     shares = Shares(10, most=20)
-    turns = FairTurns(shares)
-    order: list[str] = []
-
-    async def work(project_id: int, size: int, name: str) -> None:
-        async with turns.turn(project_id, size):
-            order.append(name)
-
+    turns, order = FairTurns(shares), list[int]()
     async with asyncio.TaskGroup() as group, turns.turn(GUEST):
-        group.create_task(work(FLOOD, 10, "large"))
+        group.create_task(enter(turns, FLOOD, order, size=10))
         await asyncio.sleep(0)
-        group.create_task(work(GUEST, 1, "small"))
-        group.create_task(work(THIRD, 1, "third"))
+        group.create_task(enter(turns, GUEST, order))
+        group.create_task(enter(turns, THIRD, order))
         await asyncio.sleep(0)
         assert not order
-    assert order[0] == "large"
+    assert order[0] == FLOOD
     assert (shares.held, turns.is_wanted) == (0, False)
 
 
 @pytest.mark.parametrize("granted", [False, True])
 async def test_a_turn_that_is_cancelled_while_it_waits_is_free(granted: bool) -> None:
     shares = Shares(1, most=1)
-    turns = FairTurns(shares)
-    end = asyncio.Event()
-
-    async def hold() -> None:
-        async with turns.turn(FLOOD):
-            await end.wait()
-
-    async def enter() -> None:
-        async with turns.turn(GUEST):
-            pass
-
-    holder, waiter = asyncio.create_task(hold()), asyncio.create_task(enter())
+    turns, end = FairTurns(shares), asyncio.Event()
+    holder = asyncio.create_task(hold(turns, FLOOD, end))
+    waiter = asyncio.create_task(enter(turns, GUEST, []))
     await asyncio.sleep(0)
-    last = asyncio.create_task(enter())
+    last = asyncio.create_task(enter(turns, GUEST, []))
     await asyncio.sleep(0)
     if granted:
         end.set()
@@ -201,10 +187,10 @@ async def test_a_turn_that_is_cancelled_while_it_waits_is_free(granted: bool) ->
     assert (shares.held, turns.is_wanted) == (0, False)
 
 
-def wait_s(rates: Rates, key: int = 1) -> float:
-    """How long the key is told to wait; 0 if it may go on."""
+def wait_s(rates: Rates) -> float:
+    """How long a key is told to wait; 0 if it may go on."""
     try:
-        rates.take(key_id=key, project_id=1)
+        rates.take(key_id=1, project_id=1)
     except RateLimitError as refused:
         return refused.retry_after_s or math.inf
     return 0

@@ -17,11 +17,7 @@ from runglass.store.records import ApiKey
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
+from tests.records import there
 
 
 def key(number: int = 1, *, project: int = 7) -> ApiKey:
@@ -85,8 +81,7 @@ async def test_a_session_ends_after_a_week_with_all_that_it_began_however_often_
     while await is_signed_in(signing.sessions, session):
         assert signing.clock.monotonic_s() <= LIFETIME.total_seconds()
         if begins_others:
-            found = await signing.sessions.find(asks(**session._asdict()))
-            assert found is not None
+            found = there(await signing.sessions.find(asks(**session._asdict())))
             session = await signing.sessions.begin(signing.key, began_at=found.began_at)
         await signing.clock.sleep(IDLE.total_seconds() / 2)
     assert signing.clock.monotonic_s() > LIFETIME.total_seconds()
@@ -103,11 +98,11 @@ async def test_use_is_written_down_now_and_then_and_not_by_each_request(signing:
     assert [call.args[1] for call in noted] == ["2026-01-01T00:07:30.000Z"], "and runs are read all the same"
 
 
-def test_a_ticket_is_good_once_and_for_a_minute(clock: VirtualClock) -> None:
+def test_a_ticket_is_good_once_and_for_a_minute() -> None:
+    clock = VirtualClock()
     tickets = LoginTickets(clock=clock.monotonic_s)
     one, late = (tickets.issue(key(), "/runs/x?step=a/b").removeprefix(PATH) for _ in range(2))
-    found = tickets.redeem(one)
-    assert found is not None
+    found = there(tickets.redeem(one))
     assert (found.key_id, found.page) == (1, "/runs/x?step=a/b")
     assert tickets.redeem(one) is None
     assert tickets.redeem("guess") is None
@@ -124,10 +119,10 @@ def test_a_ticket_is_good_once_and_for_a_minute(clock: VirtualClock) -> None:
     ],
 )
 def test_there_are_so_many_tickets_of_a_key_of_a_project_and_of_all_and_the_newest_are_good(
-    clock: VirtualClock, keys: int, projects: int, other: ApiKey, most: int
+    keys: int, projects: int, other: ApiKey, most: int
 ) -> None:
     """A key takes none from others of its project, nor a project from others."""
-    tickets = LoginTickets(clock=clock.monotonic_s)
+    tickets = LoginTickets(clock=VirtualClock().monotonic_s)
     others = tickets.issue(other).removeprefix(PATH)
     own = [
         tickets.issue(key(1 + number % keys, project=1 + number % projects)).removeprefix(PATH)
@@ -142,6 +137,6 @@ def test_there_are_so_many_tickets_of_a_key_of_a_project_and_of_all_and_the_newe
     "page",
     ["", "runs", "//evil.example/", "/\\evil.example", "https://evil.example", "/a\r\nb", "/" + "x" * 600],
 )
-def test_a_ticket_opens_a_page_of_this_server_alone(page: str, clock: VirtualClock) -> None:
+def test_a_ticket_opens_a_page_of_this_server_alone(page: str) -> None:
     with pytest.raises(APIError, match="must be a path of this server"):
-        LoginTickets(clock=clock.monotonic_s).issue(key(), page)
+        LoginTickets(clock=VirtualClock().monotonic_s).issue(key(), page)

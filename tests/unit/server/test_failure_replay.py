@@ -24,10 +24,6 @@ def large(size: int) -> APIError:
     return failure("x" * (size - len(error_body(failure("")))))
 
 
-def answer(error: APIError) -> StoredResponse:
-    return StoredResponse(500, error_body(error), {})
-
-
 def test_a_failure_is_forgotten_after_its_time() -> None:
     clock = VirtualClock()
     found = FailureReplay(WITHIN_S, clock=clock.monotonic_s)
@@ -41,7 +37,7 @@ def test_a_failure_is_forgotten_after_its_time() -> None:
     # Another failure of the same call counts from then on.
     found.keep(call(2), failure("new"), stays=False)
     clock.set_back(-(WITHIN_S - 0.01))
-    assert found.take(call(2)) == answer(failure("new"))
+    assert found.take(call(2)) == StoredResponse(500, error_body(failure("new")), {})
     assert found.take(call(2)) is None
 
 
