@@ -4,17 +4,18 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
-from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError, StoreError
+from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError
 from runglass.store.postgres.append import MOST_BYTES, AppendQueue
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.run_creation import RunRequests
 from runglass.store.postgres.sql_helpers import SEARCH_SQL, perform
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.query_index import ABOVE_ALL, SearchLimits, source_of
-from runglass.store.records import Append, IdempotencyKey, NewRun, RunRecord
+from runglass.store.records import IdempotencyKey, NewRun, RunRecord
 from runglass.store.statements import fetch
 from runglass.wire.query_parser import parse_run_query
 from tests.conformance.stores import batch, make_run
@@ -22,7 +23,7 @@ from tests.conformance.test_run_lists import NOW
 from tests.fakes import in_virtual_time, let_time_pass
 from tests.postgres_proxy import cutting_proxy
 from tests.postgres_server import connected
-from tests.records import new_run, there
+from tests.records import new_run, run_record, there
 
 # Statements are counted, whether they find rows or not.
 SEE = """
@@ -112,9 +113,8 @@ async def test_appends_wait_for_a_statement_as_long_as_it_is_quick(
     for at_ms, runs in appends:
         await database.at(at_ms)
         for run in runs:
-            events = [bytes(MOST_BYTES if run == LARGE else 1)]
-            new = Append(run_no=run, head=0, fence=0, events=events, status="running", summary=b"{}")
-            writing.append(asyncio.create_task(queue.append(new)))
+            event = bytes(MOST_BYTES if run == LARGE else 1)
+            writing.append(asyncio.create_task(queue.append(batch(run_record(no=run), 0, event))))
     await asyncio.gather(*writing)
     assert database.sent == [(at_ms, list(runs)) for at_ms, runs in sent]
 
@@ -123,45 +123,29 @@ async def test_appends_wait_for_a_statement_as_long_as_it_is_quick(
 async def test_an_append_whose_caller_has_gone_holds_up_none_beside_it() -> None:
     database = Statements()
     queue = AppendQueue(cast(Connections, database), patience_s=1)
-    gone, other = (
-        asyncio.create_task(
-            queue.append(Append(run_no=run, head=0, fence=0, events=[], status="running", summary=b"{}"))
-        )
-        for run in (1, 2)
-    )
+    gone, other = (asyncio.create_task(queue.append(batch(run_record(no=run), 0))) for run in (1, 2))
     await database.at(1)
     gone.cancel()
     await other
     assert database.sent == [(0, [1, 2])]
 
 
-class Requests:
-    """A database with the requests of the runs 1 to 9, which says what it was asked for."""
+async def test_those_that_are_asked_for_in_one_turn_are_read_by_one_statement() -> None:
+    asked: list[list[int]] = []
 
-    def __init__(self) -> None:
-        self.asked: list[list[int]] = []
-        self.fault: StoreError | None = None
-
-    async def read(self, work: Any) -> Any:
-        return await work(self)
-
-    async def fetch(self, _: str, runs: list[int]) -> list[tuple[int, bytes]]:
-        self.asked.append(sorted(runs))
+    async def fetch(_: str, runs: list[int]) -> list[tuple[int, bytes]]:
+        asked.append(sorted(runs))
         await asyncio.sleep(0)
-        if self.fault is not None:
-            raise self.fault
         return [(run, b"request %d" % run) for run in runs if run < 10]
 
-
-async def test_those_that_are_asked_for_in_one_turn_are_read_by_one_statement() -> None:
-    rows = Requests()
-    reads = RunRequests(cast(Connections, rows))
+    database = Mock(fetch=fetch)
+    reads = RunRequests(Mock(read=lambda work: work(database)))
     asking = [asyncio.create_task(reads.read(run)) for run in (1, 2, 3, 10)]
     await asyncio.sleep(0)
     asking[0].cancel()
     assert await asyncio.gather(*asking[1:]) == [b"request 2", b"request 3", None]
     assert await reads.read(4) == b"request 4"
-    assert rows.asked == [[1, 2, 3, 10], [4]]
+    assert asked == [[1, 2, 3, 10], [4]]
 
 
 READ = "FROM run WHERE id = $1"
@@ -250,6 +234,15 @@ async def test_those_that_are_created_together_wait_in_the_order_of_those_that_c
 
 
 SESSION = "00000000-0000-4000-8000-000000000000"
+INDEXES = {
+    "": "run_by_project",
+    "flow:one": "run_by_flow",
+    "status:failed": "run_by_status",
+    "flow:one trigger:api": "run_by_group",
+    f"session:{SESSION}": "run_by_session",
+    "error:x": "run_error_pkey",
+}
+"""Queries, and the index that each is to go by."""
 # As many runs stand there before they are vacuumed: of the other project each has failed, and here none has.
 MANY_RUNS = f"""
 ALTER TABLE run SET (autovacuum_enabled = off);
@@ -270,14 +263,7 @@ async def test_no_query_goes_through_the_runs_of_other_projects(address: str) ->
     found = {}
     async with connected(address) as connection:
         await connection.execute(MANY_RUNS)
-        for text in (
-            "",
-            "flow:one",
-            "status:failed",
-            "flow:one trigger:api",
-            f"session:{SESSION}",
-            "error:x",
-        ):
+        for text in INDEXES:
             query = parse_run_query(text, now=NOW)
             source = await perform(partial(source_of, 1, query, SEARCH_SQL, SearchLimits()), connection)
             what = f"id, {source.condition}" if source.condition else "id"
@@ -291,15 +277,4 @@ async def test_no_query_goes_through_the_runs_of_other_projects(address: str) ->
                     for name in line.split()
                     if name.startswith("run_") and name != "run_error"
                 ]
-    assert found == {
-        (text, newest): [index]
-        for text, index in (
-            ("", "run_by_project"),
-            ("flow:one", "run_by_flow"),
-            ("status:failed", "run_by_status"),
-            ("flow:one trigger:api", "run_by_group"),
-            (f"session:{SESSION}", "run_by_session"),
-            ("error:x", "run_error_pkey"),
-        )
-        for newest in (True, False)
-    }
+    assert found == {(text, newest): [index] for text, index in INDEXES.items() for newest in (True, False)}
