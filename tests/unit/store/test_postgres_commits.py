@@ -139,9 +139,12 @@ undisturbed: dict[str, tuple[Any, dict[str, list[str]]]] = {}
 """What the calls return where nothing is cut, and what all tables have then."""
 
 
+Proxied = tuple[CuttingProxy, PostgresStore, str]
+"""A proxy, a store that is reached by way of it, and the address of its database without."""
+
+
 @pytest.fixture
-async def proxied(address: str) -> AsyncIterator[tuple[CuttingProxy, PostgresStore, str]]:
-    """A proxy, a store that is reached by way of it, and the address of its database without."""
+async def proxied(address: str) -> AsyncIterator[Proxied]:
     async with (
         cutting_proxy(address) as (proxy, by_way_of_it),
         PostgresStore(by_way_of_it, patience_s=PATIENCE_S) as store,
@@ -180,10 +183,7 @@ async def rows_of_all(address: str) -> dict[str, list[str]]:
     ],
 )
 async def test_a_call_whose_commit_is_cut_off_does_what_it_does_otherwise_once(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
-    tmp_path: Path,
-    name: str,
-    when: Literal["before", "after"],
+    proxied: Proxied, tmp_path: Path, name: str, when: Literal["before", "after"]
 ) -> None:
     proxy, store, address = proxied
     known = await prepared(store)
@@ -206,7 +206,7 @@ async def test_a_call_whose_commit_is_cut_off_does_what_it_does_otherwise_once(
 
 
 async def test_an_append_or_a_second_run_under_a_key_is_refused_also_when_the_answer_was_lost(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
+    proxied: Proxied,
 ) -> None:
     proxy, store, _ = proxied
     run = await make_run(store)
@@ -223,9 +223,7 @@ async def test_an_append_or_a_second_run_under_a_key_is_refused_also_when_the_an
     assert await store.run("two") is None
 
 
-async def test_while_the_database_is_away_calls_wait_and_then_say_so(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
-) -> None:
+async def test_while_the_database_is_away_calls_wait_and_then_say_so(proxied: Proxied) -> None:
     proxy, store, _ = proxied
     run = await make_run(store)
     proxy.go_away()
@@ -240,12 +238,16 @@ async def test_while_the_database_is_away_calls_wait_and_then_say_so(
 
 
 async def test_new_connections_to_a_silent_host_are_given_up_and_none_is_missing_later(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
+    proxied: Proxied,
 ) -> None:
     proxy, store, address = proxied
     run = await make_run(store)
     # Those that are open would wait for an answer as long as a statement may take.
-    await ended_by_the_server(address)
+    async with connected(address) as connection:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
     await proxy.was_ended.wait()
     proxy.fall_silent()
     calls = [store.run(run.id) for _ in range(CONNECTIONS)]
@@ -256,18 +258,7 @@ async def test_new_connections_to_a_silent_host_are_given_up_and_none_is_missing
     assert all(found is not None for found in again)
 
 
-async def ended_by_the_server(address: str) -> None:
-    """Ends all sessions of the database but its own, as a server does that is told to stop."""
-    async with connected(address) as connection:
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-
-
-async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
-) -> None:
+async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(proxied: Proxied) -> None:
     proxy, store, _ = proxied
     run = await make_run(store)
     proxy.cut(COMMIT, "after", for_good=True)

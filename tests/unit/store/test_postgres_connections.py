@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 import certifi
@@ -25,7 +25,7 @@ from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import RunRecord
 from tests.conformance.stores import batch, make_run
 from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, pooler
-from tests.postgres_proxy import SOCKET, CuttingProxy
+from tests.postgres_proxy import CuttingProxy
 from tests.postgres_server import connected, pool_of, postgres_server
 from tests.unit.bus.test_carriers import TLS
 from tests.waiting import until
@@ -247,10 +247,9 @@ OF_OTHERS = f"sslmode=verify-full&sslrootcert={certifi.where()}"
 @asynccontextmanager
 async def encrypted(plain: str, *, speaks_tls: bool = True) -> AsyncIterator[str]:
     """The address of the database over TLS but for its options; or the server declines TLS."""
-    where = urlsplit(plain)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
-    proxy = CuttingProxy(f"{parse_qs(where.query)['host'][0]}/{SOCKET}")
+    proxy = CuttingProxy(plain)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(8)
@@ -264,7 +263,7 @@ async def encrypted(plain: str, *, speaks_tls: bool = True) -> AsyncIterator[str
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        yield f"postgresql://postgres@127.0.0.1:{port}{where.path}"
+        yield f"postgresql://postgres@127.0.0.1:{port}{urlsplit(plain).path}"
 
 
 async def test_a_store_is_used_over_tls_and_the_bus_trusts_no_other_server_either(address: str) -> None:
