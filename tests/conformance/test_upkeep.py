@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from unittest.mock import Mock
 
 import pytest
 
@@ -208,21 +209,6 @@ async def test_a_kept_outline_counts_as_bytes_of_its_run_once_and_goes_with_it(s
     assert (await store.ensure_project("acme", "demo")).data_bytes == 0
 
 
-TAKES_S = 7.0
-
-
-class SlowOutlines(Outlines):
-    """Outlines of which each takes its time."""
-
-    def __init__(self, store: Store, clock: VirtualClock) -> None:
-        self._store = store
-        self._clock = clock
-
-    async def keep(self, run: RunRecord) -> None:
-        await self._clock.sleep(TAKES_S)
-        await self._store.keep_outline(run.no, 0, b"head")
-
-
 async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_from_the_others(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,7 +217,12 @@ async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_fr
     One that cannot be read is not tried again.
     """
     runs = {name: await large_run(store, name) for name in ("good", "unreadable", "purged", "unstored")}
-    clock = VirtualClock()
+    clock, takes_s = VirtualClock(), 7.0
+
+    async def keep(run: RunRecord) -> None:
+        await clock.sleep(takes_s)
+        await store.keep_outline(run.no, 0, b"head")
+
     faults = FaultyStore(store)
     tried = faults.calls("keep_outline")
     failures: dict[str, RunglassError] = {
@@ -243,13 +234,13 @@ async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_fr
         faults.fail("keep_outline", failure, when=lambda no, *_, run=runs[name]: no == run.no, times=1)
     last_rest = FaultyStore(clock).hold("sleep", nth=14)
     with caplog.at_level(logging.WARNING):
-        keeping = asyncio.create_task(keep_outlines(store, SlowOutlines(store, clock), clock))
+        keeping = asyncio.create_task(keep_outlines(store, Mock(Outlines, keep=keep), clock))
         await last_rest.reached()
         keeping.cancel()
         await asyncio.wait({keeping})
     names = ("unstored", "unstored", "purged", "purged", "unreadable", "good")
     assert [call.args[0] for call in tried] == [runs[name].no for name in names]
-    assert clock.slept_s == [TAKES_S] * 12 + [INTERVAL_S]
+    assert clock.slept_s == [takes_s] * 12 + [INTERVAL_S]
     kept = {name for name, run in runs.items() if await store.kept_outline(run.no)}
     assert kept == {"good", "purged", "unstored"}
     assert "what is stored of run 'unreadable' cannot be read" in caplog.text
