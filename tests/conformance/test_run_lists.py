@@ -24,12 +24,13 @@ from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.query_parser import parse_run_query
 from tests.conformance.stores import STORES, batch, make_run, store_kinds
 
+pytestmark = pytest.mark.parametrize("kind", store_kinds("pooler"), scope="module")
+
 PATIENT = SearchLimits(look_s=60.0, count_s=60.0)
 """A store may give up what takes it long; here all is wanted, however busy the machine is."""
 
 NOW = datetime(2025, 11, 20, 12, tzinfo=UTC)
 FIRST_MS = round((NOW - timedelta(days=2)).timestamp() * 1000)
-KINDS = store_kinds("pooler")
 RUNS = 80
 APART_MS = 2_150_000
 SESSIONS = [str(uuid.UUID(int=number, version=4)) for number in range(3)]
@@ -55,12 +56,6 @@ class Known:
     step: str
     step_ran: bool
     text: str
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
 
 
 @pytest.fixture(scope="module")
