@@ -94,13 +94,6 @@ async def heard(listener: Listener) -> None:
     assert loop.time() - before_s < WAIT_S
 
 
-async def woken(bus: ProcessBus, subject: str, by: ProcessBus) -> None:
-    """Returns when a wake-up by another bus has come."""
-    async with bus.listen(subject) as listener:
-        await by.wake(subject)
-        await heard(listener)
-
-
 @in_virtual_time
 async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once(
     carrier: FakeCarrier,
@@ -157,7 +150,9 @@ async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
             await heard(listener)
             await asleep
         await connected(here, there)
-        await woken(there, "other", here)
+        async with there.listen("other") as listener:
+            await here.wake("other")
+            await heard(listener)
         assert (here.fault, there.fault) == (None, None)
         carrier.cut()
         await until(lambda: here.fault and there.fault)
