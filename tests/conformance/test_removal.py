@@ -20,7 +20,7 @@ from runglass.log.trace import StepTrace
 from runglass.store.base import Store
 from runglass.store.records import AttemptKey, ContentPlace, IdempotencyKey, RunRecord, StepRow
 from runglass.wire.query import RunQuery
-from tests.conformance.stores import batch, make_run, purge_all, row
+from tests.conformance.stores import batch, make_run, purge_all, row, run_with
 from tests.records import there
 
 SECRET = "sesame"
@@ -179,8 +179,7 @@ async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -
     late = await ended_run(store, "run-1", ended_at="2026-01-03T00:00:00.000Z")
     early = await ended_run(store, "run-2", ended_at="2026-01-01T00:00:00.000Z")
     await ended_run(store, "run-3", slug="other")
-    going = await make_run(store, "run-4")
-    await store.append(batch(going, 0, b"event"))
+    await run_with(store, b"event", run_id="run-4")
 
     async def found(before: str, *, with_content: bool = False, limit: int = 9) -> list[int]:
         return await store.ended_runs(late.flow_id, before=before, with_content=with_content, limit=limit)

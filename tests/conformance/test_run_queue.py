@@ -10,7 +10,7 @@ from runglass.errors import WrongExpectedVersion
 from runglass.store.base import Store
 from runglass.store.leases import ProcessFacts
 from runglass.store.records import Checkpoint, RunRecord
-from tests.conformance.stores import batch, make_run
+from tests.conformance.stores import batch, make_run, run_with
 from tests.records import there
 
 
@@ -107,9 +107,7 @@ async def test_claims_are_counted_until_the_log_grows(store: Store) -> None:
 
 
 async def paused_run(store: Store, run_id: str = "run") -> RunRecord:
-    run = await make_run(store, run_id)
-    await store.append(batch(run, 0, b"1", status="paused"))
-    return there(await store.run(run_id))
+    return await run_with(store, b"1", run_id=run_id, status="paused")
 
 
 NEXT_SEGMENT = Checkpoint("", "stretch", b"next")

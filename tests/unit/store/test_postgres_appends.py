@@ -18,7 +18,7 @@ from runglass.store.query_index import ABOVE_ALL, SearchLimits, source_of
 from runglass.store.records import IdempotencyKey, NewRun, RunRecord
 from runglass.store.statements import fetch
 from runglass.wire.query_parser import parse_run_query
-from tests.conformance.stores import batch, make_run
+from tests.conformance.stores import batch, make_run, run_with
 from tests.conformance.test_run_lists import NOW
 from tests.fakes import in_virtual_time, let_time_pass
 from tests.postgres_proxy import cutting_proxy
@@ -42,8 +42,7 @@ SEE_TABLE = "CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON {} EXECUTE F
 async def test_an_append_in_the_middle_of_a_run_changes_its_row_and_looks_at_no_queue(
     store: PostgresStore, address: str
 ) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", owner="me"))
+    run = await run_with(store, b"1", owner="me")
     async with connected(address) as db:
         await db.execute(";".join([SEE, *map(SEE_TABLE.format, ("queue", "project_total", "run"))]))
 

@@ -21,12 +21,12 @@ from runglass.store.postgres.connections import CONNECTIONS
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Checkpoint, IdempotencyKey, Retention, RunRecord
 from runglass.wire.admin_api import SERVER
-from tests.conformance.stores import CALL, batch, make_run, row
+from tests.conformance.stores import CALL, batch, make_run, row, run_with
 from tests.conformance.test_imports import EVENTS, imported
 from tests.conformance.test_recordings import record
 from tests.postgres_proxy import COMMIT, CuttingProxy, cutting_proxy
 from tests.postgres_server import connected, postgres_server
-from tests.records import new_run, there
+from tests.records import new_run
 
 pytestmark = pytest.mark.slow
 
@@ -46,16 +46,14 @@ class Known(NamedTuple):
 
 async def prepared(store: Store) -> Known:
     run = await make_run(store, "run-0", call=CALL)
-    ended, paused = await make_run(store, "run-1"), await make_run(store, "run-2")
     await store.publish(run.flow_id)
     await store.put_draft(run.project_id, "flow", name="two", capture=None, source=b"2")
     key = await store.add_key(run.project_id, "read", b"digest", "nk_")
     await store.hold_lease("me", until="2027-01-01", renew=False)
     large = [Checkpoint("s", "", b"x" * 2_000_000)]
-    await store.append(batch(ended, 0, b"{}", checkpoints=large, open_bytes=2_000_000))
+    ended = await run_with(store, b"{}", run_id="run-1", checkpoints=large, open_bytes=2_000_000)
     await store.append(batch(ended, 1, b"{}", status="completed", result=b'"r"', ended_at="2026"))
-    await store.append(batch(paused, 0, b"{}", status="paused"))
-    paused = there(await store.run(paused.id))
+    paused = await run_with(store, b"{}", run_id="run-2", status="paused")
     importing = await store.begin_import(run.project_id, "from-afar")
     recorded = await record(store, "recorded", trigger="plain")
     return Known(run, ended, paused, key.id, importing, recorded)
@@ -209,8 +207,7 @@ async def test_an_append_or_a_second_run_under_a_key_is_refused_also_when_the_an
     proxied: Proxied,
 ) -> None:
     proxy, store, _ = proxied
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1"))
+    run = await run_with(store, b"1")
     proxy.cut("append_rows(", "after")
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1"))

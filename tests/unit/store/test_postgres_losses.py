@@ -14,7 +14,7 @@ from runglass.errors import WrongExpectedVersion
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Checkpoint, RunRecord
 from runglass.wire.admin_api import Actor
-from tests.conformance.stores import batch, make_run
+from tests.conformance.stores import batch, make_run, run_with
 from tests.postgres_replication import own_server
 from tests.postgres_server import connected
 from tests.records import there
@@ -45,9 +45,8 @@ async def known(store: PostgresStore, run: RunRecord) -> list[tuple[int | None, 
 async def test_a_start_notes_what_runs_have_then_and_a_loss_is_kept_and_said_with_all_that_is_known_of_it(
     store: PostgresStore, address: str
 ) -> None:
-    run, ended = await make_run(store), await make_run(store, "ended")
-    await store.append(batch(run, 0, b"1", b"2"))
-    await store.append(batch(ended, 0, b"1", status="completed"))
+    run = await run_with(store, b"1", b"2")
+    ended = await run_with(store, b"1", run_id="ended", status="completed")
     await start_anew(address)
     assert (await known(store, run), await known(store, ended)) == ([(2, None)], [])
     await store.append(batch(run, 2, b"3"))
@@ -67,9 +66,8 @@ async def test_a_start_notes_what_runs_have_then_and_a_loss_is_kept_and_said_wit
 async def test_a_run_that_is_gone_is_lost_and_one_that_was_purged_is_not(
     store: PostgresStore, address: str
 ) -> None:
-    lost, purged = await make_run(store, "lost"), await make_run(store, "purged")
-    await store.append(batch(lost, 0, b"1", b"2"))
-    await store.append(batch(purged, 0, b"1", status="completed"))
+    lost = await run_with(store, b"1", b"2", run_id="lost")
+    purged = await run_with(store, b"1", run_id="purged", status="completed")
     assert await store.purge_runs([purged.no], by=BY_HAND)
     async with connected(address) as database:
         await database.execute(f"DELETE FROM run WHERE no = {lost.no}")
@@ -87,8 +85,7 @@ async def test_a_crash_after_which_the_server_goes_on_by_itself_is_a_start(addre
     with own_server() as server:
         server.start()
         async with PostgresStore(server.address(urlsplit(address).path[1:])) as store:
-            run = await make_run(store)
-            await store.append(batch(run, 0, b"1", b"2"))
+            run = await run_with(store, b"1", b"2")
             started = server.execute("SELECT pg_postmaster_start_time()")
             server.crash_in_place()
             later = await make_run(store, "later")

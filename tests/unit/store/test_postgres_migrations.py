@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -19,7 +20,7 @@ from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.migrations import migrate_postgres, migrations
 from runglass.store.postgres.store import PostgresStore
 from runglass.support.clock import iso
-from tests.conformance.stores import batch, make_run, purge_all, row
+from tests.conformance.stores import batch, make_run, purge_all, row, run_with
 from tests.postgres_server import PostgresServer, connected, pool_of, postgres_server, until_waiting
 
 pytestmark = pytest.mark.slow
@@ -174,9 +175,8 @@ async def test_the_rows_of_a_month_go_as_a_whole_when_its_last_run_does(
 ) -> None:
     async with PostgresStore(address) as store:
         await owner.execute(f"{THREE_MONTHS_AGO}; SELECT make_months(0)")
-        runs = [await make_run(store, f"run-{number}") for number in range(2)]
-        for run in runs:
-            await store.append(batch(run, 0, b"1", status="completed", steps=[row(1)], ended_at="2026"))
+        ended: dict[str, Any] = {"status": "completed", "steps": [row(1)], "ended_at": "2026"}
+        runs = [await run_with(store, b"1", run_id=run_id, **ended) for run_id in ("run-0", "run-1")]
         await owner.execute(f"{NOW}; SELECT make_months(0)")
         later = await make_run(store, "run-later")
         assert later.no >> 40 == (runs[0].no >> 40) + 3
@@ -220,8 +220,7 @@ async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(
 ) -> None:
     await owner.execute(f"{GRANTS}; {THREE_MONTHS_AGO}; SELECT make_months(2)")
     async with PostgresStore(by_serving) as store:
-        run = await make_run(store)
-        await store.append(batch(run, 0, b"secret", status="completed", ended_at="2026"))
+        run = await run_with(store, b"secret", status="completed", ended_at="2026")
         await owner.execute(NOW)
         assert await store.purge_runs([run.no])
         await purge_all(store, limit_rows=9)
@@ -241,8 +240,7 @@ async def test_such_a_role_goes_on_while_partitions_of_months_ahead_are_missing(
     await owner.execute(GRANTS)
     await drop(first=1)
     async with PostgresStore(by_serving) as store:
-        run = await make_run(store)
-        await store.append(batch(run, 0, b"1"))
+        await run_with(store, b"1")
         assert "let their owner run `runglass migrate`" in caplog.text
         caplog.clear()
         for _ in range(2):

@@ -25,7 +25,7 @@ from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem
 from runglass.wire.query import RunQuery, first_id
-from tests.conformance.stores import CALL, batch, make_run, purge_all
+from tests.conformance.stores import CALL, batch, make_run, purge_all, run_with
 from tests.conformance.test_removal import ended_run, run_with_content
 from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, known_runs
 
@@ -286,14 +286,13 @@ async def test_what_was_deleted_is_in_no_file_after_a_scrub(
 
 
 async def test_a_reader_in_the_way_of_a_scrub_only_puts_it_off(store: SqliteStore, tmp_path: Path) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", status="completed", result=b'"%s"' % CANARY))
+    await run_with(store, b"1", status="completed", result=b'"%s"' % CANARY)
     with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM run").fetchone()
         await store.expire_answers(before="9999", limit=10)
         assert not await store.scrub()
-        await store.append(batch(await make_run(store, "run-2"), 0, b"1"))
+        await run_with(store, b"1", run_id="run-2")
     assert await store.scrub()
     assert files_with(CANARY, tmp_path) == []
 
