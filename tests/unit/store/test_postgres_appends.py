@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 from unittest.mock import Mock
 
+import asyncpg
 import pytest
 
 from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError
@@ -22,7 +23,6 @@ from tests.conformance.stores import batch, make_run, run_with
 from tests.conformance.test_run_lists import NOW
 from tests.fakes import in_virtual_time, let_time_pass
 from tests.postgres_proxy import cutting_proxy
-from tests.postgres_server import connected
 from tests.records import new_run, run_record, there
 
 # Statements are counted, whether they find rows or not.
@@ -40,19 +40,18 @@ SEE_TABLE = "CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON {} EXECUTE F
 
 @pytest.mark.slow
 async def test_an_append_in_the_middle_of_a_run_changes_its_row_and_looks_at_no_queue(
-    store: PostgresStore, address: str
+    store: PostgresStore, session: asyncpg.Connection
 ) -> None:
     run = await run_with(store, b"1", owner="me")
-    async with connected(address) as db:
-        await db.execute(";".join([SEE, *map(SEE_TABLE.format, ("queue", "project_total", "run"))]))
+    await session.execute(";".join([SEE, *map(SEE_TABLE.format, ("queue", "project_total", "run"))]))
 
-        async def seen() -> set[str]:
-            return {str(row[0]) for row in await db.fetch("DELETE FROM seen RETURNING name")}
+    async def seen() -> set[str]:
+        return {str(row[0]) for row in await session.fetch("DELETE FROM seen RETURNING name")}
 
-        await store.append(batch(run, 1, b"2", owner="me"))
-        assert await seen() == {"run update"}
-        await store.append(batch(run, 2, b"3", owner="me", log_bytes=5))
-        assert await seen() == {"run update", "project_total insert", "project_total update"}
+    await store.append(batch(run, 1, b"2", owner="me"))
+    assert await seen() == {"run update"}
+    await store.append(batch(run, 2, b"3", owner="me", log_bytes=5))
+    assert await seen() == {"run update", "project_total insert", "project_total update"}
 
 
 LARGE = 1000
@@ -207,7 +206,7 @@ async def test_a_run_whose_caller_has_left_before_its_turn_is_not_created(store:
 
 @pytest.mark.slow
 async def test_those_that_are_created_together_wait_in_the_order_of_those_that_come_one_by_one(
-    store: PostgresStore, address: str
+    store: PostgresStore, session: asyncpg.Connection
 ) -> None:
     one, other = await store.ensure_project("acme", "one"), await store.ensure_project("acme", "other")
     await store.set_weights({one.id: 2.0})
@@ -222,13 +221,11 @@ async def test_those_that_are_created_together_wait_in_the_order_of_those_that_c
     mixed = [new(other.id, f"b{number}") for number in range(3)]
     mixed[1] = new_run(other.id, "flow", id="owned", owner="somebody")
     await asyncio.gather(*map(store.create_run, mixed))
-    async with connected(address) as connection:
-        sql = "SELECT array_agg(pick ORDER BY pick) FROM queue WHERE project_id = $1"
-        assert await connection.fetchval(sql, one.id) == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
-        assert await connection.fetchval(sql, other.id) == [1.0, 2.0, 3.0, 4.0, 5.0]
-        counted = await connection.fetchval(
-            "SELECT sum(data_bytes) FROM project_total WHERE project_id = $1", other.id
-        )
+    sql = "SELECT array_agg(pick ORDER BY pick) FROM queue WHERE project_id = $1"
+    assert await session.fetchval(sql, one.id) == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
+    assert await session.fetchval(sql, other.id) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    sql = "SELECT sum(data_bytes) FROM project_total WHERE project_id = $1"
+    counted = await session.fetchval(sql, other.id)
     assert counted == sum(len(run.request) for run in [*mixed, *mixed])
 
 
@@ -258,22 +255,21 @@ ANALYZE run_error;
 
 
 @pytest.mark.slow
-async def test_no_query_goes_through_the_runs_of_other_projects(address: str) -> None:
+async def test_no_query_goes_through_the_runs_of_other_projects(session: asyncpg.Connection) -> None:
     found = {}
-    async with connected(address) as connection:
-        await connection.execute(MANY_RUNS)
-        for text in INDEXES:
-            query = parse_run_query(text, now=NOW)
-            source = await perform(partial(source_of, 1, query, SEARCH_SQL, SearchLimits()), connection)
-            what = f"id, {source.condition}" if source.condition else "id"
-            for newest in (True, False):
-                sql, values = SEARCH_SQL.rows(source, what, 100, newest=newest)
-                values |= source.values | {"since": "", "before": ABOVE_ALL}
-                plan = await perform(fetch(f"EXPLAIN {sql}", **values), connection)
-                found[text, newest] = [
-                    name
-                    for (line,) in plan
-                    for name in line.split()
-                    if name.startswith("run_") and name != "run_error"
-                ]
+    await session.execute(MANY_RUNS)
+    for text in INDEXES:
+        query = parse_run_query(text, now=NOW)
+        source = await perform(partial(source_of, 1, query, SEARCH_SQL, SearchLimits()), session)
+        what = f"id, {source.condition}" if source.condition else "id"
+        for newest in (True, False):
+            sql, values = SEARCH_SQL.rows(source, what, 100, newest=newest)
+            values |= source.values | {"since": "", "before": ABOVE_ALL}
+            plan = await perform(fetch(f"EXPLAIN {sql}", **values), session)
+            found[text, newest] = [
+                name
+                for (line,) in plan
+                for name in line.split()
+                if name.startswith("run_") and name != "run_error"
+            ]
     assert found == {(text, newest): [index] for text, index in INDEXES.items() for newest in (True, False)}

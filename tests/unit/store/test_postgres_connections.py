@@ -121,9 +121,8 @@ async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(addr
 @pytest.fixture
 async def few(address: str) -> AsyncIterator[tuple[Connections, str]]:
     """Those of a role that may have one connection, and its address."""
-    server, parts = postgres_server(), urlsplit(address)
+    server, by_few = postgres_server(), address.replace("//postgres", "//few")
     await server.execute("DROP ROLE IF EXISTS few", "CREATE ROLE few LOGIN CONNECTION LIMIT 1")
-    by_few = parts._replace(netloc=parts.netloc.replace("postgres", "few", 1)).geturl()
     async with pool_of(by_few, patience_s=60.0) as opened:
         yield opened, by_few
     await server.execute("DROP ROLE few")
