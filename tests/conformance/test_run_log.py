@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
@@ -149,12 +149,6 @@ PHASES = tuple(each for each in Phase if all_wanted() or each not in (Phase.shri
 """A smaller log is not looked for in `make test`: that would take longer than a test may."""
 
 
-def in_batches(events: list[bytes], chance: Random) -> Iterator[list[bytes]]:
-    left = iter(events)
-    while batch := list(itertools.islice(left, chance.randint(1, 4))):
-        yield batch
-
-
 def money(log: Log) -> tuple[Decimal, Decimal]:
     """What the run has spent, and what its open requests hold."""
     totals = log.fold.summary.totals
@@ -168,9 +162,9 @@ async def write(store: Store, run_id: str, events: list[JsonObject], chance: Ran
     begun = events[0]
     about = {"version": begun["version"], "session_id": begun.get("sessionId")}
     run = await make_run(store, run_id, trigger_type=begun["triggerType"], **about)
-    told = [msgspec.json.encode({**event, "executionId": run_id, "flowId": run.flow_id}) for event in events]
+    told = (msgspec.json.encode({**event, "executionId": run_id, "flowId": run.flow_id}) for event in events)
     log = Log(run_id)
-    for part in in_batches(told, chance):
+    while part := list(itertools.islice(told, chance.randint(1, 4))):
         head, before, (spent, held) = len(log.events), log.attempt_rows, money(log)
         for seq, data in enumerate(part, head + 1):
             # A generated log may run any step again, at any time.

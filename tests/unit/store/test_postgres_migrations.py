@@ -51,11 +51,6 @@ async def empty(server: PostgresServer) -> AsyncIterator[Connections]:
         yield connections
 
 
-async def applied(connections: Connections) -> list[int]:
-    sql = "SELECT number FROM schema_migration ORDER BY number"
-    return [number for (number,) in await connections.read(lambda db: db.fetch(sql))]
-
-
 async def test_programs_of_the_version_before_go_on_beside_a_migration_that_does_not_break_them(
     empty: Connections,
 ) -> None:
@@ -77,7 +72,8 @@ async def test_a_migration_is_not_applied_while_a_process_lives_that_it_would_br
         said = rf"cannot have schema {LAST + 2} yet.*: 7 on here, version 0\.1; an unnamed one"
         with pytest.raises(StoreError, match=said):
             await migrate_postgres(empty, [*KNOWN, NEWER, BREAKING])
-        assert await applied(empty) == [migration.number for migration in [*KNOWN, NEWER]]
+        applied = await empty.read(lambda db: db.fetch("SELECT number FROM schema_migration ORDER BY number"))
+        assert [number for (number,) in applied] == [migration.number for migration in [*KNOWN, NEWER]]
         assert caplog.text == ""
         await store.end_lease(None)
         await migrate_postgres(empty, [*KNOWN, NEWER, BREAKING])
