@@ -28,8 +28,9 @@ class CuttingProxy:
         self._when: Literal["before", "after"] = "after"
         self._for_good = False
         self._is_away = False
-        self._speaks = asyncio.Event()
-        self._speaks.set()
+        self.speaks = asyncio.Event()
+        """While it is not set, the proxy takes connections and all that is sent, and passes no answer on."""
+        self.speaks.set()
         self.was_ended = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self.cuts = 0
@@ -49,13 +50,6 @@ class CuttingProxy:
 
     def come_back(self) -> None:
         self._is_away = False
-
-    def fall_silent(self) -> None:
-        """Takes connections and all that is sent, and passes no answer on, until `speak`."""
-        self._speaks.clear()
-
-    def speak(self) -> None:
-        self._speaks.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Passes on what comes over one connection."""
@@ -99,7 +93,7 @@ class CuttingProxy:
     ) -> None:
         with suppress(OSError):
             while data := await below.read(1 << 20):
-                await self._speaks.wait()
+                await self.speaks.wait()
                 if is_cut.is_set():
                     break
                 writer.write(data)

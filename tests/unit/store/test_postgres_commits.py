@@ -246,11 +246,11 @@ async def test_new_connections_to_a_silent_host_are_given_up_and_none_is_missing
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     await proxy.was_ended.wait()
-    proxy.fall_silent()
+    proxy.speaks.clear()
     calls = [store.run(run.id) for _ in range(CONNECTIONS)]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(each, StoreUnreachable) for each in outcomes), outcomes
-    proxy.speak()
+    proxy.speaks.set()
     again = await asyncio.gather(*(store.run(run.id) for _ in range(2 * CONNECTIONS)))
     assert all(found is not None for found in again)
 
