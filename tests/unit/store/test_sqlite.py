@@ -105,26 +105,22 @@ async def test_a_hot_row_is_read_on_the_loop_and_by_a_thread_where_the_loop_cann
 
 
 async def test_while_the_file_is_locked_a_batch_waits_once_and_not_once_for_each_of_it(
-    tmp_path: Path,
+    store: SqliteStore, tmp_path: Path
 ) -> None:
-    database, loop = Connections(tmp_path / "db", synchronous="NORMAL"), asyncio.get_running_loop()
-    await database.open()
     ran: list[str] = []
-    try:
-        with (
-            closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other,
-            closing(sqlite3.connect(tmp_path / "db", isolation_level=None, timeout=0.01)) as writer,
-        ):
-            other.execute("BEGIN IMMEDIATE")
-            writer.set_trace_callback(ran.append)
-            jobs = [WorkItem(lambda _: None, loop, loop.create_future()) for _ in range(100)]
-            results = database.commit(writer, jobs)
-            other.execute("ROLLBACK")
-        assert ran == ["BEGIN IMMEDIATE"]
-        assert all(isinstance(each.error, StoreError) and "locked" in str(each.error) for each in results)
-        assert await database.write(lambda _: 1) == 1
-    finally:
-        await database.close()
+    loop = asyncio.get_running_loop()
+    with (
+        closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other,
+        closing(sqlite3.connect(tmp_path / "db", isolation_level=None, timeout=0.01)) as writer,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        writer.set_trace_callback(ran.append)
+        jobs = [WorkItem(lambda _: None, loop, loop.create_future()) for _ in range(100)]
+        results = store.connections.commit(writer, jobs)
+        other.execute("ROLLBACK")
+    assert ran == ["BEGIN IMMEDIATE"]
+    assert all(isinstance(each.error, StoreError) and "locked" in str(each.error) for each in results)
+    assert await store.connections.write(lambda _: 1) == 1
 
 
 async def test_an_opening_that_is_cancelled_leaves_no_connection_open(tmp_path: Path) -> None:
