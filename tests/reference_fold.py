@@ -57,9 +57,6 @@ def reference_attempts(step_id: str, events: list[JsonObject]) -> JsonObject:
     return {"stepId": step_id, "attempts": [attempt for _, attempts in of_step for attempt in attempts]}
 
 
-# The run.
-
-
 def flow_run(events: list[JsonObject], attempts: list[JsonObject]) -> JsonObject:
     """The run's summary; `attempts` are all attempts of all its steps."""
     begin = next(event for event in events if event["eventType"] == "run_started")
@@ -162,9 +159,6 @@ def run_error(end: JsonObject) -> JsonObject | None:
     if end["eventType"] == "flow_cancelled":
         return {"code": "CANCELLED", "message": end["reason"][:LONGEST_MESSAGE]}
     return None
-
-
-# Steps.
 
 
 def place_of(event: JsonObject) -> Place:
@@ -277,9 +271,6 @@ def open_reservation(events: list[JsonObject]) -> JsonObject | None:
     return reservation
 
 
-# What a run adds up to.
-
-
 def totals(attempts: list[JsonObject], retried: list[JsonObject]) -> JsonObject:
     """`flowRun.totals`: every attempt and every model call, those that failed included."""
     calls = [call for attempt in attempts for call in attempt.get("modelCalls", [])]
@@ -356,9 +347,6 @@ def plain(amount: Decimal) -> str:
     """Without an exponent, and without zeros that say nothing."""
     text = f"{amount:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-# Small things.
 
 
 def of_type(events: list[JsonObject], kind: str) -> list[JsonObject]:
