@@ -167,13 +167,10 @@ async def test_a_statement_is_prepared_once_for_a_connection_but_never_by_way_of
         assert bool(proxy.prepared) is not is_pooler
 
 
-RUNS = 30
-
-
 @pytest.mark.slow
 async def test_one_that_cannot_be_created_leaves_those_beside_it_alone(store: PostgresStore) -> None:
     first = await make_run(store)
-    new = [new_run(first.project_id, first.flow_id, id=f"new-{number}") for number in range(RUNS)]
+    new = [new_run(first.project_id, first.flow_id, id=f"new-{number}") for number in range(30)]
     call = IdempotencyKey("key", b"digest")
     new[3] = new_run(first.project_id, first.flow_id, id="new-3", session_id="no\0text")
     new[4] = new_run(first.project_id, first.flow_id, id="new-4", call=call)

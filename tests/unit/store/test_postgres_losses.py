@@ -21,8 +21,6 @@ from tests.records import there
 
 pytestmark = pytest.mark.slow
 
-BY_HAND = Actor(kind="cli", name="ann")
-
 
 async def start_anew(session: asyncpg.Connection) -> None:
     """From now on the start of the server is one that nobody has noticed yet; then somebody does."""
@@ -67,7 +65,7 @@ async def test_a_run_that_is_gone_is_lost_and_one_that_was_purged_is_not(
 ) -> None:
     lost = await run_with(store, b"1", b"2", run_id="lost")
     purged = await run_with(store, b"1", run_id="purged", status="completed")
-    assert await store.purge_runs([purged.no], by=BY_HAND)
+    assert await store.purge_runs([purged.no], by=Actor(kind="cli", name="ann"))
     await session.execute(f"DELETE FROM run WHERE no = {lost.no}")
     await start_anew(session)
     await store.note_setback(purged.id, purged.project_id, had=1)
@@ -95,8 +93,6 @@ async def test_a_crash_after_which_the_server_goes_on_by_itself_is_a_start(addre
 
 Taking = Callable[[PostgresStore, RunRecord, str], Awaitable[RunRecord | None]]
 """A way to get a run for an owner, and a new fence with it."""
-
-UNTIL = "2999-01-01"
 
 
 async def go_back(session: asyncpg.Connection, run: RunRecord) -> None:
@@ -134,7 +130,7 @@ async def test_a_fence_from_before_a_failover_is_good_for_nothing(
 ) -> None:
     take = (OF_WAITING | OF_PAUSED)[way]
     for owner in ("before", "after"):
-        await store.hold_lease(owner, until=UNTIL, renew=False)
+        await store.hold_lease(owner, until="2999-01-01", renew=False)
     run = await make_run(store)
     if way in OF_PAUSED:
         await store.append(batch(run, 0, b"1", status="paused"))
