@@ -90,6 +90,5 @@ def pooler() -> Pooler:
 
 
 def stop_pooler() -> None:
-    """Stops the pooler where it was started."""
     if pooler.cache_info().currsize:
         pooler().close()

@@ -59,15 +59,14 @@ class OwnServer:
         os.kill(writer, signal.SIGKILL)
         eventually(lambda: self._tried(_WAL_WRITER) not in (None, [], [(writer,)]))
 
-    def execute(self, *statements: str, database: str = "postgres") -> list[Any]:
+    def execute(self, *statements: str) -> list[Any]:
         """Runs statements as the superuser; the rows of the last one."""
         rows: list[Any] = []
         for statement in statements:
-            rows = fetched(self.address(database), statement)
+            rows = fetched(self.address("postgres"), statement)
         return rows
 
     def address(self, database: str) -> str:
-        """Where a client finds the database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?sslmode=disable"
 
     def _tried(self, statement: str) -> list[Any] | None:

@@ -32,14 +32,12 @@ def on_postgres(address: str) -> ProcessBus:
 
 @contextmanager
 def one_postgres(version: int | None = None) -> Iterator[Make]:
-    """Buses on one database."""
     with postgres_database(version) as address:
         yield partial(on_postgres, address)
 
 
 @contextmanager
 def one_nats() -> Iterator[Make]:
-    """Buses on one NATS."""
     with nats_server() as server:
         yield partial(on_nats, server.address)
 
@@ -85,7 +83,6 @@ async def not_woken(bus: Bus, subject: str) -> AsyncIterator[None]:
 
 @pytest.fixture(params=["memory", *SHARED_KINDS])
 async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
-    """One bus."""
     if request.param == "memory":
         yield Bus()
         return

@@ -45,7 +45,6 @@ async def server() -> PostgresServer:
 
 @pytest.fixture
 async def empty(server: PostgresServer) -> AsyncIterator[Connections]:
-    """An empty database."""
     await server.execute(f"DROP DATABASE IF EXISTS {EMPTY}", f"CREATE DATABASE {EMPTY}")
     async with pool_of(server.address(EMPTY), patience_s=5) as connections:
         yield connections
