@@ -196,7 +196,6 @@ async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -
 
 async def run_with_content(store: Store, run_id: str = "run-1") -> RunRecord:
     """A run of ten steps, the first of them in two attempts, with a secret in each."""
-    run = await make_run(store, run_id)
     step: dict[str, Any] = {**RUN, "step_id": "s", "step_index": 0, "attempt": 1}
     output: Any = msgspec.Raw(b'{"text":"sesame"}')
     events: list[KnownEvent] = [
@@ -209,20 +208,17 @@ async def run_with_content(store: Store, run_id: str = "run-1") -> RunRecord:
     steps = [StepRow(position, "s", "", 1, "completed", data) for position in range(1, 11)]
     steps.append(StepRow(1, "s", "", 2, "completed", data))
     told = [encode_event(event) for event in events]
-    await store.append(
-        batch(
-            run,
-            0,
-            *told,
-            log_bytes=sum(map(len, told)) + sum(len(each.data) for each in steps),
-            status="completed",
-            steps=steps,
-            result=b'{"text":"sesame"}',
-            error=b'{"code":"X","message":"sesame"}',
-            ended_at="2026-01-01T00:00:00.000Z",
-        )
+    return await run_with(
+        store,
+        *told,
+        run_id=run_id,
+        log_bytes=sum(map(len, told)) + sum(len(each.data) for each in steps),
+        status="completed",
+        steps=steps,
+        result=b'{"text":"sesame"}',
+        error=b'{"code":"X","message":"sesame"}',
+        ended_at="2026-01-01T00:00:00.000Z",
     )
-    return there(await store.run(run_id))
 
 
 async def all_of(store: Store, run_no: int) -> list[bytes]:
