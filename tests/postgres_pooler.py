@@ -50,7 +50,7 @@ max_client_conn = 500
 logfile = {self._folder}/log
 """
         )
-        if os.geteuid() == 0:
+        if SYSTEM_USER is not None:
             shutil.chown(self._folder, SYSTEM_USER)
         self.start()
 
@@ -59,9 +59,7 @@ logfile = {self._folder}/log
         program = pgbouncer_path()
         assert program is not None, MISSING
         self._process = subprocess.Popen(
-            [program, "-q", self._settings],
-            user=SYSTEM_USER if os.geteuid() == 0 else None,
-            stderr=subprocess.DEVNULL,
+            [program, "-q", self._settings], user=SYSTEM_USER, stderr=subprocess.DEVNULL
         )
         eventually(self._answers)
 
@@ -92,6 +90,5 @@ def pooler() -> Pooler:
 
 
 def stop_pooler() -> None:
-    """Stops the pooler where it was started."""
     if pooler.cache_info().currsize:
         pooler().close()

@@ -13,14 +13,14 @@ SOCKET = ".s.PGSQL.5432"
 
 
 class CuttingProxy:
-    """Passes everything on, but for what `cut` and `go_away` say.
+    """Passes everything on to the server at an address, but for what `cut` and `go_away` say.
 
     `was_ended` is set once the server has closed a connection. `names_itself`: as a pooler does, it makes up
     the number of the server's process.
     """
 
-    def __init__(self, server: str, *, names_itself: bool = False) -> None:
-        self._server = server
+    def __init__(self, address: str, *, names_itself: bool = False) -> None:
+        self._server = f"{parse_qs(urlsplit(address).query)['host'][0]}/{SOCKET}"
         self._names_itself = names_itself
         self.prepared: list[str] = []
         """The statements that were prepared under a name, in the order in which they came."""
@@ -28,8 +28,9 @@ class CuttingProxy:
         self._when: Literal["before", "after"] = "after"
         self._for_good = False
         self._is_away = False
-        self._speaks = asyncio.Event()
-        self._speaks.set()
+        self.speaks = asyncio.Event()
+        """While it is not set, the proxy takes connections and all that is sent, and passes no answer on."""
+        self.speaks.set()
         self.was_ended = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self.cuts = 0
@@ -50,13 +51,6 @@ class CuttingProxy:
     def come_back(self) -> None:
         self._is_away = False
 
-    def fall_silent(self) -> None:
-        """Takes connections and all that is sent, and passes no answer on, until `speak`."""
-        self._speaks.clear()
-
-    def speak(self) -> None:
-        self._speaks.set()
-
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Passes on what comes over one connection."""
         if self._is_away:
@@ -66,7 +60,11 @@ class CuttingProxy:
         self._writers |= {writer, above}
         is_cut, has_answered = asyncio.Event(), asyncio.Event()
         if self._names_itself:
-            writer.write(await _with_another_number(below, reader, above))
+            # A client logs in, and the last answer to that gets another number of the server's process.
+            above.write(await reader.read(1 << 20))
+            answer = await below.readuntil(b"K\0\0\0\x0c")
+            number = int.from_bytes(await below.readexactly(4), "big")
+            writer.write(answer + (number + 1).to_bytes(4, "big"))
         answers = asyncio.create_task(self._answers(below, writer, is_cut, has_answered))
         named: dict[bytes, bytes] = {}
         with suppress(OSError):
@@ -95,7 +93,7 @@ class CuttingProxy:
     ) -> None:
         with suppress(OSError):
             while data := await below.read(1 << 20):
-                await self._speaks.wait()
+                await self.speaks.wait()
                 if is_cut.is_set():
                     break
                 writer.write(data)
@@ -123,28 +121,17 @@ class CuttingProxy:
         return True
 
 
-async def _with_another_number(
-    below: asyncio.StreamReader, reader: asyncio.StreamReader, above: asyncio.StreamWriter
-) -> bytes:
-    """Lets a client log in; the server's last answer to that, with another number of its process."""
-    above.write(await reader.read(1 << 20))
-    answer = await below.readuntil(b"K\0\0\0\x0c")
-    number = int.from_bytes(await below.readexactly(4), "big")
-    return answer + (number + 1).to_bytes(4, "big")
-
-
 @asynccontextmanager
 async def cutting_proxy(
     address: str, *, names_itself: bool = False
 ) -> AsyncIterator[tuple[CuttingProxy, str]]:
     """A proxy to the server at this address, and the address of the same database by way of it."""
-    parts = urlsplit(address)
-    proxy = CuttingProxy(f"{parse_qs(parts.query)['host'][0]}/{SOCKET}", names_itself=names_itself)
+    proxy = CuttingProxy(address, names_itself=names_itself)
     # Sockets have short names.
     with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
         server = await asyncio.start_unix_server(proxy.serve, f"{folder}/{SOCKET}")
         try:
-            yield proxy, parts._replace(query=f"host={folder}").geturl()
+            yield proxy, urlsplit(address)._replace(query=f"host={folder}").geturl()
         finally:
             server.close()
             proxy.go_away()

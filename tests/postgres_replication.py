@@ -17,7 +17,7 @@ from tests.ports import free_port
 from tests.postgres_server import fetched, postgres_server
 from tests.waiting import eventually
 
-SYSTEM_USER = "pgserver"
+SYSTEM_USER = "pgserver" if os.geteuid() == 0 else None
 """Who the wheel lets PostgreSQL run as, where the tests run as root."""
 _WAL_WRITER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
 
@@ -42,7 +42,7 @@ class OwnServer:
                 [self.programs / "postgres", "-D", self.folder, *words],
                 stdout=log,
                 stderr=log,
-                user=SYSTEM_USER if os.geteuid() == 0 else None,
+                user=SYSTEM_USER,
             )
         eventually(lambda: self._tried("SELECT 1"))
         return self._process
@@ -59,15 +59,14 @@ class OwnServer:
         os.kill(writer, signal.SIGKILL)
         eventually(lambda: self._tried(_WAL_WRITER) not in (None, [], [(writer,)]))
 
-    def execute(self, *statements: str, database: str = "postgres") -> list[Any]:
+    def execute(self, *statements: str) -> list[Any]:
         """Runs statements as the superuser; the rows of the last one."""
         rows: list[Any] = []
         for statement in statements:
-            rows = fetched(self.address(database), statement)
+            rows = fetched(self.address("postgres"), statement)
         return rows
 
     def address(self, database: str) -> str:
-        """Where a client finds the database."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?sslmode=disable"
 
     def _tried(self, statement: str) -> list[Any] | None:
@@ -111,11 +110,10 @@ def own_server() -> Iterator[OwnServer]:
     of_tests = postgres_server()
     socket_folder = parse_qs(urlsplit(of_tests.address("postgres")).query)["host"][0]
     # Not below the folder of pytest, which the user that PostgreSQL runs as may not enter.
-    folder = Path(tempfile.mkdtemp(prefix="runglass-own-"))
-    if os.geteuid() == 0:
-        shutil.chown(folder, SYSTEM_USER)
-    data = folder / "data"
-    try:
+    with tempfile.TemporaryDirectory(prefix="runglass-own-") as folder:
+        if SYSTEM_USER is not None:
+            shutil.chown(folder, SYSTEM_USER)
+        data = Path(folder, "data")
         _run(
             of_tests.programs / "pg_basebackup",
             *("-D", data, "-h", socket_folder, "-U", "postgres", "-c", "fast", "-X", "fetch", "-N"),
@@ -125,8 +123,6 @@ def own_server() -> Iterator[OwnServer]:
             yield server
         finally:
             server.kill()
-    finally:
-        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -148,5 +144,4 @@ def replicated() -> Iterator[Replicated]:
 
 
 def _run(program: Path | str, *words: Path | str) -> None:
-    user = SYSTEM_USER if os.geteuid() == 0 else None
-    subprocess.run([program, *words], check=True, capture_output=True, user=user)
+    subprocess.run([program, *words], check=True, capture_output=True, user=SYSTEM_USER)

@@ -63,7 +63,6 @@ class PostgresServer:
         shutil.rmtree(self._folder)
 
     def address(self, database: str) -> str:
-        """Where a client finds the database."""
         return str(self._server.get_uri(database))
 
     async def database_of(self, folder: Path) -> str:
@@ -77,7 +76,13 @@ class PostgresServer:
     async def make_database(self) -> str:
         """The name of a new database with the schema."""
         if not self._made:
-            await self._make_template()
+            # What is durable is proved by killing servers, not by this suite, which writes ten times as fast
+            # like this.
+            settings = ("fsync = off", "full_page_writes = off", "synchronous_commit = off")
+            await self.execute(*(f"ALTER SYSTEM SET {each}" for each in settings), "SELECT pg_reload_conf()")
+            await self.execute(f"CREATE DATABASE {TEMPLATE}")
+            async with PostgresStore(self.address(TEMPLATE)):
+                pass
         self._made += 1
         name = f"runglass_{self._made}"
         await self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
@@ -93,15 +98,6 @@ class PostgresServer:
             for statement in statements:
                 await connection.execute(statement)
 
-    async def _make_template(self) -> None:
-        # What is durable is proved by killing servers, not by this suite, which writes ten times as fast like
-        # this.
-        settings = ("fsync = off", "full_page_writes = off", "synchronous_commit = off")
-        await self.execute(*(f"ALTER SYSTEM SET {each}" for each in settings), "SELECT pg_reload_conf()")
-        await self.execute(f"CREATE DATABASE {TEMPLATE}")
-        async with PostgresStore(self.address(TEMPLATE)):
-            pass
-
 
 _servers: dict[int | None, PostgresServer] = {}
 
@@ -114,7 +110,6 @@ def postgres_server(version: int | None = None) -> PostgresServer:
 
 
 def stop_postgres() -> None:
-    """Stops the servers that were started."""
     while _servers:
         _servers.popitem()[1].stop()
 

@@ -1,10 +1,8 @@
 """Records for tests that need a run in a store and do not care what it is of."""
 
-import sys
 from typing import Any, TypeVar
 
-from runglass.store.base import Store
-from runglass.store.records import NewRecording, NewRun, OpenedTrace, RunRecord
+from runglass.store.records import NewRecording, NewRun, RunRecord
 
 T = TypeVar("T")
 _ANYTHING: dict[str, Any] = {
@@ -34,12 +32,6 @@ def new_recording(project_id: int, flow_id: str, **fields: Any) -> NewRecording:
     """A recorded run to create, with its trigger, its `trace_id` and its `due_at` among the `fields`."""
     anything = {**_ANYTHING, "request": b"", "continues": None}
     return NewRecording(project_id=project_id, flow_id=flow_id, **{**anything, **fields})
-
-
-async def open_trace(store: Store, run_id: str) -> OpenedTrace:
-    """What the store has for the trace of a run."""
-    record = there(await store.run(run_id))
-    return there(await store.trace(run_id, project_id=record.project_id, limit_bytes=sys.maxsize))
 
 
 def there(found: T | None) -> T:

@@ -57,9 +57,6 @@ def reference_attempts(step_id: str, events: list[JsonObject]) -> JsonObject:
     return {"stepId": step_id, "attempts": [attempt for _, attempts in of_step for attempt in attempts]}
 
 
-# The run.
-
-
 def flow_run(events: list[JsonObject], attempts: list[JsonObject]) -> JsonObject:
     """The run's summary; `attempts` are all attempts of all its steps."""
     begin = next(event for event in events if event["eventType"] == "run_started")
@@ -164,9 +161,6 @@ def run_error(end: JsonObject) -> JsonObject | None:
     return None
 
 
-# Steps.
-
-
 def place_of(event: JsonObject) -> Place:
     path = event.get("loopPath")
     if path is None:
@@ -220,7 +214,9 @@ def attempt_trace(events: list[JsonObject]) -> JsonObject:
         trace["inputContext"] = event.get("inputData")
         trace["inputSizeBytes"] = event.get("inputSizeBytes", trace["inputSizeBytes"])
 
-    end = end_of_attempt(events)
+    # The attempt's own end, else that of the run in which it still went on.
+    ends = (*ATTEMPT_ENDS, "flow_failed", "flow_cancelled")
+    end = next((event for event in events if event["eventType"] in ends), None)
     if end is not None:
         trace["completedAt"] = end["at"]
         trace["status"] = ATTEMPT_ENDS.get(end["eventType"], "failed")
@@ -229,8 +225,10 @@ def attempt_trace(events: list[JsonObject]) -> JsonObject:
             trace["outputSizeBytes"] = end.get("outputSizeBytes")
             for kept in of_type(events, "output_kept"):
                 trace["outputContext"] = kept["output"]
+        elif end["eventType"] == "flow_cancelled":
+            trace["errorContext"] = {"code": "CANCELLED", "message": end["reason"]}
         else:
-            trace["errorContext"] = attempt_error(end)
+            trace["errorContext"] = end["error"]
         trace["durationMs"] = end.get("durationMs")
         if end["eventType"] in RUN_ENDS:
             trace["durationMs"] = milliseconds(first["at"], end["at"])
@@ -251,21 +249,6 @@ def attempt_trace(events: list[JsonObject]) -> JsonObject:
     return without_nulls(trace)
 
 
-def end_of_attempt(events: list[JsonObject]) -> JsonObject | None:
-    """The event that ended an attempt: its own, else the end of the run in which it still went on."""
-    for event in events:
-        if event["eventType"] in ATTEMPT_ENDS or event["eventType"] in ("flow_failed", "flow_cancelled"):
-            return event
-    return None
-
-
-def attempt_error(end: JsonObject) -> Any:
-    """What an attempt failed of: its own error, or what ended the run in which it still went on."""
-    if end["eventType"] == "flow_cancelled":
-        return {"code": "CANCELLED", "message": end["reason"]}
-    return end["error"]
-
-
 def open_reservation(events: list[JsonObject]) -> JsonObject | None:
     """What is still reserved: the next model call gives it back, and so does the end of the attempt."""
     reservation = None
@@ -275,9 +258,6 @@ def open_reservation(events: list[JsonObject]) -> JsonObject | None:
         elif event["eventType"] == "step_model_call" or event["eventType"] in (*ATTEMPT_ENDS, *RUN_ENDS):
             reservation = None
     return reservation
-
-
-# What a run adds up to.
 
 
 def totals(attempts: list[JsonObject], retried: list[JsonObject]) -> JsonObject:
@@ -349,16 +329,9 @@ def sum_of_money(each: Iterable[str | None]) -> str | None:
     amount = Decimal(0)
     for one in known:
         amount = EXACT.add(amount, one)
-    return plain(amount)
-
-
-def plain(amount: Decimal) -> str:
-    """Without an exponent, and without zeros that say nothing."""
     text = f"{amount:f}"
+    # Zeros that say nothing are left out.
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-# Small things.
 
 
 def of_type(events: list[JsonObject], kind: str) -> list[JsonObject]:

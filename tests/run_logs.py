@@ -98,8 +98,6 @@ class Log:
         self.attempts[place] = self.attempts.get(place, 0) + 1
         return self.attempts[place]
 
-    # How a run begins, rests and ends.
-
     def begin(self) -> None:
         header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         self.write(
@@ -207,8 +205,6 @@ class Log:
             for place in kept
         ]
         self.write("content_kept", outputs=outputs, leftOut=len(ended) - len(kept))
-
-    # What happens to steps.
 
     def start(self) -> None:
         """A first attempt, the one after a failed one, or a step that is run again."""

@@ -11,7 +11,7 @@ from runglass.store.records import Append, IdempotencyKey, RunRecord, StepRow
 from runglass.store.sqlite.store import SqliteStore
 from tests.postgres_pooler import pgbouncer_path, pooler
 from tests.postgres_server import DEBIAN, folder_store
-from tests.records import new_run, open_trace
+from tests.records import new_run, there
 
 STORES: dict[str, Callable[..., Any]] = {
     "sqlite": lambda folder, **more: SqliteStore(folder / "runglass.db", synchronous="NORMAL", **more),
@@ -42,7 +42,8 @@ CALL = IdempotencyKey("key", b"digest")
 
 async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
     """The summary and the latest attempt of each step: events of these tests have no content to read."""
-    found = await open_trace(store, run_id)
+    record = there(await store.run(run_id))
+    found = there(await store.trace(run_id, project_id=record.project_id, limit_bytes=1 << 20))
     return found.run.summary, [data for _, data in found.steps]
 
 
@@ -60,8 +61,15 @@ def batch(run: RunRecord, head: int, *events: bytes, status: str = "running", **
     return Append(run_no=run.no, head=head, fence=run.fence, events=events, status=status, **about)
 
 
-def row(position: int, *, attempt: int = 1, status: str = "running", step_id: str = "s") -> StepRow:
-    return StepRow(position, step_id, "", attempt, status, b"%d.%d %s" % (position, attempt, status.encode()))
+async def run_with(store: Store, *events: bytes, run_id: str = "run-1", **more: Any) -> RunRecord:
+    """A run that has these events; there is `more` of their append."""
+    run = await make_run(store, run_id)
+    await store.append(batch(run, 0, *events, **more))
+    return there(await store.run(run_id))
+
+
+def row(position: int, *, attempt: int = 1, status: str = "running") -> StepRow:
+    return StepRow(position, "s", "", attempt, status, b"%d.%d %s" % (position, attempt, status.encode()))
 
 
 async def purge_all(store: Store, **limits: int) -> int:

@@ -32,14 +32,12 @@ def on_postgres(address: str) -> ProcessBus:
 
 @contextmanager
 def one_postgres(version: int | None = None) -> Iterator[Make]:
-    """Buses on one database."""
     with postgres_database(version) as address:
         yield partial(on_postgres, address)
 
 
 @contextmanager
 def one_nats() -> Iterator[Make]:
-    """Buses on one NATS."""
     with nats_server() as server:
         yield partial(on_nats, server.address)
 
@@ -53,12 +51,12 @@ SHARED_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in sorted(SH
 
 
 @asynccontextmanager
-async def running(*buses: ProcessBus) -> AsyncIterator[None]:
-    """The buses run until the block ends, and are connected at its start."""
+async def running(*buses: ProcessBus) -> AsyncIterator[tuple[ProcessBus, ...]]:
+    """The buses, which run until the block ends, and are connected at its start."""
     tasks = [asyncio.create_task(bus.run_forever()) for bus in buses]
     try:
         await connected(*buses)
-        yield
+        yield buses
     finally:
         for task in tasks:
             task.cancel()
@@ -71,25 +69,34 @@ async def connected(*buses: ProcessBus) -> None:
     await until(lambda: all(bus.is_connected for bus in buses))
 
 
+@asynccontextmanager
+async def not_woken(bus: Bus, subject: str) -> AsyncIterator[None]:
+    """Nobody wakes who listens to the subject before the block ends."""
+    async with bus.listen(subject) as listener:
+        asleep = asyncio.create_task(listener.wait(1000))
+        yield
+        # A wake-up that came just now is heard in the next turn of the loop.
+        await asyncio.sleep(0)
+        assert not asleep.done()
+        asleep.cancel()
+
+
 @pytest.fixture(params=["memory", *SHARED_KINDS])
 async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
-    """One bus."""
     if request.param == "memory":
         yield Bus()
         return
     with SHARED[request.param]() as make:
-        own = make()
-        async with running(own):
+        async with running(make()) as (own,):
             yield own
 
 
 @pytest.fixture(params=SHARED_KINDS)
-async def two(request: pytest.FixtureRequest) -> AsyncIterator[tuple[ProcessBus, ProcessBus]]:
+async def two(request: pytest.FixtureRequest) -> AsyncIterator[tuple[ProcessBus, ...]]:
     """The buses of two processes."""
     with SHARED[request.param]() as make:
-        here, there = make(), make()
-        async with running(here, there):
-            yield here, there
+        async with running(make(), make()) as buses:
+            yield buses
 
 
 async def test_one_wake_up_wakes_every_listener_of_the_run_and_no_other(bus: Bus) -> None:
@@ -135,26 +142,19 @@ async def test_any_text_is_a_subject_and_wakes_no_other(bus: Bus) -> None:
     assert bus.fault is None
 
 
-async def test_another_process_is_woken(two: tuple[ProcessBus, ProcessBus]) -> None:
+async def test_another_process_is_woken(two: tuple[ProcessBus, ...]) -> None:
     here, there = two
     for subject in (WORK, "run", "\ud800\0'"):
-        async with (
-            there.listen(subject) as listener,
-            there.listen("last") as last,
-            there.listen("other") as stranger,
-        ):
-            asleep = asyncio.create_task(stranger.wait(1000))
+        async with there.listen(subject) as listener, there.listen("last") as last, not_woken(there, "other"):
             await here.wake(subject)
             await listener.wait(1000)
             await here.wake("last")
             await last.wait(1000)
-            assert not asleep.done()
-            asleep.cancel()
 
 
 @pytest.mark.parametrize("subjects", [MOST_KEYS, MOST_KEYS + 1])
 async def test_as_many_subjects_as_one_text_can_carry_and_more_reach_another_process(
-    two: tuple[ProcessBus, ProcessBus], subjects: int, caplog: pytest.LogCaptureFixture
+    two: tuple[ProcessBus, ...], subjects: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     here, there = two
     async with AsyncExitStack() as stack:

@@ -9,7 +9,7 @@ from runglass.errors import KeyLimitReached, StoreError
 from runglass.store.base import Store
 from runglass.store.records import ApiKey, Retention, ViewerSession
 from runglass.wire.admin_api import SERVER, Actor
-from tests.conformance.stores import batch, make_run
+from tests.conformance.stores import batch, make_run, run_with
 from tests.records import there
 
 JANE = Actor(kind="cli", name="jane")
@@ -141,16 +141,14 @@ async def test_changes_of_settings_have_before_and_after(store: Store) -> None:
 
 async def test_removal_by_retention_is_not_in_the_audit_log(store: Store) -> None:
     for run_id, by in (("one", None), ("two", JANE)):
-        run = await make_run(store, run_id)
-        await store.append(batch(run, 0, status="failed"))
+        run = await run_with(store, run_id=run_id, status="failed")
         assert await store.purge_runs([run.no], by=by)
     told = await store.audit(None, action="run.purged", limit=10)
     assert [(entry.subject, entry.actor) for entry in told] == [("two", JANE)]
 
 
 async def test_a_change_and_its_entry_are_one_transaction(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, status="failed"))
+    run = await run_with(store, status="failed")
     project, flow = await store.project(run.project_id), await store.flow(run.flow_id)
     key = await store.add_key(run.project_id, "run", b"digest", "nk_live_1")
     # An entry with half a character cannot be written.

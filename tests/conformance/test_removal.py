@@ -20,10 +20,10 @@ from runglass.log.trace import StepTrace
 from runglass.store.base import Store
 from runglass.store.records import AttemptKey, ContentPlace, IdempotencyKey, RunRecord, StepRow
 from runglass.wire.query import RunQuery
-from tests.conformance.stores import batch, make_run, purge_all, row
+from tests.conformance.stores import batch, make_run, purge_all, row, run_with
 from tests.records import there
 
-SECRET = "sesame"
+SECRET = b"sesame"
 RUN: dict[str, Any] = {"execution_id": "r", "at": "2026-01-01T00:00:00.000Z"}
 
 
@@ -179,8 +179,7 @@ async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -
     late = await ended_run(store, "run-1", ended_at="2026-01-03T00:00:00.000Z")
     early = await ended_run(store, "run-2", ended_at="2026-01-01T00:00:00.000Z")
     await ended_run(store, "run-3", slug="other")
-    going = await make_run(store, "run-4")
-    await store.append(batch(going, 0, b"event"))
+    await run_with(store, b"event", run_id="run-4")
 
     async def found(before: str, *, with_content: bool = False, limit: int = 9) -> list[int]:
         return await store.ended_runs(late.flow_id, before=before, with_content=with_content, limit=limit)
@@ -195,15 +194,10 @@ async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -
     assert await found("2026-01-09") == [late.no]
 
 
-def raw(value: Any) -> Any:
-    return msgspec.Raw(msgspec.json.encode(value))
-
-
 async def run_with_content(store: Store, run_id: str = "run-1") -> RunRecord:
     """A run of ten steps, the first of them in two attempts, with a secret in each."""
-    run = await make_run(store, run_id)
     step: dict[str, Any] = {**RUN, "step_id": "s", "step_index": 0, "attempt": 1}
-    output = raw({"text": SECRET})
+    output: Any = msgspec.Raw(b'{"text":"sesame"}')
     events: list[KnownEvent] = [
         RunStarted(**RUN, run_id="r", flow_id="f", step_count=1, trigger_type="api", version=1),
         *[StepStarted(**step) for _ in range(10)],
@@ -214,20 +208,17 @@ async def run_with_content(store: Store, run_id: str = "run-1") -> RunRecord:
     steps = [StepRow(position, "s", "", 1, "completed", data) for position in range(1, 11)]
     steps.append(StepRow(1, "s", "", 2, "completed", data))
     told = [encode_event(event) for event in events]
-    await store.append(
-        batch(
-            run,
-            0,
-            *told,
-            log_bytes=sum(map(len, told)) + sum(len(each.data) for each in steps),
-            status="completed",
-            steps=steps,
-            result=b'{"text":"sesame"}',
-            error=b'{"code":"X","message":"sesame"}',
-            ended_at="2026-01-01T00:00:00.000Z",
-        )
+    return await run_with(
+        store,
+        *told,
+        run_id=run_id,
+        log_bytes=sum(map(len, told)) + sum(len(each.data) for each in steps),
+        status="completed",
+        steps=steps,
+        result=b'{"text":"sesame"}',
+        error=b'{"code":"X","message":"sesame"}',
+        ended_at="2026-01-01T00:00:00.000Z",
     )
-    return there(await store.run(run_id))
 
 
 async def all_of(store: Store, run_no: int) -> list[bytes]:
@@ -258,7 +249,7 @@ async def test_content_is_taken_out_in_bites_and_all_else_stays(
     assert taken == bites
     expected = [strip_event(data) for data in before[:22]] + [strip_step(data) for data in before[22:]]
     assert await all_of(store, run.no) == expected
-    assert SECRET.encode() not in b"".join(expected)
+    assert SECRET not in b"".join(expected)
     assert await store.outcome(run.no) == (None, b'{"code":"X"}')
     assert await all_of(store, other.no) == theirs
     due = await store.ended_runs(run.flow_id, before="2027", with_content=True, limit=9)
@@ -277,7 +268,7 @@ async def test_content_is_taken_out_of_many_runs_at_once_as_far_as_they_fit(stor
     assert due == [numbers[3]]
     saved = 0
     for run in runs[:3]:
-        assert SECRET.encode() not in b"".join(await all_of(store, run.no))
+        assert SECRET not in b"".join(await all_of(store, run.no))
         assert await store.outcome(run.no) == (None, b'{"code":"X"}')
         found = there(await store.run(run.id))
         saved += run.log_bytes + run.open_bytes - found.log_bytes - found.open_bytes

@@ -22,14 +22,15 @@ from runglass.store.records import ListPosition, RunNumbers, StepRow
 from runglass.support.clock import iso_ms
 from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.query_parser import parse_run_query
-from tests.conformance.stores import STORES, batch, make_run, store_kinds
+from tests.conformance.stores import STORES, batch, make_run, run_with, store_kinds
+
+pytestmark = pytest.mark.parametrize("kind", store_kinds("pooler"), scope="module")
 
 PATIENT = SearchLimits(look_s=60.0, count_s=60.0)
 """A store may give up what takes it long; here all is wanted, however busy the machine is."""
 
 NOW = datetime(2025, 11, 20, 12, tzinfo=UTC)
 FIRST_MS = round((NOW - timedelta(days=2)).timestamp() * 1000)
-KINDS = store_kinds("pooler")
 RUNS = 80
 APART_MS = 2_150_000
 SESSIONS = [str(uuid.UUID(int=number, version=4)) for number in range(3)]
@@ -55,12 +56,6 @@ class Known:
     step: str
     step_ran: bool
     text: str
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
 
 
 @pytest.fixture(scope="module")
@@ -510,8 +505,7 @@ async def test_of_another_projects_session_nothing_is_told(kind: str, tmp_path: 
 async def test_a_text_of_any_length_is_found_where_it_stands_alone(own_store: Store, letters: int) -> None:
     there, content = 'Ä"' + "aB" * letters, 'Ä"' + "Ab" * letters
     event = msgspec.json.encode({"stepId": content[:-1] + "c", "output": {"x": [content]}})
-    run = await make_run(own_store, first_id(1))
-    await own_store.append(batch(run, 0, event))
+    run = await run_with(own_store, event, run_id=first_id(1))
     for text, is_there in ((there, True), (there + "c", False), (there[:-1] + "c", False)):
         query = RunQuery((Term("text", (text,)),))
         found = await own_store.runs(run.project_id, query, limit=1)

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from functools import reduce
 from pathlib import Path
@@ -19,7 +19,7 @@ from runglass.log.money import ZERO, add_usd, subtract_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
 from runglass.store.records import AttemptKey, Checkpoint, RunNumbers, RunRecord, StepRow
-from tests.conformance.stores import ALL_STORES, batch, make_run, row, store_kinds, whole_trace
+from tests.conformance.stores import ALL_STORES, batch, make_run, row, run_with, store_kinds, whole_trace
 from tests.examples import all_wanted, examples
 from tests.laws.law import require
 from tests.laws.log import Log
@@ -33,8 +33,7 @@ from tests.run_logs import run_logs
 async def test_an_append_on_another_head_or_with_an_old_fence_is_refused_and_writes_nothing(
     store: Store, wrong: dict[str, int]
 ) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"one", b"two"))
+    run = await run_with(store, b"one", b"two")
     other = batch(run, 2, b"other", steps=[row(1)], checkpoints=[Checkpoint("s", "", b"{}")], status="failed")
     with pytest.raises(WrongExpectedVersion):
         await store.append(msgspec.structs.replace(other, **wrong))
@@ -86,8 +85,7 @@ async def test_what_a_run_spends_and_holds_back_is_added_to_its_project_once_and
 
 
 async def test_checkpoints_live_as_long_as_the_run_or_until_their_step_runs_again(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", checkpoints=[Checkpoint("s", "0,3", b'{"a":1}')]))
+    run = await run_with(store, b"1", checkpoints=[Checkpoint("s", "0,3", b'{"a":1}')])
     assert await store.checkpoints(run.no) == [Checkpoint("s", "0,3", b'{"a":1}')]
     await store.append(batch(run, 1, b"2", status="paused"))
     assert len(await store.checkpoints(run.no)) == 1
@@ -102,12 +100,11 @@ async def test_checkpoints_live_as_long_as_the_run_or_until_their_step_runs_agai
 async def test_large_checkpoints_of_steps_that_run_again_or_have_ended_go_bit_by_bit(
     store: Store,
 ) -> None:
-    run = await make_run(store)
     large = b"0" * 700_000
     old = [Checkpoint("s", str(number), large) for number in range(3)]
     size = 3 * len(large)
     first = [*old, Checkpoint("t", "", b"1")]
-    await store.append(batch(run, 0, b"1", checkpoints=first, open_bytes=size))
+    run = await run_with(store, b"1", checkpoints=first, open_bytes=size)
     before = await open_bytes_of(store, run.id)
     again = [Checkpoint("s", "1", b"2"), Checkpoint("s", "3", b"3")]
     await store.append(batch(run, 1, b"2", checkpoints=again, dropped=["s", "u"]))
@@ -140,10 +137,9 @@ async def open_bytes_of(store: Store, run_id: str) -> int:
 
 
 async def test_a_page_has_as_many_rows_as_fit_and_each_once(store: Store) -> None:
-    run = await make_run(store)
     data = [b"%d" % number for number in range(1_100)]
     steps = [row(number // 2, attempt=1 + number % 2) for number in range(2, 1_102)]
-    await store.append(batch(run, 0, *data, steps=steps))
+    run = await run_with(store, *data, steps=steps)
     assert await store.events(run.no, after=0, limit_bytes=1 << 20) == [*enumerate(data, 1)]
     _, attempts = await store.attempt_page(run.no, after=(0, 0), limit_bytes=1 << 20)
     assert [StepRow(*attempt) for attempt in attempts] == steps
@@ -151,12 +147,6 @@ async def test_a_page_has_as_many_rows_as_fit_and_each_once(store: Store) -> Non
 
 PHASES = tuple(each for each in Phase if all_wanted() or each not in (Phase.shrink, Phase.explain))
 """A smaller log is not looked for in `make test`: that would take longer than a test may."""
-
-
-def in_batches(events: list[bytes], chance: Random) -> Iterator[list[bytes]]:
-    left = iter(events)
-    while batch := list(itertools.islice(left, chance.randint(1, 4))):
-        yield batch
 
 
 def money(log: Log) -> tuple[Decimal, Decimal]:
@@ -172,9 +162,9 @@ async def write(store: Store, run_id: str, events: list[JsonObject], chance: Ran
     begun = events[0]
     about = {"version": begun["version"], "session_id": begun.get("sessionId")}
     run = await make_run(store, run_id, trigger_type=begun["triggerType"], **about)
-    told = [msgspec.json.encode({**event, "executionId": run_id, "flowId": run.flow_id}) for event in events]
+    told = (msgspec.json.encode({**event, "executionId": run_id, "flowId": run.flow_id}) for event in events)
     log = Log(run_id)
-    for part in in_batches(told, chance):
+    while part := list(itertools.islice(told, chance.randint(1, 4))):
         head, before, (spent, held) = len(log.events), log.attempt_rows, money(log)
         for seq, data in enumerate(part, head + 1):
             # A generated log may run any step again, at any time.

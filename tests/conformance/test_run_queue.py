@@ -10,7 +10,7 @@ from runglass.errors import WrongExpectedVersion
 from runglass.store.base import Store
 from runglass.store.leases import ProcessFacts
 from runglass.store.records import Checkpoint, RunRecord
-from tests.conformance.stores import batch, make_run
+from tests.conformance.stores import batch, make_run, run_with
 from tests.records import there
 
 
@@ -107,9 +107,7 @@ async def test_claims_are_counted_until_the_log_grows(store: Store) -> None:
 
 
 async def paused_run(store: Store, run_id: str = "run") -> RunRecord:
-    run = await make_run(store, run_id)
-    await store.append(batch(run, 0, b"1", status="paused"))
-    return there(await store.run(run_id))
+    return await run_with(store, b"1", run_id=run_id, status="paused")
 
 
 NEXT_SEGMENT = Checkpoint("", "stretch", b"next")
@@ -255,17 +253,15 @@ async def test_a_budget_is_held_once_until_it_is_given_back_or_its_run_is_taken_
     assert await store.hold_lease("one", until="2027-01-01", renew=False)
     made = await make_run(store)
     (run,) = await store.claim_runs("one", now="2026-01-01", limit=1)
-    assert (await store.hold_budget(uuid4(), run, Decimal(99))).has_room_for(Decimal(99)), (
-        "there is no budget"
-    )
-    first, second = uuid4(), uuid4()
-    await store.append(batch(run, 0, b"1", owner="one"))
-    (run,) = await store.claim_runs("other", now="2028-01-01", limit=1)
-    await store.set_budget(made.project_id, Decimal(10))
 
     async def is_held(hold: UUID, usd: int) -> bool:
         return (await store.hold_budget(hold, run, Decimal(usd))).has_room_for(Decimal(usd))
 
+    assert await is_held(uuid4(), 99), "there is no budget"
+    first, second = uuid4(), uuid4()
+    await store.append(batch(run, 0, b"1", owner="one"))
+    (run,) = await store.claim_runs("other", now="2028-01-01", limit=1)
+    await store.set_budget(made.project_id, Decimal(10))
     assert await is_held(first, 6), "who held something before has lost the run"
     assert not await is_held(second, 5)
     assert await is_held(second, 4)

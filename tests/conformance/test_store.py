@@ -10,7 +10,7 @@ import pytest
 from runglass.errors import StoreError
 from runglass.store.base import Store
 from runglass.store.records import Checkpoint, SpanCursor
-from tests.conformance.stores import CALL, STORES, batch, make_run, row, store_kinds, whole_trace
+from tests.conformance.stores import CALL, STORES, batch, make_run, row, run_with, store_kinds, whole_trace
 
 
 @pytest.mark.parametrize("kind", store_kinds("pooler"))
@@ -18,8 +18,7 @@ async def test_a_closed_store_says_so_and_has_what_was_acknowledged_once_it_is_o
     kind: str, tmp_path: Path
 ) -> None:
     async with STORES[kind](tmp_path) as store:
-        run = await make_run(store)
-        await store.append(batch(run, 0, b"one", steps=[row(1)]))
+        run = await run_with(store, b"one", steps=[row(1)])
     with pytest.raises(StoreError, match="not open"):
         await store.projects()
     with pytest.raises(StoreError, match="not open"):
@@ -30,8 +29,7 @@ async def test_a_closed_store_says_so_and_has_what_was_acknowledged_once_it_is_o
 
 
 async def test_a_text_with_a_zero_byte_is_found_nowhere(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"one", steps=[row(1)]))
+    run = await run_with(store, b"one", steps=[row(1)])
     assert await store.run("run-1\0") is None
     assert await store.trace("\0", project_id=run.project_id, limit_bytes=9) is None
     assert await store.find_project("acme", "de\0mo") is None
@@ -47,9 +45,8 @@ async def test_the_overview_tells_what_has_not_ended(store: Store) -> None:
     old = str(uuid.UUID(int=(int(time.time() * 1000) - 60_000) << 80))
     await make_run(store, old)
     await make_run(store, "run-2", project="other")
-    ended, paused = await make_run(store, "run-3"), await make_run(store, "run-4")
-    await store.append(batch(ended, 0, b"{}", status="completed", ended_at="2026"))
-    await store.append(batch(paused, 0, b"{}", status="paused"))
+    await run_with(store, b"{}", run_id="run-3", status="completed", ended_at="2026")
+    await run_with(store, b"{}", run_id="run-4", status="paused")
     waiting = await store.overview()
     assert waiting.waiting == 2
     assert 59 < waiting.oldest_waiting_s < 3600

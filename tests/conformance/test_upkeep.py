@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from unittest.mock import Mock
 
 import pytest
 
@@ -9,7 +10,7 @@ from runglass.errors import DuplicateIdempotencyKey, RunglassError, RunPurged, R
 from runglass.server.services.outlines import INTERVAL_S, Outlines, keep_outlines
 from runglass.store.base import Store
 from runglass.store.records import LARGE_RUN_EVENTS, IdempotencyKey, IdempotencyRecord, RunRecord
-from tests.conformance.stores import CALL, batch, make_run, purge_all
+from tests.conformance.stores import CALL, batch, make_run, purge_all, run_with
 from tests.conformance.test_imports import import_run
 from tests.conformance.test_removal import ended_run
 from tests.conformance.test_run_queue import NEXT_SEGMENT, paused_run
@@ -60,18 +61,16 @@ async def test_what_a_run_that_waits_owes_outlives_an_answer_and_goes_with_its_c
 
 
 async def test_answers_expire_a_few_at_a_time_and_the_oldest_first(store: Store) -> None:
-    runs = [await make_run(store, f"run-{number}") for number in range(3)]
-    for run in runs:
-        await store.append(batch(run, 0, b"1", status="completed", result=b"{}"))
+    ended = {"status": "completed", "result": b"{}"}
+    runs = [await run_with(store, b"1", run_id=f"run-{number}", **ended) for number in range(3)]
     assert await store.expire_answers(before="9999", limit=2) == 2
     assert [await store.outcome(run.no) for run in runs] == [(None, None), (None, None), (b"{}", None)]
     assert await store.expire_answers(before="9999", limit=2) == 1
 
 
 async def test_owed_content_of_one_run_expires_bit_by_bit(store: Store) -> None:
-    run = await make_run(store)
     owed = [(seq, b"x" * 700_000) for seq in range(1, 6)]
-    await store.append(batch(run, 0, *[b"1"] * 5, owed=owed))
+    run = await run_with(store, *[b"1"] * 5, owed=owed)
     await store.append(batch(run, 5, b"2", status="completed", result=b"{}"))
     bites = 0
     while await store.expire_answers(before="9999", limit=10):
@@ -158,8 +157,7 @@ async def bytes_of(store: Store, run_id: str) -> tuple[int, int]:
 
 async def test_the_outline_of_a_large_run_is_due_from_its_end_until_all_of_it_is_kept(store: Store) -> None:
     await ended_run(store, "small", events=LARGE_RUN_EVENTS - 2, size=1)
-    going = await make_run(store, "going")
-    await store.append(batch(going, 0, *[b"e"] * LARGE_RUN_EVENTS))
+    going = await run_with(store, *[b"e"] * LARGE_RUN_EVENTS, run_id="going")
     assert await due(store) is None
     run = await large_run(store, "large")
     await store.keep_outline(run.no, 1, b"one")
@@ -208,21 +206,6 @@ async def test_a_kept_outline_counts_as_bytes_of_its_run_once_and_goes_with_it(s
     assert (await store.ensure_project("acme", "demo")).data_bytes == 0
 
 
-TAKES_S = 7.0
-
-
-class SlowOutlines(Outlines):
-    """Outlines of which each takes its time."""
-
-    def __init__(self, store: Store, clock: VirtualClock) -> None:
-        self._store = store
-        self._clock = clock
-
-    async def keep(self, run: RunRecord) -> None:
-        await self._clock.sleep(TAKES_S)
-        await self._store.keep_outline(run.no, 0, b"head")
-
-
 async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_from_the_others(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,7 +214,12 @@ async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_fr
     One that cannot be read is not tried again.
     """
     runs = {name: await large_run(store, name) for name in ("good", "unreadable", "purged", "unstored")}
-    clock = VirtualClock()
+    clock, takes_s = VirtualClock(), 7.0
+
+    async def keep(run: RunRecord) -> None:
+        await clock.sleep(takes_s)
+        await store.keep_outline(run.no, 0, b"head")
+
     faults = FaultyStore(store)
     tried = faults.calls("keep_outline")
     failures: dict[str, RunglassError] = {
@@ -243,13 +231,13 @@ async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_fr
         faults.fail("keep_outline", failure, when=lambda no, *_, run=runs[name]: no == run.no, times=1)
     last_rest = FaultyStore(clock).hold("sleep", nth=14)
     with caplog.at_level(logging.WARNING):
-        keeping = asyncio.create_task(keep_outlines(store, SlowOutlines(store, clock), clock))
+        keeping = asyncio.create_task(keep_outlines(store, Mock(Outlines, keep=keep), clock))
         await last_rest.reached()
         keeping.cancel()
         await asyncio.wait({keeping})
     names = ("unstored", "unstored", "purged", "purged", "unreadable", "good")
     assert [call.args[0] for call in tried] == [runs[name].no for name in names]
-    assert clock.slept_s == [TAKES_S] * 12 + [INTERVAL_S]
+    assert clock.slept_s == [takes_s] * 12 + [INTERVAL_S]
     kept = {name for name, run in runs.items() if await store.kept_outline(run.no)}
     assert kept == {"good", "purged", "unstored"}
     assert "what is stored of run 'unreadable' cannot be read" in caplog.text

@@ -98,9 +98,6 @@ async def listed_runs(store: Store, project: Project) -> dict[str, bytes]:
             return {run.id: run.summary for run in reversed(listed)}
 
 
-# Laws of a run after each append.
-
-
 def broken_by(log: Log, stored: Stored | WholeRun, *, of_before: bool = False) -> Lies:
     """Each law that the rows of a run break, which stand where its log does.
 
@@ -153,9 +150,6 @@ def the_steps_are_the_fold(log: Log, steps: Sequence[StepRow]) -> Differences:
         yield from zip(steps, expected, strict=False)
 
 
-# Laws of a run that take reading all of it.
-
-
 def broken_as_a_whole(log: Log, whole: WholeRun, *, of_before: bool = False) -> Lies:
     """Each law that anything of a run breaks, of which `log` is all that there is."""
     yield from broken_by(log, whole, of_before=of_before)
@@ -205,11 +199,8 @@ def the_row_can_be_found_by_what_the_run_adds_up_to(log: Log, whole: WholeRun) -
     yield row["ended_at"], log.fold.summary.completed_at
 
 
-# Laws of a log by itself, whatever a store makes of it; as slow as the fold of the specification.
-
-
 def broken_by_itself(log: Log) -> Lies:
-    """Each law that a log breaks which has been read as far as it goes."""
+    """Each law that a whole log breaks by itself; as slow as the fold of the specification."""
     yield from the_last_event_sums_the_run_up(log)
     yield from the_trace_is_as_specified(log)
 
@@ -241,9 +232,6 @@ def as_json(value: object) -> str:
 def as_text(value: Any) -> str:
     """Text to compare by, since `1 == True` in Python and not in JSON."""
     return json.dumps(value, sort_keys=True, indent=1)
-
-
-# Laws of a project.
 
 
 class ProjectSums(NamedTuple):

@@ -9,7 +9,6 @@ import copy
 import json
 import pickle
 import re
-from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
@@ -27,7 +26,6 @@ from runglass.log.events import (
     RunStarted,
     StepCompleted,
     StepStarted,
-    StreamEvent,
     UnknownEvent,
     decode_event,
     is_terminal,
@@ -164,11 +162,6 @@ def check_agreement(events: list[JsonObject]) -> None:
         assert as_json(state.trace()) == as_text(reference), event
         reserved = [step["reservation"]["usd"] for step in reference["steps"] if "reservation" in step]
         assert run.reserved_usd == Decimal(sum_of_money(reserved) or 0), event
-
-
-def check_agreement_on(events: Sequence[StreamEvent]) -> None:
-    """Both folds agree on a log of the engine."""
-    check_agreement([json.loads(msgspec.json.encode(event)) for event in events])
 
 
 def test_both_folds_agree_on_every_log() -> None:

@@ -85,12 +85,9 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def collect(tails: Tails, run: RunRecord, *, after: int = 0) -> list[int]:
-    seqs: list[int] = []
-    async with aclosing(tails.follow(run, after=after)) as pages:
-        async for page in pages:
-            seqs += [seq for seq, _ in page]
-    return seqs
+async def collect(tails: Tails, run: RunRecord, **how: Any) -> list[int]:
+    async with aclosing(tails.follow(run, **how)) as pages:
+        return [seq async for page in pages for seq, _ in page]
 
 
 async def first_page(pages: AsyncGenerator[Page, None]) -> list[int]:
@@ -179,8 +176,7 @@ async def test_a_tail_ends_at_the_first_event_it_is_to_end_at(log: GrowingLog) -
     tails = log.tails()
     for record in (run_record(), log.record):
         for after, seqs in ((0, [1, 2]), (2, [3, 4])):
-            async with aclosing(tails.follow(record, after=after, until={"step_paused"})) as pages:
-                assert [seq async for page in pages for seq, _ in page] == seqs
+            assert await collect(tails, record, after=after, until={"step_paused"}) == seqs
 
 
 async def test_an_end_that_comes_before_the_place_to_resume_at_ends_the_tail(log: GrowingLog) -> None:
@@ -343,14 +339,13 @@ async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing(log:
     async with aclosing(tails.follow(run_record())) as slow:
         waiting = asyncio.ensure_future(anext(slow, None))
         fast = asyncio.create_task(collect(tails, run_record()))
-        seen: list[bytes] = []
         for n in range(1000):
             await log.write(event(n, size=5000))
             await turns(20)
             assert tails.held_bytes <= WINDOW_BYTES
         await log.write(LAST)
         assert await fast == list(range(1, 1002))
-        seen += [data for _, data in await waiting or ()]
+        seen = [data for _, data in await waiting or ()]
         async for page in slow:
             assert sum(len(data) for _, data in page) < PAGE_BYTES + 6000
             seen += [data for _, data in page]

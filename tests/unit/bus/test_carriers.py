@@ -13,7 +13,7 @@ from runglass.bus.nats import NatsCarrier
 from runglass.bus.postgres import PostgresCarrier
 from runglass.bus.process_bus import ProcessBus
 from runglass.config.address import parse_nats_address
-from tests.conformance.test_bus import connected, on_nats, on_postgres, running
+from tests.conformance.test_bus import connected, not_woken, on_nats, on_postgres, running
 from tests.nats_server import nats_server
 from tests.ports import free_port
 from tests.postgres_proxy import cutting_proxy
@@ -50,8 +50,7 @@ async def woken(bus: Bus, by: Bus, *, subject: str = "run") -> None:
 
 async def meeting(address: str) -> None:
     """Returns when a process on the NATS at this address has woken another one."""
-    here, there = on_nats(address), on_nats(address)
-    async with running(here, there):
+    async with running(on_nats(address), on_nats(address)) as (here, there):
         await woken(there, here)
 
 
@@ -69,13 +68,10 @@ async def found_again(
 
 async def apart(here: ProcessBus, there: ProcessBus, other: ProcessBus, beside: ProcessBus) -> None:
     """Neither of the last two is woken by the first two, which are of another installation."""
-    async with running(here, there, other, beside), other.listen("run") as stranger:
-        asleep = asyncio.create_task(stranger.wait(1000))
+    async with running(here, there, other, beside), not_woken(other, "run"):
         await woken(there, here)
         # What comes over the same connection after that text has come too.
         await woken(other, beside, subject="last")
-        assert not asleep.done()
-        asleep.cancel()
 
 
 async def refusal(carrier: NatsCarrier | PostgresCarrier) -> str:
@@ -171,8 +167,7 @@ async def test_a_postgres_that_was_away_is_found_again(database: str) -> None:
 async def test_each_of_the_two_sessions_may_be_ended(
     database: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here, there = on_postgres(database), on_postgres(database)
-    async with running(here, there):
+    async with running(on_postgres(database), on_postgres(database)) as (here, there):
         async with session_in(database) as administrator:
             ended = await administrator.fetch(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"

@@ -19,7 +19,7 @@ from runglass.log.events import event_type_of
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from tests.conformance.stores import batch, make_run
-from tests.conformance.test_bus import connected, running
+from tests.conformance.test_bus import connected, not_woken, running
 from tests.fakes import in_virtual_time, let_time_pass
 from tests.waiting import until
 
@@ -94,19 +94,11 @@ async def heard(listener: Listener) -> None:
     assert loop.time() - before_s < WAIT_S
 
 
-async def woken(bus: ProcessBus, subject: str, by: ProcessBus) -> None:
-    """Returns when a wake-up by another bus has come."""
-    async with bus.listen(subject) as listener:
-        await by.wake(subject)
-        await heard(listener)
-
-
 @in_virtual_time
 async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once(
     carrier: FakeCarrier,
 ) -> None:
-    here, there = ProcessBus(carrier, join_s=0.05), ProcessBus(carrier)
-    async with running(here, there):
+    async with running(ProcessBus(carrier, join_s=0.05), ProcessBus(carrier)) as (here, there):
         await let_time_pass(0.06)
         carrier.sent.clear()
         async with there.listen("last") as listener:
@@ -123,8 +115,7 @@ async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once
 
 @in_virtual_time
 async def test_a_process_is_not_woken_by_its_own_text_a_second_time(carrier: FakeCarrier) -> None:
-    bus = ProcessBus(carrier)
-    async with running(bus), bus.listen("run") as listener:
+    async with running(ProcessBus(carrier)) as (bus,), bus.listen("run") as listener:
         await bus.wake("run")
         await heard(listener)
         carrier.sent.clear()
@@ -157,7 +148,9 @@ async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
             await heard(listener)
             await asleep
         await connected(here, there)
-        await woken(there, "other", here)
+        async with there.listen("other") as listener:
+            await here.wake("other")
+            await heard(listener)
         assert (here.fault, there.fault) == (None, None)
         carrier.cut()
         await until(lambda: here.fault and there.fault)
@@ -242,8 +235,8 @@ async def test_what_a_process_that_goes_was_to_send_is_sent_before(
 
 @in_virtual_time
 async def test_a_process_whose_last_text_hangs_goes_nevertheless(carrier: FakeCarrier) -> None:
-    loop, bus = asyncio.get_running_loop(), ProcessBus(carrier)
-    async with running(bus):
+    loop = asyncio.get_running_loop()
+    async with running(ProcessBus(carrier)) as (bus,):
         await let_time_pass(1)
         carrier.ready = asyncio.Event().wait
         await bus.wake("run")
@@ -254,16 +247,12 @@ async def test_a_process_whose_last_text_hangs_goes_nevertheless(carrier: FakeCa
 
 @in_virtual_time
 async def test_texts_of_strangers_wake_nobody_and_break_nothing(carrier: FakeCarrier) -> None:
-    bus = ProcessBus(carrier)
-    async with running(bus), bus.listen("run") as listener:
-        asleep = asyncio.create_task(heard(listener))
+    async with running(ProcessBus(carrier)) as (bus,), not_woken(bus, "run"):
         with patch.object(bus, "wake_here", wraps=bus.wake_here) as looked:
             for text in ("", "x", "\0" * 5000, "{}" * 100_000, "\udcff" * 30, "run"):
                 await carrier.send(text)
         assert looked.call_count < 2 * MOST_KEYS
         await let_time_pass()
-        assert not asleep.done()
-        asleep.cancel()
         assert bus.fault is None
 
 

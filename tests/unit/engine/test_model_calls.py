@@ -4,6 +4,7 @@ Money is exact, one sum wherever it is asked for, and written as plain decimals.
 """
 
 import asyncio
+import json
 import tempfile
 from decimal import Decimal
 from fractions import Fraction
@@ -40,7 +41,7 @@ from tests.records import there
 from tests.unit.engine.conftest import Ran, end_in_next_life, open_harness
 from tests.unit.engine.fake_models import Answer, DicedModels, FakeModels
 from tests.unit.engine.fake_provider import CALL, LOOK
-from tests.unit.test_events import check_agreement_on
+from tests.unit.test_events import check_agreement
 
 SECRET = "sk-in-a-header"
 ASK = """
@@ -248,7 +249,7 @@ async def test_attempts_run_models_stream_and_budget_are_one_sum(
                 check_money(ran, models)
             else:
                 check_budget(ran, models, await house.project())
-            check_agreement_on(ran.events)
+            check_agreement([json.loads(msgspec.json.encode(event)) for event in ran.events])
             require(await broken_in(house.store, "acme", "demo"))
 
 

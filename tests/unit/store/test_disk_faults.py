@@ -14,7 +14,6 @@ import pytest
 
 from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueTooLarge
 from runglass.store.records import NewRun
-from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.database_file import back_up, upgrade
 from runglass.store.sqlite.migrations import add_functions, migrations
 from runglass.store.sqlite.reserve import RESERVE_BYTES
@@ -143,9 +142,8 @@ async def test_the_folders_of_a_new_database_are_synced_up_to_the_root(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", seen)
-    database = Connections(tmp_path / "new" / "data" / "db", synchronous="FULL")
-    await database.open()
-    await database.close()
+    async with SqliteStore(tmp_path / "new" / "data" / "db"):
+        pass
     for folder, found in zip([tmp_path / "new" / "data", tmp_path / "new", tmp_path], synced, strict=False):
         assert os.path.samestat(folder.stat(), found)
     assert len(synced) >= 3

@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -72,10 +73,6 @@ def statement(sql: str, **values: Any) -> Any:
     return done(sql, **values, **({"junk": b"x"} if ":junk" in sql else {}))
 
 
-def note_nothing(runs: int, of: int) -> None:
-    pass
-
-
 class Opened:
     """A store, opened to be damaged and checked; `settings` are those of a server on it."""
 
@@ -90,7 +87,7 @@ class Opened:
             statement(each.replace("TOTALS", self.totals)) if isinstance(each, str) else each
             for each in damage
         ]
-        how: dict[str, Any] = {"every_run": True, "tell": note_nothing, "limits": limits}
+        how: dict[str, Any] = {"every_run": True, "tell": Mock(), "limits": limits}
         if "store" in self.settings:
             return asyncio.run(self._checked_on_postgres(works, how))
         path = self.settings["data"] / "runglass.db"

@@ -4,25 +4,26 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
+from unittest.mock import Mock
 
+import asyncpg
 import pytest
 
-from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError, StoreError
+from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError
 from runglass.store.postgres.append import MOST_BYTES, AppendQueue
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.run_creation import RunRequests
 from runglass.store.postgres.sql_helpers import SEARCH_SQL, perform
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.query_index import ABOVE_ALL, SearchLimits, source_of
-from runglass.store.records import Append, IdempotencyKey, NewRun, RunRecord
+from runglass.store.records import IdempotencyKey, NewRun, RunRecord
 from runglass.store.statements import fetch
 from runglass.wire.query_parser import parse_run_query
-from tests.conformance.stores import batch, make_run
+from tests.conformance.stores import batch, make_run, run_with
 from tests.conformance.test_run_lists import NOW
 from tests.fakes import in_virtual_time, let_time_pass
 from tests.postgres_proxy import cutting_proxy
-from tests.postgres_server import connected
-from tests.records import new_run, there
+from tests.records import new_run, run_record, there
 
 # Statements are counted, whether they find rows or not.
 SEE = """
@@ -39,20 +40,18 @@ SEE_TABLE = "CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON {} EXECUTE F
 
 @pytest.mark.slow
 async def test_an_append_in_the_middle_of_a_run_changes_its_row_and_looks_at_no_queue(
-    store: PostgresStore, address: str
+    store: PostgresStore, session: asyncpg.Connection
 ) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", owner="me"))
-    async with connected(address) as db:
-        await db.execute(";".join([SEE, *map(SEE_TABLE.format, ("queue", "project_total", "run"))]))
+    run = await run_with(store, b"1", owner="me")
+    await session.execute(";".join([SEE, *map(SEE_TABLE.format, ("queue", "project_total", "run"))]))
 
-        async def seen() -> set[str]:
-            return {str(row[0]) for row in await db.fetch("DELETE FROM seen RETURNING name")}
+    async def seen() -> set[str]:
+        return {str(row[0]) for row in await session.fetch("DELETE FROM seen RETURNING name")}
 
-        await store.append(batch(run, 1, b"2", owner="me"))
-        assert await seen() == {"run update"}
-        await store.append(batch(run, 2, b"3", owner="me", log_bytes=5))
-        assert await seen() == {"run update", "project_total insert", "project_total update"}
+    await store.append(batch(run, 1, b"2", owner="me"))
+    assert await seen() == {"run update"}
+    await store.append(batch(run, 2, b"3", owner="me", log_bytes=5))
+    assert await seen() == {"run update", "project_total insert", "project_total update"}
 
 
 LARGE = 1000
@@ -112,9 +111,8 @@ async def test_appends_wait_for_a_statement_as_long_as_it_is_quick(
     for at_ms, runs in appends:
         await database.at(at_ms)
         for run in runs:
-            events = [bytes(MOST_BYTES if run == LARGE else 1)]
-            new = Append(run_no=run, head=0, fence=0, events=events, status="running", summary=b"{}")
-            writing.append(asyncio.create_task(queue.append(new)))
+            event = bytes(MOST_BYTES if run == LARGE else 1)
+            writing.append(asyncio.create_task(queue.append(batch(run_record(no=run), 0, event))))
     await asyncio.gather(*writing)
     assert database.sent == [(at_ms, list(runs)) for at_ms, runs in sent]
 
@@ -123,45 +121,29 @@ async def test_appends_wait_for_a_statement_as_long_as_it_is_quick(
 async def test_an_append_whose_caller_has_gone_holds_up_none_beside_it() -> None:
     database = Statements()
     queue = AppendQueue(cast(Connections, database), patience_s=1)
-    gone, other = (
-        asyncio.create_task(
-            queue.append(Append(run_no=run, head=0, fence=0, events=[], status="running", summary=b"{}"))
-        )
-        for run in (1, 2)
-    )
+    gone, other = (asyncio.create_task(queue.append(batch(run_record(no=run), 0))) for run in (1, 2))
     await database.at(1)
     gone.cancel()
     await other
     assert database.sent == [(0, [1, 2])]
 
 
-class Requests:
-    """A database with the requests of the runs 1 to 9, which says what it was asked for."""
+async def test_those_that_are_asked_for_in_one_turn_are_read_by_one_statement() -> None:
+    asked: list[list[int]] = []
 
-    def __init__(self) -> None:
-        self.asked: list[list[int]] = []
-        self.fault: StoreError | None = None
-
-    async def read(self, work: Any) -> Any:
-        return await work(self)
-
-    async def fetch(self, _: str, runs: list[int]) -> list[tuple[int, bytes]]:
-        self.asked.append(sorted(runs))
+    async def fetch(_: str, runs: list[int]) -> list[tuple[int, bytes]]:
+        asked.append(sorted(runs))
         await asyncio.sleep(0)
-        if self.fault is not None:
-            raise self.fault
         return [(run, b"request %d" % run) for run in runs if run < 10]
 
-
-async def test_those_that_are_asked_for_in_one_turn_are_read_by_one_statement() -> None:
-    rows = Requests()
-    reads = RunRequests(cast(Connections, rows))
+    database = Mock(fetch=fetch)
+    reads = RunRequests(Mock(read=lambda work: work(database)))
     asking = [asyncio.create_task(reads.read(run)) for run in (1, 2, 3, 10)]
     await asyncio.sleep(0)
     asking[0].cancel()
     assert await asyncio.gather(*asking[1:]) == [b"request 2", b"request 3", None]
     assert await reads.read(4) == b"request 4"
-    assert rows.asked == [[1, 2, 3, 10], [4]]
+    assert asked == [[1, 2, 3, 10], [4]]
 
 
 READ = "FROM run WHERE id = $1"
@@ -185,13 +167,10 @@ async def test_a_statement_is_prepared_once_for_a_connection_but_never_by_way_of
         assert bool(proxy.prepared) is not is_pooler
 
 
-RUNS = 30
-
-
 @pytest.mark.slow
 async def test_one_that_cannot_be_created_leaves_those_beside_it_alone(store: PostgresStore) -> None:
     first = await make_run(store)
-    new = [new_run(first.project_id, first.flow_id, id=f"new-{number}") for number in range(RUNS)]
+    new = [new_run(first.project_id, first.flow_id, id=f"new-{number}") for number in range(30)]
     call = IdempotencyKey("key", b"digest")
     new[3] = new_run(first.project_id, first.flow_id, id="new-3", session_id="no\0text")
     new[4] = new_run(first.project_id, first.flow_id, id="new-4", call=call)
@@ -224,7 +203,7 @@ async def test_a_run_whose_caller_has_left_before_its_turn_is_not_created(store:
 
 @pytest.mark.slow
 async def test_those_that_are_created_together_wait_in_the_order_of_those_that_come_one_by_one(
-    store: PostgresStore, address: str
+    store: PostgresStore, session: asyncpg.Connection
 ) -> None:
     one, other = await store.ensure_project("acme", "one"), await store.ensure_project("acme", "other")
     await store.set_weights({one.id: 2.0})
@@ -239,17 +218,24 @@ async def test_those_that_are_created_together_wait_in_the_order_of_those_that_c
     mixed = [new(other.id, f"b{number}") for number in range(3)]
     mixed[1] = new_run(other.id, "flow", id="owned", owner="somebody")
     await asyncio.gather(*map(store.create_run, mixed))
-    async with connected(address) as connection:
-        sql = "SELECT array_agg(pick ORDER BY pick) FROM queue WHERE project_id = $1"
-        assert await connection.fetchval(sql, one.id) == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
-        assert await connection.fetchval(sql, other.id) == [1.0, 2.0, 3.0, 4.0, 5.0]
-        counted = await connection.fetchval(
-            "SELECT sum(data_bytes) FROM project_total WHERE project_id = $1", other.id
-        )
+    sql = "SELECT array_agg(pick ORDER BY pick) FROM queue WHERE project_id = $1"
+    assert await session.fetchval(sql, one.id) == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
+    assert await session.fetchval(sql, other.id) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    sql = "SELECT sum(data_bytes) FROM project_total WHERE project_id = $1"
+    counted = await session.fetchval(sql, other.id)
     assert counted == sum(len(run.request) for run in [*mixed, *mixed])
 
 
 SESSION = "00000000-0000-4000-8000-000000000000"
+INDEXES = {
+    "": "run_by_project",
+    "flow:one": "run_by_flow",
+    "status:failed": "run_by_status",
+    "flow:one trigger:api": "run_by_group",
+    f"session:{SESSION}": "run_by_session",
+    "error:x": "run_error_pkey",
+}
+"""Queries, and the index that each is to go by."""
 # As many runs stand there before they are vacuumed: of the other project each has failed, and here none has.
 MANY_RUNS = f"""
 ALTER TABLE run SET (autovacuum_enabled = off);
@@ -266,40 +252,21 @@ ANALYZE run_error;
 
 
 @pytest.mark.slow
-async def test_no_query_goes_through_the_runs_of_other_projects(address: str) -> None:
+async def test_no_query_goes_through_the_runs_of_other_projects(session: asyncpg.Connection) -> None:
     found = {}
-    async with connected(address) as connection:
-        await connection.execute(MANY_RUNS)
-        for text in (
-            "",
-            "flow:one",
-            "status:failed",
-            "flow:one trigger:api",
-            f"session:{SESSION}",
-            "error:x",
-        ):
-            query = parse_run_query(text, now=NOW)
-            source = await perform(partial(source_of, 1, query, SEARCH_SQL, SearchLimits()), connection)
-            what = f"id, {source.condition}" if source.condition else "id"
-            for newest in (True, False):
-                sql, values = SEARCH_SQL.rows(source, what, 100, newest=newest)
-                values |= source.values | {"since": "", "before": ABOVE_ALL}
-                plan = await perform(fetch(f"EXPLAIN {sql}", **values), connection)
-                found[text, newest] = [
-                    name
-                    for (line,) in plan
-                    for name in line.split()
-                    if name.startswith("run_") and name != "run_error"
-                ]
-    assert found == {
-        (text, newest): [index]
-        for text, index in (
-            ("", "run_by_project"),
-            ("flow:one", "run_by_flow"),
-            ("status:failed", "run_by_status"),
-            ("flow:one trigger:api", "run_by_group"),
-            (f"session:{SESSION}", "run_by_session"),
-            ("error:x", "run_error_pkey"),
-        )
-        for newest in (True, False)
-    }
+    await session.execute(MANY_RUNS)
+    for text in INDEXES:
+        query = parse_run_query(text, now=NOW)
+        source = await perform(partial(source_of, 1, query, SEARCH_SQL, SearchLimits()), session)
+        what = f"id, {source.condition}" if source.condition else "id"
+        for newest in (True, False):
+            sql, values = SEARCH_SQL.rows(source, what, 100, newest=newest)
+            values |= source.values | {"since": "", "before": ABOVE_ALL}
+            plan = await perform(fetch(f"EXPLAIN {sql}", **values), session)
+            found[text, newest] = [
+                name
+                for (line,) in plan
+                for name in line.split()
+                if name.startswith("run_") and name != "run_error"
+            ]
+    assert found == {(text, newest): [index] for text, index in INDEXES.items() for newest in (True, False)}

@@ -21,12 +21,12 @@ from runglass.store.postgres.connections import CONNECTIONS
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Checkpoint, IdempotencyKey, Retention, RunRecord
 from runglass.wire.admin_api import SERVER
-from tests.conformance.stores import CALL, batch, make_run, row
+from tests.conformance.stores import CALL, batch, make_run, row, run_with
 from tests.conformance.test_imports import EVENTS, imported
 from tests.conformance.test_recordings import record
 from tests.postgres_proxy import COMMIT, CuttingProxy, cutting_proxy
 from tests.postgres_server import connected, postgres_server
-from tests.records import new_run, there
+from tests.records import new_run
 
 pytestmark = pytest.mark.slow
 
@@ -46,16 +46,14 @@ class Known(NamedTuple):
 
 async def prepared(store: Store) -> Known:
     run = await make_run(store, "run-0", call=CALL)
-    ended, paused = await make_run(store, "run-1"), await make_run(store, "run-2")
     await store.publish(run.flow_id)
     await store.put_draft(run.project_id, "flow", name="two", capture=None, source=b"2")
     key = await store.add_key(run.project_id, "read", b"digest", "nk_")
     await store.hold_lease("me", until="2027-01-01", renew=False)
     large = [Checkpoint("s", "", b"x" * 2_000_000)]
-    await store.append(batch(ended, 0, b"{}", checkpoints=large, open_bytes=2_000_000))
+    ended = await run_with(store, b"{}", run_id="run-1", checkpoints=large, open_bytes=2_000_000)
     await store.append(batch(ended, 1, b"{}", status="completed", result=b'"r"', ended_at="2026"))
-    await store.append(batch(paused, 0, b"{}", status="paused"))
-    paused = there(await store.run(paused.id))
+    paused = await run_with(store, b"{}", run_id="run-2", status="paused")
     importing = await store.begin_import(run.project_id, "from-afar")
     recorded = await record(store, "recorded", trigger="plain")
     return Known(run, ended, paused, key.id, importing, recorded)
@@ -139,9 +137,12 @@ undisturbed: dict[str, tuple[Any, dict[str, list[str]]]] = {}
 """What the calls return where nothing is cut, and what all tables have then."""
 
 
+Proxied = tuple[CuttingProxy, PostgresStore, str]
+"""A proxy, a store that is reached by way of it, and the address of its database without."""
+
+
 @pytest.fixture
-async def proxied(address: str) -> AsyncIterator[tuple[CuttingProxy, PostgresStore, str]]:
-    """A proxy, a store that is reached by way of it, and the address of its database without."""
+async def proxied(address: str) -> AsyncIterator[Proxied]:
     async with (
         cutting_proxy(address) as (proxy, by_way_of_it),
         PostgresStore(by_way_of_it, patience_s=PATIENCE_S) as store,
@@ -180,10 +181,7 @@ async def rows_of_all(address: str) -> dict[str, list[str]]:
     ],
 )
 async def test_a_call_whose_commit_is_cut_off_does_what_it_does_otherwise_once(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
-    tmp_path: Path,
-    name: str,
-    when: Literal["before", "after"],
+    proxied: Proxied, tmp_path: Path, name: str, when: Literal["before", "after"]
 ) -> None:
     proxy, store, address = proxied
     known = await prepared(store)
@@ -206,11 +204,10 @@ async def test_a_call_whose_commit_is_cut_off_does_what_it_does_otherwise_once(
 
 
 async def test_an_append_or_a_second_run_under_a_key_is_refused_also_when_the_answer_was_lost(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
+    proxied: Proxied,
 ) -> None:
     proxy, store, _ = proxied
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1"))
+    run = await run_with(store, b"1")
     proxy.cut("append_rows(", "after")
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1"))
@@ -223,9 +220,7 @@ async def test_an_append_or_a_second_run_under_a_key_is_refused_also_when_the_an
     assert await store.run("two") is None
 
 
-async def test_while_the_database_is_away_calls_wait_and_then_say_so(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
-) -> None:
+async def test_while_the_database_is_away_calls_wait_and_then_say_so(proxied: Proxied) -> None:
     proxy, store, _ = proxied
     run = await make_run(store)
     proxy.go_away()
@@ -240,34 +235,27 @@ async def test_while_the_database_is_away_calls_wait_and_then_say_so(
 
 
 async def test_new_connections_to_a_silent_host_are_given_up_and_none_is_missing_later(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
+    proxied: Proxied,
 ) -> None:
     proxy, store, address = proxied
     run = await make_run(store)
     # Those that are open would wait for an answer as long as a statement may take.
-    await ended_by_the_server(address)
-    await proxy.was_ended.wait()
-    proxy.fall_silent()
-    calls = [store.run(run.id) for _ in range(CONNECTIONS)]
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    assert all(isinstance(each, StoreUnreachable) for each in outcomes), outcomes
-    proxy.speak()
-    again = await asyncio.gather(*(store.run(run.id) for _ in range(2 * CONNECTIONS)))
-    assert all(found is not None for found in again)
-
-
-async def ended_by_the_server(address: str) -> None:
-    """Ends all sessions of the database but its own, as a server does that is told to stop."""
     async with connected(address) as connection:
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+    await proxy.was_ended.wait()
+    proxy.speaks.clear()
+    calls = [store.run(run.id) for _ in range(CONNECTIONS)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(each, StoreUnreachable) for each in outcomes), outcomes
+    proxy.speaks.set()
+    again = await asyncio.gather(*(store.run(run.id) for _ in range(2 * CONNECTIONS)))
+    assert all(found is not None for found in again)
 
 
-async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(
-    proxied: tuple[CuttingProxy, PostgresStore, str],
-) -> None:
+async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(proxied: Proxied) -> None:
     proxy, store, _ = proxied
     run = await make_run(store)
     proxy.cut(COMMIT, "after", for_good=True)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 import certifi
@@ -25,7 +25,7 @@ from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import RunRecord
 from tests.conformance.stores import batch, make_run
 from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, pooler
-from tests.postgres_proxy import SOCKET, CuttingProxy
+from tests.postgres_proxy import CuttingProxy
 from tests.postgres_server import connected, pool_of, postgres_server
 from tests.unit.bus.test_carriers import TLS
 from tests.waiting import until
@@ -37,16 +37,6 @@ pytestmark = pytest.mark.slow
 async def connections(address: str) -> AsyncIterator[Connections]:
     async with pool_of(address) as opened:
         yield opened
-
-
-async def transactions(connections: Connections) -> tuple[int, int]:
-    """How many sessions there are beside this one, and how many of them are in a transaction."""
-    sql = (
-        "SELECT count(*), count(xact_start) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-    )
-    [row] = await connections.read(lambda db: db.fetch(sql))
-    return row[0], row[1]
 
 
 async def test_a_transaction_that_is_cut_off_is_rolled_back_and_no_error_is_logged(
@@ -71,7 +61,12 @@ async def test_a_transaction_that_is_cut_off_is_rolled_back_and_no_error_is_logg
     with pytest.raises(RuntimeError):
         await connections.write(failing)
     assert await connections.read(lambda db: db.fetchval("SELECT to_regclass('half_done')")) is None
-    assert await transactions(connections) == (0, 0), "one connection was enough, and is in no transaction"
+    others = (
+        "SELECT count(*), count(xact_start) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    [found] = await connections.read(lambda db: db.fetch(others))
+    assert tuple(found) == (0, 0), "one connection was enough, and is in no transaction"
     assert not caplog.records
 
 
@@ -121,9 +116,8 @@ async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(addr
 @pytest.fixture
 async def few(address: str) -> AsyncIterator[tuple[Connections, str]]:
     """Those of a role that may have one connection, and its address."""
-    server, parts = postgres_server(), urlsplit(address)
+    server, by_few = postgres_server(), address.replace("//postgres", "//few")
     await server.execute("DROP ROLE IF EXISTS few", "CREATE ROLE few LOGIN CONNECTION LIMIT 1")
-    by_few = parts._replace(netloc=parts.netloc.replace("postgres", "few", 1)).geturl()
     async with pool_of(by_few, patience_s=60.0) as opened:
         yield opened, by_few
     await server.execute("DROP ROLE few")
@@ -247,10 +241,9 @@ OF_OTHERS = f"sslmode=verify-full&sslrootcert={certifi.where()}"
 @asynccontextmanager
 async def encrypted(plain: str, *, speaks_tls: bool = True) -> AsyncIterator[str]:
     """The address of the database over TLS but for its options; or the server declines TLS."""
-    where = urlsplit(plain)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
-    proxy = CuttingProxy(f"{parse_qs(where.query)['host'][0]}/{SOCKET}")
+    proxy = CuttingProxy(plain)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(8)
@@ -264,7 +257,7 @@ async def encrypted(plain: str, *, speaks_tls: bool = True) -> AsyncIterator[str
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        yield f"postgresql://postgres@127.0.0.1:{port}{where.path}"
+        yield f"postgresql://postgres@127.0.0.1:{port}{urlsplit(plain).path}"
 
 
 async def test_a_store_is_used_over_tls_and_the_bus_trusts_no_other_server_either(address: str) -> None:

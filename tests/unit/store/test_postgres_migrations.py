@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit
+from typing import Any
 
 import asyncpg
 import pytest
@@ -19,7 +19,7 @@ from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.migrations import migrate_postgres, migrations
 from runglass.store.postgres.store import PostgresStore
 from runglass.support.clock import iso
-from tests.conformance.stores import batch, make_run, purge_all, row
+from tests.conformance.stores import batch, make_run, purge_all, row, run_with
 from tests.postgres_server import PostgresServer, connected, pool_of, postgres_server, until_waiting
 
 pytestmark = pytest.mark.slow
@@ -45,15 +45,9 @@ async def server() -> PostgresServer:
 
 @pytest.fixture
 async def empty(server: PostgresServer) -> AsyncIterator[Connections]:
-    """An empty database."""
     await server.execute(f"DROP DATABASE IF EXISTS {EMPTY}", f"CREATE DATABASE {EMPTY}")
     async with pool_of(server.address(EMPTY), patience_s=5) as connections:
         yield connections
-
-
-async def applied(connections: Connections) -> list[int]:
-    sql = "SELECT number FROM schema_migration ORDER BY number"
-    return [number for (number,) in await connections.read(lambda db: db.fetch(sql))]
 
 
 async def test_programs_of_the_version_before_go_on_beside_a_migration_that_does_not_break_them(
@@ -77,7 +71,8 @@ async def test_a_migration_is_not_applied_while_a_process_lives_that_it_would_br
         said = rf"cannot have schema {LAST + 2} yet.*: 7 on here, version 0\.1; an unnamed one"
         with pytest.raises(StoreError, match=said):
             await migrate_postgres(empty, [*KNOWN, NEWER, BREAKING])
-        assert await applied(empty) == [migration.number for migration in [*KNOWN, NEWER]]
+        applied = await empty.read(lambda db: db.fetch("SELECT number FROM schema_migration ORDER BY number"))
+        assert [number for (number,) in applied] == [migration.number for migration in [*KNOWN, NEWER]]
         assert caplog.text == ""
         await store.end_lease(None)
         await migrate_postgres(empty, [*KNOWN, NEWER, BREAKING])
@@ -154,43 +149,34 @@ PARTITIONS = "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r
 
 @pytest.mark.parametrize("sql", ["UPDATE audit SET name = 'nobody'", "DELETE FROM audit", "TRUNCATE audit"])
 async def test_the_database_itself_refuses_changes_of_the_audit_log(
-    store: PostgresStore, owner: asyncpg.Connection, sql: str
+    store: PostgresStore, session: asyncpg.Connection, sql: str
 ) -> None:
     await store.ensure_project("acme", "demo")
     with pytest.raises(asyncpg.RaiseError, match="append-only"):
-        await owner.execute(sql)
+        await session.execute(sql)
     assert len(await store.audit(None, limit=10)) == 1
 
 
-@pytest.fixture
-async def owner(address: str) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the owner of the tables."""
-    async with connected(address) as connection:
-        yield connection
-
-
 async def test_the_rows_of_a_month_go_as_a_whole_when_its_last_run_does(
-    address: str, owner: asyncpg.Connection
+    store: PostgresStore, session: asyncpg.Connection
 ) -> None:
-    async with PostgresStore(address) as store:
-        await owner.execute(f"{THREE_MONTHS_AGO}; SELECT make_months(0)")
-        runs = [await make_run(store, f"run-{number}") for number in range(2)]
-        for run in runs:
-            await store.append(batch(run, 0, b"1", status="completed", steps=[row(1)], ended_at="2026"))
-        await owner.execute(f"{NOW}; SELECT make_months(0)")
-        later = await make_run(store, "run-later")
-        assert later.no >> 40 == (runs[0].no >> 40) + 3
-        before = await owner.fetch(PARTITIONS)
-        assert await store.purge_runs([runs[0].no])
-        await purge_all(store, limit_rows=9)
-        assert await owner.fetch(PARTITIONS) == before, "there is a run left"
-        assert await store.events(runs[1].no, after=0, limit_bytes=9) == [(1, b"1")]
-        assert await store.purge_runs([runs[1].no])
-        await purge_all(store, limit_rows=9)
-        assert len(await owner.fetch(PARTITIONS)) == len(before) - 3
-        with pytest.raises(RunPurged):
-            await store.events(runs[1].no, after=0, limit_bytes=9)
-        await store.append(batch(later, 0, b"1"))
+    await session.execute(f"{THREE_MONTHS_AGO}; SELECT make_months(0)")
+    ended: dict[str, Any] = {"status": "completed", "steps": [row(1)], "ended_at": "2026"}
+    runs = [await run_with(store, b"1", run_id=run_id, **ended) for run_id in ("run-0", "run-1")]
+    await session.execute(f"{NOW}; SELECT make_months(0)")
+    later = await make_run(store, "run-later")
+    assert later.no >> 40 == (runs[0].no >> 40) + 3
+    before = await session.fetch(PARTITIONS)
+    assert await store.purge_runs([runs[0].no])
+    await purge_all(store, limit_rows=9)
+    assert await session.fetch(PARTITIONS) == before, "there is a run left"
+    assert await store.events(runs[1].no, after=0, limit_bytes=9) == [(1, b"1")]
+    assert await store.purge_runs([runs[1].no])
+    await purge_all(store, limit_rows=9)
+    assert len(await session.fetch(PARTITIONS)) == len(before) - 3
+    with pytest.raises(RunPurged):
+        await store.events(runs[1].no, after=0, limit_bytes=9)
+    await store.append(batch(later, 0, b"1"))
 
 
 GRANTS = """
@@ -202,12 +188,11 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT, UPDATE ON SEQUENC
 
 
 @pytest.fixture
-async def by_serving(address: str, owner: asyncpg.Connection) -> AsyncIterator[str]:
+async def by_serving(address: str, session: asyncpg.Connection) -> AsyncIterator[str]:
     """The same database by a role to which nothing is granted yet."""
-    await owner.execute("DROP ROLE IF EXISTS serving; CREATE ROLE serving LOGIN")
-    parts = urlsplit(address)
-    yield parts._replace(netloc=parts.netloc.replace("postgres", "serving", 1)).geturl()
-    await owner.execute("DROP OWNED BY serving; DROP ROLE serving")
+    await session.execute("DROP ROLE IF EXISTS serving; CREATE ROLE serving LOGIN")
+    yield address.replace("//postgres", "//serving")
+    await session.execute("DROP OWNED BY serving; DROP ROLE serving")
 
 
 async def test_a_role_that_may_make_no_tables_is_told_what_it_lacks(by_serving: str) -> None:
@@ -216,33 +201,31 @@ async def test_a_role_that_may_make_no_tables_is_told_what_it_lacks(by_serving: 
 
 
 async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(
-    by_serving: str, owner: asyncpg.Connection
+    by_serving: str, session: asyncpg.Connection
 ) -> None:
-    await owner.execute(f"{GRANTS}; {THREE_MONTHS_AGO}; SELECT make_months(2)")
+    await session.execute(f"{GRANTS}; {THREE_MONTHS_AGO}; SELECT make_months(2)")
     async with PostgresStore(by_serving) as store:
-        run = await make_run(store)
-        await store.append(batch(run, 0, b"secret", status="completed", ended_at="2026"))
-        await owner.execute(NOW)
+        run = await run_with(store, b"secret", status="completed", ended_at="2026")
+        await session.execute(NOW)
         assert await store.purge_runs([run.no])
         await purge_all(store, limit_rows=9)
-        assert await owner.fetchval("SELECT count(*) FROM event") == 0
+        assert await session.fetchval("SELECT count(*) FROM event") == 0
 
 
 async def test_such_a_role_goes_on_while_partitions_of_months_ahead_are_missing(
-    by_serving: str, owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+    by_serving: str, session: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def drop(first: int) -> None:
         """Drops the partitions of months from this one and so many later."""
         since = f"to_char(now() AT TIME ZONE 'UTC' + interval '{first} months', 'YYYY_MM')"
-        for (name,) in await owner.fetch(f"{PARTITIONS} AND right(relname, 7) >= {since}"):
-            await owner.execute(f"DROP TABLE {name}")
+        for (name,) in await session.fetch(f"{PARTITIONS} AND right(relname, 7) >= {since}"):
+            await session.execute(f"DROP TABLE {name}")
 
     caplog.set_level(logging.WARNING)
-    await owner.execute(GRANTS)
+    await session.execute(GRANTS)
     await drop(first=1)
     async with PostgresStore(by_serving) as store:
-        run = await make_run(store)
-        await store.append(batch(run, 0, b"1"))
+        await run_with(store, b"1")
         assert "let their owner run `runglass migrate`" in caplog.text
         caplog.clear()
         for _ in range(2):

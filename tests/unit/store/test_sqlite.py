@@ -25,7 +25,7 @@ from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem
 from runglass.wire.query import RunQuery, first_id
-from tests.conformance.stores import CALL, batch, make_run, purge_all
+from tests.conformance.stores import CALL, batch, make_run, purge_all, run_with
 from tests.conformance.test_removal import ended_run, run_with_content
 from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, known_runs
 
@@ -105,26 +105,22 @@ async def test_a_hot_row_is_read_on_the_loop_and_by_a_thread_where_the_loop_cann
 
 
 async def test_while_the_file_is_locked_a_batch_waits_once_and_not_once_for_each_of_it(
-    tmp_path: Path,
+    store: SqliteStore, tmp_path: Path
 ) -> None:
-    database, loop = Connections(tmp_path / "db", synchronous="NORMAL"), asyncio.get_running_loop()
-    await database.open()
     ran: list[str] = []
-    try:
-        with (
-            closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other,
-            closing(sqlite3.connect(tmp_path / "db", isolation_level=None, timeout=0.01)) as writer,
-        ):
-            other.execute("BEGIN IMMEDIATE")
-            writer.set_trace_callback(ran.append)
-            jobs = [WorkItem(lambda _: None, loop, loop.create_future()) for _ in range(100)]
-            results = database.commit(writer, jobs)
-            other.execute("ROLLBACK")
-        assert ran == ["BEGIN IMMEDIATE"]
-        assert all(isinstance(each.error, StoreError) and "locked" in str(each.error) for each in results)
-        assert await database.write(lambda _: 1) == 1
-    finally:
-        await database.close()
+    loop = asyncio.get_running_loop()
+    with (
+        closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other,
+        closing(sqlite3.connect(tmp_path / "db", isolation_level=None, timeout=0.01)) as writer,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        writer.set_trace_callback(ran.append)
+        jobs = [WorkItem(lambda _: None, loop, loop.create_future()) for _ in range(100)]
+        results = store.connections.commit(writer, jobs)
+        other.execute("ROLLBACK")
+    assert ran == ["BEGIN IMMEDIATE"]
+    assert all(isinstance(each.error, StoreError) and "locked" in str(each.error) for each in results)
+    assert await store.connections.write(lambda _: 1) == 1
 
 
 async def test_an_opening_that_is_cancelled_leaves_no_connection_open(tmp_path: Path) -> None:
@@ -286,14 +282,13 @@ async def test_what_was_deleted_is_in_no_file_after_a_scrub(
 
 
 async def test_a_reader_in_the_way_of_a_scrub_only_puts_it_off(store: SqliteStore, tmp_path: Path) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", status="completed", result=b'"%s"' % CANARY))
+    await run_with(store, b"1", status="completed", result=b'"%s"' % CANARY)
     with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM run").fetchone()
         await store.expire_answers(before="9999", limit=10)
         assert not await store.scrub()
-        await store.append(batch(await make_run(store, "run-2"), 0, b"1"))
+        await run_with(store, b"1", run_id="run-2")
     assert await store.scrub()
     assert files_with(CANARY, tmp_path) == []
 
