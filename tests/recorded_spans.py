@@ -10,6 +10,7 @@ from runglass.log.fold import RunFold
 from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall, RunSummary, StepTrace, TokenBreakdown
 from runglass.recording.merge import merge
+from tests.records import there
 
 EPOCH_NS = 1_800_000_000 * 10**9
 AT = "2027-01-15T08:00:00.000Z"
@@ -96,8 +97,7 @@ class Recording:
                 self.record(state)
 
     def record(self, state: SpanState) -> None:
-        assert self.fold.tree is not None
-        step_id, path = self.fold.tree.address_of(state.span_id, state.name)
+        step_id, path = there(self.fold.tree).address_of(state.span_id, state.name)
         event = StepRecorded(execution_id="r", at=AT, step_id=step_id, loop_path=path, span=state)
         self.add(event)
 

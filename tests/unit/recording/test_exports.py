@@ -22,6 +22,7 @@ from runglass.run_files.perfetto import PerfettoWriter
 from runglass.store.sqlite.database_file import check
 from runglass.store.sqlite.store import SqliteStore
 from tests.recorded_spans import END, Recording, asked, id_of, raw, span
+from tests.records import there
 from tests.unit.recording.test_recordings import BEGAN_NS, SETTLE_S, TRACE, open_house
 from tests.unit.recording.test_recordings import span as received
 
@@ -93,14 +94,12 @@ def test_a_span_that_there_cannot_be_is_refused(change: dict[str, Any], problem:
 
 
 def outline_of(recording: Recording) -> Outline:
-    told = recording.summary.recording
-    assert told is not None
-    builder = SpanOutlineBuilder(started_at=None, seq=1, entry=told.entry_span_id)
+    entry = there(recording.summary.recording).entry_span_id
+    builder = SpanOutlineBuilder(started_at=None, seq=1, entry=entry)
     rows = step_rows(StepChange(*each) for each in sorted(recording.steps.items()))
     builder.add((row.position, row.step_id, row.loop_path, row.attempt, row.status, row.data) for row in rows)
     *_, outline = builder.finish()
-    assert outline is not None
-    return outline
+    return there(outline)
 
 
 def test_in_perfetto_a_span_that_outlives_what_it_is_in_has_its_own_time() -> None:
