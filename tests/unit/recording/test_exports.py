@@ -15,7 +15,6 @@ from runglass.log.span_state import SpanState
 from runglass.log.trace import StepTrace
 from runglass.outlines.outline import Outline, tree_rows
 from runglass.outlines.span_builder import SpanOutlineBuilder
-from runglass.recording.received import ReceivedLog
 from runglass.run_files.header import FlowOfRun, RunHeader
 from runglass.run_files.imported_log import ImportedLog
 from runglass.run_files.perfetto import PerfettoWriter
@@ -23,7 +22,8 @@ from runglass.store.sqlite.database_file import check
 from runglass.store.sqlite.store import SqliteStore
 from tests.recorded_spans import END, Recording, asked, id_of, raw, span
 from tests.records import there
-from tests.unit.recording.test_recordings import BEGAN_NS, SETTLE_S, TRACE, open_house
+from tests.unit.recording import emitted
+from tests.unit.recording.test_recordings import BEGAN_NS, SETTLE_S, open_house
 from tests.unit.recording.test_recordings import span as received
 
 HEADER = RunHeader(
@@ -136,10 +136,10 @@ def test_in_perfetto_a_span_that_outlives_what_it_is_in_has_its_own_time() -> No
 
 async def test_a_store_with_a_recorded_run_is_sound_and_its_log_imports_again(tmp_path: Path) -> None:
     """One whose session came late, and whose first span is known by a log before it came."""
-    told = {"content": "hi"}
-    log = ReceivedLog(TRACE, id_of(3), BEGAN_NS, "gen_ai.user.message", told, 0, {}, "test", "1", {})
+    log = emitted.log("gen_ai.user.message", {"content": "hi"}, span_id=id_of(3), at_ns=BEGAN_NS)
     chat = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 5, "session.id": "late"}
-    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store, open_house(store) as house:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        house = await open_house(store)
         assert await house.record(log) == []
         assert [step.step_id for step in (await house.trace()).steps] == ["not_received"]
         for each in (received(2, 1), received(3, 1, attributes=chat), received(1)):
