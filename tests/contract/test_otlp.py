@@ -1,6 +1,5 @@
 """OTLP over real sockets: encodings, codings, keys and roles, and what a sender is told of refusals."""
 
-import asyncio
 import base64
 import gzip
 import json
@@ -9,7 +8,7 @@ import tracemalloc
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -24,6 +23,7 @@ from runglass.recording.span_worker import Piece, ReadSpan
 from runglass.store.records import Project
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import LONGEST_S, head_of, http_for, raw_connection, read_answer, refusal
+from tests.faulty_store import FaultyStore
 from tests.servers import server_with
 from tests.unit.recording.test_otlp import EVERYTHING, as_json, frame, logs, pair, span, traces
 
@@ -369,36 +369,23 @@ def test_a_log_record_whose_name_is_no_text_is_recorded(
     assert (answer.status_code, partial_success(answer)) == (200, (0, ""))
 
 
-class Slow(Taken):
-    """Records nothing before it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun, self.goes_on = threading.Event(), Future[None]()
-
-    async def record(self, project: Project, pieces: AsyncIterator[Piece]) -> Recorded:
-        self.begun.set()
-        await asyncio.wrap_future(self.goes_on)
-        return await super().record(project, pieces)
-
-
-def test_where_too_many_bodies_wait_another_is_to_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = Slow()
+def test_where_too_many_bodies_wait_another_is_to_be_sent_again() -> None:
     body = traces(span(attributes=[pair("a", string_value="x" * 600_000)])).SerializeToString()
     with (
         running_server(memory_limit_bytes=4 << 20) as server,
         http_for(server, server.key) as http,
+        FaultyStore(server.runtime.recordings) as recordings,
         ThreadPoolExecutor(1) as thread,
     ):
-        monkeypatch.setattr(server.runtime, "recordings", slow)
+        held = recordings.hold("record")
         url = f"{server.address}/v1/traces"
         first = thread.submit(http.post, url, content=body)
         try:
-            assert slow.begun.wait(LONGEST_S)
+            held.until_reached()
             second = http.post(url, content=gzip.compress(body), headers=GZIP)
             assert refusal(second) == (503, "UNAVAILABLE")
             assert int(second.headers["retry-after"]) >= 1
         finally:
-            slow.goes_on.set_result(None)
+            held.let_go()
         assert first.result().status_code == 200
         assert http.post(url, content=gzip.compress(body), headers=GZIP).status_code == 200

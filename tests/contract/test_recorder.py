@@ -13,6 +13,7 @@ from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 from weakref import ref
 
@@ -395,18 +396,11 @@ def test_tasks_that_share_a_block_each_leave_their_own_step(rec: Recorder, sent:
     assert told == {True: "failed", False: "completed", None: "completed"}
 
 
-def test_a_block_whose_begin_was_interrupted_is_not_taken_for_entered(
-    rec: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
+def test_a_block_whose_begin_was_interrupted_is_not_taken_for_entered(rec: Recorder) -> None:
     block = rec.step("shared")
     entered = copy_context().run(block.__enter__)
-    with monkeypatch.context() as patch:
-        patch.setattr(Delivery, "begin", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            block.__enter__()
+    with patch.object(Delivery, "begin", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        block.__enter__()
     # In another context than it was entered in.
     block.__exit__(None, None, None)
     assert entered.end_ns

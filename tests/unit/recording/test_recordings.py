@@ -1,7 +1,7 @@
 """What other programs send is on disk, once, when it is acknowledged, and a run ends when nothing comes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -522,20 +522,12 @@ async def test_a_long_lease_puts_the_end_of_a_run_off_only_as_long_as_a_span_is_
     assert (await house.run()).status == "completed"
 
 
-async def test_a_sender_that_is_heard_of_while_its_run_is_looked_at_is_not_lost(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_sender_that_is_heard_of_while_its_run_is_looked_at_is_not_lost(house: House) -> None:
     leased = span(1, end_ns=0, attributes={"runglass.lease_s": 30})
     await house.record(leased)
-    due_recordings = house.store.due_recordings
-
-    async def due_and_heard_of(**which: Any) -> Sequence[RunRecord]:
-        due = await due_recordings(**which)
-        await house.record(leased)
-        return due
-
-    monkeypatch.setattr(house.store, "due_recordings", due_and_heard_of)
-    await house.time_passes(60)
+    with FaultyStore(house.store) as faulty:
+        faulty.after("due_recordings", lambda _: house.record(leased))
+        await house.time_passes(60)
     assert (await house.run()).status == "running"
 
 
