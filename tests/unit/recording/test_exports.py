@@ -151,14 +151,8 @@ async def test_a_store_with_a_recorded_run_is_sound_and_its_log_imports_again(tm
     assert run.session_id is not None
     assert (run.status, run.session_id) == ("completed", trace.flow_run.session_id)
     assert check(tmp_path / "db", every_run=True, tell=lambda *_: None).problems == []
-    header = RunHeader(
-        run_id=run.id,
-        version=0,
-        capture="redacted",
-        trigger_type="recorded",
-        session_id=run.session_id,
-        flow=FlowOfRun(id=run.flow_id, slug="otel"),
-    )
+    flow = FlowOfRun(id=run.flow_id, slug="otel")
+    header = msgspec.structs.replace(HEADER, run_id=run.id, session_id=run.session_id, flow=flow)
     imported = ImportedLog(header, most_values=1000)
     imported.take(stored)
     assert imported.summary == msgspec.structs.replace(trace.flow_run, input=None, result=None)
