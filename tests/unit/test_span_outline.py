@@ -169,13 +169,7 @@ def test_each_row_is_below_its_parent_and_sums_count_what_no_row_below_tells(
 @given(received())
 def test_the_rows_at_the_top_add_up_to_the_totals_of_the_run(states: list[SpanState]) -> None:
     run = Recording(states)
-    builder = SpanOutlineBuilder(started_at=run.summary.started_at, seq=1)
-    builder.add(
-        (position, step.step_id, str((step.loop_path or (0,))[0]), 1, step.status, msgspec.json.encode(step))
-        for position, step in run.steps.items()
-    )
-    *_, found = builder.finish()
-    outline, totals = there(found), there(run.summary.totals)
+    outline, totals = run.outline(), there(run.summary.totals)
     top = [row for row in rows_of(outline) if row["depth"] == 0]
     assert sum(row["tokens"] for row in top) == (totals.tokens.total if totals.tokens else 0)
     assert sum(Decimal(row["cost"] or 0) for row in top) == Decimal(totals.cost_usd or 0)

@@ -7,21 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.journal.run_writer import step_rows
 from runglass.errors import RunFileError
 from runglass.log.events import FlowCompleted, RunInput, encode_event
-from runglass.log.fold import StepChange
 from runglass.log.span_state import SpanState
 from runglass.log.trace import StepTrace
-from runglass.outlines.outline import Outline, tree_rows
-from runglass.outlines.span_builder import SpanOutlineBuilder
+from runglass.outlines.outline import tree_rows
 from runglass.run_files.header import FlowOfRun, RunHeader
 from runglass.run_files.imported_log import ImportedLog
 from runglass.run_files.perfetto import PerfettoWriter
 from runglass.store.sqlite.database_file import check
 from runglass.store.sqlite.store import SqliteStore
 from tests.recorded_spans import END, Recording, asked, id_of, raw, span
-from tests.records import there
 from tests.unit.recording import emitted
 from tests.unit.recording.test_recordings import BEGAN_NS, SETTLE_S, open_house
 from tests.unit.recording.test_recordings import span as received
@@ -93,15 +89,6 @@ def test_a_span_that_there_cannot_be_is_refused(change: dict[str, Any], problem:
         take(events)
 
 
-def outline_of(recording: Recording) -> Outline:
-    entry = there(recording.summary.recording).entry_span_id
-    builder = SpanOutlineBuilder(started_at=None, seq=1, entry=entry)
-    rows = step_rows(StepChange(*each) for each in sorted(recording.steps.items()))
-    builder.add((row.position, row.step_id, row.loop_path, row.attempt, row.status, row.data) for row in rows)
-    *_, outline = builder.finish()
-    return there(outline)
-
-
 def test_in_perfetto_a_span_that_outlives_what_it_is_in_has_its_own_time() -> None:
     outliving = recorded(
         span(1, start=0.9, end=32, name="top"),
@@ -110,7 +97,7 @@ def test_in_perfetto_a_span_that_outlives_what_it_is_in_has_its_own_time() -> No
         span(4, 1, start=12, end=30, name="beside"),
         span(5, 4, start=5, end=20, name="early"),
     )
-    writer, outline = PerfettoWriter(outliving.summary), outline_of(outliving)
+    writer, outline = PerfettoWriter(outliving.summary), outliving.outline()
     rows = [(row, None) for row in tree_rows(outline, 0, outline.row_count)]
     events = msgspec.json.decode(writer.opening() + writer.rows(rows) + writer.closing())["traceEvents"]
     began = events[2]["ts"]
