@@ -5,15 +5,10 @@ import openai
 from agent_framework import Agent
 from agent_framework.observability import enable_instrumentation
 from agent_framework.openai import OpenAIChatClient
-from cases import flush, otel, questions, run
+from cases import flush, otel, questions, run, weather
 
 tracer = otel()
 enable_instrumentation(enable_sensitive_data=True)
-
-
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"rain in {city}"
 
 
 client = OpenAIChatClient(model="gpt-5-mini", async_client=openai.AsyncOpenAI(max_retries=0))

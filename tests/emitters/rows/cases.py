@@ -71,6 +71,11 @@ def otel():
     return trace.get_tracer("program")
 
 
+def weather(city: str) -> str:
+    """The weather of a city."""
+    return f"rain in {city}"
+
+
 def questions(ask):
     """The cases of one question each, which `ask` asks."""
 

@@ -1,18 +1,13 @@
 import asyncio
 import contextlib
 
-from cases import flush, otel, questions, run
+from cases import flush, otel, questions, run, weather
 from google.adk.agents import LlmAgent
 from google.adk.agents.run_config import RunConfig, StreamingMode
 from google.adk.runners import InMemoryRunner
 from google.genai import types
 
 tracer = otel()
-
-
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"rain in {city}"
 
 
 agent = LlmAgent(model="gemini-2.5-flash", name="forecaster", instruction="Be brief.", tools=[weather])

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import openai
-from cases import questions
+from cases import questions, weather
 from opentelemetry import trace
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError
@@ -21,14 +21,7 @@ def cases():
     chats = OpenAIChatModel("gpt-5-mini", provider=provider)
 
     def agent(model=chats):
-        made = Agent(model, name="forecaster", instructions="Be brief.")
-
-        @made.tool_plain
-        def weather(city: str) -> str:
-            """The weather of a city."""
-            return f"rain in {city}"
-
-        return made
+        return Agent(model, name="forecaster", instructions="Be brief.", tools=[weather])
 
     async def stream():
         async with agent().run_stream("What is the weather?") as result:

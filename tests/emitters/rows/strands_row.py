@@ -2,7 +2,7 @@ import asyncio
 import contextlib
 import os
 
-from cases import flush, otel, questions, run
+from cases import flush, otel, questions, run, weather
 from strands import Agent, tool
 from strands.models.anthropic import AnthropicModel
 from strands.models.openai import OpenAIModel
@@ -10,17 +10,11 @@ from strands.models.openai import OpenAIModel
 tracer = otel()
 
 
-@tool
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"rain in {city}"
-
-
 def agent(model=None, **attributes):
     model = model or OpenAIModel(client_args={"max_retries": 0}, model_id="gpt-5-mini")
     return Agent(
         model=model,
-        tools=[weather],
+        tools=[tool(weather)],
         system_prompt="Be brief.",
         name="forecaster",
         callback_handler=None,
