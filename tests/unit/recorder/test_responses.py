@@ -28,16 +28,6 @@ APIS: dict[str, tuple[Callable[..., answers.Answer], dict[str, Any]]] = {
     "messages": (answers.anthropic, ANTHROPIC_TOOL),
 }
 
-Shape = Callable[[dict[str, Any]], Any]
-
-
-def as_sent(body: dict[str, Any]) -> Any:
-    return body
-
-
-def as_model(model: Any) -> Shape:
-    return lambda body: TypeAdapter(model).validate_python(body)
-
 
 def ask(api: str, text: str) -> answers.Answer:
     """What the API answers, which takes of this what is its own."""
@@ -59,7 +49,7 @@ def frames(answer: answers.Answer, call: ledger.Call) -> Iterator[Any]:
             yield json.loads(frame.data)
 
 
-WHOLE = {
+WHOLE: dict[str, Any] = {
     "chat": chat_types.ChatCompletion,
     "responses": response_types.Response,
     "messages": anthropic_types.Message,
@@ -83,7 +73,8 @@ def test_an_answer_says_the_same_whole_and_streamed_as_objects_and_as_dicts(
     api: str, streamed: bool, as_objects: bool
 ) -> None:
     call = a_call(api)
-    shape = as_model(CHUNKS[api] if streamed else WHOLE[api]) if as_objects else as_sent
+    kinds = CHUNKS if streamed else WHOLE
+    shape = TypeAdapter(kinds[api] if as_objects else Any).validate_python
 
     def read(answer: answers.Answer) -> Answer:
         if not streamed:
