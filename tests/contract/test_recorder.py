@@ -172,10 +172,8 @@ def test_a_model_call_has_what_was_asked_and_answered_and_what_it_used(rec: Reco
     assert steps["ask"].model_calls == ()
     assert steps["ask"].kind == "llm"
     assert steps["ask"].input_context == {"topic": "greeting"}
-    assert steps.run.totals is not None
-    assert steps.run.totals.by_model is not None
-    assert steps.run.totals.by_model["openai:gpt-4o"].calls == 1
-    assert steps.run.totals.unmetered_calls == 0
+    totals = there(steps.run.totals)
+    assert (totals.by_model["openai:gpt-4o"].calls, totals.unmetered_calls) == (1, 0)
 
 
 def test_an_exception_passes_and_is_told_and_a_cancelled_task_is_cancelled(rec: Recorder, sent: Any) -> None:

@@ -33,6 +33,7 @@ from tests.e2e.command import runglass
 from tests.e2e.conftest import Printed
 from tests.outlines import rows_in
 from tests.postgres_server import postgres_server
+from tests.records import there
 
 DATA = Path(__file__).parents[1] / "data"
 NO_JSON = b":null, no JSON"
@@ -216,8 +217,7 @@ def test_a_postgres_has_the_runs_of_an_older_version_with_all_that_follows_from_
             traces = [client.run(run.id).trace() for run in runs]
         store = server.runtime.store
         for trace in traces:
-            record = server.call(store.run(trace.flow_run.id))
-            assert record is not None
+            record = there(server.call(store.run(trace.flow_run.id)))
             events = server.call(store.events(record.no, after=0, limit_bytes=sys.maxsize))
             assert trace == fold(decode_event(data) for _, data in events)
     asyncio.run(postgres.drop_database(name))
