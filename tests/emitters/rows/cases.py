@@ -91,6 +91,18 @@ def questions(ask):
     return chat, tools, cached
 
 
+def fanned_out(ask):
+    """The case of three questions at once, which `ask` asks on asyncio."""
+
+    async def fanout():
+        from opentelemetry import trace
+
+        with trace.get_tracer("program").start_as_current_span("fan out"):
+            await asyncio.gather(*(ask(f"Weather {number}? [tools]") for number in range(3)))
+
+    return fanout
+
+
 @contextlib.contextmanager
 def own_session(name):
     """The calls inside belong to a session, as a span of the program tells."""

@@ -1,8 +1,7 @@
-import asyncio
 import contextlib
 import os
 
-from cases import flush, otel, questions, run, weather
+from cases import fanned_out, flush, otel, questions, run, weather
 from strands import Agent, tool
 from strands.models.anthropic import AnthropicModel
 from strands.models.openai import OpenAIModel
@@ -56,12 +55,8 @@ def sessions():
         agent(**{"session.id": name})(f"The weather, {name}?")
 
 
-async def fanout():
-    with tracer.start_as_current_span("fan out"):
-        await asyncio.gather(*(agent().invoke_async(f"Weather {number}? [tools]") for number in range(3)))
-
-
 chat, tools, _ = questions(lambda text: agent()(text))
+fanout = fanned_out(lambda text: agent().invoke_async(text))
 cases = (chat, stream_left, tools, error_retry, cached, cached_anthropic, sessions, fanout)
 run(
     cases,
