@@ -62,17 +62,11 @@ def read(data: Any, signal: Signal = "traces") -> list[Received]:
 def as_json(data: Any) -> dict[str, Any]:
     """OTLP/JSON: that of protobuf, with hexadecimal ids."""
 
-    def with_hex(value: Any) -> Any:
-        if isinstance(value, list):
-            return [with_hex(each) for each in value]
-        if isinstance(value, dict):
-            return {
-                name: base64.b64decode(each).hex() if name.endswith("Id") else with_hex(each)
-                for name, each in value.items()
-            }
-        return value
+    def with_hex(members: dict[str, Any]) -> dict[str, Any]:
+        ids = {name: value for name, value in members.items() if name.endswith("Id")}
+        return members | {name: base64.b64decode(value).hex() for name, value in ids.items()}
 
-    made: dict[str, Any] = with_hex(json_format.MessageToDict(data))
+    made: dict[str, Any] = json.loads(json_format.MessageToJson(data), object_hook=with_hex)
     return made
 
 
