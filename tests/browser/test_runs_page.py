@@ -58,7 +58,7 @@ def test_a_query_is_in_the_address_and_back_leads_to_where_it_was(runs: Runs, vi
     expect(query_field(visitor)).to_have_value("")
 
 
-def test_a_query_that_cannot_be_read_is_told_beside_the_field(runs: Runs, visitor: Visitor) -> None:
+def test_a_query_that_cannot_be_read_is_told_beside_the_field(visitor: Visitor) -> None:
     visitor.expect(422)
     page = visitor.open("/")
     expect(page.locator(".histogram svg")).to_be_visible()
@@ -101,9 +101,7 @@ def test_a_query_that_is_typed_is_one_entry_of_the_history(runs: Runs, visitor: 
     expect(query_field(visitor)).to_have_value("")
 
 
-def test_runs_appear_and_end_while_somebody_looks(
-    server: RunningServer, runs: Runs, visitor: Visitor
-) -> None:
+def test_runs_appear_and_end_while_somebody_looks(server: RunningServer, visitor: Visitor) -> None:
     page = visitor.open("/?q=step:hold")
     expect(page.get_by_role("heading", name="No run matches")).to_be_visible()
     server.push(ENDLESS)

@@ -357,9 +357,7 @@ def test_what_is_acknowledged_is_in_the_next_answer_under_the_flow_of_the_header
 @pytest.mark.parametrize(
     "name", [{"int_value": 5}, {"array_value": {"values": [{"int_value": 5}]}}], ids=["number", "list"]
 )
-def test_a_log_record_whose_name_is_no_text_is_recorded(
-    server: RunningServer, sender: httpx2.Client, name: dict[str, Any]
-) -> None:
+def test_a_log_record_whose_name_is_no_text_is_recorded(sender: httpx2.Client, name: dict[str, Any]) -> None:
     log = logs(trace_id=bytes([10] * 16), span_id=(1).to_bytes(8), attributes=[pair("event.name", **name)])
     answer = sender.post("/v1/logs", content=log.SerializeToString())
     assert (answer.status_code, partial_success(answer)) == (200, (0, ""))

@@ -117,7 +117,7 @@ def test_an_upgrade_makes_no_copy_where_none_is_wanted(folder: Path) -> None:
 
 
 def test_a_server_upgrades_the_folder_and_has_its_runs_with_all_that_follows_from_their_logs(
-    server: RunningServer, http: httpx2.Client, folder: Path
+    http: httpx2.Client, folder: Path
 ) -> None:
     assert len(list(folder.glob("runglass-schema-*.db"))) == 1
     runs = http.get("/flow-runs").json()["runs"]
@@ -143,9 +143,7 @@ def test_a_server_upgrades_the_folder_and_has_its_runs_with_all_that_follows_fro
     assert statuses == {"completed": 18, "failed": 3, "retried": 2, "skipped": 2}
 
 
-def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(
-    server: RunningServer, http: httpx2.Client, folder: Path
-) -> None:
+def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(http: httpx2.Client, folder: Path) -> None:
     (paused,) = http.get("/flow-runs", params={"status": "paused"}).json()["runs"]
     with http.stream("GET", f"/flow-runs/{paused['id']}/trace/stream") as stream:
         pause = next(
