@@ -6,23 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests import http_server
+from tests.http_server import Reply, Request, answering
 from tests.waiting import eventually
-
-
-class Reply(NamedTuple):
-    """How the next request is answered."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...] = ()
-    rejected: int = 0
-    reason: str = ""
 
 
 class Sent(NamedTuple):
@@ -66,20 +54,15 @@ class Collector:
             if attributes(span)["runglass.run.id"] == run_id
         ]
 
-    def answer(self, request: http_server.Request) -> http_server.Reply:
+    def answer(self, request: Request) -> Reply:
         body = gzip.decompress(request.body)
         sent = Sent(request.path, request.headers, len(body), ExportTraceServiceRequest.FromString(body))
         self.requests.append(sent)
         reply = self.replies.pop(0) if self.replies else Reply(200)
         self.gate.wait()
-        if reply.status != 200:
-            return http_server.Reply(reply.status, dict(reply.headers), reply.reason.encode())
-        self.accepted.append(sent)
-        answer = ExportTraceServiceResponse()
-        if reply.rejected:
-            answer.partial_success.rejected_spans = reply.rejected
-            answer.partial_success.error_message = reply.reason
-        return http_server.Reply(200, dict(reply.headers), answer.SerializeToString())
+        if reply.status == 200:
+            self.accepted.append(sent)
+        return reply
 
     def wait_for(self, requests: int) -> None:
         """Returns once so many requests have come."""
@@ -99,7 +82,7 @@ def attributes(span: Span) -> dict[str, Any]:
 def collecting() -> Iterator[Collector]:
     """A collector that listens until the block ends."""
     collector = Collector()
-    with http_server.answering(collector.answer) as collector.endpoint:
+    with answering(collector.answer) as collector.endpoint:
         try:
             yield collector
         finally:

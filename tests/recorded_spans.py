@@ -5,11 +5,15 @@ from typing import Any
 
 import msgspec
 
+from runglass.engine.journal.run_writer import step_rows
 from runglass.log.events import KnownEvent, RunStarted, StepRecorded
-from runglass.log.fold import RunFold
+from runglass.log.fold import RunFold, StepChange
 from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall, RunSummary, StepTrace, TokenBreakdown
+from runglass.outlines.outline import Outline
+from runglass.outlines.span_builder import SpanOutlineBuilder
 from runglass.recording.merge import merge
+from tests.records import there
 
 EPOCH_NS = 1_800_000_000 * 10**9
 AT = "2027-01-15T08:00:00.000Z"
@@ -96,10 +100,20 @@ class Recording:
                 self.record(state)
 
     def record(self, state: SpanState) -> None:
-        assert self.fold.tree is not None
-        step_id, path = self.fold.tree.address_of(state.span_id, state.name)
+        step_id, path = there(self.fold.tree).address_of(state.span_id, state.name)
         event = StepRecorded(execution_id="r", at=AT, step_id=step_id, loop_path=path, span=state)
         self.add(event)
+
+    def outline(self) -> Outline:
+        """As a server makes it of the rows of its steps."""
+        entry = there(self.summary.recording).entry_span_id
+        builder = SpanOutlineBuilder(started_at=None, seq=1, entry=entry)
+        rows = step_rows(StepChange(*each) for each in sorted(self.steps.items()))
+        builder.add(
+            (row.position, row.step_id, row.loop_path, row.attempt, row.status, row.data) for row in rows
+        )
+        *_, outline = builder.finish()
+        return there(outline)
 
     @property
     def summary(self) -> RunSummary:

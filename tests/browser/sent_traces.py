@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx2
-
 from runglass.testing import RunningServer
-from tests.contract.wire import LONGEST_S, http_for
+from tests.contract.wire import http_for
 
 BEGAN_NS = int(datetime(2026, 11, 20, 14, 6, 40, tzinfo=UTC).timestamp()) * 10**9
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -98,9 +96,8 @@ def send(
             }
         ]
     }
-    headers = {"Authorization": f"Bearer {key or server.key}"}
-    url = f"{server.address}/v1/traces"
-    answer = httpx2.post(url, json=request, headers=headers, timeout=LONGEST_S)
+    with http_for(server, key or server.key) as http:
+        answer = http.post(f"{server.address}/v1/traces", json=request)
     assert (answer.status_code, answer.json()) == (200, {}), answer.text
 
 

@@ -55,7 +55,7 @@ def test_why_a_run_failed_comes_first_and_leads_there(runs: Runs, visitor: Visit
 
 
 def test_an_attempt_is_compared_with_the_one_before_it_and_with_other_iterations(
-    grid: str, runs: Runs, visitor: Visitor
+    grid: str, visitor: Visitor
 ) -> None:
     page = open_run(visitor, grid, step="rows/columns/cell", iteration="1,1", attempt=2, tab="compare")
     content = panel(page).get_by_role("tabpanel")

@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Locator, Route, expect
 
 from runglass.testing import RunningServer
 from tests.browser.conftest import Runs
@@ -25,12 +25,6 @@ def query_field(visitor: Visitor) -> Locator:
 
 def shown(visitor: Visitor) -> list[str | None]:
     return [link.get_attribute("data-run") for link in visitor.page.locator("a[data-run]").all()]
-
-
-def stop_clock(page: Page) -> None:
-    """A pause of who types is as long as the test says from now on, and not as long as the machine takes."""
-    page.clock.install()
-    page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
 
 
 def test_each_run_has_a_row_that_says_what_came_of_it(runs: Runs, visitor: Visitor) -> None:
@@ -64,7 +58,7 @@ def test_a_query_is_in_the_address_and_back_leads_to_where_it_was(runs: Runs, vi
     expect(query_field(visitor)).to_have_value("")
 
 
-def test_a_query_that_cannot_be_read_is_told_beside_the_field(runs: Runs, visitor: Visitor) -> None:
+def test_a_query_that_cannot_be_read_is_told_beside_the_field(visitor: Visitor) -> None:
     visitor.expect(422)
     page = visitor.open("/")
     expect(page.locator(".histogram svg")).to_be_visible()
@@ -86,7 +80,9 @@ def test_a_query_that_is_typed_is_one_entry_of_the_history(runs: Runs, visitor: 
     page = visitor.open("/")
     expect(page.locator("tbody tr")).to_have_count(len(runs))
     before = page.evaluate("history.length")
-    stop_clock(page)
+    # A pause of who types is as long as the test says from now on, and not as long as the machine takes.
+    page.clock.install()
+    page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
     query_field(visitor).press_sequentially("add-up-orders ")
     page.clock.run_for(500)
     expect(page).to_have_url(re.compile(r"\?q=add-up-orders$"))
@@ -105,9 +101,7 @@ def test_a_query_that_is_typed_is_one_entry_of_the_history(runs: Runs, visitor: 
     expect(query_field(visitor)).to_have_value("")
 
 
-def test_runs_appear_and_end_while_somebody_looks(
-    server: RunningServer, runs: Runs, visitor: Visitor
-) -> None:
+def test_runs_appear_and_end_while_somebody_looks(server: RunningServer, visitor: Visitor) -> None:
     page = visitor.open("/?q=step:hold")
     expect(page.get_by_role("heading", name="No run matches")).to_be_visible()
     server.push(ENDLESS)

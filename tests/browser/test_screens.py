@@ -387,14 +387,9 @@ WRONGS = {
 }
 
 
-def run_on_a_page(browser: Browser, address: str, script: str) -> None:
-    with visiting(browser, address) as visitor:
-        visitor.open("/").evaluate(f"async () => {{ {script} }}")
-
-
 @pytest.mark.parametrize("wrong", WRONGS)
 def test_whatever_goes_wrong_on_a_page_fails_the_test(
     browser: Browser, server: RunningServer, wrong: str
 ) -> None:
-    with pytest.raises(AssertionError, match=wrong):
-        run_on_a_page(browser, server.address, WRONGS[wrong])
+    with pytest.raises(AssertionError, match=wrong), visiting(browser, server.address) as visitor:
+        visitor.open("/").evaluate(f"async () => {{ {WRONGS[wrong]} }}")

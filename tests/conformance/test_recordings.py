@@ -226,8 +226,7 @@ async def test_a_list_is_told_of_a_plain_run_once_it_is_none(store: Store) -> No
     assert (change.listing, change.could_meet) == (None, False)
     await store.show_recording(run.no)
     (change,) = await store.changed_runs(run.project_id, query, after=change.number, limit=9)
-    assert change.listing is not None
-    assert change.listing.trigger_type == "recorded"
+    assert there(change.listing).trigger_type == "recorded"
     plain = parse_run_query("kind:plain", now=store.clock.now())
     (gone,) = await store.changed_runs(run.project_id, plain, after=0, limit=9)
     assert (gone.listing, gone.could_meet) == (None, True)

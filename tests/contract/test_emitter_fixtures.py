@@ -8,11 +8,8 @@ from tests.emitters.capture import FLOW, flow_of, send
 from tests.emitters.comparison import compare, shortfalls
 from tests.emitters.readback import Api
 from tests.emitters.table import ROWS
-from tests.servers import server_with
 
 KNOWN = shortfalls()
-# One of its own, which keeps all content.
-server = server_with(capture="full")
 
 
 def test_every_row_and_every_shortfall_has_fixtures() -> None:

@@ -1,6 +1,5 @@
 """OTLP over real sockets: encodings, codings, keys and roles, and what a sender is told of refusals."""
 
-import asyncio
 import base64
 import gzip
 import json
@@ -8,7 +7,8 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -23,6 +23,7 @@ from runglass.recording.span_worker import Piece, ReadSpan
 from runglass.store.records import Project
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import LONGEST_S, head_of, http_for, raw_connection, read_answer, refusal
+from tests.faulty_store import FaultyStore
 from tests.memory import most_memory
 from tests.servers import server_with
 from tests.unit.recording.test_otlp import EVERYTHING, as_json, frame, logs, pair, span, traces
@@ -114,18 +115,13 @@ def test_another_content_type_is_refused(sender: httpx2.Client, recorded: Taken,
     assert recorded.items == []
 
 
-def raw_deflate(body: bytes) -> bytes:
-    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return packer.compress(body) + packer.flush()
-
-
 CODERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "gzip": ("gzip", gzip.compress),
     "upper case": ("GZIP", gzip.compress),
     "x-gzip": ("x-gzip", gzip.compress),
     "two of gzip": ("gzip", lambda body: gzip.compress(body[:20]) + gzip.compress(body[20:])),
     "deflate": ("deflate", zlib.compress),
-    "bare deflate": ("deflate", raw_deflate),
+    "bare deflate": ("deflate", partial(zlib.compress, wbits=-zlib.MAX_WBITS)),
     "zstd": ("zstd", zstd.compress),
     "two of zstd": ("zstd", lambda body: zstd.compress(body[:20]) + zstd.compress(body[20:])),
     "identity": ("identity", bytes),
@@ -358,44 +354,29 @@ def test_what_is_acknowledged_is_in_the_next_answer_under_the_flow_of_the_header
 @pytest.mark.parametrize(
     "name", [{"int_value": 5}, {"array_value": {"values": [{"int_value": 5}]}}], ids=["number", "list"]
 )
-def test_a_log_record_whose_name_is_no_text_is_recorded(
-    server: RunningServer, sender: httpx2.Client, name: dict[str, Any]
-) -> None:
+def test_a_log_record_whose_name_is_no_text_is_recorded(sender: httpx2.Client, name: dict[str, Any]) -> None:
     log = logs(trace_id=bytes([10] * 16), span_id=(1).to_bytes(8), attributes=[pair("event.name", **name)])
     answer = sender.post("/v1/logs", content=log.SerializeToString())
     assert (answer.status_code, partial_success(answer)) == (200, (0, ""))
 
 
-class Slow(Taken):
-    """Records nothing before it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun, self.goes_on = threading.Event(), Future[None]()
-
-    async def record(self, project: Project, pieces: AsyncIterator[Piece]) -> Recorded:
-        self.begun.set()
-        await asyncio.wrap_future(self.goes_on)
-        return await super().record(project, pieces)
-
-
-def test_where_too_many_bodies_wait_another_is_to_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = Slow()
+def test_where_too_many_bodies_wait_another_is_to_be_sent_again() -> None:
     body = traces(span(attributes=[pair("a", string_value="x" * 600_000)])).SerializeToString()
     with (
         running_server(memory_limit_bytes=4 << 20) as server,
         http_for(server, server.key) as http,
+        FaultyStore(server.runtime.recordings) as recordings,
         ThreadPoolExecutor(1) as thread,
     ):
-        monkeypatch.setattr(server.runtime, "recordings", slow)
+        held = recordings.hold("record")
         url = f"{server.address}/v1/traces"
         first = thread.submit(http.post, url, content=body)
         try:
-            assert slow.begun.wait(LONGEST_S)
+            held.until_reached()
             second = http.post(url, content=gzip.compress(body), headers=GZIP)
             assert refusal(second) == (503, "UNAVAILABLE")
             assert int(second.headers["retry-after"]) >= 1
         finally:
-            slow.goes_on.set_result(None)
+            held.let_go()
         assert first.result().status_code == 200
         assert http.post(url, content=gzip.compress(body), headers=GZIP).status_code == 200

@@ -16,16 +16,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from runglass.errors import RunglassError, StoreError
 from runglass.server.otlp_grpc import READ_AT_ONCE
 from runglass.testing import RunningServer, running_server
-from tests.contract.test_otlp import Taken, runs_of
+from tests.contract import test_otlp
+from tests.contract.test_otlp import BODY, LIMIT, Taken, runs_of
 from tests.contract.wire import LONGEST_S, http_for
 from tests.ports import free_port
 from tests.unit.recording.test_otlp import SPAN, TRACE, logs, span, traces
 
-LIMIT = 200_000
 TRACES = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
-BODY = traces(span(1), span(2)).SerializeToString()
 
 
 class Exporter:
@@ -89,11 +88,7 @@ def exporter(server: RunningServer, channel: grpc.Channel) -> Exporter:
     return Exporter(channel, server.make_key("acme", "demo", "record"))
 
 
-@pytest.fixture
-def recorded(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Taken:
-    made = Taken()
-    monkeypatch.setattr(server.runtime, "recordings", made)
-    return made
+recorded = test_otlp.recorded
 
 
 def test_what_is_acknowledged_is_in_the_next_answer(server: RunningServer, exporter: Exporter) -> None:

@@ -10,7 +10,8 @@ from runglass import Client
 from runglass.log.fold import fold
 from runglass.testing import RunningServer, running_server
 from tests.browser.sent_traces import TICKET, TRACE, Json, call, run_of, send, span
-from tests.contract.wire import http_for, refusal
+from tests.contract.wire import http_for, read, refusal
+from tests.outlines import rows_in
 from tests.servers import server_with
 
 FOLLOWED, GOING = "11" * 16, "22" * 16
@@ -68,21 +69,12 @@ def ticket(server: RunningServer) -> str:
     return run_of(server, ended=True)
 
 
-def outline_of(http: httpx2.Client, run: str) -> dict[str, Any]:
-    found: dict[str, Any] = http.get(f"/flow-runs/{run}/trace/outline").json()
-    return found
-
-
 def test_its_outline_is_the_tree_of_its_spans_and_adds_up_to_its_totals(
     http: httpx2.Client, ticket: str
 ) -> None:
-    outline = outline_of(http, ticket)
-    columns = outline["columns"]
-    tree = [
-        f"{'  ' * columns['depth'][row]}{outline['names'][columns['name'][row]]}"
-        for row in range(outline["rowCount"])
-    ]
-    assert tree == [
+    outline = http.get(f"/flow-runs/{ticket}/trace/outline")
+    rows = rows_in(outline.content)
+    assert ["  " * row["depth"] + row["name"] for row in rows] == [
         "POST /tickets",
         "  answer ticket",
         "    chat gpt-4o",
@@ -92,14 +84,14 @@ def test_its_outline_is_the_tree_of_its_spans_and_adds_up_to_its_totals(
         "not received",
         "  follow-up",
     ]
-    marks = outline["recorded"]
+    marks = outline.json()["recorded"]
     assert (marks["context"], marks["retryOf"], marks["unattributed"]) == ([0], [[3, 2]], [[1, 860, None]])
-    totals = http.get(f"/flow-runs/{ticket}").json()["totals"]
-    assert (columns["tokens"][0], columns["cost"][0]) == (totals["tokens"]["total"], totals["costUsd"])
+    totals = read(http, f"/flow-runs/{ticket}")["totals"]
+    assert (rows[0]["tokens"], rows[0]["cost"]) == (totals["tokens"]["total"], totals["costUsd"])
 
 
 def test_each_row_leads_to_its_step(http: httpx2.Client, ticket: str) -> None:
-    outline = outline_of(http, ticket)
+    outline = read(http, f"/flow-runs/{ticket}/trace/outline")
     columns, marks = outline["columns"], outline["recorded"]
     spans = []
     for name, index, position in zip(columns["name"], columns["index"], columns["position"], strict=True):

@@ -13,6 +13,7 @@ from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 from weakref import ref
 
@@ -171,10 +172,8 @@ def test_a_model_call_has_what_was_asked_and_answered_and_what_it_used(rec: Reco
     assert steps["ask"].model_calls == ()
     assert steps["ask"].kind == "llm"
     assert steps["ask"].input_context == {"topic": "greeting"}
-    assert steps.run.totals is not None
-    assert steps.run.totals.by_model is not None
-    assert steps.run.totals.by_model["openai:gpt-4o"].calls == 1
-    assert steps.run.totals.unmetered_calls == 0
+    totals = there(steps.run.totals)
+    assert (totals.by_model["openai:gpt-4o"].calls, totals.unmetered_calls) == (1, 0)
 
 
 def test_an_exception_passes_and_is_told_and_a_cancelled_task_is_cancelled(rec: Recorder, sent: Any) -> None:
@@ -395,18 +394,11 @@ def test_tasks_that_share_a_block_each_leave_their_own_step(rec: Recorder, sent:
     assert told == {True: "failed", False: "completed", None: "completed"}
 
 
-def test_a_block_whose_begin_was_interrupted_is_not_taken_for_entered(
-    rec: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
+def test_a_block_whose_begin_was_interrupted_is_not_taken_for_entered(rec: Recorder) -> None:
     block = rec.step("shared")
     entered = copy_context().run(block.__enter__)
-    with monkeypatch.context() as patch:
-        patch.setattr(Delivery, "begin", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            block.__enter__()
+    with patch.object(Delivery, "begin", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        block.__enter__()
     # In another context than it was entered in.
     block.__exit__(None, None, None)
     assert entered.end_ns

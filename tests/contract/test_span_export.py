@@ -11,7 +11,11 @@ from typing import Any
 import httpx2
 import pytest
 from google.protobuf import json_format
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from runglass.log.measurements import measured
@@ -25,10 +29,11 @@ from runglass.server.services.span_export import (
 )
 from runglass.testing import RunningServer, running_server
 from runglass.wire.query import RunQuery
-from tests.collector import Collector, Reply, attributes, collecting
+from tests.collector import Collector, attributes, collecting
 from tests.contract.test_tool_calls import TOOLS, paused, results_of, resumption
 from tests.contract.wire import cancel, execute, http_for, ran, start
 from tests.fakes import VirtualClock
+from tests.http_server import Reply
 from tests.records import there
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -146,7 +151,7 @@ def test_a_receiver_that_is_busy_gets_the_same_again_later(
     run_ids = [execute(http, "words", message="a bb") for _ in range(3)]
     failed, sent = measured.failed_sends, measured.sent_runs
     caplog.set_level("INFO")
-    collector.replies = [Reply(503), Reply(429, (("Retry-After", "17"),)), Reply(401), *[Reply(502)] * 8]
+    collector.replies = [Reply(503), Reply(429, {"Retry-After": "17"}), Reply(401), *[Reply(502)] * 8]
     waited = send_all(server, collector)
     assert len({request.request.SerializeToString() for request in collector.requests}) == 1
     assert len(collector.requests) == 12
@@ -168,7 +173,7 @@ def test_a_run_that_is_refused_keeps_no_other_from_being_sent(
     spans = len(exported(http, run_ids[1]))
     refused = measured.sent_spans["refused"]
     # All of them together, then the second one by itself.
-    collector.replies = [Reply(400, reason="a bad span"), Reply(200), Reply(413, reason="too much")]
+    collector.replies = [Reply(400, body=b"a bad span"), Reply(200), Reply(413, body=b"too much")]
     send_all(server, collector)
     assert [len(collector.spans(run_id)) > 0 for run_id in run_ids] == [True, False, True]
     assert measured.sent_spans["refused"] - refused == spans
@@ -190,7 +195,7 @@ def test_a_run_that_a_receiver_never_takes_is_given_up_in_the_end(
     run_id, following = execute(http, "anything"), execute(http, "anything")
     refused = measured.refused_runs
     # Both together twice, then the first one by itself.
-    collector.replies = [Reply(status, reason="it broke")] * 3
+    collector.replies = [Reply(status, body=b"it broke")] * 3
     send_all(server, collector, patience_s)
     assert len(collector.requests) == 4
     assert measured.refused_runs - refused == 1
@@ -249,7 +254,9 @@ def test_spans_that_are_rejected_out_of_many_are_counted_and_said_once(
     server: RunningServer, http: httpx2.Client, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = dict(measured.sent_spans)
-    collector.replies = [Reply(200, rejected=2, reason="no room")] * 2
+    told = ExportTracePartialSuccess(rejected_spans=2, error_message="no room")
+    answer = ExportTraceServiceResponse(partial_success=told)
+    collector.replies = [Reply(200, body=answer.SerializeToString())] * 2
     spans = 0
     for _ in range(2):
         run_id = execute(http, "words", message="a bb")

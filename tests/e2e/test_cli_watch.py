@@ -345,29 +345,11 @@ def test_on_a_postgresql_it_records_beside_whatever_else_runs_there(program: Pro
     assert done.stderr.rstrip().endswith(run["id"])
 
 
-class Environment:
-    """A Python of its own, with these distributions and what beside it instruments."""
-
-    def __init__(self, folder: Path, **distributions: str) -> None:
-        self.python = folder / "bin" / "python"
-        self.python.parent.mkdir()
-        groups = {name.replace("_", "-"): [group] for name, group in distributions.items()}
-        self._script(
-            "python",
-            f"""case "$2" in *importlib.metadata*) echo '{json.dumps(groups)}';; *) echo ran;; esac""",
-        )
-        self._script("opentelemetry-instrument", 'echo instrumented; exec "$@"')
-
-    def _script(self, name: str, code: str) -> None:
-        file = self.python.with_name(name)
-        file.write_text(f"#!/bin/sh\n{code}\n")
-        file.chmod(0o755)
-
-
 COMPLETE = {
-    "opentelemetry_distro": "opentelemetry_configurator",
-    "opentelemetry_exporter_otlp_proto_http": "",
+    "opentelemetry-distro": "opentelemetry_configurator",
+    "opentelemetry-exporter-otlp-proto-http": "",
 }
+"""Distributions with the groups of their entry points."""
 
 
 @pytest.mark.parametrize(
@@ -378,14 +360,14 @@ COMPLETE = {
         # Without what sends, a script that instruments is of no use.
         ({}, [], "ran\n", None),
         (
-            {"openai": "", "openai_agents": ""},
+            {"openai": "", "openai-agents": ""},
             [],
             "ran\n",
             "opentelemetry-distro opentelemetry-exporter-otlp-proto-http"
             " opentelemetry-instrumentation-genai-openai-agents opentelemetry-instrumentation-genai-openai",
         ),
         (
-            {"openai": "", "openinference_instrumentation_openai": ""},
+            {"openai": "", "openinference-instrumentation-openai": ""},
             [],
             "ran\n",
             "opentelemetry-distro opentelemetry-exporter-otlp-proto-http",
@@ -396,8 +378,16 @@ COMPLETE = {
 def test_a_program_runs_by_what_instruments_it_or_what_is_missing_is_named(
     tmp_path: Path, distributions: dict[str, str], options: list[str], out: str, missing: str | None
 ) -> None:
-    python = Environment(tmp_path, **distributions).python
-    done = runglass("watch", "--data", tmp_path / "data", *options, "--", python, "agent.py")
+    groups = json.dumps({name: [group] for name, group in distributions.items()})
+    scripts = {
+        "python": f"""case "$2" in *importlib.metadata*) echo '{groups}';; *) echo ran;; esac""",
+        "opentelemetry-instrument": 'echo instrumented; exec "$@"',
+    }
+    (folder := tmp_path / "bin").mkdir()
+    for name, code in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{code}\n")
+        (folder / name).chmod(0o755)
+    done = runglass("watch", "--data", tmp_path / "data", *options, "--", folder / "python", "agent.py")
     assert (done.returncode, done.stdout) == (0, out)
     said = [line for line in done.stderr.splitlines() if "install in" in line]
     assert [line.partition(f"install in {tmp_path}: ")[2] for line in said] == ([missing] if missing else [])

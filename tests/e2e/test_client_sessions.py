@@ -21,29 +21,25 @@ from runglass import (
     current_session,
 )
 from runglass.testing import RunningServer
+from tests.contract.test_call_bodies import ASK
+from tests.contract.test_tool_calls import tool
 from tests.e2e.conftest import on_asyncio
 from tests.servers import server_with
 
-ECHO = """
-slug: echo
-steps:
-  - {id: say, type: llm, model: echo, prompt: "{{ message }}"}
-"""
-TOOLS = [{"type": "function", "function": {"name": "one", "parameters": {"type": "object"}}}]
 A, B, C = (str(uuid.UUID(int=number)) for number in (10, 11, 12))
 
 
-server = server_with(ECHO)
+server = server_with(ASK)
 client = on_asyncio
 
 
 async def test_every_call_inside_of_a_block_is_of_its_session_and_says_so(client: AsyncClient) -> None:
-    flow = client.flow("echo")
+    flow = client.flow("ask")
     with client.session() as session:
         assert current_session() == session.id == str(uuid.UUID(session.id))
         done = await flow.execute(message="a")
         job = await flow.execute_async(message="b")
-        paused = await flow.execute(message="c", tools=TOOLS)
+        paused = await flow.execute(message="c", tools=[tool("one")])
         (step,) = [each async for each in flow.steps(message="d")]
     assert isinstance(paused, AsyncPausedResult)
     resumed = await paused.resume({call.id: 1 for call in paused.tool_calls})
@@ -60,7 +56,7 @@ async def test_every_call_inside_of_a_block_is_of_its_session_and_says_so(client
 async def test_the_innermost_block_counts_and_a_session_of_the_call_or_the_client_is_stronger(
     client: AsyncClient, server: RunningServer
 ) -> None:
-    flow = client.flow("echo")
+    flow = client.flow("ask")
 
     async def session_of(**options: Any) -> str | None:
         session_id: str | None = (await flow.execute(message="a", **options)).session_id
@@ -75,9 +71,9 @@ async def test_the_innermost_block_counts_and_a_session_of_the_call_or_the_clien
             assert [step.session_id async for step in flow.steps(message="a", session_id=C)] == [C]
             events = [each async for each in flow.events(message="a", session_id=C)]
             assert [each.session_id for each in events if isinstance(each, RunStarted)] == [C]
-            done = await bound.flow("acme/demo/echo").execute(message="a")
+            done = await bound.flow("acme/demo/ask").execute(message="a")
             assert done.session_id == C, "the client was made for that session"
-            done = await bound.flow("acme/demo/echo").execute(message="a", session_id=A)
+            done = await bound.flow("acme/demo/ask").execute(message="a", session_id=A)
             assert done.session_id == A
         assert await session_of() == A
         with bound.session() as own:
@@ -127,7 +123,7 @@ async def test_tasks_at_a_time_have_their_own_sessions_and_those_that_they_start
     async def conversation() -> tuple[str, set[str | None]]:
         async with client.session() as session:
             await everybody.wait()
-            asked = (client.flow("echo").execute(message=session.id) for _ in range(3))
+            asked = (client.flow("ask").execute(message=session.id) for _ in range(3))
             done = await asyncio.gather(*asked)
             return session.id, {each.session_id for each in done}
 
@@ -147,7 +143,7 @@ def test_threads_at_a_time_have_their_own_sessions(server: RunningServer) -> Non
             assert current_session() is None, "a thread does not begin in the session of who starts it"
             with client.session(id=uuid.UUID(int=number)) as session:
                 everybody.wait()
-                done = client.flow("echo").execute(message="a")
+                done = client.flow("ask").execute(message="a")
                 return done.session_id == session.id
 
         with client.session():

@@ -20,9 +20,9 @@ import pytest
 from runglass import Client, Recorder, StepTrace, Trace
 from runglass.errors import RunglassError
 from runglass.support.clock import SystemClock, iso
-from runglass.testing import ORG, PROJECT, RunningServer, running_server
-from runglass.wire.admin_api import SERVER
+from runglass.testing import RunningServer, running_server
 from runglass.wire.run_api import CaptureMode
+from tests.contract.test_kept_content import set_capture
 from tests.e2e.command import environment, hears_ctrl_c
 from tests.http_server import Reply, answering
 from tests.ports import free_port
@@ -39,31 +39,22 @@ class Place:
     """A server that comes and goes, at one address and with one key, and the state folder of its senders."""
 
     def __init__(self, folder: Path) -> None:
-        self.state = folder / "state"
+        self._state = folder / "state"
+        self.spool = self._state / "runglass" / "spool"
         self._data = folder / "data"
         self._port = free_port()
         self.base_url = f"http://127.0.0.1:{self._port}/api/v1"
-        self._programs = ExitStack()
+        self.programs = ExitStack()
         with self.server() as server:
             self.key = server.key
-
-    def __enter__(self) -> "Place":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._programs.close()
 
     def server(self, **settings: Any) -> AbstractContextManager[RunningServer]:
         """The server, until the block ends; it keeps all content."""
         return running_server(port=self._port, data=self._data, capture="full", **settings)
 
     def recorder(self, **options: Any) -> Recorder:
-        options = {"spool": self.spool, **options}
-        return Recorder("agent", api_key=self.key, base_url=self.base_url, **options)
-
-    @property
-    def spool(self) -> Path:
-        return self.state / "runglass" / "spool"
+        server = {"api_key": self.key, "base_url": self.base_url, "spool": self.spool}
+        return Recorder("agent", **{**server, **options})
 
     def spooled(self) -> bytes:
         return b"".join(path.read_bytes() for path in sorted(self.spool.glob("*")))
@@ -82,7 +73,7 @@ rec = runglass.Recorder('agent', lease_s={LEASE_S})
         variables = {
             "RUNGLASS_API_KEY": self.key,
             "RUNGLASS_BASE_URL": self.base_url,
-            "XDG_STATE_HOME": str(self.state),
+            "XDG_STATE_HOME": str(self._state),
         }
         process = subprocess.Popen(
             [sys.executable, "-c", begin + textwrap.dedent(code), *arguments],
@@ -93,8 +84,8 @@ rec = runglass.Recorder('agent', lease_s={LEASE_S})
             text=True,
             preexec_fn=hears_ctrl_c,
         )
-        self._programs.enter_context(process)
-        self._programs.callback(process.kill)
+        self.programs.enter_context(process)
+        self.programs.callback(process.kill)
         return process
 
     def done(self, code: str, *arguments: str) -> str:
@@ -125,7 +116,8 @@ rec = runglass.Recorder('agent', lease_s={LEASE_S})
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as place:
+    place = Place(tmp_path)
+    with place.programs:
         yield place
 
 
@@ -238,12 +230,7 @@ def test_what_an_earlier_program_has_left_is_sent_though_the_next_one_records_no
 
 def hears(rec: Recorder, server: RunningServer, mode: CaptureMode) -> None:
     """The server keeps content in this mode from now on, and the recorder knows."""
-
-    async def set_capture() -> None:
-        project = await server.runtime.store.ensure_project(ORG, PROJECT)
-        await server.runtime.store.set_capture(project.id, mode, by=SERVER)
-
-    server.call(set_capture())
+    set_capture(server, mode)
     with rec.step("hears"):
         pass
     assert rec.flush(30)
@@ -517,8 +504,7 @@ def test_a_durable_step_whose_wait_is_interrupted_is_not_left_open(place: Place)
 def test_a_key_that_is_refused_costs_nothing_but_the_recording(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wrong = Recorder("agent", api_key="nk_" + "0" * 40, base_url=place.base_url, spool=place.spool)
-    with place.server(), wrong as rec:
+    with place.server(), place.recorder(api_key="nk_" + "0" * 40) as rec:
         for _ in range(3):
             with rec.step("work"):
                 pass

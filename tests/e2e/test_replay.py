@@ -20,6 +20,7 @@ from runglass import (
     RunglassError,
 )
 from runglass.testing import RunningServer
+from tests.contract.test_tool_calls import tool
 from tests.e2e.conftest import on_asyncio
 from tests.servers import server_with
 
@@ -42,10 +43,7 @@ steps:
   - {id: second, type: code, code: "return {'n': n * 10}"}
   - {id: third, type: code, code: "return {'n': 100 // n}"}
 """
-TOOLS = [
-    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
-    for name in ("one", "two")
-]
+TOOLS = [tool("one"), tool("two")]
 
 
 server = server_with(SHARE, ASK, WALK)

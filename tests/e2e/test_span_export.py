@@ -4,8 +4,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tests.collector import Reply, collecting
+from tests.collector import collecting
 from tests.e2e.command import fill, served
+from tests.http_server import Reply
 from tests.waiting import eventually
 
 FLOW = {

@@ -33,6 +33,7 @@ from tests.e2e.command import runglass
 from tests.e2e.conftest import Printed
 from tests.outlines import rows_in
 from tests.postgres_server import postgres_server
+from tests.records import there
 
 DATA = Path(__file__).parents[1] / "data"
 NO_JSON = b":null, no JSON"
@@ -116,7 +117,7 @@ def test_an_upgrade_makes_no_copy_where_none_is_wanted(folder: Path) -> None:
 
 
 def test_a_server_upgrades_the_folder_and_has_its_runs_with_all_that_follows_from_their_logs(
-    server: RunningServer, http: httpx2.Client, folder: Path
+    http: httpx2.Client, folder: Path
 ) -> None:
     assert len(list(folder.glob("runglass-schema-*.db"))) == 1
     runs = http.get("/flow-runs").json()["runs"]
@@ -142,9 +143,7 @@ def test_a_server_upgrades_the_folder_and_has_its_runs_with_all_that_follows_fro
     assert statuses == {"completed": 18, "failed": 3, "retried": 2, "skipped": 2}
 
 
-def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(
-    server: RunningServer, http: httpx2.Client, folder: Path
-) -> None:
+def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(http: httpx2.Client, folder: Path) -> None:
     (paused,) = http.get("/flow-runs", params={"status": "paused"}).json()["runs"]
     with http.stream("GET", f"/flow-runs/{paused['id']}/trace/stream") as stream:
         pause = next(
@@ -216,8 +215,7 @@ def test_a_postgres_has_the_runs_of_an_older_version_with_all_that_follows_from_
             traces = [client.run(run.id).trace() for run in runs]
         store = server.runtime.store
         for trace in traces:
-            record = server.call(store.run(trace.flow_run.id))
-            assert record is not None
+            record = there(server.call(store.run(trace.flow_run.id)))
             events = server.call(store.events(record.no, after=0, limit_bytes=sys.maxsize))
             assert trace == fold(decode_event(data) for _, data in events)
     asyncio.run(postgres.drop_database(name))

@@ -76,13 +76,12 @@ class Shop:
     No lease runs out by itself, however busy the machine is.
     """
 
-    def __init__(self, folder: Path, address: str) -> None:
-        self._open = ExitStack()
+    def __init__(self, folder: Path, address: str, opened: ExitStack) -> None:
         self._workers = ExitStack()
         self._folder = folder
         self._database = urlsplit(address).path[1:]
         self.held = Held()
-        provider = self._open.enter_context(answering(self.held))
+        provider = opened.enter_context(answering(self.held))
         self._env = {
             "RUNGLASS_STORE": address,
             "RUNGLASS_PRICES": json.dumps(PRICES),
@@ -93,21 +92,11 @@ class Shop:
         flows.mkdir(parents=True)
         for each in (WORK, REST, ASK):
             (flows / f"{each['slug']}.json").write_text(json.dumps(each))
-
-    def __enter__(self) -> "Shop":
-        server = self._open.enter_context(
-            started(
-                "serve", "--port", "0", "--no-worker", "--flows", "flows", env=self._env, cwd=self._folder
-            )
-        )
+        serve = ("serve", "--port", "0", "--no-worker", "--flows", "flows")
+        server = opened.enter_context(started(*serve, env=self._env, cwd=folder))
         self.url = server.line().removeprefix("ready ")
         key = self.run("keys", "create", "--create", "acme/shop").strip()
-        self.http = self._open.enter_context(http_at(self.url, key))
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.kill_workers()
-        self._open.close()
+        self.http = opened.enter_context(http_at(self.url, key))
 
     def kill_workers(self) -> None:
         self._workers.close()
@@ -161,8 +150,8 @@ def completions(log: list[dict[str, Any]]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def shop_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with postgres_database() as address, Shop(tmp_path_factory.mktemp("shop"), address) as opened:
-        yield opened
+    with postgres_database() as address, ExitStack() as opened:
+        yield Shop(tmp_path_factory.mktemp("shop"), address, opened)
 
 
 @pytest.fixture

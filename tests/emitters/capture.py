@@ -73,7 +73,7 @@ def write(file: Path, exports: list[Export]) -> None:
         for number, (path, headers, body) in enumerate(exports):
             head = "".join(f"{name}: {value}\n" for name, value in headers.items())
             archive.writestr(zipfile.ZipInfo(f"{number}.head"), f"POST {path}\n{head}")
-            archive.writestr(_compressed(f"{number}.body"), body)
+            archive.writestr(zipfile.ZipInfo(f"{number}.body"), body, zipfile.ZIP_DEFLATED)
 
 
 def read(file: Path) -> list[Export]:
@@ -84,9 +84,3 @@ def read(file: Path) -> list[Export]:
             headers = dict(line.split(": ", 1) for line in lines)
             exports.append(Export(first.removeprefix("POST "), headers, archive.read(f"{number}.body")))
     return exports
-
-
-def _compressed(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name)
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    return entry

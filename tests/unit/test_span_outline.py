@@ -19,6 +19,7 @@ from runglass.outlines.span_builder import LEVELS, SpanOutlineBuilder
 from runglass.support.clock import iso_ms
 from tests.outlines import BEGAN_MS, page_of, rows_of
 from tests.recorded_spans import Recording
+from tests.records import there
 from tests.unit.test_span_tree import arrivals as received
 
 
@@ -71,13 +72,11 @@ def outline_of(spans: Sequence[Span], *, entry: int | None = None, is_partial: b
     )
     builder.add(stored(spans))
     *_, outline = builder.finish()
-    assert outline is not None
-    return outline
+    return there(outline)
 
 
 def marks_of(outline: Outline) -> SpanMarks:
-    assert outline.recorded is not None
-    return outline.recorded
+    return there(outline.recorded)
 
 
 ids = st.integers(1, 12)
@@ -170,20 +169,12 @@ def test_each_row_is_below_its_parent_and_sums_count_what_no_row_below_tells(
 @given(received())
 def test_the_rows_at_the_top_add_up_to_the_totals_of_the_run(states: list[SpanState]) -> None:
     run = Recording(states)
-    builder = SpanOutlineBuilder(started_at=run.summary.started_at, seq=1)
-    builder.add(
-        (position, step.step_id, str((step.loop_path or (0,))[0]), 1, step.status, msgspec.json.encode(step))
-        for position, step in run.steps.items()
-    )
-    *_, outline = builder.finish()
-    assert outline is not None
-    totals, told = run.summary.totals, run.summary.recording
-    assert totals is not None
-    assert told is not None
+    outline, totals = run.outline(), there(run.summary.totals)
     top = [row for row in rows_of(outline) if row["depth"] == 0]
     assert sum(row["tokens"] for row in top) == (totals.tokens.total if totals.tokens else 0)
     assert sum(Decimal(row["cost"] or 0) for row in top) == Decimal(totals.cost_usd or 0)
-    cut = sum(note.startswith("a cycle of spans is cut") for note in told.notes)
+    notes = there(run.summary.recording).notes
+    cut = sum(note.startswith("a cycle of spans is cut") for note in notes)
     assert len(marks_of(outline).cycles) == cut
 
 
@@ -293,6 +284,5 @@ def test_hostile_numbers_and_names_make_an_outline_all_the_same() -> None:
     outline = outline_of([*found, Span(1, None, -(10**12), 10**13)])
     page = page_of(outline)
     assert max(map(len, page.names)) == 200
-    assert outline.recorded is not None
-    assert max(len(model or "") for model in outline.recorded.models) == 200
+    assert max(len(model or "") for model in marks_of(outline).models) == 200
     assert page.columns.cost[0] == "0.3"

@@ -19,6 +19,7 @@ from runglass.log.span_tree import SpanTree
 from runglass.log.trace import ModelCall, RunSummary, RunTotals, TokenBreakdown
 from tests.examples import examples
 from tests.recorded_spans import END, Recording, asked, id_of, raw, span, used
+from tests.records import there
 
 
 class Reference:
@@ -147,8 +148,7 @@ def test_sums_are_those_of_all_states_in_any_order(spans: list[SpanState], looks
     for number, each in enumerate(spans):
         one.take([each])
         if number % looks == 0:
-            assert one.summary.totals is not None
-            Reference(one.known).check(one.summary.totals)
+            Reference(one.known).check(there(one.summary.totals))
     shuffled = spans[:]
     Random(seed).shuffle(shuffled)
     other = Recording(shuffled)
@@ -156,8 +156,7 @@ def test_sums_are_those_of_all_states_in_any_order(spans: list[SpanState], looks
 
 
 def totals_of(*spans: SpanState) -> RunTotals:
-    totals = Recording(spans).summary.totals
-    assert totals is not None
+    totals = there(Recording(spans).summary.totals)
     assert Recording(spans[::-1]).summary.totals == totals
     return totals
 
@@ -186,20 +185,17 @@ def test_cycles_are_cut_above_their_lowest_id() -> None:
     one, two, three = span(1, 2, **asked(1, 1)), span(2, 3, **asked(2, 1)), span(3, 1, **asked(4, 1))
     for order in ([one, two, three], [three, two, one], [two, one, three]):
         summary = Recording([*order, span(4, 4)]).summary
-        assert summary.totals is not None
-        assert summary.recording is not None
-        assert summary.totals.tokens == TokenBreakdown(2, 1, 3), "3 is in 1, and 2 in 3"
-        assert summary.recording.notes == (
+        assert there(summary.totals).tokens == TokenBreakdown(2, 1, 3), "3 is in 1, and 2 in 3"
+        assert there(summary.recording).notes == (
             f"a cycle of spans is cut above span {id_of(1)}",
             f"a cycle of spans is cut above span {id_of(4)}",
         )
 
 
 def test_so_many_cycles_are_told_one_by_one() -> None:
-    summary = Recording(span(number, number) for number in range(1, 14)).summary
-    assert summary.recording is not None
-    assert len(summary.recording.notes) == 11
-    assert summary.recording.notes[-1] == "and 3 more cycles"
+    told = there(Recording(span(number, number) for number in range(1, 14)).summary.recording)
+    assert len(told.notes) == 11
+    assert told.notes[-1] == "and 3 more cycles"
 
 
 @pytest.mark.parametrize("order", ["up", "any"])
@@ -212,11 +208,10 @@ def test_a_tree_of_100_000_levels(order: str) -> None:
     elif order == "any":
         Random(7).shuffle(spans)
     summary = Recording(spans).summary
-    assert summary.totals is not None
-    assert summary.recording is not None
-    assert summary.totals.tokens == TokenBreakdown(1, 1, 2)
-    assert (summary.step_count, summary.recording.notes) == (100_000, ())
-    assert summary.recording.entry_span_id == id_of(1)
+    told = there(summary.recording)
+    assert there(summary.totals).tokens == TokenBreakdown(1, 1, 2)
+    assert (summary.step_count, told.notes) == (100_000, ())
+    assert told.entry_span_id == id_of(1)
 
 
 def test_beyond_a_hundred_models_there_are_others() -> None:
@@ -233,8 +228,7 @@ def test_beyond_a_hundred_models_there_are_others() -> None:
 
 def test_the_entry_is_the_agent_that_began_first_or_else_the_first_top_span() -> None:
     def told(*spans: SpanState) -> tuple[str | None, str | None]:
-        recording = Recording(spans).summary.recording
-        assert recording is not None
+        recording = there(Recording(spans).summary.recording)
         assert Recording(spans[::-1]).summary.recording == recording
         return recording.name, recording.entry_span_id
 
@@ -284,11 +278,10 @@ def test_what_spans_take_in_memory_is_counted(make: Callable[[int], SpanState]) 
 
 def test_a_run_that_continues_another_misses_no_parents() -> None:
     recording = Recording([span(1, 9)])
-    told = recording.summary.recording
-    assert told is not None
+    told = there(recording.summary.recording)
     assert told.notes == ("parents that were not received: 1",)
-    assert recording.fold.tree is not None
-    assert recording.fold.tree.recording(msgspec.structs.replace(told, continues="before")).notes == ()
+    later = msgspec.structs.replace(told, continues="before")
+    assert there(recording.fold.tree).recording(later).notes == ()
 
 
 def test_a_log_before_its_span_keeps_its_position_and_gets_its_name() -> None:
@@ -322,13 +315,11 @@ def test_names_are_made_safe(name: str, step_id: str) -> None:
 
 def test_the_end_cuts_off_what_is_open() -> None:
     recording = Recording([span(1, end=None), span(2, 1, end=None, **asked(3, 1, "0.5")), span(3, 1)])
-    assert recording.fold.tree is not None
-    assert recording.fold.tree.open_spans == 2
+    assert there(recording.fold.tree).open_spans == 2
     recording.add(FlowFailed(**END, error=raw({"code": "WRITER_LOST"})))
     assert [step.status for step in recording.steps.values()] == ["failed", "failed", "completed"]
     assert recording.steps[2].error_context == {"code": "WRITER_LOST"}
-    totals = recording.summary.totals
-    assert totals is not None
+    totals = there(recording.summary.totals)
     assert (totals.completed, totals.failed, totals.failed_cost_usd) == (1, 2, "0.5")
     ended = recording.steps[1].completed_at, recording.steps[1].duration_ms
     assert (recording.summary.completed_at, recording.summary.duration_ms) == ended == (END["at"], 120_000)
@@ -336,9 +327,7 @@ def test_the_end_cuts_off_what_is_open() -> None:
 
 def test_the_error_of_a_run_is_that_of_the_top_span_that_failed_first() -> None:
     def top(*spans: SpanState) -> str | None:
-        tree = Recording(spans).fold.tree
-        assert tree is not None
-        return tree.failed_top()
+        return there(Recording(spans).fold.tree).failed_top()
 
     one, two = span(1, end=9, status="error"), span(2, end=8, status="error")
     assert top(one, two) == id_of(2)
@@ -367,8 +356,7 @@ def test_times_of_a_run_are_those_of_its_spans() -> None:
 )
 def test_a_session_has_an_id_of_ours(session: str, session_id: str) -> None:
     summary = Recording([span(1, session=session)]).summary
-    assert summary.recording is not None
-    assert (summary.recording.session, summary.session_id) == (session, session_id)
+    assert (there(summary.recording).session, summary.session_id) == (session, session_id)
 
 
 @examples(60, of=400)

@@ -1,19 +1,13 @@
-import asyncio
 import contextlib
 
 import openai
 from agent_framework import Agent
 from agent_framework.observability import enable_instrumentation
 from agent_framework.openai import OpenAIChatClient
-from cases import flush, otel, questions, run
+from cases import fanned_out, flush, otel, questions, run, weather
 
 tracer = otel()
 enable_instrumentation(enable_sensitive_data=True)
-
-
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"rain in {city}"
 
 
 client = OpenAIChatClient(model="gpt-5-mini", async_client=openai.AsyncOpenAI(max_retries=0))
@@ -32,11 +26,6 @@ async def error_retry():
         await agent.run("The weather? [fail-500]")
 
 
-async def fanout():
-    with tracer.start_as_current_span("fan out"):
-        await asyncio.gather(*(agent.run(f"Weather {number}? [tools]") for number in range(3)))
-
-
 chat, tools, cached = questions(agent.run)
-cases = (chat, stream, tools, error_retry, cached, fanout)
+cases = (chat, stream, tools, error_retry, cached, fanned_out(agent.run))
 run(cases, flush, libraries=["agent-framework-core", "agent-framework-openai", "openai"])

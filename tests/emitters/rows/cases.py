@@ -71,6 +71,11 @@ def otel():
     return trace.get_tracer("program")
 
 
+def weather(city: str) -> str:
+    """The weather of a city."""
+    return f"rain in {city}"
+
+
 def questions(ask):
     """The cases of one question each, which `ask` asks."""
 
@@ -84,6 +89,18 @@ def questions(ask):
         return ask("Think of the weather. [cached]")
 
     return chat, tools, cached
+
+
+def fanned_out(ask):
+    """The case of three questions at once, which `ask` asks on asyncio."""
+
+    async def fanout():
+        from opentelemetry import trace
+
+        with trace.get_tracer("program").start_as_current_span("fan out"):
+            await asyncio.gather(*(ask(f"Weather {number}? [tools]") for number in range(3)))
+
+    return fanout
 
 
 @contextlib.contextmanager

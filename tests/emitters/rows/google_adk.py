@@ -1,18 +1,12 @@
-import asyncio
 import contextlib
 
-from cases import flush, otel, questions, run
+from cases import fanned_out, flush, otel, questions, run, weather
 from google.adk.agents import LlmAgent
 from google.adk.agents.run_config import RunConfig, StreamingMode
 from google.adk.runners import InMemoryRunner
 from google.genai import types
 
 tracer = otel()
-
-
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"rain in {city}"
 
 
 agent = LlmAgent(model="gemini-2.5-flash", name="forecaster", instruction="Be brief.", tools=[weather])
@@ -53,11 +47,6 @@ async def sessions():
         await ask(f"The weather, {name}?", session=name)
 
 
-async def fanout():
-    with tracer.start_as_current_span("fan out"):
-        await asyncio.gather(*(ask(f"Weather {number}? [tools]") for number in range(3)))
-
-
 chat, tools, cached = questions(ask)
-cases = (chat, stream, stream_left, tools, error_retry, cached, sessions, fanout)
+cases = (chat, stream, stream_left, tools, error_retry, cached, sessions, fanned_out(ask))
 run(cases, flush, libraries=["google-adk", "google-genai"])

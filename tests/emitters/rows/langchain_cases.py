@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 import openai
+from cases import weather
 from langchain.agents import create_agent
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
@@ -12,16 +13,11 @@ from langchain_openai import ChatOpenAI
 LIBRARIES = ["langchain", "langgraph", "langchain-openai", "openai"]
 
 
-@tool
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"rain in {city}"
-
-
 def cases():
     model = ChatOpenAI(model="gpt-5-mini", max_retries=0, stream_usage=True)
     prompt = ChatPromptTemplate.from_messages([("system", "Be brief."), ("user", "{question}")])
     chain = prompt | model
+    agent = create_agent(model, [tool(weather)], name="forecaster")
 
     def chat():
         chain.invoke({"question": "What is the weather?"})
@@ -38,7 +34,6 @@ def cases():
         chunks.close()
 
     def tools():
-        agent = create_agent(model, [weather], name="forecaster")
         agent.invoke({"messages": [("user", "The weather of Oslo and Lima? [tools]")]})
 
     def error_retry():
@@ -51,7 +46,6 @@ def cases():
         chain.invoke({"question": "Think of the weather. [cached]"})
 
     def sessions():
-        agent = create_agent(model, [weather], name="forecaster")
         for name in ("first-session", "second-session"):
             agent.invoke(
                 {"messages": [("user", f"The weather, {name}?")]},
@@ -59,8 +53,6 @@ def cases():
             )
 
     async def fanout():
-        agent = create_agent(model, [weather], name="forecaster")
-
         async def ask(number):
             await agent.ainvoke({"messages": [("user", f"Weather {number}? [tools]")]})
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import openai
-from cases import own_session
+from cases import own_session, weather
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.llms import ChatMessage
 from llama_index.embeddings.openai import OpenAIEmbedding
@@ -21,11 +21,6 @@ streaming = OpenAI(
 
 def user(text):
     return [ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content=text)]
-
-
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"rain in {city}"
 
 
 def agent():

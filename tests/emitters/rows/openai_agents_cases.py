@@ -5,7 +5,7 @@ import contextlib
 
 import agents
 import openai
-from cases import questions
+from cases import questions, weather
 
 LIBRARIES = ["openai-agents", "openai"]
 
@@ -13,19 +13,13 @@ LIBRARIES = ["openai-agents", "openai"]
 agents.set_trace_processors([])
 agents.set_default_openai_client(openai.AsyncOpenAI(max_retries=0), use_for_tracing=False)
 
-
-@agents.function_tool
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"rain in {city}"
-
-
-agent = agents.Agent(name="forecaster", instructions="Be brief.", model="gpt-5-mini", tools=[weather])
+tool = agents.function_tool(weather)
+agent = agents.Agent(name="forecaster", instructions="Be brief.", model="gpt-5-mini", tools=[tool])
 talker = agents.Agent(
     name="talker",
     instructions="Be brief.",
     model=agents.OpenAIChatCompletionsModel("gpt-5-mini", openai.AsyncOpenAI(max_retries=0)),
-    tools=[weather],
+    tools=[tool],
 )
 
 

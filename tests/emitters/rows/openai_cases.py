@@ -14,6 +14,10 @@ WEATHER = {"name": "weather", "description": "The weather of a city.", "paramete
 TOOLS = [{"type": "function", "function": WEATHER}]
 
 
+TOLD = {"stream": True, "stream_options": {"include_usage": True}}
+"""A stream that tells its usage."""
+
+
 def user(text):
     return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
 
@@ -24,32 +28,22 @@ def cases(session=own_session, client=None, async_client=None, tracer=None):
     async_client = async_client or openai.AsyncOpenAI(max_retries=0)
     tracer = tracer or trace.get_tracer("program")
 
+    def complete(text, **more):
+        return client.chat.completions.create(model=MODEL, messages=user(text), **more)
+
     def chat():
-        client.chat.completions.create(
-            model=MODEL, messages=user("What is the weather?"), temperature=0.5, max_completion_tokens=400
-        )
+        complete("What is the weather?", temperature=0.5, max_completion_tokens=400)
 
     def stream():
-        chunks = client.chat.completions.create(
-            model=MODEL,
-            messages=user("What is the weather?"),
-            stream=True,
-            stream_options={"include_usage": True},
-        )
-        for _ in chunks:
+        for _ in complete("What is the weather?", **TOLD):
             pass
 
     def stream_untold():
-        for _ in client.chat.completions.create(model=MODEL, messages=user("The weather?"), stream=True):
+        for _ in complete("The weather?", stream=True):
             pass
 
     def stream_left():
-        chunks = client.chat.completions.create(
-            model=MODEL,
-            messages=user("Tell a tale. [long]"),
-            stream=True,
-            stream_options={"include_usage": True},
-        )
+        chunks = complete("Tell a tale. [long]", **TOLD)
         for chunk in chunks:
             if chunk.choices and chunk.choices[0].delta.content:
                 break
@@ -74,12 +68,12 @@ def cases(session=own_session, client=None, async_client=None, tracer=None):
             client.with_options(max_retries=2).chat.completions.create(model=MODEL, messages=messages)
 
     def cached():
-        client.chat.completions.create(model=MODEL, messages=user("Think of the weather. [cached]"))
+        complete("Think of the weather. [cached]")
 
     def sessions():
         for name in ("first-session", "second-session"):
             with session(name):
-                client.chat.completions.create(model=MODEL, messages=user(f"The weather, {name}?"))
+                complete(f"The weather, {name}?")
 
     async def fanout():
         with tracer.start_as_current_span("fan out"):

@@ -1,10 +1,9 @@
 """The cases of Pydantic AI, for every row that watches it."""
 
-import asyncio
 import contextlib
 
 import openai
-from cases import questions
+from cases import fanned_out, questions, weather
 from opentelemetry import trace
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError
@@ -21,14 +20,7 @@ def cases():
     chats = OpenAIChatModel("gpt-5-mini", provider=provider)
 
     def agent(model=chats):
-        made = Agent(model, name="forecaster", instructions="Be brief.")
-
-        @made.tool_plain
-        def weather(city: str) -> str:
-            """The weather of a city."""
-            return f"rain in {city}"
-
-        return made
+        return Agent(model, name="forecaster", instructions="Be brief.", tools=[weather])
 
     async def stream():
         async with agent().run_stream("What is the weather?") as result:
@@ -56,10 +48,7 @@ def cases():
         for name in ("first-session", "second-session"):
             agent().run_sync(f"The weather, {name}?", conversation_id=name)
 
-    async def fanout():
-        with tracer.start_as_current_span("fan out"):
-            await asyncio.gather(*(agent().run(f"Weather {number}? [tools]") for number in range(3)))
-
     chat, tools, cached = questions(lambda text: agent().run_sync(text))
+    fanout = fanned_out(lambda text: agent().run(text))
     cached_tools = (cached_tools_responses, cached_tools_anthropic)
     return (chat, stream, stream_left, tools, error_retry, cached, *cached_tools, sessions, fanout)

@@ -1,8 +1,7 @@
-import asyncio
 import contextlib
 import os
 
-from cases import flush, otel, questions, run
+from cases import fanned_out, flush, otel, questions, run, weather
 from strands import Agent, tool
 from strands.models.anthropic import AnthropicModel
 from strands.models.openai import OpenAIModel
@@ -10,17 +9,11 @@ from strands.models.openai import OpenAIModel
 tracer = otel()
 
 
-@tool
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"rain in {city}"
-
-
 def agent(model=None, **attributes):
     model = model or OpenAIModel(client_args={"max_retries": 0}, model_id="gpt-5-mini")
     return Agent(
         model=model,
-        tools=[weather],
+        tools=[tool(weather)],
         system_prompt="Be brief.",
         name="forecaster",
         callback_handler=None,
@@ -62,12 +55,8 @@ def sessions():
         agent(**{"session.id": name})(f"The weather, {name}?")
 
 
-async def fanout():
-    with tracer.start_as_current_span("fan out"):
-        await asyncio.gather(*(agent().invoke_async(f"Weather {number}? [tools]") for number in range(3)))
-
-
 chat, tools, _ = questions(lambda text: agent()(text))
+fanout = fanned_out(lambda text: agent().invoke_async(text))
 cases = (chat, stream_left, tools, error_retry, cached, cached_anthropic, sessions, fanout)
 run(
     cases,

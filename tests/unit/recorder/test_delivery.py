@@ -11,6 +11,7 @@ from contextvars import copy_context
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -196,20 +197,15 @@ def test_nothing_is_held_of_a_run_that_began_without_room_before_the_key_was_ref
 def test_a_server_that_is_back_is_asked_before_the_lease_of_a_step_is_over(
     receiver: Receiver, recorder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    longest_s = set()
-
-    def at_once(_: int, *, most_s: float) -> float:
-        longest_s.add(most_s)
-        return 0.0
-
-    monkeypatch.setattr("runglass.recorder.delivery.backoff_s", at_once)
+    backoff_s = Mock(return_value=0.0)
+    monkeypatch.setattr("runglass.recorder.delivery.backoff_s", backoff_s)
     receiver.is_away = True
     for lease_s in (3, 30):
         rec = recorder(lease_s=lease_s)
         with rec.run("top"):
             assert rec.flush()
         rec.close()
-    assert longest_s == {1.0, 5.0}
+    assert {asked.kwargs["most_s"] for asked in backoff_s.call_args_list} == {1.0, 5.0}
 
 
 def test_a_lease_without_end_is_waited_for_in_peace(

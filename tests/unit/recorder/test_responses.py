@@ -22,29 +22,19 @@ OPENAI_TOOL = {
 }
 ANTHROPIC_TOOL = {"name": "weather", "input_schema": {"properties": {"city": {}}}}
 RESPONSES_TOOL = {"type": "function", "name": "weather", "parameters": {"properties": {"city": {}}}}
-
-Shape = Callable[[dict[str, Any]], Any]
-
-
-def as_sent(body: dict[str, Any]) -> Any:
-    return body
-
-
-def as_model(model: Any) -> Shape:
-    return lambda body: TypeAdapter(model).validate_python(body)
+APIS: dict[str, tuple[Callable[..., answers.Answer], dict[str, Any]]] = {
+    "chat": (answers.chat, OPENAI_TOOL),
+    "responses": (answers.responses, RESPONSES_TOOL),
+    "messages": (answers.anthropic, ANTHROPIC_TOOL),
+}
 
 
-def ask(api: str, text: str, *, tools: bool = False) -> answers.Answer:
-    asked: dict[str, Any] = {"model": "a-model", "stream_options": {"include_usage": True}}
-    match api:
-        case "chat":
-            asked["messages"] = [{"role": "user", "content": text}]
-            return answers.chat(asked | ({"tools": [OPENAI_TOOL]} if tools else {}))
-        case "responses":
-            return answers.responses(asked | {"input": text} | ({"tools": [RESPONSES_TOOL]} if tools else {}))
-        case _:
-            asked["messages"] = [{"role": "user", "content": text}]
-            return answers.anthropic(asked | ({"tools": [ANTHROPIC_TOOL]} if tools else {}))
+def ask(api: str, text: str) -> answers.Answer:
+    """What the API answers, which takes of this what is its own."""
+    answer, tool = APIS[api]
+    messages = [{"role": "user", "content": text}]
+    asked: dict[str, Any] = {"model": "a-model", "input": text, "messages": messages, "tools": [tool]}
+    return answer(asked | {"stream_options": {"include_usage": True}})
 
 
 def a_call(api: str) -> ledger.Call:
@@ -59,7 +49,7 @@ def frames(answer: answers.Answer, call: ledger.Call) -> Iterator[Any]:
             yield json.loads(frame.data)
 
 
-WHOLE = {
+WHOLE: dict[str, Any] = {
     "chat": chat_types.ChatCompletion,
     "responses": response_types.Response,
     "messages": anthropic_types.Message,
@@ -83,7 +73,8 @@ def test_an_answer_says_the_same_whole_and_streamed_as_objects_and_as_dicts(
     api: str, streamed: bool, as_objects: bool
 ) -> None:
     call = a_call(api)
-    shape = as_model(CHUNKS[api] if streamed else WHOLE[api]) if as_objects else as_sent
+    kinds = CHUNKS if streamed else WHOLE
+    shape = TypeAdapter(kinds[api] if as_objects else Any).validate_python
 
     def read(answer: answers.Answer) -> Answer:
         if not streamed:
@@ -99,7 +90,7 @@ def test_an_answer_says_the_same_whole_and_streamed_as_objects_and_as_dicts(
     finish, finish_with_tools = FINISH[api]
     assert said == Answer(model="a-model", id="answer-1", text=TEXT, finish_reason=finish, usage=usage)
 
-    asking = read(ask(api, "[tools]", tools=True))
+    asking = read(ask(api, "[tools]"))
     assert (asking.text, asking.finish_reason, asking.usage) == (None, finish_with_tools, usage)
     assert [(each.name, json.loads(each.arguments)) for each in asking.tool_calls] == [
         ("weather", {"city": "Oslo"}),

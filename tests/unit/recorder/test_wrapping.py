@@ -16,10 +16,11 @@ import openai
 import pytest
 
 from runglass.recorder.recorder import Recorder
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.emitters.comparison import Shortfall, compare
 from tests.emitters.model_server import ModelServer, model_server
 from tests.emitters.readback import Api, Told
+from tests.servers import server_with
 
 ROWS = Path(__file__).parents[2] / "emitters" / "rows"
 OPENAI_MODEL, ANTHROPIC_MODEL = "gpt-5-mini", "claude-of-a-test"
@@ -28,10 +29,7 @@ LONG: Any = [{"role": "user", "content": "Tell a tale. [long]"}]
 STREAMED: Any = {"model": OPENAI_MODEL, "messages": QUESTION, "stream_options": {"include_usage": True}}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(capture="full") as running:
-        yield running
+server = server_with(capture="full")
 
 
 @pytest.fixture
@@ -63,15 +61,13 @@ class Recording(NamedTuple):
 
 @pytest.fixture
 def recordings(server: RunningServer) -> Iterator[Callable[[str], Recording]]:
-    made: list[Recorder] = []
+    with ExitStack() as recorders:
 
-    def record(flow: str) -> Recording:
-        made.append(Recorder(flow, api_key=server.key, base_url=server.base_url, spool=None))
-        return Recording(made[-1], Api(server.address, server.key))
+        def record(flow: str) -> Recording:
+            made = Recorder(flow, api_key=server.key, base_url=server.base_url, spool=None)
+            return Recording(recorders.enter_context(made), Api(server.address, server.key))
 
-    yield record
-    for recorder in made:
-        recorder.close()
+        yield record
 
 
 @pytest.fixture
@@ -411,23 +407,17 @@ def test_an_error_passes_as_it_is_and_is_told_with_its_status(recording: Recordi
     assert step["attributes"]["http.response.status_code"] == 429
 
 
-class CutOff(httpx2.SyncByteStream):
+def cut_off() -> Iterator[bytes]:
     """The body of a stream whose connection breaks."""
-
-    def __iter__(self) -> Iterator[bytes]:
-        chunk = {
-            "id": "cut",
-            "model": OPENAI_MODEL,
-            "choices": [{"index": 0, "delta": {"content": "Bergen"}}],
-        }
-        yield f"data: {json.dumps(chunk)}\n\n".encode()
-        raise httpx2.ReadError("the connection was cut")
+    choice = {"index": 0, "delta": {"content": "Bergen"}}
+    chunk = {"id": "cut", "model": OPENAI_MODEL, "choices": [choice]}
+    yield f"data: {json.dumps(chunk)}\n\n".encode()
+    raise httpx2.ReadError("the connection was cut")
 
 
 def test_an_error_in_the_midst_of_a_stream_is_the_users_and_the_steps(recording: Recording) -> None:
-    transport = httpx2.MockTransport(
-        lambda _: httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, stream=CutOff())
-    )
+    headers = {"Content-Type": "text/event-stream"}
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=headers, content=cut_off()))
     with httpx2.Client(transport=transport) as http:
         client = recording.recorder.wrap(openai.OpenAI(api_key="none", http_client=http))
         stream = client.chat.completions.create(model=OPENAI_MODEL, messages=QUESTION, stream=True)

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from runglass.log.trace import ModelCall
 from runglass.recording.dialects import interpret, interpret_log
 from runglass.recording.dialects.messages import messages_of, response_of, system_of, tools_of, without_system
 from runglass.recording.dialects.synonyms import INDEXED, SYNONYMS
@@ -24,6 +25,7 @@ from runglass.recording.otlp import Signal
 from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused, SpanLink
 from tests.emitters import fixtures
 from tests.otlp_standard import items_of
+from tests.records import there
 from tests.unit.recording.emitted import START_NS, log, span
 
 Json = dict[str, Any]
@@ -45,6 +47,11 @@ def as_sent(attributes: Json) -> Json:
         return isinstance(value, dict) or (isinstance(value, list) and isinstance(value[0], dict))
 
     return {key: json.dumps(value) if is_object(value) else value for key, value in attributes.items()}
+
+
+def call_of(attributes: Json, **about: Any) -> ModelCall:
+    """The model call that a span with these attributes is."""
+    return interpret(span(attributes, **about)).model_calls[0]
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -127,11 +134,12 @@ FORMS = {
 }
 
 
-def usage(dialect: str, *counts: Any) -> dict[str, Any]:
-    """Prompt, completion, total, cache read, cache write and reasoning as attributes; None is not told."""
+def usage(dialect: str, *counts: Any, model: str = "m", provider: str | None = None) -> Json:
+    """Prompt, completion, total, cache read, cache write and reasoning, as far as they are not None."""
     form, *names = FORMS[dialect].split()
-    told = {form.format(name): count for name, count in zip(names, counts, strict=True) if count is not None}
-    return {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"} | told
+    sent = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model, "gen_ai.provider.name": provider}
+    sent |= zip(map(form.format, names), counts, strict=False)
+    return {name: value for name, value in sent.items() if value is not None}
 
 
 @pytest.mark.parametrize("dialect", FORMS)
@@ -142,13 +150,13 @@ def usage(dialect: str, *counts: Any) -> dict[str, Any]:
         ((100, 20, 120, 40, 10, 5), (100, 40, 10, 20)),
         ((100, 20, None, 40, 10, 5), (100, 40, 10, 20)),
         ((100, 20, 170, 40, 10, 5), (150, 40, 10, 20)),
-        ((7, 20, None, 16_399, 0, None), (16_406, 16_399, None, 20)),
-        ((7, 20, 27, 16_399, 10, None), (16_416, 16_399, 10, 20)),
-        ((100, 20, None, None, None, None), (100, None, None, 20)),
-        ((100.0, 20, None, None, None, None), (100, None, None, 20)),
+        ((7, 20, None, 16_399, 0), (16_406, 16_399, None, 20)),
+        ((7, 20, 27, 16_399, 10), (16_416, 16_399, 10, 20)),
+        ((100, 20), (100, None, None, 20)),
+        ((100.0, 20), (100, None, None, 20)),
         # What is not told, and follows.
-        ((100, None, 120, None, None, None), (100, None, None, 20)),
-        ((None, 20, 120, None, None, None), (100, None, None, 20)),
+        ((100, None, 120), (100, None, None, 20)),
+        ((None, 20, 120), (100, None, None, 20)),
         # Gemini has its reasoning beside the completion.
         ((100, 12, 120, None, None, 8), (100, None, None, 20)),
     ],
@@ -156,10 +164,10 @@ def usage(dialect: str, *counts: Any) -> dict[str, Any]:
 def test_the_parts_of_a_prompt_are_the_prompt(
     dialect: str, counts: tuple[Any, ...], tokens: tuple[int | None, ...]
 ) -> None:
-    call = interpret(span(usage(dialect, *counts))).model_calls[0]
-    assert call.tokens is not None
-    assert (call.tokens.prompt, call.cached_tokens, call.cache_write_tokens, call.tokens.completion) == tokens
-    assert call.tokens.total == call.tokens.prompt + call.tokens.completion
+    call = call_of(usage(dialect, *counts))
+    read = there(call.tokens)
+    assert (read.prompt, call.cached_tokens, call.cache_write_tokens, read.completion) == tokens
+    assert read.total == read.prompt + read.completion
     assert call.note is None
 
 
@@ -167,13 +175,13 @@ def test_the_parts_of_a_prompt_are_the_prompt(
 @pytest.mark.parametrize(
     ("counts", "note"),
     [
-        ((-1, 20, None, None, None, None), "prompt tokens are -1"),
-        ((1.5, 20, None, None, None, None), "prompt tokens are 1.5"),
-        (("many", 20, None, None, None, None), "prompt tokens are 'many'"),
-        ((True, 20, None, None, None, None), "prompt tokens are True"),
-        ((10**30, 20, None, None, None, None), "prompt tokens are 1000000000000000000000000000000"),
+        ((-1, 20), "prompt tokens are -1"),
+        ((1.5, 20), "prompt tokens are 1.5"),
+        (("many", 20), "prompt tokens are 'many'"),
+        ((True, 20), "prompt tokens are True"),
+        ((10**30, 20), "prompt tokens are 1000000000000000000000000000000"),
         ((100, 20, None, None, None, 30), "30 reasoning of 20 completion tokens"),
-        ((None, 20, 10, None, None, None), "a total of 10 tokens with 20"),
+        ((None, 20, 10), "a total of 10 tokens with 20"),
     ],
 )
 def test_numbers_that_cannot_be_right_are_said_and_not_booked(
@@ -185,8 +193,7 @@ def test_numbers_that_cannot_be_right_are_said_and_not_booked(
     assert (call.tokens, call.cost_usd, call.cost_unknown, call.note) == (None, None, "bad_usage", note)
     assert state.tokens is None
     # They stay to be looked at.
-    assert state.attributes is not None
-    assert sent.items() - state.attributes.items() == {
+    assert sent.items() - there(state.attributes).items() == {
         ("gen_ai.operation.name", "chat"),
         ("gen_ai.request.model", "m"),
     }
@@ -194,27 +201,22 @@ def test_numbers_that_cannot_be_right_are_said_and_not_booked(
 
 @pytest.mark.parametrize("dialect", FORMS)
 def test_what_is_not_told_is_not_zero(dialect: str) -> None:
-    nothing = interpret(span(usage(dialect, None, None, None, None, None, None))).model_calls[0]
+    nothing = call_of(usage(dialect))
     assert (nothing.tokens, nothing.cost_unknown, nothing.note) == (None, "no_usage", None)
-    zeros = interpret(span(usage(dialect, 0, 0, 0, None, None, None))).model_calls[0]
+    zeros = call_of(usage(dialect, 0, 0, 0))
     assert (zeros.tokens, zeros.cost_unknown) == (None, "no_usage")
-    half = interpret(span(usage(dialect, 100, None, None, None, None, None))).model_calls[0]
+    half = call_of(usage(dialect, 100))
     assert (half.tokens, half.cost_unknown) == (None, "no_usage")
     assert half.note == "of the tokens only 100 prompt are told"
-    wrong = interpret(span(usage(dialect, 100, 20, 130, None, None, None))).model_calls[0]
-    assert wrong.tokens is not None
-    assert (wrong.tokens.total, wrong.note) == (120, "a total of 130 tokens is told, and 100 + 20")
+    wrong = call_of(usage(dialect, 100, 20, 130))
+    assert (there(wrong.tokens).total, wrong.note) == (120, "a total of 130 tokens is told, and 100 + 20")
 
 
 def test_an_emitter_that_passes_numbers_through_is_known() -> None:
-    counts = usage("the conventions, before", 100, 20, None, 40, 10, None) | {
-        "gen_ai.request.model": "claude-sonnet-4-5"
-    }
-    by_spec = interpret(span(counts, scope="opentelemetry.instrumentation.anthropic"))
-    raw = interpret(span(counts, scope="strands.telemetry.tracer"))
-    assert by_spec.tokens is not None
-    assert raw.tokens is not None
-    assert (by_spec.tokens.prompt, raw.tokens.prompt) == (100, 150)
+    sent = usage("the conventions, before", 100, 20, None, 40, 10, model="claude-sonnet-4-5")
+    by_spec = call_of(sent, scope="opentelemetry.instrumentation.anthropic")
+    raw = call_of(sent, scope="strands.telemetry.tracer")
+    assert (there(by_spec.tokens).prompt, there(raw.tokens).prompt) == (100, 150)
 
 
 def test_writes_for_an_hour_have_their_own_price() -> None:
@@ -227,7 +229,7 @@ def test_writes_for_an_hour_have_their_own_price() -> None:
         "gen_ai.usage.cache_creation.ephemeral_5m_input_tokens": 300,
         "gen_ai.usage.cache_creation.ephemeral_1h_input_tokens": 600,
     }
-    call = interpret(span(sent)).model_calls[0]
+    call = call_of(sent)
     # 100 x 3 + 300 x 3.75 + 600 x 6 for a million.
     assert (call.cache_write_tokens, call.cost_usd) == (900, "0.005025")
 
@@ -251,16 +253,12 @@ def test_writes_for_an_hour_have_their_own_price() -> None:
 )
 @pytest.mark.parametrize("prompt", [1_000, 300_000])
 def test_a_cost_is_that_of_the_list(provider: str, price_id: str, model: str, prompt: int) -> None:
-    sent = usage("the conventions", prompt, 50, None, 100, 200, None)
-    call = interpret(
-        span(sent | {"gen_ai.provider.name": provider, "gen_ai.request.model": model})
-    ).model_calls[0]
+    call = call_of(usage("the conventions", prompt, 50, None, 100, 200, model=model, provider=provider))
     counts = PricedUsage(input_tokens=prompt, output_tokens=50, cache_read_tokens=100, cache_write_tokens=200)
     # There are prices that change with the time of day.
     began = datetime.fromtimestamp(START_NS / 10**9, UTC)
     listed = calc_price(counts, model, provider_id=price_id, genai_request_timestamp=began)
-    assert call.cost_usd is not None
-    assert Decimal(call.cost_usd) == listed.total_price
+    assert Decimal(there(call.cost_usd)) == listed.total_price
 
 
 @pytest.mark.parametrize(
@@ -283,10 +281,8 @@ def test_a_cost_is_that_of_the_list(provider: str, price_id: str, model: str, pr
     ],
 )
 def test_a_cost_that_is_told_is_taken_exactly(sent: dict[str, Any], cost: str) -> None:
-    told_usage = usage("the conventions", 100, 20, None, None, None, None)
-    state = interpret(
-        span(told_usage | {"gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o-mini"} | sent)
-    )
+    told_usage = usage("the conventions", 100, 20, model="gpt-4o-mini", provider="openai")
+    state = interpret(span(told_usage | sent))
     call = state.model_calls[0]
     assert (call.cost_usd, state.cost_usd) == (cost, cost)
     assert call.list_cost_usd == (None if cost == "0.000027" else "0.000027")
@@ -294,17 +290,15 @@ def test_a_cost_that_is_told_is_taken_exactly(sent: dict[str, Any], cost: str) -
 
 def test_the_price_of_nothing_is_no_price() -> None:
     sent = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o-mini", "operation.cost": 0.0}
-    call = interpret(span(sent)).model_calls[0]
+    call = call_of(sent)
     assert (call.cost_usd, call.cost_unknown) == (None, "no_usage")
-    counts = usage("the conventions", 100, 20, None, None, None, None)
-    local = interpret(span(counts | {"gen_ai.provider.name": "ollama", "operation.cost": 0})).model_calls[0]
+    local = call_of(usage("the conventions", 100, 20, provider="ollama") | {"operation.cost": 0})
     assert (local.cost_usd, local.cost_unknown) == ("0", None)
 
 
 def test_a_model_without_a_price_says_so() -> None:
     for provider in ("ollama", "openai"):
-        sent = usage("the conventions", 100, 20, None, None, None, None) | {"gen_ai.provider.name": provider}
-        call = interpret(span(sent)).model_calls[0]
+        call = call_of(usage("the conventions", 100, 20, provider=provider))
         assert (call.cost_usd, call.cost_unknown) == (None, "no_price")
 
 
@@ -455,6 +449,8 @@ def test_any_message_is_read(sent: list[Any], role: str) -> None:
     msgspec.json.encode([read, response_of(sent), system_of(sent), tools_of(sent), without_system(read)])
 
 
+MEASURE = re.compile("token|cost|cache|^(prompt|completion|total)$")
+"""The slots of numbers that are added up, or put into another unit."""
 MARKED = st.dictionaries(
     KEYS.filter(lambda key: not key.startswith("logfire.")),
     st.sampled_from(["text", "json", "messages", "object", "number"]),
@@ -495,15 +491,5 @@ def test_nothing_that_was_sent_is_lost(forms: dict[str, str], kind: str, events:
             continue
         if form != "number":
             assert f"mark{n}mark" in state, key
-        elif SYNONYMS.get(key) is None or not _is_measure(SYNONYMS[key].slot):
+        elif SYNONYMS.get(key) is None or not MEASURE.search(SYNONYMS[key].slot):
             assert str(7_000_000_000 + n) in state, key
-
-
-def _is_measure(slot: str) -> bool:
-    """Numbers that are added up, or put into another unit."""
-    return (
-        "token" in slot
-        or "cost" in slot
-        or "cache" in slot
-        or slot in ("prompt", "completion", "total", "uncached")
-    )

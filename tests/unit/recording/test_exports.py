@@ -7,22 +7,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.journal.run_writer import step_rows
 from runglass.errors import RunFileError
 from runglass.log.events import FlowCompleted, RunInput, encode_event
-from runglass.log.fold import StepChange
 from runglass.log.span_state import SpanState
 from runglass.log.trace import StepTrace
-from runglass.outlines.outline import Outline, tree_rows
-from runglass.outlines.span_builder import SpanOutlineBuilder
-from runglass.recording.received import ReceivedLog
+from runglass.outlines.outline import tree_rows
 from runglass.run_files.header import FlowOfRun, RunHeader
 from runglass.run_files.imported_log import ImportedLog
 from runglass.run_files.perfetto import PerfettoWriter
 from runglass.store.sqlite.database_file import check
 from runglass.store.sqlite.store import SqliteStore
 from tests.recorded_spans import END, Recording, asked, id_of, raw, span
-from tests.unit.recording.test_recordings import BEGAN_NS, SETTLE_S, TRACE, open_house
+from tests.unit.recording import emitted
+from tests.unit.recording.test_recordings import BEGAN_NS, SETTLE_S, open_house
 from tests.unit.recording.test_recordings import span as received
 
 HEADER = RunHeader(
@@ -92,17 +89,6 @@ def test_a_span_that_there_cannot_be_is_refused(change: dict[str, Any], problem:
         take(events)
 
 
-def outline_of(recording: Recording) -> Outline:
-    told = recording.summary.recording
-    assert told is not None
-    builder = SpanOutlineBuilder(started_at=None, seq=1, entry=told.entry_span_id)
-    rows = step_rows(StepChange(*each) for each in sorted(recording.steps.items()))
-    builder.add((row.position, row.step_id, row.loop_path, row.attempt, row.status, row.data) for row in rows)
-    *_, outline = builder.finish()
-    assert outline is not None
-    return outline
-
-
 def test_in_perfetto_a_span_that_outlives_what_it_is_in_has_its_own_time() -> None:
     outliving = recorded(
         span(1, start=0.9, end=32, name="top"),
@@ -111,7 +97,7 @@ def test_in_perfetto_a_span_that_outlives_what_it_is_in_has_its_own_time() -> No
         span(4, 1, start=12, end=30, name="beside"),
         span(5, 4, start=5, end=20, name="early"),
     )
-    writer, outline = PerfettoWriter(outliving.summary), outline_of(outliving)
+    writer, outline = PerfettoWriter(outliving.summary), outliving.outline()
     rows = [(row, None) for row in tree_rows(outline, 0, outline.row_count)]
     events = msgspec.json.decode(writer.opening() + writer.rows(rows) + writer.closing())["traceEvents"]
     began = events[2]["ts"]
@@ -137,10 +123,10 @@ def test_in_perfetto_a_span_that_outlives_what_it_is_in_has_its_own_time() -> No
 
 async def test_a_store_with_a_recorded_run_is_sound_and_its_log_imports_again(tmp_path: Path) -> None:
     """One whose session came late, and whose first span is known by a log before it came."""
-    told = {"content": "hi"}
-    log = ReceivedLog(TRACE, id_of(3), BEGAN_NS, "gen_ai.user.message", told, 0, {}, "test", "1", {})
+    log = emitted.log("gen_ai.user.message", {"content": "hi"}, span_id=id_of(3), at_ns=BEGAN_NS)
     chat = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 5, "session.id": "late"}
-    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store, open_house(store) as house:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        house = await open_house(store)
         assert await house.record(log) == []
         assert [step.step_id for step in (await house.trace()).steps] == ["not_received"]
         for each in (received(2, 1), received(3, 1, attributes=chat), received(1)):
@@ -152,14 +138,8 @@ async def test_a_store_with_a_recorded_run_is_sound_and_its_log_imports_again(tm
     assert run.session_id is not None
     assert (run.status, run.session_id) == ("completed", trace.flow_run.session_id)
     assert check(tmp_path / "db", every_run=True, tell=lambda *_: None).problems == []
-    header = RunHeader(
-        run_id=run.id,
-        version=0,
-        capture="redacted",
-        trigger_type="recorded",
-        session_id=run.session_id,
-        flow=FlowOfRun(id=run.flow_id, slug="otel"),
-    )
+    flow = FlowOfRun(id=run.flow_id, slug="otel")
+    header = msgspec.structs.replace(HEADER, run_id=run.id, session_id=run.session_id, flow=flow)
     imported = ImportedLog(header, most_values=1000)
     imported.take(stored)
     assert imported.summary == msgspec.structs.replace(trace.flow_run, input=None, result=None)

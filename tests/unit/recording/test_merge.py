@@ -29,6 +29,14 @@ MESSAGES = st.none() | st.lists(
 )
 
 
+def state(**fields: Any) -> SpanState:
+    return SpanState(span_id="00000000000000aa", **fields)
+
+
+def call(**fields: Any) -> SpanState:
+    return state(model_calls=(ModelCall(number=1, model="m", **fields),))
+
+
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[ModelCall, ...]:
     """A call as a dialect tells it, whose numbers do not contradict each other."""
@@ -67,8 +75,7 @@ def calls(draw: st.DrawFn) -> tuple[ModelCall, ...]:
 def states(draw: st.DrawFn) -> SpanState:
     model_calls = draw(calls())
     call = model_calls[0] if model_calls else None
-    return SpanState(
-        span_id="00000000000000aa",
+    return state(
         parent_span_id=draw(st.none() | st.sampled_from(["00000000000000bb", "00000000000000cc"])),
         name=draw(TEXTS),
         kind=draw(st.sampled_from(["llm", "guardrail", "other"])),
@@ -96,12 +103,7 @@ def text(state: SpanState) -> Any:
 
 
 def test_one_and_true_are_two_values_whichever_comes_first() -> None:
-    one, other = (
-        SpanState(
-            span_id="00000000000000aa", model_calls=(ModelCall(number=1, model="m", response=response),)
-        )
-        for response in ({"a": None, "b": 1}, {"b": True})
-    )
+    one, other = call(response={"a": None, "b": 1}), call(response={"b": True})
     assert text(merge(one, other)) == text(merge(other, one))
 
 
@@ -125,10 +127,6 @@ def test_the_parts_of_tokens_never_exceed_them(one: SpanState, other: SpanState)
             assert (call.cached_tokens or 0) + (call.cache_write_tokens or 0) <= call.tokens.prompt
             assert call.tokens.total == call.tokens.prompt + call.tokens.completion
             assert call.cost_unknown == (None if call.cost_usd else "no_price")
-
-
-def state(**fields: Any) -> SpanState:
-    return SpanState(span_id="00000000000000aa", **fields)
 
 
 @pytest.mark.parametrize(
@@ -159,10 +157,6 @@ def state(**fields: Any) -> SpanState:
 def test_each_field_has_its_rule(one: dict[str, Any], other: dict[str, Any], both: dict[str, Any]) -> None:
     for merged in (merge(state(**one), state(**other)), merge(state(**other), state(**one))):
         assert merged == state(**both)
-
-
-def call(**fields: Any) -> SpanState:
-    return state(model_calls=(ModelCall(number=1, model="m", **fields),))
 
 
 def test_messages_that_come_one_by_one_are_in_order_of_time_and_a_whole_list_beats_them() -> None:

@@ -62,17 +62,11 @@ def read(data: Any, signal: Signal = "traces") -> list[Received]:
 def as_json(data: Any) -> dict[str, Any]:
     """OTLP/JSON: that of protobuf, with hexadecimal ids."""
 
-    def with_hex(value: Any) -> Any:
-        if isinstance(value, list):
-            return [with_hex(each) for each in value]
-        if isinstance(value, dict):
-            return {
-                name: base64.b64decode(each).hex() if name.endswith("Id") else with_hex(each)
-                for name, each in value.items()
-            }
-        return value
+    def with_hex(members: dict[str, Any]) -> dict[str, Any]:
+        ids = {name: value for name, value in members.items() if name.endswith("Id")}
+        return members | {name: base64.b64decode(value).hex() for name, value in ids.items()}
 
-    made: dict[str, Any] = with_hex(json_format.MessageToDict(data))
+    made: dict[str, Any] = json.loads(json_format.MessageToJson(data), object_hook=with_hex)
     return made
 
 
@@ -80,9 +74,9 @@ def read_json(data: Any, signal: Signal = "traces") -> list[Received]:
     return items_of(json.dumps(data).encode(), signal, is_json=True)
 
 
-def json_span(**fields: Any) -> list[Received]:
-    whole = {"traceId": TRACE.hex(), "spanId": SPAN.hex()} | fields
-    return read_json({"resourceSpans": [{"scopeSpans": [{"spans": [whole]}]}]})
+def json_spans(*spans: dict[str, Any]) -> list[Received]:
+    ids = {"traceId": TRACE.hex(), "spanId": SPAN.hex()}
+    return read_json({"resourceSpans": [{"scopeSpans": [{"spans": [ids | fields for fields in spans]}]}]})
 
 
 EVERYTHING = span(
@@ -209,10 +203,10 @@ def test_a_span_with_a_bad_id_is_refused(fields: dict[str, bytes], reason: str) 
 
 
 def test_ids_of_json_are_hexadecimal_in_either_case_and_never_base64() -> None:
-    [found] = json_span(traceId=TRACE.hex().upper())
+    in_base64 = base64.b64encode(TRACE).decode()
+    found, refused = json_spans({"traceId": TRACE.hex().upper()}, {"traceId": in_base64})
     assert isinstance(found, ReceivedSpan)
     assert found.trace_id == TRACE.hex()
-    [refused] = json_span(traceId=base64.b64encode(TRACE).decode())
     assert isinstance(refused, Refused)
     assert "hexadecimal" in refused.reason
 
@@ -248,15 +242,14 @@ def test_ids_of_json_are_hexadecimal_in_either_case_and_never_base64() -> None:
     ],
 )
 def test_json_is_read_leniently(given: dict[str, Any], expected: dict[str, Any]) -> None:
-    [found] = json_span(**given)
+    [found] = json_spans(given)
     assert isinstance(found, ReceivedSpan), found
     assert {name: getattr(found, name) for name in expected} == expected
 
 
 def test_a_number_beyond_all_costs_no_other_span() -> None:
     bad = {"attributes": [{"key": "a", "value": {"doubleValue": 10**400}}]}
-    ids = {"traceId": TRACE.hex(), "spanId": SPAN.hex()}
-    refused, good = read_json({"resourceSpans": [{"scopeSpans": [{"spans": [ids | bad, ids]}]}]})
+    refused, good = json_spans(bad, {})
     assert isinstance(refused, Refused)
     assert isinstance(good, ReceivedSpan)
 
@@ -282,12 +275,7 @@ def test_spans_of_json_that_are_elsewhere_are_not_taken_for_none(
 
 
 def test_half_a_character_costs_no_more_than_itself() -> None:
-    text = json.dumps("cut \ud83d off")
-    body = (
-        f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{TRACE.hex()}","spanId":"{SPAN.hex()}",'
-        f'"name":{text}}}]}}]}}]}}'
-    )
-    [found] = items_of(body.encode(), "traces", is_json=True)
+    [found] = json_spans({"name": "cut \ud83d off"})
     assert isinstance(found, ReceivedSpan)
     assert found.name == "cut � off"
 
@@ -318,7 +306,7 @@ def deep(levels: int) -> Any:
     ids=str,
 )
 def test_a_span_of_json_that_cannot_be_read_is_refused(given: dict[str, Any]) -> None:
-    [found] = json_span(**given)
+    [found] = json_spans(given)
     assert isinstance(found, Refused)
     assert found.reason
 
@@ -376,7 +364,7 @@ def test_a_resource_whose_values_would_fill_the_memory_costs_its_spans() -> None
 
 
 def test_a_span_of_json_whose_values_would_fill_the_memory_is_refused() -> None:
-    [refused] = json_span(attributes={"a": [[]] * (JSON_WEIGHT * MOST_VALUES * 3 // 4)})
+    [refused] = json_spans({"attributes": {"a": [[]] * (JSON_WEIGHT * MOST_VALUES * 3 // 4)}})
     assert isinstance(refused, Refused)
     assert f"{MOST_VALUES:,} values" in refused.reason
 

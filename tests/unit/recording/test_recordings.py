@@ -1,8 +1,7 @@
 """What other programs send is on disk, once, when it is acknowledged, and a run ends when nothing comes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from runglass.errors import StoreError
 from runglass.log.events import FlowFailed, StepRecorded, StreamEvent, decode_event
 from runglass.log.fold import fold
 from runglass.log.trace import RunSummary, StepTrace, Trace
-from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused, SpanEvent
+from runglass.recording.received import ReceivedSpan, Refused, SpanEvent
 from runglass.recording.recordings import DELETED, TOO_MANY_OPEN, UNREADABLE, Recordings
 from runglass.recording.settling import WRITER_LOST, Settling
 from runglass.recording.span_worker import Piece, Received, pieces_of
@@ -109,14 +108,13 @@ class House(NamedTuple):
         await self.settling.settle()
 
 
-@asynccontextmanager
 async def open_house(
     store: Store,
     *,
     clock: VirtualClock | None = None,
     is_alone: bool = True,
     capture: CaptureMode | None = None,
-) -> AsyncIterator[House]:
+) -> House:
     """On this store, which is open; `capture` is what the project says."""
     clock = clock or VirtualClock()
     project = await store.ensure_project("acme", "demo")
@@ -140,7 +138,7 @@ async def open_house(
         settle=timedelta(seconds=SETTLE_S),
         idle=timedelta(seconds=IDLE_S),
     )
-    yield House(store, recordings, settling, clock, project)
+    return House(store, recordings, settling, clock, project)
 
 
 @pytest.fixture(params=store_kinds(*(ALL_STORES.keys() - {"sqlite", "postgres"})))
@@ -150,13 +148,12 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture
-async def house(store: Store) -> AsyncIterator[House]:
-    async with open_house(store) as house:
-        yield house
+async def house(store: Store) -> House:
+    return await open_house(store)
 
 
 async def test_start_end_and_late_log_are_one_step(house: House) -> None:
-    log = ReceivedLog(TRACE, f"{1:016x}", BEGAN_NS, "note", "hello", 9, {}, "test", "1", {})
+    log = emitted.log("note", "hello", span_id=f"{1:016x}")
     await house.record(log)
     await house.record(span(1, name="first", end_ns=0))
     assert (await house.step(1)).status == "running"
@@ -170,10 +167,10 @@ async def test_start_end_and_late_log_are_one_step(house: House) -> None:
 
 async def test_a_run_counts_the_bytes_that_it_has(house: House) -> None:
     """Else what is left of them once content was removed would be far too much."""
-    log = ReceivedLog(TRACE, f"{1:016x}", BEGAN_NS, "note", "hello " * 99, 9, {}, "test", "1", {})
+    log = emitted.log("note", "hello " * 99, span_id=f"{1:016x}")
     await house.record(log, span(2, end_ns=0))
     await house.record(span(1), span(2))
-    await house.record(log._replace(at_ns=BEGAN_NS + 1), span(2, attributes={"late": "x" * 999}))
+    await house.record(log._replace(at_ns=log.at_ns + 1), span(2, attributes={"late": "x" * 999}))
     run = await house.run()
     events = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
     rows = await house.store.steps(run.no)
@@ -201,19 +198,19 @@ async def test_flows_are_named_by_header_attribute_and_service(house: House) -> 
 
 async def test_content_is_redacted_and_cut_unless_project_or_flow_say_otherwise(store: Store) -> None:
     attributes = {"note": f"my key is {SECRET}", "long": "word " * 4000}
-    async with open_house(store) as house:
-        assert await house.record(span(1, attributes=attributes)) == []
-        step = await house.step(1)
-        assert SECRET not in str(step)
-        assert step.truncated
-        assert "note" in there(step.attributes)
-        # Without a secret, too.
-        await house.record(span(2, attributes={"long": "word " * 4000}), span(3))
-        assert [(await house.step(number)).truncated for number in (2, 3)] == [True, False]
-    async with open_house(store, capture="metadata_only") as house:
-        await house.record(span(1, trace_id=OTHER, attributes=attributes))
-        step = await house.step(1, OTHER)
-        assert (step.name, step.attributes, step.status) == ("work", None, "completed")
+    house = await open_house(store)
+    assert await house.record(span(1, attributes=attributes)) == []
+    step = await house.step(1)
+    assert SECRET not in str(step)
+    assert step.truncated
+    assert "note" in there(step.attributes)
+    # Without a secret, too.
+    await house.record(span(2, attributes={"long": "word " * 4000}), span(3))
+    assert [(await house.step(number)).truncated for number in (2, 3)] == [True, False]
+    house = await open_house(store, capture="metadata_only")
+    await house.record(span(1, trace_id=OTHER, attributes=attributes))
+    step = await house.step(1, OTHER)
+    assert (step.name, step.attributes, step.status) == ("work", None, "completed")
 
 
 async def test_a_trace_keeps_no_more_open_spans_than_memory_has_room_for(store: Store) -> None:
@@ -221,28 +218,28 @@ async def test_a_trace_keeps_no_more_open_spans_than_memory_has_room_for(store: 
         return span(number, name="x" * 4_000_000, **fields)
 
     # Nobody looks for secrets in all of that.
-    async with open_house(store, capture="full") as house:
-        refused = await house.record(*(large(number, end_ns=0) for number in range(1, 12)), span(99))
-        assert refused == [Refused(TOO_MANY_OPEN, 2)]
-        assert await house.record(large(11), span(1, name="1")) == []
-        assert (await house.step(11)).status == (await house.step(1)).status == "completed"
-        assert await house.record(large(10, end_ns=0)) == [], "there is room again"
+    house = await open_house(store, capture="full")
+    refused = await house.record(*(large(number, end_ns=0) for number in range(1, 12)), span(99))
+    assert refused == [Refused(TOO_MANY_OPEN, 2)]
+    assert await house.record(large(11), span(1, name="1")) == []
+    assert (await house.step(11)).status == (await house.step(1)).status == "completed"
+    assert await house.record(large(10, end_ns=0)) == [], "there is room again"
 
 
 @pytest.mark.parametrize("capture", ["off", "metadata_only", "redacted"])
 async def test_names_are_kept_without_secrets(store: Store, capture: CaptureMode) -> None:
     told = ("gen_ai.agent.name", "error.type", "gen_ai.response.id", "langfuse.trace.tags")
     attributes = {"gen_ai.operation.name": "invoke_agent", **dict.fromkeys(told, SECRET)}
-    async with open_house(store, capture=capture) as house:
-        await house.record(
-            span(1, name=f"GET /?key={SECRET}", attributes=attributes, status=2),
-            span(2, 1, attributes=attributes | {"gen_ai.operation.name": "chat"}, status=2),
-        )
-        run = await house.run()
-        events = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
-        assert not [data for _, data in events if SECRET.encode() in data]
-        assert SECRET.encode() not in run.summary
-        assert (await house.step(1)).name == "GET /?key=[redacted]"
+    house = await open_house(store, capture=capture)
+    await house.record(
+        span(1, name=f"GET /?key={SECRET}", attributes=attributes, status=2),
+        span(2, 1, attributes=attributes | {"gen_ai.operation.name": "chat"}, status=2),
+    )
+    run = await house.run()
+    events = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
+    assert not [data for _, data in events if SECRET.encode() in data]
+    assert SECRET.encode() not in run.summary
+    assert (await house.step(1)).name == "GET /?key=[redacted]"
 
 
 @pytest.mark.parametrize("capture", ["off", "metadata_only", "redacted", "full"])
@@ -251,16 +248,16 @@ async def test_the_traceback_of_an_exception_is_kept_once_and_as_content_is(
 ) -> None:
     stacktrace = f"Traceback (most recent call last):\n  connect({SECRET!r})\nOSError: no"
     told = {"exception.type": "OSError", "exception.message": "no", "exception.stacktrace": stacktrace}
-    async with open_house(store, capture=capture) as house:
-        await house.record(
-            span(1, status=2, events=[SpanEvent(BEGAN_NS, "exception", told)]),
-            span(2, 1, status=2, attributes=told),
-        )
-        for step in (await house.step(1), await house.step(2)):
-            expected = stacktrace.replace(SECRET, "[redacted]") if capture == "redacted" else stacktrace
-            kept = (step.error_context or {}).get("traceback")
-            assert kept == (expected if capture in ("redacted", "full") else None)
-            assert "stacktrace" not in str((step.events, step.attributes))
+    house = await open_house(store, capture=capture)
+    await house.record(
+        span(1, status=2, events=[SpanEvent(BEGAN_NS, "exception", told)]),
+        span(2, 1, status=2, attributes=told),
+    )
+    for step in (await house.step(1), await house.step(2)):
+        expected = stacktrace.replace(SECRET, "[redacted]") if capture == "redacted" else stacktrace
+        kept = (step.error_context or {}).get("traceback")
+        assert kept == (expected if capture in ("redacted", "full") else None)
+        assert "stacktrace" not in str((step.events, step.attributes))
 
 
 async def test_a_run_ends_when_all_has_ended_and_nothing_came(house: House) -> None:
@@ -335,8 +332,8 @@ async def test_what_comes_later_is_another_run_and_a_late_repeat_is_none(house: 
     second = await house.run()
     assert (second.id != first.id, await house.continues()) == (True, first.id)
     assert [step.span_id for step in (await house.trace()).steps] == [f"{3:016x}"]
-    async with open_house(store, clock=house.clock) as restarted:
-        await restarted.record(span(1), span(2, 1))
+    restarted = await open_house(store, clock=house.clock)
+    await restarted.record(span(1), span(2, 1))
     await house.record(span(1), span(2, 1))
     assert (await house.run()).head == second.head
     await house.time_passes(SETTLE_S + 1)
@@ -369,8 +366,8 @@ async def test_a_repeat_is_stored_once_in_a_trace_of_any_number_of_runs(house: H
         # The request that makes the next run, and its repeat, once that goes on.
         await house.record(span(2), span(3), span(5))
         assert await steps_of_parts(house) == [*expected, [f"{5:016x}"]], again
-    async with open_house(store, clock=house.clock) as restarted:
-        await restarted.record(span(1), span(4), span(5), span(6))
+    restarted = await open_house(store, clock=house.clock)
+    await restarted.record(span(1), span(4), span(5), span(6))
     assert await steps_of_parts(house) == [*expected, [f"{5:016x}", f"{6:016x}"]]
 
 
@@ -386,17 +383,15 @@ async def test_a_deleted_trace_stays_deleted(house: House, has_ended: bool) -> N
 
 
 async def test_two_processes_on_one_trace_lose_nothing(store: Store) -> None:
-    async with (
-        open_house(store, is_alone=False) as one,
-        open_house(store, clock=one.clock, is_alone=False) as other,
-    ):
-        spans = [span(number, 1 if number > 1 else None) for number in range(1, 61)]
-        await asyncio.gather(
-            *((one, other)[number % 2].record(*spans[number * 5 : number * 5 + 6]) for number in range(12))
-        )
-        recorded = [event for event in await one.events() if isinstance(event, StepRecorded)]
-        assert sorted(event.span.span_id for event in recorded) == [f"{n:016x}" for n in range(1, 61)]
-        assert len({(event.step_id, event.loop_path) for event in recorded}) == 60
+    one = await open_house(store, is_alone=False)
+    other = await open_house(store, clock=one.clock, is_alone=False)
+    spans = [span(number, 1 if number > 1 else None) for number in range(1, 61)]
+    await asyncio.gather(
+        *((one, other)[number % 2].record(*spans[number * 5 : number * 5 + 6]) for number in range(12))
+    )
+    recorded = [event for event in await one.events() if isinstance(event, StepRecorded)]
+    assert sorted(event.span.span_id for event in recorded) == [f"{n:016x}" for n in range(1, 61)]
+    assert len({(event.step_id, event.loop_path) for event in recorded}) == 60
 
 
 @pytest.mark.parametrize("commits", [False, True])
@@ -447,22 +442,22 @@ async def test_a_run_is_lost_once_nothing_is_heard_of_the_sender_of_its_open_spa
     assert (await house.run()).status == "running"
     head = (await house.run()).head
     await house.clock.sleep(300)
-    async with open_house(house.store, clock=house.clock) as restarted:
-        await restarted.time_passes(29)
-        assert (await restarted.run()).status == "running"
-        await restarted.record(leased(1, end_ns=0))
-        await restarted.time_passes(29)
-        assert (await restarted.run()).head == head
-        await restarted.time_passes(2)
-        *_, last = await restarted.events()
-        assert isinstance(last, FlowFailed)
-        assert (last.error or {})["code"] == WRITER_LOST
-        # When it was last heard of, as far as that is known, and not when it was given up.
-        heard = restarted.clock.now() - timedelta(seconds=31)
-        ended = datetime.fromisoformat((await restarted.step(1)).completed_at or "")
-        assert timedelta(0) <= ended - heard <= timedelta(seconds=1)
-        await restarted.record(leased(1, end_ns=0))
-        assert (await restarted.run()).status == "failed"
+    restarted = await open_house(house.store, clock=house.clock)
+    await restarted.time_passes(29)
+    assert (await restarted.run()).status == "running"
+    await restarted.record(leased(1, end_ns=0))
+    await restarted.time_passes(29)
+    assert (await restarted.run()).head == head
+    await restarted.time_passes(2)
+    *_, last = await restarted.events()
+    assert isinstance(last, FlowFailed)
+    assert (last.error or {})["code"] == WRITER_LOST
+    # When it was last heard of, as far as that is known, and not when it was given up.
+    heard = restarted.clock.now() - timedelta(seconds=31)
+    ended = datetime.fromisoformat((await restarted.step(1)).completed_at or "")
+    assert timedelta(0) <= ended - heard <= timedelta(seconds=1)
+    await restarted.record(leased(1, end_ns=0))
+    assert (await restarted.run()).status == "failed"
 
 
 def last(span_id: int, settle_s: int = 5, **fields: Any) -> ReceivedSpan:
@@ -527,20 +522,12 @@ async def test_a_long_lease_puts_the_end_of_a_run_off_only_as_long_as_a_span_is_
     assert (await house.run()).status == "completed"
 
 
-async def test_a_sender_that_is_heard_of_while_its_run_is_looked_at_is_not_lost(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_sender_that_is_heard_of_while_its_run_is_looked_at_is_not_lost(house: House) -> None:
     leased = span(1, end_ns=0, attributes={"runglass.lease_s": 30})
     await house.record(leased)
-    due_recordings = house.store.due_recordings
-
-    async def due_and_heard_of(**which: Any) -> Sequence[RunRecord]:
-        due = await due_recordings(**which)
-        await house.record(leased)
-        return due
-
-    monkeypatch.setattr(house.store, "due_recordings", due_and_heard_of)
-    await house.time_passes(60)
+    with FaultyStore(house.store) as faulty:
+        faulty.after("due_recordings", lambda _: house.record(leased))
+        await house.time_passes(60)
     assert (await house.run()).status == "running"
 
 
@@ -564,10 +551,10 @@ async def test_a_run_of_which_no_span_was_stored_is_lost_unless_its_sender_comes
 
 
 async def test_a_damaged_run_costs_no_other(store: Store) -> None:
-    async with open_house(store) as house:
-        await house.record(span(1), span(1, trace_id=OTHER))
-    async with open_house(store, clock=house.clock) as house:
-        with FaultyStore(store) as faulty:
-            faulty.answer("events", [(1, b"{")], times=1)
-            assert await house.record(span(2), span(2, trace_id=OTHER)) == [Refused(UNREADABLE, 1)]
-        assert len((await house.trace(OTHER)).steps) == 2
+    house = await open_house(store)
+    await house.record(span(1), span(1, trace_id=OTHER))
+    house = await open_house(store, clock=house.clock)
+    with FaultyStore(store) as faulty:
+        faulty.answer("events", [(1, b"{")], times=1)
+        assert await house.record(span(2), span(2, trace_id=OTHER)) == [Refused(UNREADABLE, 1)]
+    assert len((await house.trace(OTHER)).steps) == 2

@@ -17,6 +17,7 @@ from runglass.recording.otlp import NotOtlp, decode
 from runglass.recording.span_reader import SMALL_BYTES, SMALL_SPANS, SpanReader
 from runglass.recording.span_worker import PIECE, Piece, link_to_run, own_run_id, pieces_of
 from runglass.redact import Redactor
+from tests.records import there
 from tests.unit.recording import emitted
 from tests.unit.recording.test_otlp import TRACE, as_json, pair, span, traces
 from tests.waiting import until
@@ -67,9 +68,9 @@ async def test_a_request_is_read_alike_here_and_in_a_process(
     *others, last = [each for piece in found for each in piece.spans]
     assert all(each.is_harmless and each.redacted is None for each in others)
     assert SECRET.encode() in last.state
-    assert last.redacted is not None
-    assert SECRET.encode() not in last.redacted.state + last.redacted.step
-    assert last.redacted.decoded() == await captured(last.decoded(), CAPTURE)
+    redacted = there(last.redacted)
+    assert SECRET.encode() not in redacted.state + redacted.step
+    assert redacted.decoded() == await captured(last.decoded(), CAPTURE)
     assert bool(reader.idle) == (count > SMALL_SPANS)
 
 
@@ -112,8 +113,7 @@ async def test_a_resource_with_a_secret_is_looked_through_once_for_all_its_spans
     [piece] = pieces_of(items, flow=None, capture=capture)
     assert counting.times == 1
     for each in piece.spans:
-        assert each.redacted is not None
-        assert each.redacted.decoded() == await captured(each.decoded(), CAPTURE)
+        assert there(each.redacted).decoded() == await captured(each.decoded(), CAPTURE)
 
 
 @pytest.mark.parametrize("is_json", [False, True], ids=["protobuf", "JSON"])
@@ -169,8 +169,7 @@ async def test_a_pattern_that_takes_too_long_in_a_process_is_told(caplog: pytest
     async with SpanReader(capture) as reader:
         [piece] = await read(reader, body_of(span(1, name="x" * (SMALL_BYTES + 1))))
     [each] = piece.spans
-    assert each.redacted is not None
-    assert each.redacted.head.name == "[redacted]"
+    assert there(each.redacted).head.name == "[redacted]"
     assert "'(x+x+)+y' takes too long" in caplog.text
 
 
