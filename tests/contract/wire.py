@@ -128,6 +128,15 @@ def read(http: httpx2.Client, path: str, **query: Any) -> dict[str, Any]:
     return found
 
 
+def pages(http: httpx2.Client, path: str, **query: Any) -> list[dict[str, Any]]:
+    """Every page from the first on, each asked for with the cursor of the one before."""
+    found = [read(http, path, **query)]
+    while "nextCursor" in found[-1]:
+        assert found[-1]["nextCursor"] is not None
+        found.append(read(http, path, **query, cursor=found[-1]["nextCursor"]))
+    return found
+
+
 def execute(http: httpx2.Client, slug: str, **body: Any) -> str:
     """Runs a flow of `acme/demo` to its good end; its execution id."""
     answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body)
