@@ -398,11 +398,8 @@ def test_rules_set_while_a_body_comes_in_hold_for_its_run(
     project = server.call(server.runtime.store.ensure_project("acme", "late"))
     server.push(FLOWS["other"], project="late")
     key = server.make_key("acme", "late", "run")
-    begun = wire.body_is_read(monkeypatch)
-    with wire.raw_connection(server) as connection:
-        path = "/api/v1/seq/acme/late/other/execute"
-        connection.sendall(wire.head_of(server, "POST", path, "Content-Length: 2", key=key) + b"{")
-        assert begun.wait(wire.LONGEST_S)
+    path = "/seq/acme/late/other/execute"
+    with wire.half_sent(server, monkeypatch, path, b"{}", key=key) as connection:
         server.call(server.runtime.store.set_allowed_models(project.id, ["openai:*"]))
         connection.sendall(b"}")
         status, _, body = wire.read_answer(connection)
