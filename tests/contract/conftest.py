@@ -42,6 +42,13 @@ def checking(server: RunningServer) -> Iterator[Held]:
         yield checks.hold("request", times=1)
 
 
+@pytest.fixture
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process of the test has a key of `openai`."""
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+
+
 @pytest.fixture(scope="module")
 def nobody(server: RunningServer) -> Iterator[httpx2.Client]:
     """A caller without a key."""

@@ -84,19 +84,10 @@ def waiting_call(
     http: httpx2.Client, other: httpx2.Client, **headers: str
 ) -> Iterator[tuple[str, Future[httpx2.Response]]]:
     """A call of `endless`, and its run, which has begun."""
-    session = str(uuid4())
-
-    def begun() -> str | None:
-        answer = other.get(f"/seq/sessions/{session}")
-        if answer.status_code == 404:
-            return None
-        (execution,) = answer.json()["executions"]
-        return execution["executionId"] if execution.get("startedAt") else None
-
     with ThreadPoolExecutor(1) as pool:
-        headers = {"X-Session-Id": session, **headers}
         called = pool.submit(http.post, "/seq/acme/demo/endless/execute", json={}, headers=headers)
-        yield eventually(begun), called
+        (run,) = eventually(lambda: other.get("/flow-runs?flow=endless&status=running").json()["runs"])
+        yield run["id"], called
 
 
 def resume_of(http: httpx2.Client, kind: str) -> tuple[str, dict[str, Any]]:
@@ -113,11 +104,8 @@ def test_a_server_on_a_file_of_its_own_must_execute_runs() -> None:
         pytest.fail("it started")
 
 
-def test_keys_are_those_of_the_process_that_executes_the_run(
-    http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(variable, raising=False)
+@pytest.mark.usefixtures("no_key")
+def test_keys_are_those_of_the_process_that_executes_the_run(http: httpx2.Client) -> None:
     answer = http.post("/seq/acme/demo/keyless/execute", json={})
     assert wire.refusal(answer) == (500, "STEP_FAILED"), "the server cannot know the keys of the worker"
     assert wire.detail(answer)["error"]["code"] == "PROVIDER_KEY_MISSING"
@@ -216,7 +204,6 @@ def test_a_server_that_stops_tells_its_callers_and_their_runs_go_on(
     assert other.get(f"/flow-runs/{run}").json()["status"] == "running"
     assert other.delete(f"/flow-runs/{run}").status_code == 202
     if key:
-        headers["X-Session-Id"] = refused.request.headers["X-Session-Id"]
         again = other.post("/seq/acme/demo/endless/execute", json={}, headers=headers)
         assert (again.status_code, wire.detail(again)["executionId"]) == (500, run)
 
