@@ -162,9 +162,8 @@ def test_a_deleted_flow_is_gone_and_its_runs_are_read(server: RunningServer, sig
     push(signs, "slug: slow\nsteps: [{id: hold, type: wait, ms: 600000}]\n", "/flows/acme/signs/slow")
     job = signs.post("/seq/acme/signs/slow/jobs", json={}).json()["executionId"]
     answer = signs.delete("/flows/acme/signs/slow")
-    assert refusal(answer) == (409, "FLOW_IN_USE")
+    assert refusal(answer, "--runs") == (409, "FLOW_IN_USE")
     assert detail(answer)["runs"] == 1
-    assert "--runs" in detail(answer)["message"]
     assert signs.delete(f"/flow-runs/{job}?purge=true").status_code == 202
     assert signs.delete("/flows/acme/signs/slow").status_code == 204
 

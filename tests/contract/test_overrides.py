@@ -17,7 +17,7 @@ from runglass.runtime.policy import PAGE_FLOWS
 from runglass.testing import RunningServer, running_server
 from tests.contract import wire
 from tests.contract.test_tool_calls import paused, results_of, resumption
-from tests.servers import server_with
+from tests.servers import server_on, server_with
 
 SECRET = "hunter2hunter2"
 
@@ -367,12 +367,11 @@ def test_inputs_and_outputs_of_steps_may_be_set_only_where_the_flow_offers_input
 
 
 def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: RunningServer) -> None:
-    async def allow(patterns: list[str] | None) -> None:
-        project = await server.runtime.store.ensure_project("acme", "listed")
-        await server.runtime.store.set_allowed_models(project.id, patterns)
+    def allow(*patterns: str) -> None:
+        server.call(server.runtime.store.set_allowed_models(flow.project_id, list(patterns)))
 
     server.push(FLOWS["plain"], project="listed")
-    server.push(FLOWS["other"], project="listed")
+    flow = server.push(FLOWS["other"], project="listed")
     place, other = "/seq/acme/listed/plain/execute", {"blockOverrides": {"ask": {"model": "local:new"}}}
     once_more = {"blockOverrides": {"ask": {"model": "local:nought"}}}
     with (
@@ -380,9 +379,9 @@ def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: Run
         wire.http_for(server, server.make_key("acme", "listed")) as admin,
     ):
         assert wire.refusal(run.post(place, json=other)) == (403, "FORBIDDEN")
-        server.call(allow(["local:n*"]))
+        allow("local:n*")
         assert wire.refusal(run.post(place, json=other)) == (500, "STEP_FAILED")
-        server.call(allow(["openai:*"]))
+        allow("openai:*")
         named = "/seq/acme/listed/other/execute"
         for http in (run, admin):
             assert wire.refusal(http.post(place, json=once_more)) == (403, "FORBIDDEN")
@@ -395,12 +394,11 @@ def test_rules_set_while_a_body_comes_in_hold_for_its_run(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A body may take minutes: what a project allows is asked when it is there."""
-    project = server.call(server.runtime.store.ensure_project("acme", "late"))
-    server.push(FLOWS["other"], project="late")
+    flow = server.push(FLOWS["other"], project="late")
     key = server.make_key("acme", "late", "run")
     path = "/seq/acme/late/other/execute"
     with wire.half_sent(server, monkeypatch, path, b"{}", key=key) as connection:
-        server.call(server.runtime.store.set_allowed_models(project.id, ["openai:*"]))
+        server.call(server.runtime.store.set_allowed_models(flow.project_id, ["openai:*"]))
         connection.sendall(b"}")
         status, _, body = wire.read_answer(connection)
     assert status == 403
@@ -417,12 +415,10 @@ def test_no_model_is_an_address(run: httpx2.Client, http: httpx2.Client) -> None
 
 
 def test_the_server_lists_models_for_projects_without_a_list() -> None:
-    settings = {"providers": LOCAL, "allowed_models": ["local:cheap-*"]}
     with (
-        running_server(**settings) as server,
+        server_on("sqlite", FLOWS["plain"], providers=LOCAL, allowed_models=["local:cheap-*"]) as server,
         wire.http_for(server, server.make_key("acme", "demo", "run")) as run,
     ):
-        server.push(FLOWS["plain"])
         cheap, dear = (
             run.post(path("plain"), json={"blockOverrides": {"ask": {"model": model}}})
             for model in ("local:cheap-1", "local:dear")
