@@ -256,13 +256,9 @@ def test_who_talks_too_much_is_slow_or_comes_in_crowds_is_dropped(watched: Watch
 
 
 def test_an_address_in_use_is_told_with_the_settings(watched: Watched) -> None:
-    with (
-        pytest.raises(
-            RunglassError, match=r"for metrics: .*; stop what uses .* metrics_host and metrics_port"
-        ),
-        running_server(metrics_port=watched.port),
-    ):
-        pass
+    told = r"for metrics: .*; stop what uses .* metrics_host and metrics_port"
+    with pytest.raises(RunglassError, match=told), running_server(metrics_port=watched.port):
+        pytest.fail("it started")
 
 
 def test_each_metric_of_the_dashboard_is_there(watched: Watched) -> None:
