@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import FLOWS, http_for
+from tests.contract.wire import FLOWS, execute, http_for
 from tests.faulty_store import FaultyStore, Held
 from tests.servers import STORES, WORKERS, server_with
 
@@ -26,6 +26,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 server = server_with(*FLOWS, capture="full")
+
+
+@pytest.fixture(scope="module")
+def words(http: httpx2.Client) -> str:
+    """A run of `words` that has ended."""
+    return execute(http, "words", message="a b")
+
+
+@pytest.fixture(params=["/flow-runs/{}", "/seq/acme/demo/words/runs/{}"])
+def base(request: pytest.FixtureRequest, words: str) -> str:
+    """The path of that run, in either form."""
+    form: str = request.param
+    return form.format(words)
 
 
 @pytest.fixture

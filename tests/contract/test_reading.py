@@ -28,19 +28,8 @@ server = server_with(*FLOWS, BIG, capture="full", snapshot_limit_bytes=10_000_00
 
 
 @pytest.fixture(scope="module")
-def words(http: httpx2.Client) -> str:
-    return execute(http, "words", message="a b")
-
-
-@pytest.fixture(scope="module")
 def grid(http: httpx2.Client) -> str:
     return execute(http, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]})
-
-
-@pytest.fixture(params=["/flow-runs/{}", "/seq/acme/demo/words/runs/{}"])
-def base(request: pytest.FixtureRequest, words: str) -> str:
-    form: str = request.param
-    return form.format(words)
 
 
 def test_a_trace_has_the_run_and_its_steps_in_order_of_first_start(
