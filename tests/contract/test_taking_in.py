@@ -171,12 +171,6 @@ def test_a_length_of_any_number_of_digits_is_answered(server: RunningServer, len
     assert status in (400, 413)
 
 
-WAITS = """
-slug: waits
-steps: [{id: wait, type: wait, ms: 1}]
-"""
-
-
 async def test_work_beside_the_server_that_fails_stops_it(tmp_path: Path) -> None:
     async def fail(_: Runtime) -> None:
         raise RunglassError("the folder is gone")
@@ -197,16 +191,16 @@ def test_a_stop_answers_every_call_and_waits_for_no_run_which_goes_on_after_the_
     """A stream and a call are open when the server stops, and requests come in or wait for their turn."""
     stopped = "the server is being stopped; nothing was started"
     with ThreadPoolExecutor(3) as calls, ExitStack() as clients:
-        with server_on("sqlite", FLOW, WAITS, data=tmp_path) as server:
+        with server_on("sqlite", FLOW, wire.BRISK, data=tmp_path) as server:
             # On its clock no wait ends.
             monkeypatch.setattr(server.runtime.store.clock, "sleep", lambda _: asyncio.Event().wait())
             http = clients.enter_context(wire.http_for(server, server.key))
-            run = wire.start(server, "waits")
+            run = wire.start(server, "brisk")
             parts = clients.enter_context(http.stream("GET", f"/flow-runs/{run}/trace/stream")).iter_text()
             seen = ""
             while "step_started" not in seen:
                 seen += next(parts)
-            called = calls.submit(http.post, "/seq/acme/demo/waits/execute", json={})
+            called = calls.submit(http.post, "/seq/acme/demo/brisk/execute", json={})
             eventually(lambda: wire.requests_in(server) == 2)
             eventually(lambda: len(http.get("/flow-runs?status=running").json()["runs"]) == 2)
             checking = FaultyStore(server.runtime.checks).hold("request")
@@ -229,7 +223,7 @@ def test_a_stop_answers_every_call_and_waits_for_no_run_which_goes_on_after_the_
     with served(data=tmp_path) as (_, http):
         for each in (run, wire.detail(answer)["executionId"]):
             assert wire.events_of(http, each)[-1].event == "flow_completed"
-            attempts = http.get(f"/flow-runs/{each}/steps/wait/trace?attempt=all").json()["attempts"]
+            attempts = http.get(f"/flow-runs/{each}/steps/one/trace?attempt=all").json()["attempts"]
             assert [attempt["status"] for attempt in attempts] == ["failed", "completed"]
             assert attempts[0]["errorContext"]["code"] == "WORKER_LOST"
 
