@@ -4,9 +4,7 @@ And which of them a `run` key may make: fields that the flow offers, with allowe
 file, as what an override does and who may make it are rules about the same fields of the same flows.
 """
 
-import asyncio
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import httpx2
@@ -264,13 +262,9 @@ def test_a_flow_offers_the_fields_that_it_lists_and_no_others(run: httpx2.Client
 def test_a_model_that_a_published_flow_names_may_be_set(server: RunningServer) -> None:
     """Also where more flows stand before it than are looked at in one go."""
     flow, store = server.push(FLOWS["plain"], project="many"), server.runtime.store
-
-    async def add() -> None:
-        slugs = [f"plain-{number}" for number in range(PAGE_FLOWS)]
-        put = partial(store.put_draft, flow.project_id, name=None, capture=None, source=b"{}")
-        await asyncio.gather(*map(put, slugs))
-
-    server.call(add())
+    for number in range(PAGE_FLOWS):
+        slug = f"plain-{number}"
+        server.call(store.put_draft(flow.project_id, slug, name=None, capture=None, source=b"{}"))
     server.push(FLOWS["other"].replace("slug: other", "slug: z"), project="many")
     with wire.http_for(server, server.make_key("acme", "many", "run")) as run:
         named = {"blockOverrides": {"ask": {"model": "local:named"}}}

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx2
 import pytest
@@ -20,7 +21,6 @@ import runglass
 from runglass.config.settings import Settings
 from runglass.errors import RunglassError
 from runglass.limits.memory import SHARE_OF_PROJECT
-from runglass.runtime.runtime import Runtime
 from runglass.server import serve
 from runglass.testing import RunningServer
 from tests.contract import wire
@@ -172,9 +172,7 @@ def test_a_length_of_any_number_of_digits_is_answered(server: RunningServer, len
 
 
 async def test_work_beside_the_server_that_fails_stops_it(tmp_path: Path) -> None:
-    async def fail(_: Runtime) -> None:
-        raise RunglassError("the folder is gone")
-
+    fail = AsyncMock(side_effect=RunglassError("the folder is gone"))
     with pytest.raises(RunglassError, match="the folder is gone"):
         await serve(Settings(port=0, data=tmp_path), ready=lambda _: None, beside=fail)
 
