@@ -157,7 +157,7 @@ steps:
     assert "warnings" not in push(http, ANYTHING, "/flows/acme/demo/anything").json()
 
 
-def test_a_deleted_flow_is_gone_and_its_runs_are_read(server: RunningServer, signs: httpx2.Client) -> None:
+def test_a_deleted_flow_is_gone_and_its_runs_are_read(signs: httpx2.Client) -> None:
     run = signs.post("/seq/acme/signs/shop-sign/execute", json={}).json()["executionId"]
     push(signs, "slug: slow\nsteps: [{id: hold, type: wait, ms: 600000}]\n", "/flows/acme/signs/slow")
     job = signs.post("/seq/acme/signs/slow/jobs", json={}).json()["executionId"]

@@ -48,7 +48,7 @@ def made(server: RunningServer) -> tuple[str, int]:
 
 
 def test_streams_end_without_a_further_event_and_are_not_resumed(
-    server: RunningServer, http: httpx2.Client, revoke: Revoke
+    server: RunningServer, revoke: Revoke
 ) -> None:
     run = wire.start(server, "endless")
     trace = f"/flow-runs/{run}/trace/stream"

@@ -16,7 +16,7 @@ from runglass.server.endpoints import ENDPOINTS
 from runglass.testing import RunningServer
 from runglass.wire.admin_api import ROLES
 from runglass.wire.run_api import ExecuteRequest, JobRequest
-from tests.contract.wire import ANYTHING, detail, http_for, known_key, refusal
+from tests.contract.wire import ANYTHING, detail, http_for, known_key, read, refusal
 
 API = "/api/v1"
 OTLP = ("", "/otel", "/api/public/otel", "/v1/private/otel")
@@ -162,8 +162,7 @@ def world(server: RunningServer) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def document(server: RunningServer, nobody: httpx2.Client) -> dict[str, Any]:
-    found: dict[str, Any] = nobody.get(f"{server.address}/docs/openapi.json").json()
-    return found
+    return read(nobody, f"{server.address}/docs/openapi.json")
 
 
 @pytest.fixture
