@@ -9,7 +9,7 @@ import pytest
 
 from runglass.testing import RunningServer
 from tests.contract.test_jobs import ended
-from tests.contract.test_tool_calls import TOOLS, results_of, resumption
+from tests.contract.test_tool_calls import TOOLS, resumed
 from tests.contract.test_unreadable import place_of
 from tests.contract.wire import detail, events_of, frames, http_for, known_key, refusal, start, trace_of
 from tests.servers import served, server_with
@@ -37,8 +37,6 @@ slug: prints
 capture: "off"
 steps: [{id: bad, type: code, code: 'print("loud " * 2); raise ValueError("why " * 2)'}]
 """
-LONG = "x" * 300_000
-"""Over the limit of a snapshot."""
 ROLES = {"starter": "run", "other": "run", "admin": "admin", "read": "read"}
 
 
@@ -133,8 +131,7 @@ def test_the_answer_of_a_pause_expires_and_the_run_can_be_taken_up(
     paused = http.post(path, json=body, headers=headers).json()
     expire(server)
     assert refusal(http.post(path, json=body, headers=headers)) == (410, "ANSWER_EXPIRED")
-    done = http.post(path, json=resumption(paused, results_of(paused)))
-    assert done.json()["status"] == "completed"
+    assert resumed(http, paused, path=path).json()["status"] == "completed"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +140,8 @@ def test_the_answer_of_a_pause_expires_and_the_run_can_be_taken_up(
         ("off", "hi", 410),
         ("metadata_only", "hi", 410),
         ("redacted", "hi", 410),
-        ("full", LONG, 410),
+        # Over the limit of a snapshot.
+        ("full", "x" * 300_000, 410),
         ("full", "hi", 200),
     ],
 )

@@ -16,9 +16,6 @@ from tests.faulty_store import Held
 from tests.servers import served
 from tests.waiting import eventually
 
-INPUT_OF_HOLD = '"stepId":"hold","attempt":1,"inputData":'
-"""The last that comes of a run of `endless`."""
-
 Revoke = Callable[[int], None]
 
 
@@ -64,7 +61,8 @@ def test_streams_end_without_a_further_event_and_are_not_resumed(
                 seen += next(parts)
             return parts
 
-        streams = [stream(key, trace, INPUT_OF_HOLD) for _ in range(3)]
+        # The last that comes of a run of `endless`.
+        streams = [stream(key, trace, '"stepId":"hold","attempt":1,"inputData":') for _ in range(3)]
         streams.append(stream(key, "/flow-runs/stream", "id: "))
         stays = stream(other, trace, "id: ")
         revoke(key_id)
