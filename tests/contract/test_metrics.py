@@ -63,15 +63,12 @@ def watched() -> Iterator[Watched]:
 def beside(watched: Watched, **limits: float) -> Iterator[Watched]:
     """Another listener of the same server, that asks the store each time, with these limits."""
     check = HealthCheck(watched.server.runtime, wait_s=wire.LONGEST_S, every_s=0.0)
-
-    async def opened() -> asyncio.Server:
-        serve = MetricsListener(watched.server.runtime, check, overview_s=0.0, **limits).serve
-        return await asyncio.start_server(serve, "127.0.0.1", 0)
+    listener = MetricsListener(watched.server.runtime, check, overview_s=0.0, **limits)
 
     async def closed() -> None:
         server.close()
 
-    server = watched.server.call(opened())
+    server = watched.server.call(asyncio.start_server(listener.serve, "127.0.0.1", 0))
     try:
         yield Watched(watched.server, server.sockets[0].getsockname()[1])
     finally:

@@ -153,15 +153,6 @@ def events(stream: Iterator[str]) -> Iterator[wire.Frame]:
     return (wire.Frame(block) for block in stream if "\ndata: " in block)
 
 
-def until(stream: Iterator[str], run_id: str, status: str) -> list[tuple[str, Any]]:
-    """What comes up to this status of the run: its id and status, or the id of one that is gone."""
-    found: list[tuple[str, Any]] = []
-    while not found or found[-1] != (run_id, status):
-        frame = next(events(stream))
-        found.append((frame.data["id"], frame.data["status"] if frame.event == "run" else frame.event))
-    return found
-
-
 def first_run(http: httpx2.Client, **resumes: Any) -> wire.Frame:
     """The first event of a stream that is cut off then."""
     with http.stream("GET", STREAM, **resumes) as answer:
@@ -204,7 +195,10 @@ def test_a_query_says_which_runs_come_and_which_are_gone(
         # Not the same call as any other: a failure is told once more to who repeats it.
         body = {"parameters": {"for": f"this list of {query}"}}
         failed = wire.detail(http.post("/seq/acme/demo/broken/execute", json=body))["executionId"]
-        found = until(stream, failed, last)
+        found: list[tuple[str, Any]] = []
+        while not found or found[-1] != (failed, last):
+            frame = next(events(stream))
+            found.append((frame.data["id"], frame.data["status"] if frame.event == "run" else frame.event))
     assert {run_id for run_id, _ in found} == {failed}, "the other flow is none of it"
     assert {what for _, what in found[:-1]} <= {before}
 
