@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import FLOWS, http_for
+from tests.contract.wire import FLOWS, execute, http_for
 from tests.faulty_store import FaultyStore, Held
 from tests.servers import STORES, WORKERS, server_with
 
@@ -28,6 +28,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 server = server_with(*FLOWS, capture="full")
 
 
+@pytest.fixture(scope="module")
+def words(http: httpx2.Client) -> str:
+    """A run of `words` that has ended."""
+    return execute(http, "words", message="a b")
+
+
+@pytest.fixture(params=["/flow-runs/{}", "/seq/acme/demo/words/runs/{}"])
+def base(request: pytest.FixtureRequest, words: str) -> str:
+    """The path of that run, in either form."""
+    form: str = request.param
+    return form.format(words)
+
+
 @pytest.fixture
 def faults(server: RunningServer) -> Iterator[FaultyStore]:
     """The store of the server, which fails as the test says, until its end."""
@@ -40,6 +53,13 @@ def checking(server: RunningServer) -> Iterator[Held]:
     """The first check of a request lasts until it is let go, as behind others."""
     with FaultyStore(server.runtime.checks) as checks:
         yield checks.hold("request", times=1)
+
+
+@pytest.fixture
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process of the test has a key of `openai`."""
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 import httpx2
@@ -38,7 +38,6 @@ steps:
     code: 'raise ValueError(initial["message"])'
     retry: {max_attempts: 2, initial_delay_ms: 0}
 """
-FLOWS = (wire.ENDLESS, wire.WORDS, TALK, OFF, KEYLESS)
 
 
 class Machines(NamedTuple):
@@ -62,7 +61,7 @@ def machines() -> Iterator[Machines]:
             )
             for executes in (True, False, False)
         )
-        for flow in FLOWS:
+        for flow in (wire.ENDLESS, wire.WORDS, TALK, OFF, KEYLESS):
             one.push(flow)
         yield Machines(one, other, worker, address)
 
@@ -84,28 +83,10 @@ def waiting_call(
     http: httpx2.Client, other: httpx2.Client, **headers: str
 ) -> Iterator[tuple[str, Future[httpx2.Response]]]:
     """A call of `endless`, and its run, which has begun."""
-    session = str(uuid4())
-
-    def begun() -> str | None:
-        answer = other.get(f"/seq/sessions/{session}")
-        if answer.status_code == 404:
-            return None
-        (execution,) = answer.json()["executions"]
-        return execution["executionId"] if execution.get("startedAt") else None
-
     with ThreadPoolExecutor(1) as pool:
-        headers = {"X-Session-Id": session, **headers}
         called = pool.submit(http.post, "/seq/acme/demo/endless/execute", json={}, headers=headers)
-        yield eventually(begun), called
-
-
-def resume_of(http: httpx2.Client, kind: str) -> tuple[str, dict[str, Any]]:
-    """Path and body of a call that brings the results for a new pause."""
-    waiting = paused_for_tools(http)
-    body = resumption(waiting, results_of(waiting))
-    if kind == "step":
-        del body["pausedAtStep"]
-    return f"/seq/acme/demo/talk/{kind}", body
+        (run,) = eventually(lambda: other.get("/flow-runs?flow=endless&status=running").json()["runs"])
+        yield run["id"], called
 
 
 def test_a_server_on_a_file_of_its_own_must_execute_runs() -> None:
@@ -113,11 +94,8 @@ def test_a_server_on_a_file_of_its_own_must_execute_runs() -> None:
         pytest.fail("it started")
 
 
-def test_keys_are_those_of_the_process_that_executes_the_run(
-    http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(variable, raising=False)
+@pytest.mark.usefixtures("no_key")
+def test_keys_are_those_of_the_process_that_executes_the_run(http: httpx2.Client) -> None:
     answer = http.post("/seq/acme/demo/keyless/execute", json={})
     assert wire.refusal(answer) == (500, "STEP_FAILED"), "the server cannot know the keys of the worker"
     assert wire.detail(answer)["error"]["code"] == "PROVIDER_KEY_MISSING"
@@ -164,8 +142,11 @@ def test_a_call_that_is_sent_to_two_servers_at_once_is_one_call(
 def test_a_call_that_another_server_makes_before_a_slow_one_has_its_answer_on_both(
     machines: Machines, http: httpx2.Client, other: httpx2.Client, kind: str
 ) -> None:
-    path, body = resume_of(http, kind)
-    headers = {"Idempotency-Key": str(uuid4())}
+    waiting = paused_for_tools(http)
+    body = resumption(waiting, results_of(waiting))
+    if kind == "step":
+        del body["pausedAtStep"]
+    path, headers = f"/seq/acme/demo/talk/{kind}", {"Idempotency-Key": str(uuid4())}
     with FaultyStore(machines.other.runtime.engine) as engine, ThreadPoolExecutor(1) as pool:
         resumes = engine.hold("resume")
         first = pool.submit(other.post, path, json=body, headers=headers)
@@ -216,7 +197,6 @@ def test_a_server_that_stops_tells_its_callers_and_their_runs_go_on(
     assert other.get(f"/flow-runs/{run}").json()["status"] == "running"
     assert other.delete(f"/flow-runs/{run}").status_code == 202
     if key:
-        headers["X-Session-Id"] = refused.request.headers["X-Session-Id"]
         again = other.post("/seq/acme/demo/endless/execute", json={}, headers=headers)
         assert (again.status_code, wire.detail(again)["executionId"]) == (500, run)
 

@@ -4,9 +4,7 @@ And which of them a `run` key may make: fields that the flow offers, with allowe
 file, as what an override does and who may make it are rules about the same fields of the same flows.
 """
 
-import asyncio
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import httpx2
@@ -17,7 +15,7 @@ from runglass.runtime.policy import PAGE_FLOWS
 from runglass.testing import RunningServer, running_server
 from tests.contract import wire
 from tests.contract.test_tool_calls import paused, results_of, resumption
-from tests.servers import server_with
+from tests.servers import server_on, server_with
 
 SECRET = "hunter2hunter2"
 
@@ -82,6 +80,10 @@ server = server_with(
 )
 
 
+def begin(http: httpx2.Client, path: str, **body: Any) -> str:
+    return str(wire.walked(http, path, **body)[0].data["executionId"])
+
+
 @pytest.mark.parametrize("slug", MODES)
 def test_the_trace_names_the_overrides_of_a_call(http: httpx2.Client, slug: str) -> None:
     body = {"parameters": {"who": "Ada"}, "blockOverrides": {"ask": {"prompt": "Thank {{ who }}"}}}
@@ -95,7 +97,7 @@ def test_the_trace_names_the_overrides_of_a_call(http: httpx2.Client, slug: str)
 
 def test_overrides_of_later_calls_join_those_before(http: httpx2.Client) -> None:
     overrides = {"ask": {"system": "Be kind"}}
-    run = wire.walked(http, GREET, parameters={"who": "Ada"}, blockOverrides=overrides)[0].data["executionId"]
+    run = begin(http, GREET, parameters={"who": "Ada"}, blockOverrides=overrides)
     given = {"text": "another"}
     wire.walked(http, GREET, executionId=run, stepIndex=1, blockOverrides=overrides, inputOverrides=given)
     flow_run = wire.trace_of(http, run)["flowRun"]
@@ -107,14 +109,14 @@ def test_overrides_of_later_calls_join_those_before(http: httpx2.Client) -> None
 
 
 def test_the_trace_names_no_header_and_no_text(http: httpx2.Client) -> None:
-    run = wire.walked(
+    run = begin(
         http,
         GREET,
         parameters={"who": "Ada"},
         blockOverrides={"ask": {"settings": {"extra_headers": {"X-Key": SECRET}}}},
         inputOverrides={"not a name: born 1970": 1, "text": 2},
         runRemaining=True,
-    )[0].data["executionId"]
+    )
     overridden = ["ask.input.text", "ask.input.…", "ask.settings"]
     assert wire.trace_of(http, run)["flowRun"]["overridden"] == overridden
     assert SECRET not in http.get(f"/flow-runs/{run}/trace/stream").text
@@ -152,15 +154,11 @@ def outputs(http: httpx2.Client, **body: Any) -> dict[str, list[Any]]:
     return found
 
 
-def begin(http: httpx2.Client, **body: Any) -> str:
-    return str(wire.walked(http, STEP_BY_STEP, **body)[0].data["executionId"])
-
-
 def test_input_overrides_of_a_named_step_hold_whenever_it_runs(http: httpx2.Client) -> None:
     """Over what its own template says, in each iteration, in whichever call it runs; the rest stays."""
     given = {"z": {"said": "by me"}, "inner": {"by": "me"}}
     body = {"parameters": {"n": 1}, "inputOverrides": given}
-    run = begin(http, **body)
+    run = begin(http, STEP_BY_STEP, **body)
     assert outputs(http, executionId=run, stepIndex=1, inputOverrides=given) == {
         "inner": [{"item": "x", "by": "me"}, {"item": "y", "by": "me"}]
     }
@@ -182,15 +180,15 @@ def test_other_input_overrides_are_for_the_first_step_of_the_segment(http: httpx
 
 
 def test_a_call_without_input_overrides_keeps_the_earlier_ones(http: httpx2.Client) -> None:
-    run = begin(http, inputOverrides={"n": 5, "z": {"said": "before"}})
+    run = begin(http, STEP_BY_STEP, inputOverrides={"n": 5, "z": {"said": "before"}})
     outputs(http, executionId=run, stepIndex=1)
     assert outputs(http, executionId=run, stepIndex=2, inputOverrides=None) == {
         "z": [{"said": "before", "kept": "template"}]
     }
-    run = begin(http, inputOverrides={"z": {"said": "before"}})
+    run = begin(http, STEP_BY_STEP, inputOverrides={"z": {"said": "before"}})
     outputs(http, executionId=run, stepIndex=1, inputOverrides={"z": {"kept": "later"}})
     assert outputs(http, executionId=run, stepIndex=2) == {"z": [{"said": "template", "kept": "later"}]}
-    run = begin(http, inputOverrides={"z": {"said": "before"}})
+    run = begin(http, STEP_BY_STEP, inputOverrides={"z": {"said": "before"}})
     assert outputs(http, executionId=run, stepIndex=1, inputOverrides={}, runRemaining=True)["z"] == [
         {"said": "template", "kept": "template"}
     ]
@@ -264,13 +262,9 @@ def test_a_flow_offers_the_fields_that_it_lists_and_no_others(run: httpx2.Client
 def test_a_model_that_a_published_flow_names_may_be_set(server: RunningServer) -> None:
     """Also where more flows stand before it than are looked at in one go."""
     flow, store = server.push(FLOWS["plain"], project="many"), server.runtime.store
-
-    async def add() -> None:
-        slugs = [f"plain-{number}" for number in range(PAGE_FLOWS)]
-        put = partial(store.put_draft, flow.project_id, name=None, capture=None, source=b"{}")
-        await asyncio.gather(*map(put, slugs))
-
-    server.call(add())
+    for number in range(PAGE_FLOWS):
+        slug = f"plain-{number}"
+        server.call(store.put_draft(flow.project_id, slug, name=None, capture=None, source=b"{}"))
     server.push(FLOWS["other"].replace("slug: other", "slug: z"), project="many")
     with wire.http_for(server, server.make_key("acme", "many", "run")) as run:
         named = {"blockOverrides": {"ask": {"model": "local:named"}}}
@@ -313,11 +307,9 @@ def test_a_setting_of_the_server_opens_a_field_to_flows_with_its_provider(http: 
 
 @pytest.mark.parametrize("name", ["extra_body", "extra_body.model", "extra_headers.Host"])
 def test_no_setting_of_the_server_allows_a_setting_that_is_never_sent(name: str) -> None:
-    with (
-        pytest.raises(SettingsError, match="cannot be allowed"),
-        running_server(allowed_settings={"*": [name]}),
-    ):
-        raise AssertionError("it started")
+    allowed = {"*": [name]}
+    with pytest.raises(SettingsError, match="cannot be allowed"), running_server(allowed_settings=allowed):
+        pytest.fail("it started")
 
 
 def test_a_resume_may_repeat_the_overrides_of_the_start(run: httpx2.Client, http: httpx2.Client) -> None:
@@ -332,8 +324,7 @@ def test_a_resume_may_repeat_the_overrides_of_the_start(run: httpx2.Client, http
 
 def test_each_call_of_a_step_through_is_checked(run: httpx2.Client) -> None:
     step, prompt = path("plain", "step"), {"ask": {"prompt": "Other"}}
-    first = wire.walked(run, step, blockOverrides=prompt)
-    body = {"executionId": first[0].data["executionId"], "stepIndex": 1}
+    body = {"executionId": begin(run, step, blockOverrides=prompt), "stepIndex": 1}
     answer = run.post(step, json={**body, "blockOverrides": {**prompt, **CODE}})
     assert wire.refusal(answer) == (403, "FORBIDDEN")
     rest = wire.walked(run, step, **body, blockOverrides=prompt, runRemaining=True)
@@ -351,9 +342,8 @@ def test_inputs_and_outputs_of_steps_may_be_set_only_where_the_flow_offers_input
     forged, given = {"accumulatedOutputs": {"a": {"n": 2}}}, {"inputOverrides": {"b": {"n": 3}}}
 
     def told(caller: httpx2.Client, **more: Any) -> Any:
-        first = wire.walked(caller, path("held", "step"))
-        body = {"executionId": first[0].data["executionId"], "stepIndex": 1, **more}
-        answer = caller.post(path("held", "step"), json=body)
+        step = path("held", "step")
+        answer = caller.post(step, json={"executionId": begin(caller, step), "stepIndex": 1, **more})
         return (
             wire.frames(answer.text)[-1].data["result"] if answer.status_code == 200 else wire.refusal(answer)
         )
@@ -367,12 +357,11 @@ def test_inputs_and_outputs_of_steps_may_be_set_only_where_the_flow_offers_input
 
 
 def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: RunningServer) -> None:
-    async def allow(patterns: list[str] | None) -> None:
-        project = await server.runtime.store.ensure_project("acme", "listed")
-        await server.runtime.store.set_allowed_models(project.id, patterns)
+    def allow(*patterns: str) -> None:
+        server.call(server.runtime.store.set_allowed_models(flow.project_id, list(patterns)))
 
     server.push(FLOWS["plain"], project="listed")
-    server.push(FLOWS["other"], project="listed")
+    flow = server.push(FLOWS["other"], project="listed")
     place, other = "/seq/acme/listed/plain/execute", {"blockOverrides": {"ask": {"model": "local:new"}}}
     once_more = {"blockOverrides": {"ask": {"model": "local:nought"}}}
     with (
@@ -380,9 +369,9 @@ def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: Run
         wire.http_for(server, server.make_key("acme", "listed")) as admin,
     ):
         assert wire.refusal(run.post(place, json=other)) == (403, "FORBIDDEN")
-        server.call(allow(["local:n*"]))
+        allow("local:n*")
         assert wire.refusal(run.post(place, json=other)) == (500, "STEP_FAILED")
-        server.call(allow(["openai:*"]))
+        allow("openai:*")
         named = "/seq/acme/listed/other/execute"
         for http in (run, admin):
             assert wire.refusal(http.post(place, json=once_more)) == (403, "FORBIDDEN")
@@ -395,15 +384,11 @@ def test_rules_set_while_a_body_comes_in_hold_for_its_run(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A body may take minutes: what a project allows is asked when it is there."""
-    project = server.call(server.runtime.store.ensure_project("acme", "late"))
-    server.push(FLOWS["other"], project="late")
+    flow = server.push(FLOWS["other"], project="late")
     key = server.make_key("acme", "late", "run")
-    begun = wire.body_is_read(monkeypatch)
-    with wire.raw_connection(server) as connection:
-        path = "/api/v1/seq/acme/late/other/execute"
-        connection.sendall(wire.head_of(server, "POST", path, "Content-Length: 2", key=key) + b"{")
-        assert begun.wait(wire.LONGEST_S)
-        server.call(server.runtime.store.set_allowed_models(project.id, ["openai:*"]))
+    path = "/seq/acme/late/other/execute"
+    with wire.half_sent(server, monkeypatch, path, b"{}", key=key) as connection:
+        server.call(server.runtime.store.set_allowed_models(flow.project_id, ["openai:*"]))
         connection.sendall(b"}")
         status, _, body = wire.read_answer(connection)
     assert status == 403
@@ -420,12 +405,10 @@ def test_no_model_is_an_address(run: httpx2.Client, http: httpx2.Client) -> None
 
 
 def test_the_server_lists_models_for_projects_without_a_list() -> None:
-    settings = {"providers": LOCAL, "allowed_models": ["local:cheap-*"]}
     with (
-        running_server(**settings) as server,
+        server_on("sqlite", FLOWS["plain"], providers=LOCAL, allowed_models=["local:cheap-*"]) as server,
         wire.http_for(server, server.make_key("acme", "demo", "run")) as run,
     ):
-        server.push(FLOWS["plain"])
         cheap, dear = (
             run.post(path("plain"), json={"blockOverrides": {"ask": {"model": model}}})
             for model in ("local:cheap-1", "local:dear")

@@ -20,7 +20,6 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.slow
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-MISSING = "{} was not found; on Debian: apt-get install {}"
 NGINX = """
 user root;
 daemon off;
@@ -83,7 +82,7 @@ def port(
     name: str = request.param
     program = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
-        pytest.skip(MISSING.format(name, name))
+        pytest.skip(f"{name} was not found; on Debian: apt-get install {name}")
     folder, port = tmp_path_factory.mktemp(name), free_port()
     arguments = PROXIES[name](folder, port, server.address.removeprefix("http://"))
     environment = os.environ | dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(folder))

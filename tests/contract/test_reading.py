@@ -28,25 +28,8 @@ server = server_with(*FLOWS, BIG, capture="full", snapshot_limit_bytes=10_000_00
 
 
 @pytest.fixture(scope="module")
-def words(http: httpx2.Client) -> str:
-    return execute(http, "words", message="a b")
-
-
-@pytest.fixture(scope="module")
 def grid(http: httpx2.Client) -> str:
     return execute(http, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]})
-
-
-@pytest.fixture(params=["/flow-runs/{}", "/seq/acme/demo/words/runs/{}"])
-def base(request: pytest.FixtureRequest, words: str) -> str:
-    form: str = request.param
-    return form.format(words)
-
-
-@pytest.fixture(params=["/flow-runs/{}", "/seq/acme/demo/grid/runs/{}"])
-def cells(request: pytest.FixtureRequest, grid: str) -> str:
-    form: str = request.param
-    return form.format(grid) + "/steps/cell/trace"
 
 
 def test_a_trace_has_the_run_and_its_steps_in_order_of_first_start(
@@ -75,16 +58,7 @@ def test_a_trace_has_the_run_and_its_steps_in_order_of_first_start(
     ]
 
 
-def attempt(http: httpx2.Client, path: str, query: str) -> Any:
-    """Iteration and attempt of the answer, or of all in it, each as it is among all."""
-    body = read(http, f"{path}?{query}")
-    steps = body.get("attempts", [body])
-    every = http.get(f"{path}?attempt=all").json()["attempts"]
-    assert [step for step in steps if step not in every] == []
-    found = [(tuple(step["loopPath"]), step["attempt"]) for step in steps]
-    return found if "attempts" in body else found[0]
-
-
+@pytest.mark.parametrize("form", ["/flow-runs/{}", "/seq/acme/demo/grid/runs/{}"])
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -104,9 +78,16 @@ def attempt(http: httpx2.Client, path: str, query: str) -> Any:
     ],
 )
 def test_attempt_and_loop_index_select_the_attempt(
-    http: httpx2.Client, cells: str, query: str, expected: Any
+    http: httpx2.Client, grid: str, form: str, query: str, expected: Any
 ) -> None:
-    assert attempt(http, cells, query) == expected
+    """Iteration and attempt of the answer, or of all in it, each as it is among all."""
+    path = f"{form.format(grid)}/steps/cell/trace"
+    body = read(http, f"{path}?{query}")
+    steps = body.get("attempts", [body])
+    every = read(http, f"{path}?attempt=all")["attempts"]
+    assert [step for step in steps if step not in every] == []
+    found = [(tuple(step["loopPath"]), step["attempt"]) for step in steps]
+    assert (found if "attempts" in body else found[0]) == expected
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from runglass.config.settings import Price
 from tests.contract.test_stepping import WALK
-from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
+from tests.contract.test_tool_calls import TALK, paused, resumed
 from tests.contract.wire import FLOWS, ran, refusal, until_event, walked
 from tests.laws.law import require
 from tests.laws.stored import Told, broken_by_readers
@@ -67,17 +67,15 @@ CONTENT = {
 """Members that hold what callers, flows and models say, in which a null is theirs."""
 
 
-PRICE = Price(input_per_mtok=Decimal("0.30"), output_per_mtok=Decimal(1000))
 MODES = ("off", "metadata_only", "redacted")
 
 
-# `echo` has a price.
 server = server_with(
     *(*FLOWS, TALK, WALK),
     *(f"slug: {slug}\nsteps:{steps}" for slug, steps in STEPS.items()),
     *(f"slug: asks-{mode.replace('_', '-')}\ncapture: '{mode}'\nsteps:{ASKS}" for mode in MODES),
     capture="full",
-    prices={"echo": PRICE},
+    prices={"echo": Price(input_per_mtok=Decimal("0.30"), output_per_mtok=Decimal(1000))},
 )
 
 
@@ -187,7 +185,7 @@ def test_tools_whose_results_come_in(http: httpx2.Client) -> None:
     waiting = paused(http)
     run = waiting["executionId"]
     assert check(http, run) == "paused"
-    http.post("/seq/acme/demo/talk/execute", json=resumption(waiting, results_of(waiting)))
+    resumed(http, waiting)
     assert check(http, run) == "completed"
 
 

@@ -136,12 +136,6 @@ def test_what_cannot_be_run_is_refused_with_its_place_and_starts_nothing(
     assert http.get("/flow-runs").json() == before
 
 
-@pytest.fixture
-def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(variable, raising=False)
-
-
 @pytest.mark.usefixtures("no_key")
 @pytest.mark.parametrize("call", ["execute", "v1/execute", "v1/step"])
 def test_a_flow_whose_provider_has_no_key_starts_nothing(http: httpx2.Client, call: str) -> None:

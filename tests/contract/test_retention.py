@@ -78,26 +78,14 @@ def test_a_flow_file_says_how_long_its_runs_and_their_content_stay(
 FORMS = ["/flow-runs/{}?purge=true", "/seq/acme/demo/endless/runs/{}?purge=true"]
 
 
-def is_gone(http: httpx2.Client, run: str) -> None:
-    """Checks that no way leads to the run any more, and that it looks like one that never was."""
-    unknown = str(uuid.uuid4())
-    for path in ("", "/trace", "/trace/stream", "/steps/first/trace"):
-        method = "GET" if path else "DELETE"
-        gone, never = (http.request(method, f"/flow-runs/{name}{path}") for name in (run, unknown))
-        assert refusal(gone) == (404, "RUN_NOT_FOUND")
-        assert gone.text == never.text.replace(unknown, run)
-    assert refusal(http.delete(f"/flow-runs/{run}?purge=true")) == (404, "RUN_NOT_FOUND")
-    assert run not in [each["id"] for each in http.get("/flow-runs?limit=100").json()["runs"]]
-
-
 @pytest.mark.parametrize(
     ("kind", "form"), [("ended", FORMS[0]), ("paused", FORMS[0]), *(("going on", form) for form in FORMS)]
 )
 def test_a_run_is_purged_whatever_its_state(
     server: RunningServer, http: httpx2.Client, kind: str, form: str
 ) -> None:
-    """One that goes on is cancelled first."""
-    other = execute(http, "anything")
+    """One that goes on is cancelled first. No way leads to it any more: it looks like one that never was."""
+    other, unknown = execute(http, "anything"), str(uuid.uuid4())
     if kind == "ended":
         run = execute(http, "anything")
     else:
@@ -106,7 +94,13 @@ def test_a_run_is_purged_whatever_its_state(
     assert (answer.status_code, answer.headers["content-type"]) == (202, "application/json")
     assert answer.json() == {"executionId": run, "status": "purged"}
     assert not server.runtime.engine.active.is_active(run)
-    is_gone(http, run)
+    for path in ("", "/trace", "/trace/stream", "/steps/first/trace"):
+        method = "GET" if path else "DELETE"
+        gone, never = (http.request(method, f"/flow-runs/{name}{path}") for name in (run, unknown))
+        assert refusal(gone) == (404, "RUN_NOT_FOUND")
+        assert gone.text == never.text.replace(unknown, run)
+    assert refusal(http.delete(f"/flow-runs/{run}?purge=true")) == (404, "RUN_NOT_FOUND")
+    assert run not in [each["id"] for each in http.get("/flow-runs?limit=100").json()["runs"]]
     assert http.get(f"/flow-runs/{other}/trace").status_code == 200
 
 

@@ -16,9 +16,6 @@ from tests.faulty_store import Held
 from tests.servers import served
 from tests.waiting import eventually
 
-INPUT_OF_HOLD = '"stepId":"hold","attempt":1,"inputData":'
-"""The last that comes of a run of `endless`."""
-
 Revoke = Callable[[int], None]
 
 
@@ -48,7 +45,7 @@ def made(server: RunningServer) -> tuple[str, int]:
 
 
 def test_streams_end_without_a_further_event_and_are_not_resumed(
-    server: RunningServer, http: httpx2.Client, revoke: Revoke
+    server: RunningServer, revoke: Revoke
 ) -> None:
     run = wire.start(server, "endless")
     trace = f"/flow-runs/{run}/trace/stream"
@@ -64,7 +61,8 @@ def test_streams_end_without_a_further_event_and_are_not_resumed(
                 seen += next(parts)
             return parts
 
-        streams = [stream(key, trace, INPUT_OF_HOLD) for _ in range(3)]
+        # The last that comes of a run of `endless`.
+        streams = [stream(key, trace, '"stepId":"hold","attempt":1,"inputData":') for _ in range(3)]
         streams.append(stream(key, "/flow-runs/stream", "id: "))
         stays = stream(other, trace, "id: ")
         revoke(key_id)
@@ -152,18 +150,14 @@ def test_a_body_that_ends_after_its_key_was_revoked_does_nothing(
 ) -> None:
     """Who sends slowly would else start a run, or make itself another key, for as long as a body may take."""
     key = server.make_key("acme", "demo", "admin")
-    begun = wire.body_is_read(monkeypatch)
     clock = server.runtime.store.clock
     now_s = clock.monotonic_s
-    with wire.raw_connection(server) as connection:
-        head = wire.head_of(server, "POST", f"/api/v1{path}", f"Content-Length: {len(body)}", key=key)
-        connection.sendall(head + body[:1])
-        assert begun.wait(wire.LONGEST_S)
+    with wire.half_sent(server, monkeypatch, path, body, key=key) as connection:
         # That of a body that comes at once is not looked up again.
         monkeypatch.setattr(clock, "monotonic_s", lambda: now_s() + PROMPT_S)
         assert http.delete(f"/keys/{wire.known_key(server, key).id}").status_code == 200
         before = keys_and_runs(http)
-        connection.sendall(body[1:])
+        connection.sendall(body[-1:])
         status, _, told = wire.read_answer(connection)
     assert status == 401
     assert b"UNAUTHENTICATED" in told

@@ -217,7 +217,7 @@ def test_the_version_is_the_same_unless_another_one_is_named(
         assert refusal(http.post(f"/flow-runs/{run}/rerun", json=bad)) == (422, "INVALID_REQUEST"), bad
 
 
-def test_overrides_are_those_of_the_new_call(server: RunningServer, http: httpx2.Client) -> None:
+def test_overrides_are_those_of_the_new_call(http: httpx2.Client) -> None:
     overrides = {"ask": {"prompt": "Scold {{ message }}"}}
     run = run_of(http, "full", message="Ada", blockOverrides=overrides)
     assert "Scold" not in again(http, run)["result"]["text"]

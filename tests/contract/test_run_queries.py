@@ -16,7 +16,7 @@ server = server_with(ANYTHING, BROKEN, capture="full")
 
 
 @pytest.fixture(scope="module")
-def runs(server: RunningServer, http: httpx2.Client) -> dict[str, str]:
+def runs(http: httpx2.Client) -> dict[str, str]:
     """A run that went well, one that failed and one of a job."""
     well, failed = execute(http, "anything"), ran(http, "broken")
     job = http.post("/seq/acme/demo/anything/jobs", json={}).json()["executionId"]

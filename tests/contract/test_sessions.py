@@ -8,7 +8,7 @@ import pytest
 
 from runglass.errors import RunPurged
 from runglass.testing import RunningServer
-from tests.contract.wire import ANYTHING, detail, http_for, refusal
+from tests.contract.wire import ANYTHING, detail, http_for, pages, refusal
 from tests.faulty_store import FaultyStore
 
 EXECUTION_FIELDS = [
@@ -232,24 +232,6 @@ def test_a_run_that_failed_before_its_last_container_did_not_end_in_it(
     assert [step["stepId"] for step in execution["steps"]] == ["bad"]
 
 
-TOO_MANY = 45
-"""So many iterations are more than a page of 8 MB has."""
-
-
-def pages(http: httpx2.Client, session: str, **query: Any) -> list[dict[str, Any]]:
-    """Every page from the first on, each asked for with the cursor of the one before."""
-    found: list[dict[str, Any]] = []
-    cursor: dict[str, str] = {}
-    while True:
-        answer = http.get(f"/seq/sessions/{session}", params={**query, **cursor})
-        assert answer.status_code == 200, answer.text
-        found.append(answer.json())
-        assert found[-1].get("nextCursor", "") is not None
-        if "nextCursor" not in found[-1]:
-            return found
-        cursor = {"cursor": found[-1]["nextCursor"]}
-
-
 def ids(page: dict[str, Any]) -> list[str]:
     return [execution["executionId"] for execution in page["executions"]]
 
@@ -259,7 +241,7 @@ def test_a_limit_cuts_a_session_into_pages(http: httpx2.Client, session: str) ->
     whole = executions(http, session)
     assert [execution["executionId"] for execution in whole] == runs
     for limit, sizes in ((1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (100, [5])):
-        found = pages(http, session, limit=limit)
+        found = pages(http, f"/seq/sessions/{session}", limit=limit)
         assert [len(page["executions"]) for page in found] == sizes
         assert [one for page in found for one in page["executions"]] == whole
         assert {page["sessionId"] for page in found} == {session}
@@ -270,20 +252,21 @@ def test_a_session_that_does_not_fit_comes_in_pages_without_being_asked_for(
 ) -> None:
     """No page is larger than 8 MB, and no page is cut that need not be."""
     runs = [run(http, session, "heavy", parameters={"over": [0] * 10}) for _ in range(5)]
-    answer = http.get(f"/seq/sessions/{session}")
-    assert 5_000_000 < len(answer.content) <= 8_000_000
-    found = pages(http, session)
+    path = f"/seq/sessions/{session}"
+    assert 5_000_000 < len(http.get(path).content) <= 8_000_000
+    found = pages(http, path)
     assert [execution_id for page in found for execution_id in ids(page)] == runs
     assert [len(ids(page)) for page in found] == [3, 2]
-    assert [len(ids(page)) for page in pages(http, session, limit=2)] == [2, 2, 1]
+    assert [len(ids(page)) for page in pages(http, path, limit=2)] == [2, 2, 1]
 
 
 def test_a_run_that_is_larger_than_a_page_comes_as_one(http: httpx2.Client, session: str) -> None:
-    runs = [run(http, session, "heavy", parameters={"over": [0] * count}) for count in (1, TOO_MANY, 1)]
-    found = pages(http, session)
+    # 45 iterations are more than a page of 8 MB has.
+    runs = [run(http, session, "heavy", parameters={"over": [0] * count}) for count in (1, 45, 1)]
+    found = pages(http, f"/seq/sessions/{session}")
     assert [ids(page) for page in found] == [[one] for one in runs]
     steps = [len(execution["steps"]) for page in found for execution in page["executions"]]
-    assert steps == [2, TOO_MANY + 1, 2]
+    assert steps == [2, 46, 2]
 
 
 def test_a_run_that_is_deleted_meanwhile_hides_no_other(

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import httpx2
@@ -86,12 +87,8 @@ def test_a_walk_is_one_run_with_one_trace(http: httpx2.Client) -> None:
     assert [frame.id for frame in every] == [str(n) for n in range(1, len(every) + 1)]
     trace = wire.trace_of(http, run)
     assert trace["flowRun"]["triggerType"] == "step"
-    assert [(step["stepId"], step["status"]) for step in trace["steps"]] == [
-        ("a", "completed"),
-        ("inner", "completed"),
-        ("inner", "completed"),
-        ("z", "completed"),
-    ]
+    assert [step["stepId"] for step in trace["steps"]] == ["a", "inner", "inner", "z"]
+    assert {step["status"] for step in trace["steps"]} == {"completed"}
 
 
 DRAFT = """
@@ -304,13 +301,9 @@ def test_a_failure_of_the_engine_itself_ends_the_stream_with_a_step_error(
     http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, key: bool
 ) -> None:
     """At the step that the run came to last, or at its first one where it came to none."""
-
-    async def breaks(self: Interpreter) -> None:
-        raise LookupError("not of any step")
-
     path, headers = path_of("output-full"), {"Idempotency-Key": str(uuid4())} if key else {}
     body = {"executionId": wire.walked(http, path)[0].data["executionId"], "stepIndex": 1}
-    monkeypatch.setattr(Interpreter, "walk", breaks)
+    monkeypatch.setattr(Interpreter, "walk", AsyncMock(side_effect=LookupError("not of any step")))
     later = http.post(path, json=body, headers=headers)
     told = bad_end(wire.frames(later.text))
     assert (told.id, told.data["stepId"], told.data["stepIndex"]) == ("", "a", 0)

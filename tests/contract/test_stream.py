@@ -14,24 +14,12 @@ from tests.servers import server_with
 from tests.waiting import eventually
 
 server = server_with(*wire.FLOWS, capture="full", ping_s=0.1)
-FORMS = ["/flow-runs/{}", "/seq/acme/demo/words/runs/{}"]
-
-
-@pytest.fixture(scope="module")
-def words(http: httpx2.Client) -> str:
-    return wire.execute(http, "words", message="a b")
-
-
-@pytest.fixture(params=FORMS)
-def path(request: pytest.FixtureRequest, words: str) -> str:
-    form: str = request.param
-    return form.format(words) + "/trace/stream"
 
 
 def test_a_finished_run_is_replayed_from_the_first_event_to_the_last(
-    http: httpx2.Client, path: str, words: str
+    http: httpx2.Client, base: str, words: str
 ) -> None:
-    answer = http.get(path)
+    answer = http.get(f"{base}/trace/stream")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
     assert (answer.headers["cache-control"], answer.headers["x-accel-buffering"]) == ("no-store", "no")
     assert answer.headers["x-request-id"]
@@ -71,8 +59,9 @@ def test_every_event_has_the_fields_of_the_contract(server: RunningServer, http:
     assert seen >= set(OPTIONAL)
 
 
-def test_a_stream_resumes_after_every_seq(http: httpx2.Client, path: str) -> None:
+def test_a_stream_resumes_after_every_seq(http: httpx2.Client, base: str) -> None:
     """The header wins over the query, and an empty one is none."""
+    path = f"{base}/trace/stream"
     whole = wire.frames(http.get(path).text)
     for seq in range(len(whole) + 1):
         by_header = http.get(f"{path}?after=1", headers={"Last-Event-ID": str(seq)}).text
@@ -83,8 +72,8 @@ def test_a_stream_resumes_after_every_seq(http: httpx2.Client, path: str) -> Non
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "1 2", "9" * 19])
-def test_a_bad_resume_point_is_refused_by_name(http: httpx2.Client, path: str, value: str) -> None:
-    answer = http.get(path, headers={"Last-Event-ID": value})
+def test_a_bad_resume_point_is_refused_by_name(http: httpx2.Client, base: str, value: str) -> None:
+    answer = http.get(f"{base}/trace/stream", headers={"Last-Event-ID": value})
     assert wire.refusal(answer, "`Last-Event-ID`") == (422, "INVALID_REQUEST")
 
 
@@ -164,15 +153,6 @@ def events(stream: Iterator[str]) -> Iterator[wire.Frame]:
     return (wire.Frame(block) for block in stream if "\ndata: " in block)
 
 
-def until(stream: Iterator[str], run_id: str, status: str) -> list[tuple[str, Any]]:
-    """What comes up to this status of the run: its id and status, or the id of one that is gone."""
-    found: list[tuple[str, Any]] = []
-    while not found or found[-1] != (run_id, status):
-        frame = next(events(stream))
-        found.append((frame.data["id"], frame.data["status"] if frame.event == "run" else frame.event))
-    return found
-
-
 def first_run(http: httpx2.Client, **resumes: Any) -> wire.Frame:
     """The first event of a stream that is cut off then."""
     with http.stream("GET", STREAM, **resumes) as answer:
@@ -215,7 +195,10 @@ def test_a_query_says_which_runs_come_and_which_are_gone(
         # Not the same call as any other: a failure is told once more to who repeats it.
         body = {"parameters": {"for": f"this list of {query}"}}
         failed = wire.detail(http.post("/seq/acme/demo/broken/execute", json=body))["executionId"]
-        found = until(stream, failed, last)
+        found: list[tuple[str, Any]] = []
+        while not found or found[-1] != (failed, last):
+            frame = next(events(stream))
+            found.append((frame.data["id"], frame.data["status"] if frame.event == "run" else frame.event))
     assert {run_id for run_id, _ in found} == {failed}, "the other flow is none of it"
     assert {what for _, what in found[:-1]} <= {before}
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx2
 import pytest
@@ -20,7 +21,6 @@ import runglass
 from runglass.config.settings import Settings
 from runglass.errors import RunglassError
 from runglass.limits.memory import SHARE_OF_PROJECT
-from runglass.runtime.runtime import Runtime
 from runglass.server import serve
 from runglass.testing import RunningServer
 from tests.contract import wire
@@ -119,11 +119,9 @@ def test_a_body_whose_caller_leaves_before_its_end_starts_nothing(
     way: str,
 ) -> None:
     """What has come of it would be a call. It is no fault of the server, either."""
-    before, begun = run_ids(http), wire.body_is_read(monkeypatch)
-    with wire.raw_connection(server) as caller:
-        head = wire.head_of(server, "POST", f"/api/v1{PATH}/{way}", "Content-Length: 3")
-        caller.sendall(head + b"{}")
-        assert begun.wait(wire.LONGEST_S)
+    before = run_ids(http)
+    with wire.half_sent(server, monkeypatch, f"{PATH}/{way}", b"{} "):
+        pass
     eventually(lambda: wire.requests_in(server) == 0)
     assert run_ids(http) == before
     assert caplog.records == []
@@ -165,16 +163,8 @@ def test_a_length_of_any_number_of_digits_is_answered(server: RunningServer, len
     assert status in (400, 413)
 
 
-WAITS = """
-slug: waits
-steps: [{id: wait, type: wait, ms: 1}]
-"""
-
-
 async def test_work_beside_the_server_that_fails_stops_it(tmp_path: Path) -> None:
-    async def fail(_: Runtime) -> None:
-        raise RunglassError("the folder is gone")
-
+    fail = AsyncMock(side_effect=RunglassError("the folder is gone"))
     with pytest.raises(RunglassError, match="the folder is gone"):
         await serve(Settings(port=0, data=tmp_path), ready=lambda _: None, beside=fail)
 
@@ -191,16 +181,16 @@ def test_a_stop_answers_every_call_and_waits_for_no_run_which_goes_on_after_the_
     """A stream and a call are open when the server stops, and requests come in or wait for their turn."""
     stopped = "the server is being stopped; nothing was started"
     with ThreadPoolExecutor(3) as calls, ExitStack() as clients:
-        with server_on("sqlite", FLOW, WAITS, data=tmp_path) as server:
+        with server_on("sqlite", FLOW, wire.BRISK, data=tmp_path) as server:
             # On its clock no wait ends.
             monkeypatch.setattr(server.runtime.store.clock, "sleep", lambda _: asyncio.Event().wait())
             http = clients.enter_context(wire.http_for(server, server.key))
-            run = wire.start(server, "waits")
+            run = wire.start(server, "brisk")
             parts = clients.enter_context(http.stream("GET", f"/flow-runs/{run}/trace/stream")).iter_text()
             seen = ""
             while "step_started" not in seen:
                 seen += next(parts)
-            called = calls.submit(http.post, "/seq/acme/demo/waits/execute", json={})
+            called = calls.submit(http.post, "/seq/acme/demo/brisk/execute", json={})
             eventually(lambda: wire.requests_in(server) == 2)
             eventually(lambda: len(http.get("/flow-runs?status=running").json()["runs"]) == 2)
             checking = FaultyStore(server.runtime.checks).hold("request")
@@ -223,7 +213,7 @@ def test_a_stop_answers_every_call_and_waits_for_no_run_which_goes_on_after_the_
     with served(data=tmp_path) as (_, http):
         for each in (run, wire.detail(answer)["executionId"]):
             assert wire.events_of(http, each)[-1].event == "flow_completed"
-            attempts = http.get(f"/flow-runs/{each}/steps/wait/trace?attempt=all").json()["attempts"]
+            attempts = http.get(f"/flow-runs/{each}/steps/one/trace?attempt=all").json()["attempts"]
             assert [attempt["status"] for attempt in attempts] == ["failed", "completed"]
             assert attempts[0]["errorContext"]["code"] == "WORKER_LOST"
 

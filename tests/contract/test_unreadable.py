@@ -20,6 +20,7 @@ from tests.contract.test_span_export import send_all
 from tests.contract.test_tool_calls import paused
 from tests.contract.wire import execute
 from tests.postgres_server import fetched, postgres_database
+from tests.records import there
 from tests.servers import served
 from tests.unit.engine.test_unreadable import UPDATES
 from tests.waiting import eventually
@@ -211,9 +212,7 @@ def test_runs_that_were_set_aside_are_listed_cancelled_and_deleted(place: Place)
         server.call(server.runtime.removal.tidy())
         for table in ROWS_OF_RUN:
             assert place.execute(f"SELECT count(*) FROM {table}") == [(0,)], table
-        project = server.call(server.runtime.store.find_project("acme", "demo"))
-        assert project is not None
-        assert project.data_bytes == 0
+        assert there(server.call(server.runtime.store.find_project("acme", "demo"))).data_bytes == 0
 
 
 def test_runs_that_go_on_or_wait_and_whose_rows_were_spoilt_are_cancelled_and_deleted(place: Place) -> None:

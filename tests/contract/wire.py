@@ -128,6 +128,15 @@ def read(http: httpx2.Client, path: str, **query: Any) -> dict[str, Any]:
     return found
 
 
+def pages(http: httpx2.Client, path: str, **query: Any) -> list[dict[str, Any]]:
+    """Every page from the first on, each asked for with the cursor of the one before."""
+    found = [read(http, path, **query)]
+    while "nextCursor" in found[-1]:
+        assert found[-1]["nextCursor"] is not None
+        found.append(read(http, path, **query, cursor=found[-1]["nextCursor"]))
+    return found
+
+
 def execute(http: httpx2.Client, slug: str, **body: Any) -> str:
     """Runs a flow of `acme/demo` to its good end; its execution id."""
     answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body)
@@ -175,13 +184,8 @@ def until_event(http: httpx2.Client, execution_id: str, event: str, *, nth: int 
 
 
 def cancel(server: RunningServer, execution_id: str) -> None:
-    async def end() -> bool:
-        engine, reason = server.runtime.engine, "the test is over"
-        return engine.active.cancel(execution_id, reason=reason) or await engine.idle.request_cancel(
-            execution_id, reason=reason
-        )
-
-    assert server.call(end())
+    with http_for(server, server.key) as http:
+        assert http.delete(f"/flow-runs/{execution_id}").status_code == 202
 
 
 def requests_in(server: RunningServer) -> int:
@@ -210,8 +214,11 @@ def until_health(address: str, *statuses: str) -> dict[str, Any]:
     return eventually(said)
 
 
-def body_is_read(patch: pytest.MonkeyPatch) -> threading.Event:
-    """Set when the server begins to read the body of a request."""
+@contextmanager
+def half_sent(
+    server: RunningServer, patch: pytest.MonkeyPatch, path: str, body: bytes, *, key: str | None = None
+) -> Iterator[socket.socket]:
+    """A connection on which the server reads the body of a call, all but whose last byte has been sent."""
     begun, receiving = threading.Event(), MemoryBudget.receiving
 
     def noted(bodies: MemoryBudget, project_id: int) -> Any:
@@ -219,7 +226,11 @@ def body_is_read(patch: pytest.MonkeyPatch) -> threading.Event:
         return receiving(bodies, project_id)
 
     patch.setattr(MemoryBudget, "receiving", noted)
-    return begun
+    with raw_connection(server) as connection:
+        head = head_of(server, "POST", f"/api/v1{path}", f"Content-Length: {len(body)}", key=key)
+        connection.sendall(head + body[:-1])
+        assert begun.wait(LONGEST_S)
+        yield connection
 
 
 def detail(answer: httpx2.Response) -> dict[str, Any]:
@@ -280,8 +291,7 @@ def log_of(http: httpx2.Client, execution_id: str) -> list[Frame]:
 
 
 def trace_of(http: httpx2.Client, execution_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = http.get(f"/flow-runs/{execution_id}/trace").json()
-    return found
+    return read(http, f"/flow-runs/{execution_id}/trace")
 
 
 def walked(http: httpx2.Client, path: str, **body: Any) -> list[Frame]:
