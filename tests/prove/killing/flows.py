@@ -217,11 +217,3 @@ FLOWS: dict[str, Expected] = {
     "tools": Expected(TOOLS, lambda tag, _: {"said": _said(tag, "ask"), "talk": tag}),
     "hold": Expected(HOLD, lambda tag, _: {"text": _said(tag, "ask")}),
 }
-
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "look",
-        "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
-    },
-}

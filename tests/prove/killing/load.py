@@ -18,7 +18,7 @@ from runglass.log.events import TERMINAL_EVENTS
 from runglass.log.trace import TERMINAL
 from runglass.wire.sse import Frame
 from tests.laws.law import require
-from tests.prove.killing.flows import PLACE, TOOL, parameters
+from tests.prove.killing.flows import PLACE, parameters
 from tests.prove.killing.laws import Laws
 from tests.prove.killing.line import (
     BROKEN,
@@ -31,6 +31,7 @@ from tests.prove.killing.line import (
     is_interrupted,
     listed_runs,
 )
+from tests.unit.engine.fake_provider import LOOK
 
 PAUSES = frozenset({"step_paused", "step_paused_for_tool_calls"})
 STRAIGHT = ["line", "nest", "fork", "again", "fails"]
@@ -163,9 +164,9 @@ class Load:
     async def _use_tools(self) -> None:
         asked = self._asked("tools", "api")
         asked.is_left = self._random.random() < ABANDONS
-        answer = await self._posted(asked, "execute", {**self._body(asked), "tools": [TOOL]})
+        answer = await self._posted(asked, "execute", {**self._body(asked), "tools": [LOOK]})
         while answer is not None and answer.body.get("status") == "tool_calls_required" and not asked.is_left:
-            body = {**self._body(asked), "tools": [TOOL], **_answered(answer.body)}
+            body = {**self._body(asked), "tools": [LOOK], **_answered(answer.body)}
             answer = await self._posted(asked, "execute", body)
             if answer is not None and answer.status == 409:
                 # An answer got lost under another key, and the run goes on without us.
