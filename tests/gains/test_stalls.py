@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.test_limits import FLOW, HOSTILE, LIMIT_MS, override
 from tests.contract.wire import http_for, refusal
+from tests.servers import served
 
 LOOP_WATCH = "runglass.server.http.loop_watch"
 SLOW_TURN_MS = 100
@@ -92,8 +93,7 @@ def test_what_a_caller_sends_does_not_stall_the_loop(caplog: pytest.LogCaptureFi
     caplog.set_level(logging.DEBUG, LOOP_WATCH)
     settings, flow, slug, body, statuses = SENT[name]
     path, content = f"/seq/acme/demo/{slug}/execute", json.dumps(body).encode()
-    with running_server(stall_log_ms=100, **settings) as server, http_for(server, server.key) as http:
-        server.push(flow)
+    with served(flow, stall_log_ms=100, **settings) as (server, http):
         http.post(path, json={"message": "x"})
         caplog.clear()
         with neighbour(server) as took:
