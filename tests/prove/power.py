@@ -42,7 +42,7 @@ from tests.laws.stored import (
     read_run,
     read_whole,
 )
-from tests.prove.blackout import disk, syscalls, writer
+from tests.prove.blackout import disk, writer
 from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name
 from tests.prove.killing.laws import faults
 from tests.records import new_run
@@ -231,7 +231,7 @@ def _record(folder: Path, scenario: Scenario, appends: int, seed: int) -> list[d
         seed=seed,
     )
     command = [sys.executable, "-m", "tests.prove.blackout.writer", msgspec.json.encode(settings).decode()]
-    changes = syscalls.record(command, root=root, notes=notes, cwd=ROOT)
+    changes = disk.record(command, root=root, notes=notes, cwd=ROOT)
     # The start takes the place of the root: names in `changes` are those of the root.
     root.rename(folder / "end")
     start.rename(root)
@@ -265,7 +265,7 @@ class _Proof:
         differ = {
             path
             for path in left.keys() | recorded.keys()
-            if not path.endswith(syscalls.LEFT_OUT) and left.get(path) != recorded.get(path)
+            if not path.endswith(disk.LEFT_OUT) and left.get(path) != recorded.get(path)
         }
         assert not differ, f"what was recorded does not add up to the files that were left: {differ}"
         await self._cut(len(self._changes))
