@@ -105,7 +105,7 @@ class WatchedLog(Log):
         self.fence, self.holder, self.owner = fence, process, owner or self.owner
 
     def _check_failure(self, event: FlowFailed) -> None:
-        if event.step_id not in self.walked.lost_ids:
+        if event.step_id not in {address.step_id for address in self.walked.lost}:
             error: Any = event.error
             if error["code"] == "CREDITS_EXHAUSTED":
                 demand(self.budgeted, f"{self.run_id} ended for want of a budget that nobody set")

@@ -149,9 +149,7 @@ class Life:
         if self.over.is_set():
             return
         # What else goes on in a process that ends, as calls do, ends with it.
-        self.died = True
-        self.process.halt()
-        self.over.set()
+        self.die()
         error = main.exception()
         if error is not None and not isinstance(error, StoreError):
             raise error
