@@ -102,9 +102,9 @@ class Field:
     async def job(self, slug: str, body: Any = None, **how: Any) -> str:
         return str((await self.execute(slug, body, way="jobs", **how)).json().get("executionId"))
 
-    async def override(self, fields: dict[str, Any], **body: Any) -> Answer:
+    async def override(self, fields: dict[str, Any]) -> Answer:
         """Executes the flow `answer`, one llm step on echo, with other fields of its step."""
-        return await self.execute("answer", {"message": "x", **body, "blockOverrides": {"answer": fields}})
+        return await self.execute("answer", {"message": "x", "blockOverrides": {"answer": fields}})
 
     async def publish(self, slug: str, steps: list[dict[str, Any]], **fields: Any) -> str:
         """The slug of a new flow of the attacker's project, pushed by its admin."""
