@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from tests.prove.attacking.attack import API, LOOK, Family, Field, Steps, loop
-from tests.prove.attacking.hostile_provider import FORMS, Asked
+from tests.prove.attacking.hostile_provider import FORMS
 from tests.prove.attacking.http import BANK, SPENDER, Answer, head
 from tests.prove.attacking.seed import BUDGET_USD, CALL, CALL_USD, spent_usd
 
@@ -130,15 +130,6 @@ async def _gone(field: Field, runs: Sequence[str]) -> None:
             field.complain(f"cancelling, deleting and reading an ended run gave {statuses}")
 
 
-def _astray(asked: Sequence[Asked]) -> list[str]:
-    """Requests that went elsewhere than the provider's address leads to."""
-    return [
-        f"{each.method} {each.host}{each.path}{' with the key' if each.has_key else ''}"
-        for each in asked
-        if each.method != "POST" or not each.host.startswith("127.0.0.1:") or not each.path.startswith("/v1")
-    ]
-
-
 async def _runs(field: Field, sent: Sent) -> None:
     """One that ends as if the provider had worked for it is charged; one with too much is tried once."""
     sends, ends = sent.sends, sent.ends
@@ -155,8 +146,11 @@ async def _runs(field: Field, sent: Sent) -> None:
         if end not in ends:
             field.complain(f"ends with {end}: {json.dumps(send)}"[:150])
     asked = await field.hostile.asked()
-    if astray := _astray(asked):
-        field.complain(f"asked {astray[0]}")
+    for each in asked:
+        # Elsewhere than the provider's address leads to.
+        if each.method != "POST" or not each.host.startswith("127.0.0.1:") or not each.path.startswith("/v1"):
+            key = " with the key" if each.has_key else ""
+            field.complain(f"asked {each.method} {each.host}{each.path}{key}")
     often, wanted = Counter(each.message for each in asked), Counter(map(json.dumps, sends))
     if over := [message for message, runs in wanted.items() if often[message] > most_asked * runs]:
         field.complain(f"the provider was asked {often[over[0]]} times: {over[0]}")
