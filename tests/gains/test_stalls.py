@@ -101,7 +101,8 @@ def test_what_a_caller_sends_does_not_stall_the_loop(caplog: pytest.LogCaptureFi
             answer = http.post(path, content=content, headers={"Idempotency-Key": "once"})
             lasted = time.monotonic() - began
     assert answer.status_code in statuses, answer.text[:300]
-    stalls = own_stalls(caplog.records)
+    told = [record.getMessage() for record in caplog.records if record.name == LOOP_WATCH]
+    stalls = [line for line in told if int(re.findall(r"(\d+) ms", line)[1]) > SLOW_TURN_MS]
     if body.get("parameters") is MANY_KEYS:
         assert refusal(answer) == (500, "STEP_FAILED")
         # Other lines tell of the JSON, whose decoding nothing interrupts.
@@ -110,8 +111,3 @@ def test_what_a_caller_sends_does_not_stall_the_loop(caplog: pytest.LogCaptureFi
     if name == "a large redaction":
         assert lasted > 0.5, "it took long, and all the while others were served"
         assert len(took) > 10
-
-
-def own_stalls(records: list[logging.LogRecord]) -> list[str]:
-    told = [record.getMessage() for record in records if record.name == LOOP_WATCH]
-    return [line for line in told if int(re.findall(r"(\d+) ms", line)[1]) > SLOW_TURN_MS]
