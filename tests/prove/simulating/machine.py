@@ -100,7 +100,11 @@ class Life:
         world, chance = self._world, self._world.chance
 
         def effect(label: str, address: Address) -> None:
-            world.tell(lambda: world.laws.effect(label, address, self.process))
+            try:
+                world.laws.effect(label, address, self.process)
+            except AssertionError as lie:
+                # Of this world, and nobody else's business.
+                world.fail(lie)
 
         async with self.store:
             if world.alone:
