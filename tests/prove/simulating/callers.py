@@ -29,8 +29,6 @@ ONCE_RESUMED = "INTERNAL_ERROR"
 
 
 class Callers:
-    """All callers of one world."""
-
     def __init__(self, world: "World") -> None:
         self.left_paused: set[str] = set()
         self._world = world
@@ -57,7 +55,6 @@ class Callers:
         await looking
 
     async def _start(self) -> None:
-        """Starts a run, at whatever process takes it."""
         world, chance = self._world, self._world.chance
         if world.limits.is_crowded:
             flow = make_asking_flow(chance)
@@ -86,7 +83,6 @@ class Callers:
             await asyncio.sleep(0.1)
 
     async def _call(self, life: Life, spec: RunSpec, segment: Segment) -> None:
-        assert life.engine is not None
         try:
             engine, flow = life.engine, self._world.flow_to_run()
             started = await engine.start(flow, spec, segment, run_id=engine.ids.next())
@@ -142,7 +138,6 @@ class Callers:
 
     async def _resume(self, life: Life, run_id: str) -> None:
         world, chance = self._world, self._world.chance
-        assert life.engine is not None
         try:
             run = there(await life.store.run(run_id))
             paused = await life.engine.idle.paused(run)
@@ -172,7 +167,6 @@ class Callers:
 
     async def _cancel(self, life: Life, run_id: str) -> None:
         world = self._world
-        assert life.engine is not None
         try:
             run = there(await life.store.run(run_id))
             if run.ended:

@@ -35,7 +35,8 @@ class Life:
         self._executes = executes
         self.clock = Clock(world.loop)
         self.over = asyncio.Event()
-        self.engine: Engine | None = None
+        self.engine: Engine
+        self.takes_calls = False
         self.died = False
         self._linger_s: float | None = None
         self._world = world
@@ -133,7 +134,7 @@ class Life:
                 ),
             ) as engine:
                 keeping = asyncio.create_task(self._keep(engine))
-                self.engine = engine
+                self.engine, self.takes_calls = engine, True
                 grace_s = await self._stop
                 await engine.stop(grace_s=grace_s)
                 keeping.cancel()

@@ -224,7 +224,7 @@ class World:
         return [
             machine.life
             for machine in self.machines
-            if machine.life and machine.life.engine and not machine.life.over.is_set()
+            if machine.life and machine.life.takes_calls and not machine.life.over.is_set()
         ]
 
     async def run(self) -> Counter[str]:
@@ -276,7 +276,6 @@ class World:
         # Time enough for each engine to find out that it has nothing left to do.
         await asyncio.sleep(60.0)
         for life in self.lives():
-            assert life.engine is not None
             held = life.engine.limits.memory.held
             assert not held, f"{life.process.name} holds {held} bytes, and nothing goes on"
             ended = [log.run_id for log in self.laws.logs.values() if log.ended]
