@@ -130,16 +130,14 @@ class Cluster:
                 lies = await disagreements(Line(server.process, http), book)
                 require(lies, f"{place}, {server.name}")
 
-    @asynccontextmanager
-    async def client_of(self, base_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    def client_of(self, base_url: str) -> httpx2.AsyncClient:
         """HTTP with a key; each request has a connection of its own, to any server."""
-        async with httpx2.AsyncClient(
+        return httpx2.AsyncClient(
             base_url=base_url,
             headers={"Authorization": f"Bearer {self._key}"},
             timeout=TIMEOUT_S,
             limits=httpx2.Limits(max_keepalive_connections=0),
-        ) as http:
-            yield http
+        )
 
     async def _start(self, stack: AsyncExitStack, folder: Path, shape: Shape) -> None:
         async def start(name: str) -> None:
