@@ -1,7 +1,7 @@
 """Flows for tests: files to break, and generated trees that run offline, at once, and sometimes fail."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import msgspec
@@ -125,23 +125,29 @@ def runnable_leaves(step_id: str) -> st.SearchStrategy[LeafStep]:
 
 
 @st.composite
-def flow_trees(draw: st.DrawFn) -> Flow:
-    """Flows of every step kind but llm."""
+def flow_trees(
+    draw: st.DrawFn, leaves: Callable[[str], st.SearchStrategy[LeafStep]] = runnable_leaves
+) -> Flow:
+    """Flows of every step kind but llm; `leaves` makes the leaf for an id."""
     ids = (f"s{number}" for number in itertools.count(1))
-    return Flow(slug="generated", steps=_steps(draw, ids, MAX_NESTING))
+    return Flow(slug="generated", steps=_steps(draw, leaves, ids, MAX_NESTING))
 
 
-def _steps(draw: st.DrawFn, ids: Iterator[str], nesting: int) -> list[Step]:
-    return [_step(draw, ids, nesting) for _ in range(draw(st.integers(1, 1 + nesting)))]
+def _steps(
+    draw: st.DrawFn, leaves: Callable[[str], st.SearchStrategy[LeafStep]], ids: Iterator[str], nesting: int
+) -> list[Step]:
+    return [_step(draw, leaves, ids, nesting) for _ in range(draw(st.integers(1, 1 + nesting)))]
 
 
-def _step(draw: st.DrawFn, ids: Iterator[str], nesting: int) -> Step:
+def _step(
+    draw: st.DrawFn, leaves: Callable[[str], st.SearchStrategy[LeafStep]], ids: Iterator[str], nesting: int
+) -> Step:
     step_id = next(ids)
     kind = draw(st.sampled_from(["leaf", "loop", "condition", "parallel"] if nesting else ["leaf"]))
     if kind == "leaf":
-        return draw(runnable_leaves(step_id))
+        return draw(leaves(step_id))
     on_error = draw(ON_ERROR)
-    steps = _steps(draw, ids, nesting - 1)
+    steps = _steps(draw, leaves, ids, nesting - 1)
     if kind == "loop":
         return LoopStep(
             id=step_id,
@@ -151,7 +157,7 @@ def _step(draw: st.DrawFn, ids: Iterator[str], nesting: int) -> Step:
             max_concurrency=draw(st.integers(1, 3)),
             steps=steps,
         )
-    others = _steps(draw, ids, nesting - 1) if draw(st.booleans()) else []
+    others = _steps(draw, leaves, ids, nesting - 1) if draw(st.booleans()) else []
     if kind == "condition":
         test = draw(st.sampled_from(["True", "False"]))
         return ConditionStep(id=step_id, on_error=on_error, if_=test, then=steps, else_=others)
