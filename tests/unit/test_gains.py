@@ -13,7 +13,6 @@ import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import httpx2
@@ -105,10 +104,7 @@ def test_a_large_frame_is_held_twice_at_most() -> None:
 
 def test_a_body_is_not_kept_in_parts_and_joined(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     """The HTTP library's own way of reading one has it in memory twice."""
-
-    def refuse(_: httpx2.Response) -> None:
-        raise AssertionError("the library was asked to join the parts of the body")
-
+    refuse = Mock(side_effect=AssertionError("the library was asked to join the parts of the body"))
     monkeypatch.setattr(httpx2.Response, "read", refuse)
     monkeypatch.setattr(httpx2.Response, "aread", refuse)
     trace = {"flowRun": {"id": RUN, "flowId": "f", "status": "completed"}, "steps": []}
@@ -124,14 +120,9 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
     server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each further hand-over would cost a quarter of the whole request."""
-    put, make = WorkerThreads.put, JoiningTransport.__init__
-    reads: list[object] = []
+    put = Mock(wraps=WorkerThreads.put)
+    make = JoiningTransport.__init__
     transports: list[Mock] = []
-
-    def counted_put(lane: WorkerThreads, work: Any) -> Any:
-        if "writer" not in lane.name:
-            reads.append(work)
-        return put(lane, work)
 
     def over_counted(joining: JoiningTransport, transport: asyncio.Transport) -> None:
         transports.append(Mock(wraps=transport))
@@ -140,11 +131,11 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
     run_id = execute(http, "f")
     # On a connection of its own, which is counted from its start on.
     with http_for(server, server.key) as client:
-        monkeypatch.setattr(WorkerThreads, "put", counted_put)
+        monkeypatch.setattr(WorkerThreads, "put", lambda lane, work: put(lane, work))
         monkeypatch.setattr(JoiningTransport, "__init__", over_counted)
         answer = client.get(f"/flow-runs/{run_id}/trace")
     assert answer.json()["steps"][0]["stepId"] == "s"
-    assert len(reads) == 1
+    assert sum("writer" not in call.args[0].name for call in put.call_args_list) == 1
     assert [transport.write.call_count for transport in transports] == [1]
 
 
