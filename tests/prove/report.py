@@ -27,7 +27,7 @@ def noted(lines: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def as_one_lie() -> Iterator[None]:
-    """Raises AssertionError with the first failure of a group of readers; the others were cut short."""
+    """Raises AssertionError with the first failure of a group of tasks; the others were cut short."""
     try:
         yield
     except ExceptionGroup as failures:
