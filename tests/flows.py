@@ -165,16 +165,26 @@ def _step(
     return ParallelStep(id=step_id, on_error=on_error, branches=branches)
 
 
-def doubling(depth: int) -> dict[str, Any]:
-    """550 bytes that take a validator 2**depth steps."""
-    twice = {"$ref": "#/$defs/n"}
-    value: Any = 1
+SAME = {"$ref": "#/$defs/n"}
+
+
+def nested(depth: int, inner: Any = 1) -> Any:
     for _ in range(depth):
-        value = {"x": value}
+        inner = {"x": inner}
+    return inner
+
+
+def branching(node: dict[str, Any], depth: int = 40) -> dict[str, Any]:
+    """A schema whose `default`, which is checked against it, makes a validator branch at each level."""
     return {
         "type": "object",
-        "$defs": {"n": {"type": "object", "properties": {"x": {"allOf": [twice, twice]}}}},
-        "properties": {"a": twice},
+        "properties": {"a": SAME},
         "required": ["a"],
-        "default": {"a": value},
+        "$defs": {"n": node},
+        "default": {"a": nested(depth)},
     }
+
+
+def doubling(depth: int, how: str = "allOf") -> dict[str, Any]:
+    """550 bytes that take a validator 2**depth steps, by a keyword that takes a list."""
+    return branching({"type": "object", "properties": {"x": {how: [SAME, SAME]}}}, depth)

@@ -18,28 +18,21 @@ from tests.gains.timing import seconds
 from tests.unit.engine.fake_provider import COMPATIBLE, FakeProvider
 
 
-def trace_json(steps: int) -> bytes:
-    snapshot = msgspec.Raw(msgspec.json.encode({"messages": [{"role": "user", "content": "word " * 20}] * 8}))
-    return msgspec.json.encode(
-        Trace(
-            flow_run=RunSummary(id="r", flow_id="f", status="completed"),
-            steps=[
-                StepTrace(
-                    step_id="s",
-                    loop_path=(number,),
-                    loop_index=number,
-                    status="completed",
-                    input_context=snapshot,  # type: ignore[arg-type]  # as the run writer gives it
-                    output_context=snapshot,  # type: ignore[arg-type]
-                )
-                for number in range(steps)
-            ],
-        )
-    )
-
-
 def test_snapshots_are_not_decoded_before_they_are_read() -> None:
-    data = trace_json(1000)
+    snapshot = msgspec.Raw(msgspec.json.encode({"messages": [{"role": "user", "content": "word " * 20}] * 8}))
+    steps = [
+        StepTrace(
+            step_id="s",
+            loop_path=(number,),
+            loop_index=number,
+            status="completed",
+            input_context=snapshot,  # type: ignore[arg-type]  # as the run writer gives it
+            output_context=snapshot,  # type: ignore[arg-type]
+        )
+        for number in range(1000)
+    ]
+    run = RunSummary(id="r", flow_id="f", status="completed")
+    data = msgspec.json.encode(Trace(flow_run=run, steps=steps))
     lazily = seconds(lambda: msgspec.json.decode(data, type=Trace))
     wholly = seconds(lambda: msgspec.json.decode(data))
     assert lazily < 0.6 * wholly

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.test_limits import FLOW, HOSTILE, LIMIT_MS, override
 from tests.contract.wire import http_for, refusal
+from tests.servers import served
 
 LOOP_WATCH = "runglass.server.http.loop_watch"
 SLOW_TURN_MS = 100
@@ -92,8 +93,7 @@ def test_what_a_caller_sends_does_not_stall_the_loop(caplog: pytest.LogCaptureFi
     caplog.set_level(logging.DEBUG, LOOP_WATCH)
     settings, flow, slug, body, statuses = SENT[name]
     path, content = f"/seq/acme/demo/{slug}/execute", json.dumps(body).encode()
-    with running_server(stall_log_ms=100, **settings) as server, http_for(server, server.key) as http:
-        server.push(flow)
+    with served(flow, stall_log_ms=100, **settings) as (server, http):
         http.post(path, json={"message": "x"})
         caplog.clear()
         with neighbour(server) as took:
@@ -101,7 +101,8 @@ def test_what_a_caller_sends_does_not_stall_the_loop(caplog: pytest.LogCaptureFi
             answer = http.post(path, content=content, headers={"Idempotency-Key": "once"})
             lasted = time.monotonic() - began
     assert answer.status_code in statuses, answer.text[:300]
-    stalls = own_stalls(caplog.records)
+    told = [record.getMessage() for record in caplog.records if record.name == LOOP_WATCH]
+    stalls = [line for line in told if int(re.findall(r"(\d+) ms", line)[1]) > SLOW_TURN_MS]
     if body.get("parameters") is MANY_KEYS:
         assert refusal(answer) == (500, "STEP_FAILED")
         # Other lines tell of the JSON, whose decoding nothing interrupts.
@@ -110,8 +111,3 @@ def test_what_a_caller_sends_does_not_stall_the_loop(caplog: pytest.LogCaptureFi
     if name == "a large redaction":
         assert lasted > 0.5, "it took long, and all the while others were served"
         assert len(took) > 10
-
-
-def own_stalls(records: list[logging.LogRecord]) -> list[str]:
-    told = [record.getMessage() for record in records if record.name == LOOP_WATCH]
-    return [line for line in told if int(re.findall(r"(\d+) ms", line)[1]) > SLOW_TURN_MS]

@@ -110,18 +110,13 @@ def prove(name: str, **options: object) -> None:
     console.print(f"{name}: {time.monotonic() - began:.0f} s")
 
 
-def _command(name: str) -> click.Command:
-    shows, flags = PROOFS[name]
-    params: list[click.Parameter] = []
-    for flag in flags.split():
+for _name, (_shows, _flags) in PROOFS.items():
+    _command = click.Command(_name, callback=partial(prove, _name), help=_shows)
+    for _flag in _flags.split():
         # `from` is no name that an argument may have.
-        names = [flag, "older"] if flag == "--from" else [flag]
-        params.append(click.Option(names, **OPTIONS[flag]))
-    return click.Command(name, callback=partial(prove, name), params=params, help=shows)
-
-
-for _name in PROOFS:
-    everything.add_command(_command(_name))
+        _names = [_flag, "older"] if _flag == "--from" else [_flag]
+        _command.params.append(click.Option(_names, **OPTIONS[_flag]))
+    everything.add_command(_command)
 
 if __name__ == "__main__":
     stand_guard()

@@ -14,9 +14,9 @@ from multiprocessing import get_context
 
 import msgspec
 
-from tests.prove.proxied import KINDS, Kind, as_one_lie, break_live, expected, noted, reader
+from tests.prove.proxied import KINDS, Kind, break_live, expected, reader
 from tests.prove.recorded import WAYS, Cut, Reading, Recording, Replay, record
-from tests.prove.report import lines
+from tests.prove.report import as_one_lie, lines, noted
 
 PROCESSES = 2
 MOST_CUTS = 6
@@ -89,7 +89,7 @@ async def _break_recorded(recordings: Sequence[Recording], task: Task) -> Counte
             for run, (number, offset) in places:
                 reading = Reading(recordings[number], _cuts(task, number, offset))
                 replay.expect(str(run), reading)
-                with noted(f"seed {task.seed!r}, {task.kind}, {reading.recording.name}, {reading.cuts}"):
+                with noted([f"seed {task.seed!r}, {task.kind}, {reading.recording.name}, {reading.cuts}"]):
                     async with asyncio.timeout(LONGEST_S):
                         told = await read(str(run))
                     assert told == whole[number], f"it saw {told} instead of {whole[number]}"

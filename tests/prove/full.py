@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 
 from tests.contract.wire import ANYTHING, detail, refusal
-from tests.e2e.command import served, started
+from tests.e2e.command import runglass, served
 from tests.waiting import eventually
 
 DISK_MB = 64
@@ -101,10 +101,9 @@ def delete_some(http: httpx2.Client, runs: list[str]) -> None:
 
 def full() -> list[str]:
     with small_disk() as disk:
-        create = ("keys", "create", "--create", "acme/demo", "--data", disk.folder)
-        with started(*create, inside=disk.inside) as made:
-            key = made.line().strip()
-            assert made.wait() == 0
+        made = runglass("keys", "create", "--create", "acme/demo", "--data", disk.folder, inside=disk.inside)
+        assert made.returncode == 0, made.stderr
+        key = made.stdout.strip()
         with served(disk.folder, key, env=CAPTURED, inside=disk.inside) as (process, http):
             assert http.put("/flows/acme/demo/anything", content=ANYTHING.encode()).status_code == 200
             first = fill_with_runs(disk, http)
@@ -115,9 +114,8 @@ def full() -> list[str]:
             delete_some(http, second)
             third = fill_with_runs(disk, http)
             process.kill()
-        delete = ("runs", "delete", third[0], "--yes", "--data", disk.folder)
-        with started(*delete, inside=disk.inside) as deleting:
-            assert deleting.wait() == 0
+        deleted = runglass("runs", "delete", third[0], "--yes", "--data", disk.folder, inside=disk.inside)
+        assert deleted.returncode == 0, deleted.stderr
     return [
         f"a disk of {DISK_MB} MB was full with {len(first)} runs; half were deleted, and the server went on",
         f"full again with {len(second)} runs, and killed: it started, half were deleted, and it went on",

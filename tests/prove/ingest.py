@@ -8,7 +8,7 @@ import asyncio
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
@@ -56,12 +56,8 @@ def name_of(trace_id: str, span_id: str) -> str:
     return f"{trace_id}/{span_id}"
 
 
-def body(spans: Iterable[Sent]) -> bytes:
-    """A request in which each span has begun at its number, in milliseconds, and ended."""
-    return bytes(traces(*(_span(*each) for each in spans)).SerializeToString())
-
-
 def _span(trace: int, number: int) -> Span:
+    """One that has begun at its number, in milliseconds, and ended."""
     began_ns = BEGAN_NS + number * 1_000_000
     return span(
         span_id=number.to_bytes(8),
@@ -119,8 +115,8 @@ async def send_all(http: httpx2.AsyncClient, url: str, book: Book) -> None:
 async def _send(http: httpx2.AsyncClient, url: str, book: Book) -> None:
     while spans := book.take():
         for first in range(0, len(spans), BATCH):
-            some = spans[first : first + BATCH]
-            data = body(some)
+            some = traces(*(_span(*each) for each in spans[first : first + BATCH]))
+            data = bytes(some.SerializeToString())
             await post(http, url, data, book)
             if book.is_repeated():
                 book.repeats += 1

@@ -42,7 +42,7 @@ from tests.laws.stored import (
     read_run,
     read_whole,
 )
-from tests.prove.blackout import disk, syscalls, writer
+from tests.prove.blackout import disk, writer
 from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name
 from tests.prove.killing.laws import faults
 from tests.records import new_run
@@ -78,7 +78,11 @@ class Laws:
                 names |= await self._check_project(store, project)
             if await store.find_project(*BEFORE) is not None:
                 names.add("before")
-            await _go_on(store)
+            # The store is as good as any: it takes another run.
+            project = await store.ensure_project("acme", "afterwards")
+            flow = await store.put_draft(project.id, SLUG, name=None, capture=None, source=b"{}")
+            run = new_run(project.id, flow.id, id=AFTERWARDS)
+            assert (await store.create_run(run)).id == AFTERWARDS
         return frozenset(names)
 
     async def _check_project(self, store: Store, project: Project) -> set[str]:
@@ -120,14 +124,6 @@ def _log(run_id: str, events: Iterable[tuple[int, bytes]]) -> Log:
     require([lie for seq, data in events for lie in log.add(seq, data)])
     require(broken_by_itself(log))
     return log
-
-
-async def _go_on(store: Store) -> None:
-    """The store is as good as any: it takes another run."""
-    project = await store.ensure_project("acme", "afterwards")
-    flow = await store.put_draft(project.id, SLUG, name=None, capture=None, source=b"{}")
-    run = new_run(project.id, flow.id, id=AFTERWARDS)
-    assert (await store.create_run(run)).id == AFTERWARDS
 
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +227,7 @@ def _record(folder: Path, scenario: Scenario, appends: int, seed: int) -> list[d
         seed=seed,
     )
     command = [sys.executable, "-m", "tests.prove.blackout.writer", msgspec.json.encode(settings).decode()]
-    changes = syscalls.record(command, root=root, notes=notes, cwd=ROOT)
+    changes = disk.record(command, root=root, notes=notes, cwd=ROOT)
     # The start takes the place of the root: names in `changes` are those of the root.
     root.rename(folder / "end")
     start.rename(root)
@@ -265,7 +261,7 @@ class _Proof:
         differ = {
             path
             for path in left.keys() | recorded.keys()
-            if not path.endswith(syscalls.LEFT_OUT) and left.get(path) != recorded.get(path)
+            if not path.endswith(disk.LEFT_OUT) and left.get(path) != recorded.get(path)
         }
         assert not differ, f"what was recorded does not add up to the files that were left: {differ}"
         await self._cut(len(self._changes))

@@ -7,8 +7,8 @@ cursor and their patience; only the waits before they come back take no time.
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -20,10 +20,12 @@ from runglass.client.core.requests import run_path
 from runglass.client.transport.blocking import SyncTransport
 from runglass.client.transport.on_asyncio import AsyncTransport
 from runglass.log.events import TERMINAL_EVENTS, decode_event
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from runglass.wire.sse import Decoder
 from tests.prove.clustering.network import reset
 from tests.prove.recorded import Cutting, Row, resumed_after
+from tests.prove.report import as_one_lie, noted
+from tests.servers import server_on
 
 Kind = Literal["sync client", "async client", "raw HTTP"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -80,26 +82,6 @@ async def reader(kind: Kind, base_url: str, key: str) -> AsyncIterator[Read]:
             headers = {"Authorization": f"Bearer {key}", "Connection": "close"}
             async with httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=60.0) as http:
                 yield partial(read_raw, http)
-
-
-@contextmanager
-def noted(what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        error.add_note(what)
-        raise
-
-
-@contextmanager
-def as_one_lie() -> Iterator[None]:
-    """Raises AssertionError with the first failure of a group of readers; the others were cut short."""
-    try:
-        yield
-    except ExceptionGroup as failures:
-        first = failures.exceptions[0]
-        notes: list[str] = getattr(first, "__notes__", [])
-        raise AssertionError("\n".join([f"{type(first).__name__}: {first}", *notes])) from failures
 
 
 async def read_raw(http: httpx2.AsyncClient, run_id: str) -> list[Row]:
@@ -234,10 +216,8 @@ def break_live(resumes: int, *, seed: int) -> list[str]:
 
     Returns the lines of a report; raises AssertionError with the reader that saw something else than the log.
     """
-    with running_server(log_level="error", ping_s=0.05) as server:
-        server.push(FLOW)
-        with as_one_lie():
-            return asyncio.run(_break_live(server, resumes, seed))
+    with server_on("sqlite", FLOW, log_level="error", ping_s=0.05) as server, as_one_lie():
+        return asyncio.run(_break_live(server, resumes, seed))
 
 
 async def _break_live(server: RunningServer, resumes: int, seed: int) -> list[str]:
@@ -252,7 +232,7 @@ async def _break_live(server: RunningServer, resumes: int, seed: int) -> list[st
         async def follow(kind: Kind, name: str, witness: asyncio.Task[list[Row]]) -> None:
             route = Route(f"{seed} {name}", going_on=lambda: not witness.done())
             routes.append(route)
-            with noted(f"seed {seed}, {kind} {name!r}, following run {run!r}"):
+            with noted([f"seed {seed}, {kind} {name!r}, following run {run!r}"]):
                 async with reader(kind, proxy.base_url(name, route), server.key) as read:
                     async with asyncio.timeout(LONGEST_S):
                         seen = await read(run)

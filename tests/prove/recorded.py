@@ -14,10 +14,9 @@ from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
-from runglass.testing import running_server
 from runglass.wire.sse import PING, RETRY, Decoder, frame
-from tests.contract.wire import http_for
 from tests.prove.clustering.network import Answering, reset
+from tests.servers import served
 from tests.unit.client.scripted import LAST_CHUNK, in_chunk
 
 FLOW = """
@@ -92,14 +91,12 @@ def record() -> list[Recording]:
 
     Its chunks are made here. Raises AssertionError where together they are not what the server sends.
     """
-    with running_server(ping_s=3600, log_level="error") as server:
-        server.push(FLOW)
-        with http_for(server, server.key) as http:
-            body = {"message": MESSAGE, "trace": True}
-            run = http.post("/seq/acme/demo/recorded/jobs", json=body).json()["executionId"]
-            with http.stream("GET", f"/flow-runs/{run}/trace/stream") as answer:
-                lines = [b"HTTP/1.1 200 OK", *(b"%b: %b" % pair for pair in answer.headers.raw), b"", b""]
-                stream = b"".join(answer.iter_raw())
+    with served(FLOW, ping_s=3600, log_level="error") as (_, http):
+        body = {"message": MESSAGE, "trace": True}
+        run = http.post("/seq/acme/demo/recorded/jobs", json=body).json()["executionId"]
+        with http.stream("GET", f"/flow-runs/{run}/trace/stream") as answer:
+            lines = [b"HTTP/1.1 200 OK", *(b"%b: %b" % pair for pair in answer.headers.raw), b"", b""]
+            stream = b"".join(answer.iter_raw())
     rows = tuple(Row(int(each.id), each.event, each.data) for each in Decoder().feed(stream))
     events = [frame(*row) for row in rows]
     assert stream == RETRY + b"".join(events), f"the server does not send its events alone: {stream!r}"

@@ -8,8 +8,8 @@ What comes out is a transcript, of which `docs/rolling-restart.md` has some.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 from runglass.store.postgres.store import PostgresStore
 from tests.laws.law import require
@@ -20,6 +20,7 @@ from tests.prove.killing.laws import Laws
 from tests.prove.killing.line import Book
 from tests.prove.killing.load import Load
 from tests.prove.killing.server import THIS, Program, taken_from_history
+from tests.prove.report import noted
 
 GRACE_S = 5.0
 """Longer than any step of the load takes: what had begun ends where it was."""
@@ -61,7 +62,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
 
     with ExitStack() as stack:
         first = THIS if older is None else stack.enter_context(taken_from_history(older))
-        stack.enter_context(_telling(lines))
+        stack.enter_context(noted(lines))
         names = NAMES if first is THIS else FEWER_NAMES
         shape = Shape(names, LEASE_S, GRACE_S, first)
         async with Cluster.running(seed, shape) as running:
@@ -91,16 +92,6 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
         f"{book.repeats} calls were sent again under their key: none was done twice",
         f"{running.outside.total} calls of a model, each by an attempt of its own; no step was begun again",
     ]
-
-
-@contextmanager
-def _telling(lines: list[str]) -> Iterator[None]:
-    """Adds the lines to a lie: they say what went on when it was found."""
-    try:
-        yield
-    except AssertionError as lie:
-        lie.add_note("\n".join(lines))
-        raise
 
 
 async def _replace_all(running: Cluster, program: Program, load: Load, say: Say) -> None:

@@ -149,7 +149,12 @@ def simulate(
     seen: Counter[str] = Counter()
     digest = hashlib.sha256()
     for seed in range(first, first + seeds):
-        lived = _lived(seed, engines, fault)
+        try:
+            lived = live(seed, engines=engines, fault=fault)
+        except AssertionError as lie:
+            replay = f"python -m tests.prove simulate --first {seed} --seeds 1"
+            replay += "" if engines is None else f" --engines {engines}"
+            raise AssertionError(f"seed {seed}: {lie}; replay it with `{replay}`") from lie
         seen += lived.seen
         digest.update(lived.digest.encode())
     per_s = seeds / (time.monotonic() - began_s)
@@ -162,15 +167,6 @@ def simulate(
     if seeds >= CONTROL_FROM:
         report += [_control(fault, range(first, first + seeds)) for fault in get_args(Fault)]
     return report
-
-
-def _lived(seed: int, engines: int | None, fault: Fault | None) -> Lived:
-    try:
-        return live(seed, engines=engines, fault=fault)
-    except AssertionError as lie:
-        replay = f"python -m tests.prove simulate --first {seed} --seeds 1"
-        replay += "" if engines is None else f" --engines {engines}"
-        raise AssertionError(f"seed {seed}: {lie}; replay it with `{replay}`") from lie
 
 
 def _control(fault: Fault, seeds: Iterable[int]) -> str:

@@ -102,9 +102,9 @@ class Field:
     async def job(self, slug: str, body: Any = None, **how: Any) -> str:
         return str((await self.execute(slug, body, way="jobs", **how)).json().get("executionId"))
 
-    async def override(self, fields: dict[str, Any], **body: Any) -> Answer:
+    async def override(self, fields: dict[str, Any]) -> Answer:
         """Executes the flow `answer`, one llm step on echo, with other fields of its step."""
-        return await self.execute("answer", {"message": "x", **body, "blockOverrides": {"answer": fields}})
+        return await self.execute("answer", {"message": "x", "blockOverrides": {"answer": fields}})
 
     async def publish(self, slug: str, steps: list[dict[str, Any]], **fields: Any) -> str:
         """The slug of a new flow of the attacker's project, pushed by its admin."""
@@ -139,9 +139,7 @@ class Field:
         """So many at once; what they give. Each ends by itself or with the attack."""
         return await asyncio.gather(*[make(number) for number in range(count)])
 
-    async def flood(
-        self, make: Callable[[int], Awaitable[Any]], *, beside: int = 4, per_s: float = 40.0
-    ) -> None:
+    async def flood(self, make: Callable[[int], Awaitable[Any]], *, beside: int, per_s: float) -> None:
         """One after the other in `beside` lanes, `per_s` in all, until the time is over.
 
         The rate keeps an attack from being nothing but a lot of requests, which any machine has an end of.
@@ -160,17 +158,16 @@ class Field:
 
     async def connect(self, count: int, *, sources: Sequence[str] = (SOURCE,)) -> list[Connection]:
         """As many connections as the server takes of `count`, from these addresses in turns."""
+        taken: list[Connection] = []
 
-        async def one(number: int) -> Connection | None:
+        async def one(number: int) -> None:
             try:
                 async with asyncio.timeout(3):
-                    return await Connection.open(self.address, source=sources[number % len(sources)])
+                    taken.append(await Connection.open(self.address, source=sources[number % len(sources)]))
             except OSError:
                 self.tally[0] += 1
-                return None
 
-        opened = await asyncio.gather(*[one(number) for number in range(count)])
-        taken = [connection for connection in opened if connection is not None]
+        await self.together(count, one)
         self.opened += taken
         return taken
 
@@ -209,12 +206,12 @@ class Field:
     async def until_over(self) -> None:
         await asyncio.sleep(max(0.0, self.left_s))
 
-    async def leave(self, target: str, *, after_s: float = 0.02) -> None:
+    async def leave(self, target: str) -> None:
         """Asks for it and is gone before the answer."""
         with suppress(OSError):
             async with await Connection.open(self.address, source=SOURCE) as connection:
                 await connection.send(self.get(target))
-                await asyncio.sleep(after_s)
+                await asyncio.sleep(0.02)
 
 
 Payload = TypeVar("Payload")

@@ -86,7 +86,16 @@ class Ground:
         self._seeded.mkdir(parents=True)
         if self._store == "postgres":
             self._database = await postgres_server().make_database()
-        return await _seed(self._settings(self._seeded, self._database))
+        keys = {}
+        async with open_store(self._settings(self._seeded, self._database)) as store:
+            for place, flows in FLOWS.items():
+                for role in ROLES:
+                    keys[f"{PREFIXES[place]}{role}"] = await furnish(store, place, role=role)
+                await furnish(store, place, map(json.dumps, flows))
+                if place in BUDGETS:
+                    project = await store.ensure_project(*place.split("/"))
+                    await store.set_budget(project.id, BUDGETS[place])
+        return keys
 
     async def copy(self) -> None:
         """Gives the next server what was seeded, and nothing else."""
@@ -107,16 +116,3 @@ async def spent_usd(settings: Settings, place: str = SPENDER) -> Decimal:
     """What the books of a project say; also while a server has them open."""
     async with open_store(settings) as store:
         return (await store.ensure_project(*place.split("/"))).spent_usd
-
-
-async def _seed(settings: Settings) -> Keys:
-    keys = {}
-    async with open_store(settings) as store:
-        for place, flows in FLOWS.items():
-            for role in ROLES:
-                keys[f"{PREFIXES[place]}{role}"] = await furnish(store, place, role=role)
-            await furnish(store, place, map(json.dumps, flows))
-            if place in BUDGETS:
-                project = await store.ensure_project(*place.split("/"))
-                await store.set_budget(project.id, BUDGETS[place])
-    return keys

@@ -5,9 +5,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from tests.flows import nested
 from tests.prove.attacking.attack import COPY, Call, Family, Field, code
 from tests.prove.attacking.http import ATTACKER
-from tests.prove.attacks.schemas import nested
 
 IN_BODIES = Family("bodies")
 

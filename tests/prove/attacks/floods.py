@@ -43,12 +43,8 @@ FLOWS: dict[str, Steps] = {
 
 
 FLOODS.each("run", Field.jobs, FLOWS, leaves_work=True)
-FLOODS.add(
-    "twenty-thousand-waits",
-    lambda field: field.jobs(loop(1000, DAY, beside=1000), 20),
-    role="run",
-    leaves_work=True,
-)
+WAITS = {"twenty-thousand-waits": (loop(1000, DAY, beside=1000), 20)}
+FLOODS.each("run", lambda field, jobs: field.jobs(*jobs), WAITS, leaves_work=True)
 STORMS = {"job-storm": lambda field, _: field.job("copy"), "held-runs": lambda field, _: field.job("hold")}
 FLOODS.floods("run", 16, 300, STORMS, leaves_work=True)
 WAITED = {"execute-storm": lambda field, _: field.execute("answer", {"message": "x"})}

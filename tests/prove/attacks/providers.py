@@ -3,7 +3,8 @@
 Every attack is some runs in a project with a budget, whose provider sends what they name
 (`attacking/hostile_provider.py`). Each run must come to an end that the attack allows, whose call is on the
 books, and must be readable and deletable afterwards; and the provider is asked no more often than that. Odd
-values and usage are in `tests/unit/engine`.
+values and usage are in `tests/unit/engine`. And ways to spend more than a budget has, or to be told what pays
+for it.
 """
 
 import asyncio
@@ -14,10 +15,10 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from tests.prove.attacking.attack import API, LOOK, Family, Field
-from tests.prove.attacking.hostile_provider import Asked
-from tests.prove.attacking.http import BANK, head
-from tests.prove.attacking.seed import spent_usd
+from tests.prove.attacking.attack import API, LOOK, Family, Field, Steps, loop
+from tests.prove.attacking.hostile_provider import FORMS
+from tests.prove.attacking.http import BANK, SPENDER, Answer, head
+from tests.prove.attacking.seed import BUDGET_USD, CALL, CALL_USD, spent_usd
 
 FAMILY = Family("provider")
 
@@ -129,15 +130,6 @@ async def _gone(field: Field, runs: Sequence[str]) -> None:
             field.complain(f"cancelling, deleting and reading an ended run gave {statuses}")
 
 
-def _astray(asked: Sequence[Asked]) -> list[str]:
-    """Requests that went elsewhere than the provider's address leads to."""
-    return [
-        f"{each.method} {each.host}{each.path}{' with the key' if each.has_key else ''}"
-        for each in asked
-        if each.method != "POST" or not each.host.startswith("127.0.0.1:") or not each.path.startswith("/v1")
-    ]
-
-
 async def _runs(field: Field, sent: Sent) -> None:
     """One that ends as if the provider had worked for it is charged; one with too much is tried once."""
     sends, ends = sent.sends, sent.ends
@@ -154,8 +146,11 @@ async def _runs(field: Field, sent: Sent) -> None:
         if end not in ends:
             field.complain(f"ends with {end}: {json.dumps(send)}"[:150])
     asked = await field.hostile.asked()
-    if astray := _astray(asked):
-        field.complain(f"asked {astray[0]}")
+    for each in asked:
+        # Elsewhere than the provider's address leads to.
+        if each.method != "POST" or not each.host.startswith("127.0.0.1:") or not each.path.startswith("/v1"):
+            key = " with the key" if each.has_key else ""
+            field.complain(f"asked {each.method} {each.host}{each.path}{key}")
     often, wanted = Counter(each.message for each in asked), Counter(map(json.dumps, sends))
     if over := [message for message, runs in wanted.items() if often[message] > most_asked * runs]:
         field.complain(f"the provider was asked {often[over[0]]} times: {over[0]}")
@@ -262,3 +257,53 @@ async def one_job_and_two_servers(field: Field) -> None:
         status = trace.get("flowRun", {}).get("status")
         if status != "running" or attempts != [1]:
             field.complain(f"a run of another project's is {status}, in attempts {attempts}")
+
+
+MONEY = Family("money")
+
+SPEND = {**CALL, "model": "fake:dear"}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+RETRY = {"max_attempts": 100, "initial_delay_ms": 0, "max_delay_ms": 0}
+FLOWS: dict[str, tuple[Steps, int, str]] = {
+    "two-hundred-at-once": ([SPEND], 200, "x"),
+    # As many at once as the budget has room for: one that is refused ends all.
+    "loop-beyond-the-budget": (loop(200, [{**SPEND, "prompt": "x"}], beside=4), 1, "x"),
+    # Each try is a call, and none gives the right answer.
+    "retries-beyond-the-budget": ([{**SPEND, "output_schema": SCHEMA, "retry": RETRY}], 4, "x"),
+    "message-of-9-mb-to-a-model": ([SPEND], 1, "word " * 1_900_000),
+}
+
+
+async def _execute(field: Field, message: str, slug: str = "spend") -> Answer:
+    return await field.call("POST", f"/seq/{SPENDER}/{slug}/execute", {"message": message}, role="spend-run")
+
+
+async def _spent(field: Field, spending: tuple[Steps, int, str]) -> None:
+    steps, times, message = spending
+    flow = {"slug": "spends", "steps": steps}
+    await field.call("PUT", f"/flows/{SPENDER}/spends", flow, role="spend-admin")
+    await field.together(times, lambda _: _execute(field, message, "spends"))
+
+
+async def _within_bounds(field: Field) -> None:
+    """What the provider counts is on the project's books, and over the budget by one call at most."""
+    calls = len(await field.hostile.asked())
+    cost, spent = calls * CALL_USD, await spent_usd(field.settings)
+    if not calls or spent < cost or cost > BUDGET_USD + CALL_USD:
+        field.complain(f"{calls} calls cost ${cost} of ${BUDGET_USD}, the project's books say ${spent}")
+
+
+MONEY.each("run", _spent, FLOWS, leaves_work=True, prepare=warm, judge=_within_bounds)
+
+
+@MONEY.attack("run", leaves_work=True, prepare=warm)
+async def key_in_a_providers_error(field: Field) -> None:
+    """A provider whose error has the key in it: plain, in base64, reversed, escaped."""
+    for name, form in FORMS.items():
+        answer = await _execute(field, f'{{"send": "refusal", "form": "{name}"}}')
+        run_id = (answer.json().get("detail") or {}).get("executionId")
+        trace = await field.call("GET", f"/flow-runs/{run_id}/trace", role="spend-run")
+        if trace.status != 200 or form.encode() in answer.body + trace.body:
+            field.complain(f"the provider's key, {name}, is in an answer or a trace ({trace.status})")
+        if form in field.log.read_text(errors="replace"):
+            field.complain(f"the provider's key, {name}, is in the log")

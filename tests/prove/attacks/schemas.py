@@ -6,29 +6,13 @@ And flow files of the attacker's admin: YAML that unfolds, and flows that are hu
 from collections.abc import Callable
 from typing import Any
 
+from tests.flows import SAME, branching, doubling, nested
 from tests.prove.attacking.attack import COPY, Call, Family, Field
 from tests.prove.attacking.http import ATTACKER
 
 SCHEMAS = Family("schemas")
 
-R = {"$ref": "#/$defs/n"}
 Schema = dict[str, Any]
-
-
-def nested(depth: int, key: str = "x", inner: Any = 1) -> Any:
-    for _ in range(depth):
-        inner = {key: inner}
-    return inner
-
-
-def tree(node: Schema, *, depth: int = 40) -> Schema:
-    """A schema whose `default`, which is checked against it, makes a validator branch at each level."""
-    return {**_required(R), "$defs": {"n": node}, "default": {"a": nested(depth)}}
-
-
-def twice(how: str) -> Schema:
-    """A tree that looks at each level twice, by a keyword that takes a list."""
-    return tree({"type": "object", "properties": {"x": {how: [R, R]}}})
 
 
 def with_default(schema: Schema, value: Any) -> Schema:
@@ -37,12 +21,14 @@ def with_default(schema: Schema, value: Any) -> Schema:
 
 
 BOMBS: dict[str, Callable[[], Schema]] = {
-    "any-of-tree": lambda: twice("anyOf"),
-    "one-of-tree": lambda: twice("oneOf"),
-    "not-tree": lambda: tree({"properties": {"x": {"allOf": [{"not": {"not": R}}, {"not": {"not": R}}]}}}),
-    "if-then-else-tree": lambda: tree({"properties": {"x": {"if": R, "then": R, "else": R}}}),
-    "dependent-schemas-tree": lambda: tree(
-        {"properties": {"x": R}, "dependentSchemas": {"x": {"properties": {"x": R}}}}
+    "any-of-tree": lambda: doubling(40, "anyOf"),
+    "one-of-tree": lambda: doubling(40, "oneOf"),
+    "not-tree": lambda: branching(
+        {"properties": {"x": {"allOf": [{"not": {"not": SAME}}, {"not": {"not": SAME}}]}}}
+    ),
+    "if-then-else-tree": lambda: branching({"properties": {"x": {"if": SAME, "then": SAME, "else": SAME}}}),
+    "dependent-schemas-tree": lambda: branching(
+        {"properties": {"x": SAME}, "dependentSchemas": {"x": {"properties": {"x": SAME}}}}
     ),
     "dynamic-ref-tree": lambda: {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -52,8 +38,8 @@ BOMBS: dict[str, Callable[[], Schema]] = {
         "required": ["x"],
         "default": nested(40, inner={"x": {}}),
     },
-    "unevaluated-tree": lambda: tree(
-        {"allOf": [{"properties": {"x": R}}, {"properties": {"x": R}}], "unevaluatedProperties": False}
+    "unevaluated-tree": lambda: branching(
+        {"allOf": [{"properties": {"x": SAME}}, {"properties": {"x": SAME}}], "unevaluatedProperties": False}
     ),
     "backtracking-pattern": lambda: with_default(
         {"type": "array", "items": {"pattern": "^(?:(a|a|aa)*(?=c)|a*b)$"}}, ["a" * 13 + "b"] * 1000
@@ -74,7 +60,7 @@ BOMBS: dict[str, Callable[[], Schema]] = {
     ),
     "const-huge": lambda: with_default({"const": ["x" * 20] * 90_000}, ["x" * 20] * 89_999 + ["y"]),
     "deep-schema": lambda: _deep(90),
-    "self-reference": lambda: {"$defs": {"n": R}, **R},
+    "self-reference": lambda: {"$defs": {"n": SAME}, **SAME},
     "reference-ring": lambda: {
         **_required({"$ref": "#/$defs/n0"}),
         "$defs": {f"n{n}": {"$ref": f"#/$defs/n{(n + 1) % 10_000}"} for n in range(10_000)},
@@ -117,7 +103,7 @@ async def _overriding(field: Field, make: Callable[[], Schema]) -> None:
 @SCHEMAS.attack("run")
 async def all_of_tree(field: Field) -> None:
     """550 bytes: allOf with the same reference twice over a default 40 levels deep, 2^40 steps."""
-    await field.override({"output_schema": twice("allOf")}, timeout_s=field.left_s)
+    await field.override({"output_schema": doubling(40)})
 
 
 @SCHEMAS.attack("run")
@@ -140,7 +126,7 @@ async def _pushed(field: Field, made: tuple[Schema, Schema]) -> None:
 
 FILLED = {"type": "object", "properties": {"fill": {"default": "x" * 900_000}}}
 INPUTS: dict[str, tuple[Schema, Schema]] = {
-    "inputs-tree": ({**twice("allOf"), "default": {}}, {"a": nested(40)}),
+    "inputs-tree": ({**doubling(40), "default": {}}, {"a": nested(40)}),
     "inputs-defaults": (
         {"type": "object", "properties": {"rows": {"type": "array", "items": FILLED}}},
         {"rows": [{} for _ in range(100)]},

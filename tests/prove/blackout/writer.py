@@ -1,6 +1,6 @@
 """The process whose power is cut: an engine fills a store, which says on a second file what it was told.
 
-Run under `syscalls.record`, as `python -m tests.prove.blackout.writer` with the settings as one JSON object.
+Run under `disk.record`, as `python -m tests.prove.blackout.writer` with the settings as one JSON object.
 A line `does` goes out before each write to the store and a line `done` when the store has acknowledged it;
 both are system calls, and so have their places among those of the database. It knows nothing of crashes.
 """

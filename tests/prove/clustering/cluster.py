@@ -14,7 +14,7 @@ from tests.laws.law import require
 from tests.postgres_server import connected
 from tests.prove.child import write_clock
 from tests.prove.clustering.database import NOTES, Service, nats, plant_ignored_fence, postgres
-from tests.prove.clustering.member import LEASE_S, Fault, Member
+from tests.prove.clustering.member import DATABASE, LEASE_S, Fault, Member, address_of
 from tests.prove.clustering.network import Balancer
 from tests.prove.killing.flows import Outside
 from tests.prove.killing.line import TIMEOUT_S, Book, Line, Signal, disagreements
@@ -23,7 +23,6 @@ from tests.prove.killing.server import ROOT, THIS, Program, kept_after_a_lie
 from tests.waiting import until
 
 SERVERS, WORKERS = 3, 4
-DATABASE = "runglass"
 PLACES = 8
 """Runs that a worker executes at once."""
 STOP_GRACE_S = 0.5
@@ -103,7 +102,7 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        return _address(self._services["postgres"].port, "prove")
+        return address_of(self._services["postgres"].port, "prove")
 
     async def suffer(self, fault: Fault) -> None:
         await (self.members.get(fault.target) or self._services[fault.target]).suffer(fault)
@@ -131,16 +130,14 @@ class Cluster:
                 lies = await disagreements(Line(server.process, http), book)
                 require(lies, f"{place}, {server.name}")
 
-    @asynccontextmanager
-    async def client_of(self, base_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    def client_of(self, base_url: str) -> httpx2.AsyncClient:
         """HTTP with a key; each request has a connection of its own, to any server."""
-        async with httpx2.AsyncClient(
+        return httpx2.AsyncClient(
             base_url=base_url,
             headers={"Authorization": f"Bearer {self._key}"},
             timeout=TIMEOUT_S,
             limits=httpx2.Limits(max_keepalive_connections=0),
-        ) as http:
-            yield http
+        )
 
     async def _start(self, stack: AsyncExitStack, folder: Path, shape: Shape) -> None:
         async def start(name: str) -> None:
@@ -152,7 +149,7 @@ class Cluster:
                 stop_grace_s=shape.stop_grace_s,
             )
             ports = {service: each.port for service, each in self._services.items()}
-            made = Member(name, settings, ports, _address, shape.program, shape.plant)
+            made = Member(name, settings, ports, shape.program, shape.plant)
             self.members[name] = await stack.enter_async_context(made)
 
         async with asyncio.TaskGroup() as starting:
@@ -194,16 +191,10 @@ class Cluster:
             await asyncio.sleep(RETRY_S)
 
 
-def _address(port: int, who: str, database: str = DATABASE) -> str:
-    """Where a client with this name finds the database, by way of a port."""
-    name = who.replace(" ", "%20")
-    return f"postgresql://postgres@127.0.0.1:{port}/{database}?application_name={name}&sslmode=disable"
-
-
 async def _furnish(port: int, shape: Shape) -> str:
     """Makes the database with all flows, published; a key."""
-    address = _address(port, "prove")
-    await _execute(_address(port, "prove", "postgres"), f"CREATE DATABASE {DATABASE}")
+    address = address_of(port, "prove")
+    await _execute(address_of(port, "prove", "postgres"), f"CREATE DATABASE {DATABASE}")
     key = await shape.program.run("tests.prove.furnish", address, tests=ROOT)
     await _execute(address, NOTES)
     if shape.ignores_fence:

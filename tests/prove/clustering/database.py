@@ -11,7 +11,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -73,7 +73,6 @@ class Service:
             await self.kill()
 
     async def start(self) -> None:
-        """Returns when it has begun."""
         async with asyncio.timeout(START_LIMIT_S):
             self._process = await asyncio.to_thread(self._begin)
 
@@ -157,7 +156,6 @@ async def plant_ignored_fence(address: str) -> None:
 
 APART = timedelta(seconds=1)
 """How far the time of an event may be from what it is by the clock of the database."""
-UNKNOWN = datetime(1, 1, 2, tzinfo=UTC)
 
 
 class Hand(NamedTuple):
@@ -171,8 +169,8 @@ class Hand(NamedTuple):
     fence: int
     head: int
     who: str
-    was_lost: bool = False
-    at: datetime = UNKNOWN
+    was_lost: bool
+    at: datetime
 
 
 _HANDS = "SELECT run_no, fence, head, who, was_lost, at FROM prove.hand ORDER BY no"

@@ -6,7 +6,7 @@ All of the plan follows from a seed, before anything is started.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from signal import SIGCONT, SIGSTOP
 from typing import Literal, NamedTuple, Self, get_args
@@ -91,8 +91,13 @@ AGAIN_S = 0.5
 READY_LIMIT_S = 120.0
 """How long a process may take to become ready in the place of one that was stopped."""
 
-AddressOf = Callable[[int, str], str]
-"""The database's address by way of a port, for a client with this name."""
+DATABASE = "runglass"
+
+
+def address_of(port: int, who: str, database: str = DATABASE) -> str:
+    """Where a client with this name finds the database, by way of a port."""
+    name = who.replace(" ", "%20")
+    return f"postgresql://postgres@127.0.0.1:{port}/{database}?application_name={name}&sslmode=disable"
 
 
 class Member:
@@ -102,13 +107,7 @@ class Member:
     """
 
     def __init__(
-        self,
-        name: str,
-        settings: Settings,
-        services: dict[str, int],
-        address: AddressOf,
-        program: Program,
-        plant: str,
+        self, name: str, settings: Settings, services: dict[str, int], program: Program, plant: str
     ) -> None:
         self.name = name
         self.program = program
@@ -118,7 +117,6 @@ class Member:
         self.was_lost = asyncio.Event()
         self._settings = settings
         self._links = {name: Link(port) for name, port in services.items()}
-        self._address = address
         self._plant = plant
         self._down_s = AGAIN_S
         self._closing = False
@@ -198,15 +196,14 @@ class Member:
         self._closing = True
         self.process.end()
 
-    async def replace(self, program: Program | None = None) -> float:
-        """Stops the process in order and starts another one, of a `program` if given, and waits for it.
+    async def replace(self, program: Program) -> float:
+        """Stops the process in order and starts another one, of the program, and waits for it.
 
         Returns the seconds that the first one took to end. Raises AssertionError if it does not, or if the
         other one does not become ready.
         """
-        if program is not None:
-            await self._prepare(program)
-            self.program = program
+        await self._prepare(program)
+        self.program = program
         before, began_s = self.lives, time.monotonic()
         self._is_due, self._down_s = True, 0.0
         await self.process.stop()
@@ -224,7 +221,7 @@ class Member:
             process = self.process = self._servers[self.program]
             self.lives += 1
             who = f"{self.name}, life {self.lives}"
-            address = self._address(self._links["postgres"].port, who)
+            address = address_of(self._links["postgres"].port, who)
             nats = self._links.get("nats")
             bus = None if nats is None else f"nats://127.0.0.1:{nats.port}"
             process.template = replace(

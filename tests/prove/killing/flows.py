@@ -26,7 +26,12 @@ class Effect(NamedTuple):
 
     tag: str
     step_id: str
-    path: str
+    path: str = NO_PATH
+
+    @property
+    def said(self) -> str:
+        """What the model answers to it."""
+        return "/".join(self)
 
 
 class Outside(FakeProvider):
@@ -53,24 +58,15 @@ class Outside(FakeProvider):
         )
 
     async def reply_to(self, request: dict[str, Any]) -> Reply:
-        effect, attempt = called_for(request)
-        self.calls.setdefault(effect, Counter())[attempt] += 1
+        content = request["messages"][-1]["content"]
+        text = content if isinstance(content, str) else content[0]["text"]
+        *called_for, attempt = text.split(" ")
+        effect = Effect(*called_for)
+        self.calls.setdefault(effect, Counter())[int(attempt)] += 1
         await asyncio.sleep(random.uniform(0, SLOWEST_S))
-        if effect.step_id == "never" or (effect.step_id == "busy" and attempt == 1):
+        if effect.step_id == "never" or (effect.step_id == "busy" and attempt == "1"):
             return error_reply(503, "busy")
-        answer = answer_to(effect)
-        return COMPATIBLE.reply(answer[:20], answer[20:])
-
-
-def answer_to(effect: Effect) -> str:
-    return f"{effect.tag}/{effect.step_id}/{effect.path}"
-
-
-def called_for(asked: dict[str, Any]) -> tuple[Effect, int]:
-    content = asked["messages"][-1]["content"]
-    text = content if isinstance(content, str) else content[0]["text"]
-    tag, step_id, path, attempt = text.split(" ")
-    return Effect(tag, step_id, path), int(attempt)
+        return COMPATIBLE.reply(effect.said[:20], effect.said[20:])
 
 
 ASK = 'type: llm, model: "outside:tiny"'
@@ -196,32 +192,20 @@ def parameters(tag: str, n: int) -> dict[str, Any]:
     return {"tag": tag, "n": n, "rows": ROWS}
 
 
-def _said(tag: str, step_id: str, path: str = NO_PATH) -> str:
-    return answer_to(Effect(tag, step_id, path))
-
-
 FLOWS: dict[str, Expected] = {
-    "line": Expected(LINE, lambda tag, n: {"said": _said(tag, "ask"), "kind": "made", "n": n + 1}),
+    "line": Expected(LINE, lambda tag, n: {"said": Effect(tag, "ask").said, "kind": "made", "n": n + 1}),
     "nest": Expected(
         NEST,
         lambda tag, _: {
             "rows": [
-                {"items": [{"text": _said(tag, "ask", cell) + "!", "cell": cell} for cell in row]}
+                {"items": [{"text": Effect(tag, "ask", cell).said + "!", "cell": cell} for cell in row]}
                 for row in ROWS
             ]
         },
     ),
-    "fork": Expected(FORK, lambda tag, _: {"a": _said(tag, "left"), "b": _said(tag, "right")}),
-    "again": Expected(AGAIN, lambda tag, _: {"said": _said(tag, "busy"), "shaky": "done"}),
+    "fork": Expected(FORK, lambda tag, _: {"a": Effect(tag, "left").said, "b": Effect(tag, "right").said}),
+    "again": Expected(AGAIN, lambda tag, _: {"said": Effect(tag, "busy").said, "shaky": "done"}),
     "fails": Expected(FAILS, lambda *_: None, "failed"),
-    "tools": Expected(TOOLS, lambda tag, _: {"said": _said(tag, "ask"), "talk": tag}),
-    "hold": Expected(HOLD, lambda tag, _: {"text": _said(tag, "ask")}),
-}
-
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "look",
-        "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
-    },
+    "tools": Expected(TOOLS, lambda tag, _: {"said": Effect(tag, "ask").said, "talk": tag}),
+    "hold": Expected(HOLD, lambda tag, _: {"text": Effect(tag, "ask").said}),
 }

@@ -78,7 +78,7 @@ class Laws:
             run = self.records[run_id] = stored.record
             lies = [lie for seq, event in stored.events for lie in log.add(seq, event)]
             lies += broken_by(log, stored, of_before=self.book.of_before)
-            found += [f"{lie}, of flow {self._flow(run)}" for lie in lies]
+            found += [f"{lie}, of flow {self._slugs[run.flow_id]}" for lie in lies]
             if run_id in self._interrupted and ready_at:
                 found += self._resumed(run, log, ready_at)
             if run.status == "running":
@@ -103,7 +103,7 @@ class Laws:
             lies += broken_by_itself(log)
             lies += self._ending(whole, None if result is None else msgspec.json.decode(result), log, asked)
             lies += self._effects(run, log)
-            found += [f"run {run.id} ({self._flow(run)}): {lie}" for lie in lies]
+            found += [f"run {run.id} ({self._slugs[run.flow_id]}): {lie}" for lie in lies]
         for tag, run_id in self.book.refused:
             if run_id is None and tag in tags:
                 found.append(f"a run came of a call that was told that nothing was started, tag {tag}")
@@ -115,9 +115,6 @@ class Laws:
                 found.append(f"{effect} was done for a run that does not exist")
         return found
 
-    def _flow(self, run: RunRecord) -> str:
-        return self._slugs[run.flow_id]
-
     def _resumed(self, run: RunRecord, log: Log, ready_at: str) -> Iterator[str]:
         before = self._interrupted[run.id]
         if len(log.events) > before:
@@ -126,7 +123,7 @@ class Laws:
             seconds = max(0.0, went_on.total_seconds())
             self.resume_s.append(seconds)
             if seconds > RESUME_LIMIT_S:
-                yield f"run {run.id} ({self._flow(run)}) went on only {seconds:.1f} s after the start"
+                yield f"run {run.id} ({self._slugs[run.flow_id]}) went on only {seconds:.1f} s after a start"
 
     def _told(self) -> Iterator[str]:
         """Whatever anybody was sent is in the log, unchanged, where it said that it is."""
@@ -143,7 +140,7 @@ class Laws:
 
     def _ending(self, whole: WholeRun, found: object, log: Log, asked: Asked) -> Iterator[str]:
         run = whole.record
-        expected = FLOWS[self._flow(run)]
+        expected = FLOWS[self._slugs[run.flow_id]]
         result = expected.result(asked.tag, asked.n)
         if run.status not in TERMINAL and not (run.status == "paused" and asked.is_left):
             yield f"it is left {run.status} at event {run.head}, {log.last}"

@@ -13,7 +13,6 @@ from runglass.errors import APIError, StoreError
 from runglass.log.events import event_type_of
 from runglass.wire.run_api import CaptureMode
 from tests.prove.simulating.flows import make_asking_flow, make_flow
-from tests.prove.simulating.laws import demand
 from tests.prove.simulating.machine import Life
 from tests.records import there
 
@@ -30,8 +29,6 @@ ONCE_RESUMED = "INTERNAL_ERROR"
 
 
 class Callers:
-    """All callers of one world."""
-
     def __init__(self, world: "World") -> None:
         self.left_paused: set[str] = set()
         self._world = world
@@ -58,7 +55,6 @@ class Callers:
         await looking
 
     async def _start(self) -> None:
-        """Starts a run, at whatever process takes it."""
         world, chance = self._world, self._world.chance
         if world.limits.is_crowded:
             flow = make_asking_flow(chance)
@@ -87,13 +83,11 @@ class Callers:
             await asyncio.sleep(0.1)
 
     async def _call(self, life: Life, spec: RunSpec, segment: Segment) -> None:
-        assert life.engine is not None
         try:
             engine, flow = life.engine, self._world.flow_to_run()
             started = await engine.start(flow, spec, segment, run_id=engine.ids.next())
         except APIError as error:
-            code = error.code
-            self._world.tell(lambda: demand(code in REFUSALS, f"a run is refused: {code}"))
+            self._world.demand(error.code in REFUSALS, f"a run is refused: {error.code}")
             return
         except StoreError:
             return
@@ -109,18 +103,15 @@ class Callers:
             world.seen["callers: told that it goes on elsewhere"] += 1
             return
         log = there(world.laws.of(started.id))
-
-        def check() -> None:
-            told = f"{log.run_id} was told to be {outcome.status}"
-            demand(len(log.events) > started.head, f"{told} without an event")
-            if outcome.status == "paused":
-                demand(any("paused" in event_type_of(data) for data in log.events), f"{told}, and never was")
-            else:
-                demand(log.status == outcome.status, f"{told}, and is {log.status}")
-            if self._cancelled.get(log.run_id) == (life, log.fence):
-                demand(outcome.status == "cancelled", f"{told} after it was cancelled")
-
-        world.tell(check)
+        told = f"{log.run_id} was told to be {outcome.status}"
+        world.demand(len(log.events) > started.head, f"{told} without an event")
+        if outcome.status == "paused":
+            has_paused = any("paused" in event_type_of(data) for data in log.events)
+            world.demand(has_paused, f"{told}, and never was")
+        else:
+            world.demand(log.status == outcome.status, f"{told}, and is {log.status}")
+        if self._cancelled.get(log.run_id) == (life, log.fence):
+            world.demand(outcome.status == "cancelled", f"{told} after it was cancelled")
 
     async def _look_after(self) -> None:
         world, chance = self._world, self._world.chance
@@ -147,7 +138,6 @@ class Callers:
 
     async def _resume(self, life: Life, run_id: str) -> None:
         world, chance = self._world, self._world.chance
-        assert life.engine is not None
         try:
             run = there(await life.store.run(run_id))
             paused = await life.engine.idle.paused(run)
@@ -167,9 +157,8 @@ class Callers:
             )
             started = await life.engine.resume(paused, paused.spec, segment)
         except APIError as error:
-            code = error.code
-            told = code in REFUSALS or code == ONCE_RESUMED
-            world.tell(lambda: demand(told, f"{run_id} cannot be taken up: {code}"))
+            may_be = error.code in REFUSALS or error.code == ONCE_RESUMED
+            world.demand(may_be, f"{run_id} cannot be taken up: {error.code}")
             return
         except StoreError:
             return
@@ -178,7 +167,6 @@ class Callers:
 
     async def _cancel(self, life: Life, run_id: str) -> None:
         world = self._world
-        assert life.engine is not None
         try:
             run = there(await life.store.run(run_id))
             if run.ended:
@@ -192,8 +180,7 @@ class Callers:
             elif await life.engine.idle.cancel(run, reason="the seed"):
                 world.seen["callers: cancelled while paused"] += 1
                 log = there(world.laws.of(run_id))
-                status = log.status
-                world.tell(lambda: demand(status == "cancelled", f"{run_id} was cancelled and is {status}"))
+                world.demand(log.status == "cancelled", f"{run_id} was cancelled and is {log.status}")
             elif await life.engine.idle.request_cancel(run_id, reason="the seed"):
                 world.seen["callers: cancelled at another process"] += 1
         except StoreError:
@@ -203,9 +190,9 @@ class Callers:
         """At the end: what was acknowledged is so. Raises AssertionError."""
         world, laws = self._world, self._world.laws
         for run_id in sorted(self._started):
-            demand(laws.of(run_id), f"{run_id} was started, and is not in the store")
+            assert laws.of(run_id), f"{run_id} was started, and is not in the store"
         for run_id, (life, _) in self._cancelled.items():
             log = laws.of(run_id)
             # Only the process knows of it until the run has ended, and may take that to its grave.
             if world.alone and life is world.machines[0].life and log is not None:
-                demand(log.status == "cancelled", f"{run_id} was cancelled and is {log.status}")
+                assert log.status == "cancelled", f"{run_id} was cancelled and is {log.status}"

@@ -7,6 +7,7 @@ die, and the disk may refuse. Whoever watches hears of each commit before anybod
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -261,9 +262,6 @@ class LookedAt(SqliteStore):
 
 @cache
 def _empty() -> bytes:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    try:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         migrate_sqlite(connection)
         return connection.serialize()
-    finally:
-        connection.close()

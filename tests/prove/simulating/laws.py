@@ -40,12 +40,6 @@ from tests.records import there
 Result = TypeVar("Result")
 
 
-def demand(holds: object, message: str) -> None:
-    """Raises AssertionError unless it holds."""
-    if not holds:
-        raise AssertionError(message)
-
-
 def at_once(work: Coroutine[Any, Any, Result]) -> Result:
     """What the work results in, which waits for nothing: the world stands still meanwhile."""
     try:
@@ -76,16 +70,16 @@ class WatchedLog(Log):
     def append(self, batch: Append, process: Process, stored: list[tuple[int, bytes]]) -> None:
         """Takes in what has just been appended. Raises AssertionError for what may not be there."""
         head, name = len(self.events), self.run_id
-        demand(not self.ended, f"{name} has ended, and there is more after that")
-        demand(batch.head == head, f"{name}: an append after {batch.head}, not the last event")
-        demand(batch.fence == self.fence, f"{name}: an append with fence {batch.fence}, not {self.fence}")
-        demand(process is self.holder, f"{name}: an append by {process.name}, which does not hold it")
+        assert not self.ended, f"{name} has ended, and there is more after that"
+        assert batch.head == head, f"{name}: an append after {batch.head}, not the last event"
+        assert batch.fence == self.fence, f"{name}: an append with fence {batch.fence}, not {self.fence}"
+        assert process is self.holder, f"{name}: an append by {process.name}, which does not hold it"
         self.waited = self.status == "paused"
         self.walked.drop(batch.dropped)
         self.drop(batch.dropped)
         for kept in batch.checkpoints:
             self.walked.keep(kept)
-        demand([data for _, data in stored] == batch.events, f"{name}: other events than were appended")
+        assert [data for _, data in stored] == batch.events, f"{name}: other events than were appended"
         for seq, data in stored:
             require(self.add(seq, data))
             event = decode_event(data)
@@ -97,23 +91,22 @@ class WatchedLog(Log):
 
     def claim(self, fence: int, process: Process, owner: str | None) -> None:
         """Somebody goes on with it. Raises AssertionError where nobody may."""
-        demand(fence > self.fence, f"{self.run_id}: fence {fence} after {self.fence}")
-        demand(not self.ended, f"{self.run_id} has ended and was claimed")
+        assert fence > self.fence, f"{self.run_id}: fence {fence} after {self.fence}"
+        assert not self.ended, f"{self.run_id} has ended and was claimed"
         is_taken_over = self.holder is not process or owner not in (None, self.owner)
         if is_taken_over and not (self.holder and self.holder.let_go):
             self.takeovers += 1
         self.fence, self.holder, self.owner = fence, process, owner or self.owner
 
     def _check_failure(self, event: FlowFailed) -> None:
-        if event.step_id not in self.walked.lost_ids:
+        if event.step_id not in {address.step_id for address in self.walked.lost}:
             error: Any = event.error
             if error["code"] == "CREDITS_EXHAUSTED":
-                demand(self.budgeted, f"{self.run_id} ended for want of a budget that nobody set")
+                assert self.budgeted, f"{self.run_id} ended for want of a budget that nobody set"
                 return
-            demand(error["code"] == WORKER_LOST, f"{self.run_id} failed with {error}, and no step was lost")
-            demand(
-                self.takeovers > CRASH_RETRIES, f"{self.run_id} is given up after {self.takeovers} takeovers"
-            )
+            assert error["code"] == WORKER_LOST, f"{self.run_id} failed with {error}, and no step was lost"
+            count = self.takeovers
+            assert count > CRASH_RETRIES, f"{self.run_id} is given up after {count} takeovers"
 
     def check_whole(self, whole: WholeRun, result: bytes | None) -> None:
         """Holds all that is stored against the log, and the result against another interpreter."""
@@ -123,7 +116,7 @@ class WatchedLog(Log):
             told = Told(frozenset(self.walked.lost), self.walked.decisions)
             expected = result_of(self.spec.flow, self.spec.inputs, told)
             found = msgspec.json.decode(result or b"null")
-            demand(found == expected, f"{self.run_id}: the result is {found}, not {expected}")
+            assert found == expected, f"{self.run_id}: the result is {found}, not {expected}"
 
 
 class Laws:
@@ -189,12 +182,9 @@ class Laws:
     def _check_money(self, project: Project) -> None:
         """No call costs more than was held for it here, so a budget is never passed."""
         require(broken_in_sum(project, self._of_projects.get(project.id, [])))
-        if project.budget_usd is not None:
+        if (most_usd := project.budget_usd) is not None:
             promised = add_usd(project.spent_usd, project.reserved_usd)
-            demand(
-                promised <= project.budget_usd,
-                f"{promised} dollars of {project.budget_usd} are spent or held",
-            )
+            assert promised <= most_usd, f"{promised} dollars of {most_usd} are spent or held"
 
     def _check_limits(self, db: sqlite3.Connection) -> None:
         """Who has a run goes on with it, or is gone and will be followed by another one."""
@@ -207,9 +197,9 @@ class Laws:
         for project_id, path, count in begun:
             of_projects[project_id] += count
             most = self._limits.of_flows.get(path)
-            demand(most is None or count <= most, f"{count} runs of {path} go on at once, and {most} may")
+            assert most is None or count <= most, f"{count} runs of {path} go on at once, and {most} may"
         most, at_once = self._limits.of_project, max(of_projects.values(), default=0)
-        demand(most is None or at_once <= most, f"{at_once} runs of a project go on at once, and {most} may")
+        assert most is None or at_once <= most, f"{at_once} runs of a project go on at once, and {most} may"
         self.most_at_once = max(self.most_at_once, at_once)
 
     def effect(self, label: str, address: Address, process: Process) -> None:
@@ -222,9 +212,9 @@ class Laws:
         if log.status == "paused" or (log.ended and log.waited):
             # Code may run one append ahead: that the run was taken up is on its way, or comes too late.
             return
-        demand(not log.ended, f"{log.run_id} has ended, and {address} goes on")
+        assert not log.ended, f"{log.run_id} has ended, and {address} goes on"
         done = address in log.walked.completed
-        demand(not done, f"{log.run_id}: {address} has ended well and is done once more")
+        assert not done, f"{log.run_id}: {address} has ended well and is done once more"
 
     def without_room(self) -> int:
         """How many steps have failed for want of memory."""
@@ -240,4 +230,4 @@ class Laws:
             log.check_whole(whole, result)
         for project in at_once(store.projects()):
             self._check_money(project)
-            demand(not project.reserved_usd, f"{project.reserved_usd} dollars are held for ended runs")
+            assert not project.reserved_usd, f"{project.reserved_usd} dollars are held for ended runs"

@@ -35,7 +35,8 @@ class Life:
         self._executes = executes
         self.clock = Clock(world.loop)
         self.over = asyncio.Event()
-        self.engine: Engine | None = None
+        self.engine: Engine
+        self.takes_calls = False
         self.died = False
         self._linger_s: float | None = None
         self._world = world
@@ -100,7 +101,11 @@ class Life:
         world, chance = self._world, self._world.chance
 
         def effect(label: str, address: Address) -> None:
-            world.tell(lambda: world.laws.effect(label, address, self.process))
+            try:
+                world.laws.effect(label, address, self.process)
+            except AssertionError as lie:
+                # Of this world, and nobody else's business.
+                world.fail(lie)
 
         async with self.store:
             if world.alone:
@@ -129,7 +134,7 @@ class Life:
                 ),
             ) as engine:
                 keeping = asyncio.create_task(self._keep(engine))
-                self.engine = engine
+                self.engine, self.takes_calls = engine, True
                 grace_s = await self._stop
                 await engine.stop(grace_s=grace_s)
                 keeping.cancel()
@@ -149,9 +154,7 @@ class Life:
         if self.over.is_set():
             return
         # What else goes on in a process that ends, as calls do, ends with it.
-        self.died = True
-        self.process.halt()
-        self.over.set()
+        self.die()
         error = main.exception()
         if error is not None and not isinstance(error, StoreError):
             raise error

@@ -19,7 +19,6 @@ from runglass.flows.flow import (
     LeafStep,
     LlmStep,
     LoopStep,
-    Step,
     WaitStep,
     find_step,
     leaves,
@@ -72,10 +71,6 @@ class Pass:
         # Since the step last ended well, be it in a pass before: after a crash nobody can tell them apart.
         self._all_crashes: Counter[Address] = Counter()
         self._all_failures: Counter[Address] = Counter()
-
-    @property
-    def lost_ids(self) -> set[str]:
-        return {address.step_id for address in self.lost}
 
     def drop(self, step_ids: Iterable[str]) -> None:
         """A new pass of these steps begins; not of one that waited for tools, which goes on."""
@@ -130,7 +125,10 @@ class Pass:
             case StepCompleted():
                 self.completed.add(address)
                 if self._is_timed and address in self._ends:
-                    self._check_wait(address, at)
+                    # However many processes have waited, one after the other.
+                    assert at >= self._ends[address], f"{address} has waited too short"
+                    late = at - max(self._ends[address], self._due[address])
+                    assert late <= PROMPT, f"{address} has waited {late} too long"
                 self._all_crashes[address] = self._all_failures[address] = 0
             case StepRetrying():
                 self._fails(address, error_code(event), lost=False)
@@ -157,12 +155,6 @@ class Pass:
             failures = self._failures[address], self._all_failures[address]
             expected = {max(retry.delay_ms(count), asked_ms) for count in failures}
             assert event.delay_ms in expected, f"{address} is delayed by {event.delay_ms} ms, not {expected}"
-
-    def _check_wait(self, address: Address, at: datetime) -> None:
-        """However many processes have waited, one after the other."""
-        assert at >= self._ends[address], f"{address} has waited too short"
-        late = at - max(self._ends[address], self._due[address])
-        assert late <= PROMPT, f"{address} has waited {late} too long"
 
     def _fails(self, address: Address, code: str, *, lost: bool) -> None:
         step = find_step(self._flow, address.step_id)
@@ -199,15 +191,9 @@ class Pass:
     def _around_is_lost(self, address: Address) -> bool:
         """Whether another step was lost, and with it a container that holds both."""
         others = {other.step_id for other in self.lost if other != address}
-        for step in _containers(self._flow.steps):
-            inner = {each.id for each in within(step)}
-            if address.step_id in inner and others & inner:
-                return True
-        return False
-
-
-def _containers(steps: list[Step]) -> list[Step]:
-    return [each for top in steps for each in within(top) if not isinstance(each, LeafStep)]
+        steps = [each for top in self._flow.steps for each in within(top)]
+        inside = [{each.id for each in within(step)} for step in steps if not isinstance(step, LeafStep)]
+        return any(address.step_id in inner and others & inner for inner in inside)
 
 
 def retries_of(step: LeafStep, code: str) -> int:

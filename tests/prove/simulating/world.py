@@ -6,7 +6,6 @@ every run must come to its end, or to a pause that nobody ends, in bounded time.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from contextlib import aclosing
 from contextvars import Context
 from decimal import Decimal
@@ -19,7 +18,7 @@ from runglass.store.records import FlowRecord
 from tests.prove.simulating.callers import Callers
 from tests.prove.simulating.disk import Disk, Fault, Inline, LookedAt, Mood, Store
 from tests.prove.simulating.flows import make_flow
-from tests.prove.simulating.laws import Laws, WatchedLog, demand
+from tests.prove.simulating.laws import Laws, WatchedLog
 from tests.prove.simulating.limits import BUDGET_USD, PROJECTS, SLUGS, Limits, make_limits
 from tests.prove.simulating.machine import Life, Machine
 from tests.prove.simulating.virtual import Process, VirtualLoop
@@ -66,11 +65,8 @@ class Reader:
         except StoreError:
             return
         head, ended = len(self.log.events), self.log.ended
-        self._world.tell(
-            lambda: demand(
-                ended and seq == head, f"{self.log.run_id}: a reader's last event is {seq} of {head}"
-            )
-        )
+        what = f"{self.log.run_id}: a reader's last event is {seq} of {head}"
+        self._world.demand(ended and seq == head, what)
         self.ended = True
 
     def _take(self, number: int, data: bytes, *, after: int) -> None:
@@ -79,8 +75,8 @@ class Reader:
             "SELECT data FROM event WHERE run_no = ? AND seq = ?", (self.log.no, number)
         ).fetchone()
         world.seen["readers: events"] += 1
-        world.tell(lambda: demand(number == after + 1, f"{name}: event {number} is told after {after}"))
-        world.tell(lambda: demand(stored == (data,), f"{name}: event {number} is told and is not the log's"))
+        world.demand(number == after + 1, f"{name}: event {number} is told after {after}")
+        world.demand(stored == (data,), f"{name}: event {number} is told and is not the log's")
 
 
 class Readers:
@@ -103,7 +99,7 @@ class Readers:
         for task in self._reading:
             task.cancel()
         names = sorted({self._reading[task].log.run_id for task in late})
-        demand(not late, f"readers do not hear of the end of {names}")
+        assert not late, f"readers do not hear of the end of {names}"
 
 
 LATE_S = (0.001, 0.3, 5.0, 60.0)
@@ -228,7 +224,7 @@ class World:
         return [
             machine.life
             for machine in self.machines
-            if machine.life and machine.life.engine and not machine.life.over.is_set()
+            if machine.life and machine.life.takes_calls and not machine.life.over.is_set()
         ]
 
     async def run(self) -> Counter[str]:
@@ -280,16 +276,13 @@ class World:
         # Time enough for each engine to find out that it has nothing left to do.
         await asyncio.sleep(60.0)
         for life in self.lives():
-            assert life.engine is not None
             held = life.engine.limits.memory.held
-            demand(not held, f"{life.process.name} holds {held} bytes, and nothing goes on")
+            assert not held, f"{life.process.name} holds {held} bytes, and nothing goes on"
             ended = [log.run_id for log in self.laws.logs.values() if log.ended]
             goes_on = [run_id for run_id in ended if life.engine.active.is_active(run_id)]
-            demand(not goes_on, f"{life.process.name} still goes on with {goes_on}")
-            demand(
-                not len(life.engine.active.orphaned),
-                f"{life.process.name} waits for {len(life.engine.active.orphaned)} runs that it may own",
-            )
+            assert not goes_on, f"{life.process.name} still goes on with {goes_on}"
+            orphaned = len(life.engine.active.orphaned)
+            assert not orphaned, f"{life.process.name} waits for {orphaned} runs that it may own"
         self.closing = True
         for machine in self.machines:
             await machine.close()
@@ -359,12 +352,10 @@ class World:
             if life.process is process:
                 life.lose_run()
 
-    def tell(self, check: Callable[[], None]) -> None:
-        """Makes a check whose failure is a lie of this world, and nobody else's business."""
-        try:
-            check()
-        except AssertionError as lie:
-            self.fail(lie)
+    def demand(self, holds: object, message: str) -> None:
+        """Makes a lie of this world of what does not hold; whoever has seen it goes on."""
+        if not holds:
+            self.fail(AssertionError(message))
 
     def fail(self, lie: AssertionError) -> None:
         if not self.lie.done():
