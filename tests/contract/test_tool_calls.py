@@ -36,10 +36,13 @@ steps:
   - {id: second, type: llm, model: echo, prompt: "{{ text }}"}
 """
 WITHOUT = "slug: without\nsteps: [{id: a, type: llm, model: echo, prompt: x, tools: false}]\n"
-TOOLS = [
-    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
-    for name in ("weather", "time")
-]
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+
+
+TOOLS = [tool("weather"), tool("time")]
 
 server = server_with(ANYTHING, TALK, ONE_AT_A_TIME, INSIDE, TWO, WITHOUT, capture="full")
 
