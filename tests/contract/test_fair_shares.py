@@ -218,3 +218,5 @@ def test_endless_code_and_a_full_queue_of_one_project_do_not_stop_another(
         assert (answer.status_code, answer.json()["result"]) == (200, {"n": 2})
     still = [http.get(f"/seq/acme/demo/runaway/jobs/{job.json()['executionId']}") for job in jobs[:23]]
     assert {job.json()["status"] for job in still} == {"pending", "running"}
+    for job in jobs[:23]:
+        assert http.delete(f"/flow-runs/{job.json()['executionId']}").status_code == 202
