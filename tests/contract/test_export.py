@@ -16,6 +16,8 @@ import pytest
 
 from runglass.testing import RunningServer
 from tests.contract import wire
+from tests.laws.law import require
+from tests.laws.stored import broken_in
 from tests.outlines import rows_in
 from tests.servers import served, server_with
 from tests.waiting import eventually
@@ -215,7 +217,12 @@ def nothing_is_kept(target: RunningServer, here: httpx2.Client) -> bool:
 @pytest.mark.parametrize("format", ["json", "jsonl"])
 @pytest.mark.parametrize("kind", ["words", "grid", "failing", "cancelled"])
 def test_a_run_comes_back_byte_for_byte(
-    http: httpx2.Client, here: httpx2.Client, runs: dict[str, str], kind: str, format: str
+    http: httpx2.Client,
+    target: RunningServer,
+    here: httpx2.Client,
+    runs: dict[str, str],
+    kind: str,
+    format: str,
 ) -> None:
     run_id = runs[kind]
     file = http.get(f"/flow-runs/{run_id}/export", params={"format": format}).content
@@ -229,6 +236,7 @@ def test_a_run_comes_back_byte_for_byte(
     assert [run["id"] for run in here.get("/flow-runs").json()["runs"]] == [run_id]
     of_session = here.get("/flow-runs", params={"q": f"session:{SESSION}"}).json()["runs"]
     assert [run["id"] for run in of_session] == [run_id] * (kind == "failing")
+    require(target.call(broken_in(target.runtime.store, "acme", "demo")))
 
 
 def test_into_another_project_it_comes_once_it_is_gone_from_the_first(

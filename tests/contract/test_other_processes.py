@@ -83,9 +83,11 @@ def waiting_call(
     http: httpx2.Client, other: httpx2.Client, **headers: str
 ) -> Iterator[tuple[str, Future[httpx2.Response]]]:
     """A call of `endless`, and its run, which has begun."""
+    headers["X-Session-Id"] = session = str(uuid4())
+    own = f"/flow-runs?q=session:{session} status:running"
     with ThreadPoolExecutor(1) as pool:
         called = pool.submit(http.post, "/seq/acme/demo/endless/execute", json={}, headers=headers)
-        (run,) = eventually(lambda: other.get("/flow-runs?flow=endless&status=running").json()["runs"])
+        (run,) = eventually(lambda: other.get(own).json()["runs"])
         yield run["id"], called
 
 
@@ -197,6 +199,7 @@ def test_a_server_that_stops_tells_its_callers_and_their_runs_go_on(
     assert other.get(f"/flow-runs/{run}").json()["status"] == "running"
     assert other.delete(f"/flow-runs/{run}").status_code == 202
     if key:
+        headers["X-Session-Id"] = refused.request.headers["X-Session-Id"]
         again = other.post("/seq/acme/demo/endless/execute", json={}, headers=headers)
         assert (again.status_code, wire.detail(again)["executionId"]) == (500, run)
 
