@@ -115,6 +115,7 @@ FAILED = RunSummary(
     status="failed",
     flow_slug="greet",
     version=0,
+    trigger_type="job",
     error=RunError(code="PROVIDER_ERROR", step_id="say", message="out of\nlines"),
     totals=RunTotals(cost_usd="0.30", unmetered_calls=3, finish_reasons={"length": 2, "stop": 4}),
 )
@@ -126,7 +127,7 @@ def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     print_runs([FAILED])
     row = capsys.readouterr().out.splitlines()[1]
     assert "greet draft" in row
-    assert "≥ $0.3" in row
+    assert "≥ $0.3  job  " in row
     assert row.endswith(
         "PROVIDER_ERROR in step say: out of lines; 2 texts truncated (max_tokens);"
         " no usage reported for 3 model calls"
