@@ -101,7 +101,8 @@ def test_a_name_that_is_no_run_or_several_says_what_to_write(ids: dict[str, str]
     for name, code, message in (
         ("abc", Exit.USAGE, "at least 4 characters"),
         ("newest", Exit.USAGE, "does not name a run"),
-        (ids["kept"][:6], Exit.USAGE, f"write more of the one you mean:\n  {ids['failed']}"),
+        (ids["kept"][:6], Exit.USAGE, "write more of the one you mean:\n  "),
+        (ids["kept"][:6], Exit.USAGE, f"\n  {ids['failed']}\n  {ids['off']}\n  {ids['plain']}"),
         ("ffffffff", Exit.NOT_FOUND, "ends or begins with 'ffffffff'"),
     ):
         for command in (["show"], ["tail"], ["step"]):
