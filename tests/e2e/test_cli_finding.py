@@ -101,7 +101,8 @@ def test_a_name_that_is_no_run_or_several_says_what_to_write(ids: dict[str, str]
     for name, code, message in (
         ("abc", Exit.USAGE, "at least 4 characters"),
         ("newest", Exit.USAGE, "does not name a run"),
-        (ids["kept"][:6], Exit.USAGE, f"write more of the one you mean:\n  {ids['failed']}"),
+        (ids["kept"][:6], Exit.USAGE, "write more of the one you mean:\n  "),
+        (ids["kept"][:6], Exit.USAGE, f"\n  {ids['failed']}\n  {ids['off']}\n  {ids['plain']}"),
         ("ffffffff", Exit.NOT_FOUND, "ends or begins with 'ffffffff'"),
     ):
         for command in (["show"], ["tail"], ["step"]):
@@ -115,6 +116,7 @@ FAILED = RunSummary(
     status="failed",
     flow_slug="greet",
     version=0,
+    trigger_type="job",
     error=RunError(code="PROVIDER_ERROR", step_id="say", message="out of\nlines"),
     totals=RunTotals(cost_usd="0.30", unmetered_calls=3, finish_reasons={"length": 2, "stop": 4}),
 )
@@ -126,7 +128,7 @@ def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     print_runs([FAILED])
     row = capsys.readouterr().out.splitlines()[1]
     assert "greet draft" in row
-    assert "≥ $0.3" in row
+    assert "≥ $0.3  job  " in row
     assert row.endswith(
         "PROVIDER_ERROR in step say: out of lines; 2 texts truncated (max_tokens);"
         " no usage reported for 3 model calls"

@@ -240,7 +240,7 @@ FRAMES = [
 SEQS = [1, 2, 3, 4, 5, 6]
 
 
-TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 RESULT = {"status": "completed", "result": {"text": "x"}, "flowId": "f", "blockCount": 1, "executionId": RUN}
 """What a call is answered with whose run has completed."""
 
