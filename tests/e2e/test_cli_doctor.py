@@ -74,7 +74,9 @@ def test_with_a_key_that_can_only_send_the_probe_is_not_read_back(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RUNGLASS_API_KEY")
-    assert "it was not read back: the key can only send" in doctor.is_well()
+    key = doctor.server.make_key("acme", "probes", "record")
+    told = doctor.is_well(OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{key}")
+    assert "it was not read back: the key can only send" in told
 
 
 def test_without_variables_it_tries_the_server_that_watch_would_start(
@@ -125,7 +127,7 @@ def test_without_otlp_variables_it_finds_what_is_wrong_with_the_address_and_the_
     https = address.replace("http:", "https:")
     doctor.finds("", f"the server speaks http: write {address}", RUNGLASS_BASE_URL=https)
     doctor.finds("unknown", "a key that exists", RUNGLASS_BASE_URL=address, RUNGLASS_API_KEY="nk_live_0_0")
-    told = doctor.is_well(RUNGLASS_API_KEY=doctor.server.make_key("acme", "demo", "record"))
+    told = doctor.is_well(RUNGLASS_API_KEY=doctor.server.make_key("acme", "probes", "record"))
     assert "it was not read back: the key can only send" in told
 
 
