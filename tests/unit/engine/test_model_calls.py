@@ -105,7 +105,13 @@ async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path)
 async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -> None:
     models = FakeModels()
     async with open_harness(tmp_path / "db", models=models) as house:
+        told = FaultyStore(house.store).hold(
+            "append", when=lambda batch: b"step_input" in b"".join(batch.events)
+        )
         started = await house.start(ASK, {"who": "Ada"})
+        await told.reached()
+        assert models.calls == 0
+        told.let_go()
         await models.asked.wait()
         run = await house.run_of(started.id)
         (row,), _ = await house.store.open_steps(run.no)
