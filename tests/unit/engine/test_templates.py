@@ -32,23 +32,26 @@ NAMES: dict[str, Any] = {
 }
 
 
-TEMPLATES = Templates()
+class Bench:
+    """Templates whose processes live as long as the tests of this file."""
+
+    templates: Templates
 
 
 @pytest.fixture(scope="module", autouse=True)
 def processes() -> Iterator[None]:
-    """Those of the templates live as long as the tests of this file."""
+    Bench.templates = Templates()
     yield
-    asyncio.run(TEMPLATES.__aexit__())
+    asyncio.run(Bench.templates.__aexit__())
     gc.collect()
 
 
 def render(template: str, names: dict[str, Any]) -> str:
-    return asyncio.run(TEMPLATES.render(template, names))
+    return asyncio.run(Bench.templates.render(template, names))
 
 
 def render_input(value: Any, names: dict[str, Any]) -> Any:
-    return asyncio.run(TEMPLATES.render_input(value, names))
+    return asyncio.run(Bench.templates.render_input(value, names))
 
 
 def failure(template: str) -> StepFailure:

@@ -249,6 +249,8 @@ def test_beside_much_large_work_the_garbage_collector_still_runs() -> None:
         def __init__(self) -> None:
             self.own = self
 
+    with gc_paused(collect_s=0.0):
+        pass
     with gc_paused():
         ring = weakref.ref(Ring())
     for _ in range(20):
