@@ -163,6 +163,7 @@ async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, r
     assert await removal.purge(run, by=SERVER)
     await until(lambda: is_gone(house, run))
     removing.cancel()
+    await asyncio.wait({removing})
 
 
 async def test_a_reader_in_the_way_of_the_overwriting_is_waited_for_a_while_and_then_told(
@@ -227,6 +228,7 @@ async def test_a_store_that_fails_is_tried_again_and_a_run_set_aside_keeps_no_ot
         removing = asyncio.create_task(removal.run_forever())
         await until(lambda: looked_up)
         removing.cancel()
+        await asyncio.wait({removing})
     faults.mend("run")
     assert await house.store.run(run.id) is None
     assert "removing runs that are due failed, and is retried: not now" in caplog.text
