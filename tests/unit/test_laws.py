@@ -265,6 +265,9 @@ def test_laws_are_also_broken_by_what_is_missing_in_a_log_or_of_another_run(even
     assert laws_of(changed(events, "step_input", executionId="other")) == {log.NUMBERS}
     assert laws_of(without(events, "loop_started")) == {log.ONCE}
     assert laws_of(without(events, "step_retrying")) == {log.ATTEMPTS}
+    assert laws_of(changed(events, "step_started", attempt=2)) == {log.ATTEMPTS, log.WITHIN}
+    begun_again = with_one_more(events, "step_started", to=at(events, "loop_started"))
+    assert laws_of(begun_again) == {log.ONCE, log.ATTEMPTS, log.RUNNING}
 
 
 def test_an_attempt_that_ends_well_after_it_was_cut_off_is_seen(events: list[JsonObject]) -> None:
