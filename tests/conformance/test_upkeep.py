@@ -222,6 +222,8 @@ async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_fr
 
     faults = FaultyStore(store)
     tried = faults.calls("keep_outline")
+    claims = faults.calls("claim_maintenance")
+    faults.answer("claim_maintenance", value=False, times=1)
     failures: dict[str, RunglassError] = {
         "unreadable": RunUnreadable("unreadable", "no JSON"),
         "purged": RunPurged("it was deleted"),
@@ -229,7 +231,7 @@ async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_fr
     }
     for name, failure in failures.items():
         faults.fail("keep_outline", failure, when=lambda no, *_, run=runs[name]: no == run.no, times=1)
-    last_rest = FaultyStore(clock).hold("sleep", nth=14)
+    last_rest = FaultyStore(clock).hold("sleep", nth=15)
     with caplog.at_level(logging.WARNING):
         keeping = asyncio.create_task(keep_outlines(store, Mock(Outlines, keep=keep), clock))
         await last_rest.reached()
@@ -237,7 +239,9 @@ async def test_each_outline_that_is_due_is_kept_and_one_that_fails_keeps_none_fr
         await asyncio.wait({keeping})
     names = ("unstored", "unstored", "purged", "purged", "unreadable", "good")
     assert [call.args[0] for call in tried] == [runs[name].no for name in names]
-    assert clock.slept_s == [takes_s] * 12 + [INTERVAL_S]
+    # First another server has the claim.
+    assert clock.slept_s == [INTERVAL_S, *[takes_s] * 12, INTERVAL_S]
+    assert {call.args for call in claims} == {("outlines",)}
     kept = {name for name, run in runs.items() if await store.kept_outline(run.no)}
     assert kept == {"good", "purged", "unstored"}
     assert "what is stored of run 'unreadable' cannot be read" in caplog.text

@@ -79,7 +79,7 @@ async def broken(path: Path) -> set[str]:
 
 
 ENDED, GOING = "WHERE status = 'completed'", "WHERE status = 'running'"
-OF_ENDED = f"WHERE run_no = (SELECT no FROM run {ENDED})"
+OF_ENDED, OF_GOING = (f"WHERE run_no = (SELECT no FROM run {which})" for which in (ENDED, GOING))
 AFTER_EACH_APPEND = {
     "the row of a run is at the last event of its log": f"UPDATE run SET head = head + 1 {GOING}",
     "the status in a run's row is that of its log": f"UPDATE run SET status = 'paused' {GOING}",
@@ -137,18 +137,43 @@ async def test_a_store_with_wrong_rows_breaks_one_law(database: Path, name: str,
     assert await broken(database) == {name}
 
 
+ELSEWHERE = {
+    f"DELETE FROM step {OF_ENDED} AND position = (SELECT max(position) FROM step)": {
+        "the stored steps are the fold of the log, byte for byte",
+        "every attempt is kept as its events tell it",
+    },
+    "DELETE FROM run_request": {"a run has what it needs to go on until it ends, and not longer"},
+    f"UPDATE run SET ended_at = '2020' {ENDED}": {
+        "a run can be found by its end, its length and what it cost"
+    },
+}
+
+
+@pytest.mark.parametrize(("statement", "names"), ELSEWHERE.items())
+async def test_laws_are_also_broken_by_rows_that_are_missing_or_wrong_elsewhere(
+    database: Path, statement: str, names: set[str]
+) -> None:
+    spoil(database, statement)
+    assert await broken(database) >= names
+
+
 CHANGED = "events that were read once never change"
 LISTED = "the list of runs has every run as its row has it"
 SPECIFIED = "the trace is what the specification makes of the log"
 
 
-async def test_an_event_that_changes_once_it_was_read_is_seen(database: Path) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"UPDATE event SET data = CAST(replace(data, '{{', '{{ ') AS blob) {OF_GOING} AND seq = 1",
+        f"DELETE FROM event {OF_GOING} AND seq = (SELECT head FROM run {GOING})",
+    ],
+)
+async def test_an_event_that_changes_once_it_was_read_is_seen(database: Path, statement: str) -> None:
     async with SqliteStore(database) as store:
-        run_id, _ = await runs_of(store)
+        _, run_id = await runs_of(store)
         before = await stored.kept_run(store, run_id)
-    spoil(
-        database, f"UPDATE event SET data = CAST(replace(data, '{{', '{{ ') AS blob) {OF_ENDED} AND seq = 3"
-    )
+    spoil(database, statement)
     async with SqliteStore(database) as store:
         lies = stored.broken_as_a_whole(before, await stored.read_whole(store, run_id))
         assert {lie.law for lie in lies} == {CHANGED}
@@ -170,6 +195,15 @@ async def test_a_fold_that_adds_up_wrongly_is_seen(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("runglass.log.fold.milliseconds_between", lambda *_: 7)
     content = await fill(tmp_path / "db")
     assert await broken(laid_out(content, tmp_path)) == {SPECIFIED}
+
+
+async def test_an_earlier_attempt_that_is_not_kept_is_seen(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SqliteStore(database) as store:
+        kept = await stored.kept_run(store, (await runs_of(store))[0])
+    monkeypatch.setattr(Log, "attempt_rows", kept.step_rows)
+    assert {lie.law for lie in stored.broken_by_itself(kept)} == {SPECIFIED}
 
 
 @pytest.fixture
@@ -227,6 +261,15 @@ def test_a_log_in_disorder_breaks_one_law(
     assert laws_of(spoiled(events)) == {name}
 
 
+def test_laws_are_also_broken_by_what_is_missing_in_a_log_or_of_another_run(events: list[JsonObject]) -> None:
+    assert laws_of(changed(events, "step_input", executionId="other")) == {log.NUMBERS}
+    assert laws_of(without(events, "loop_started")) == {log.ONCE}
+    assert laws_of(without(events, "step_retrying")) == {log.ATTEMPTS}
+    assert laws_of(changed(events, "step_started", attempt=2)) == {log.ATTEMPTS, log.WITHIN}
+    begun_again = with_one_more(events, "step_started", to=at(events, "loop_started"))
+    assert laws_of(begun_again) == {log.ONCE, log.ATTEMPTS, log.RUNNING}
+
+
 def test_an_attempt_that_ends_well_after_it_was_cut_off_is_seen(events: list[JsonObject]) -> None:
     assert laws_of(events, cut_off_before=at(events, "step_completed")) == {log.TOLD_LOST}
 
@@ -273,6 +316,12 @@ def test_a_reader_who_is_told_something_else_breaks_one_law(
     assert [*stored.broken_by_readers(reader)] == []
     spoil_it(reader)
     assert {lie.law for lie in stored.broken_by_readers(reader)} == {name}
+
+
+def test_whoever_requires_that_nothing_is_broken_is_told_what_is() -> None:
+    law.require([])
+    with pytest.raises(AssertionError, match="of a run: 1 lies\na lie\nthe server said:\nno"):
+        law.require(["a lie"], "of a run", "no")
 
 
 def test_every_law_is_broken_here_once() -> None:

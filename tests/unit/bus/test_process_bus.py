@@ -108,6 +108,7 @@ async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once
             # Each is sent once, however often it was woken.
             for number in [*range(MOST_KEYS - 1)] * 2:
                 await here.wake(str(number))
+            await let_time_pass()
             await here.wake("last")
             await heard(listener)
         assert [len(text) // KEY_LENGTH for text in carrier.sent] == [2, MOST_KEYS + 1]

@@ -23,7 +23,7 @@ from tests.conformance.stores import batch, make_run, run_with
 from tests.conformance.test_run_lists import NOW
 from tests.fakes import in_virtual_time, let_time_pass
 from tests.postgres_proxy import cutting_proxy
-from tests.records import new_run, run_record, there
+from tests.records import new_recording, new_run, run_record, there
 
 # Statements are counted, whether they find rows or not.
 SEE = """
@@ -224,6 +224,25 @@ async def test_those_that_are_created_together_wait_in_the_order_of_those_that_c
     sql = "SELECT sum(data_bytes) FROM project_total WHERE project_id = $1"
     counted = await session.fetchval(sql, other.id)
     assert counted == sum(len(run.request) for run in [*mixed, *mixed])
+
+
+WRITES = {
+    "an append": lambda store, run: store.append(batch(run, 0, b"1")),
+    "a run": lambda store, run: store.create_run(new_run(run.project_id, run.flow_id, id="new")),
+    "a recording": lambda store, run: store.create_recording(
+        new_recording(run.project_id, run.flow_id, trigger_type="recorded", trace_id="t", due_at="2026")
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", WRITES)
+async def test_a_store_that_is_closed_writes_first_what_was_to_be_written(address: str, what: str) -> None:
+    async with PostgresStore(address) as store:
+        run = await make_run(store)
+        writing = asyncio.create_task(WRITES[what](store, run))
+        await asyncio.sleep(0)
+    await writing
 
 
 SESSION = "00000000-0000-4000-8000-000000000000"

@@ -58,6 +58,8 @@ async def test_a_start_notes_what_runs_have_then_and_a_loss_is_kept_and_said_wit
     assert await actions(store, run.project_id) == [
         ("run.set_back", run.id, {"before": {"events": had}, "after": {"events": 3}}) for had in (7, 5)
     ]
+    await store.note_setback(ended.id, ended.project_id, had=1)
+    assert await known(store, ended) == [(0, 1)], "that of a run that had ended went back at least by one"
 
 
 async def test_a_run_that_is_gone_is_lost_and_one_that_was_purged_is_not(
