@@ -106,8 +106,9 @@ class Recording:
 
     def outline(self) -> Outline:
         """As a server makes it of the rows of its steps."""
-        entry = there(self.summary.recording).entry_span_id
-        builder = SpanOutlineBuilder(started_at=None, seq=1, entry=entry)
+        run = self.summary
+        entry = there(run.recording).entry_span_id
+        builder = SpanOutlineBuilder(started_at=run.started_at, seq=1, entry=entry)
         rows = step_rows(StepChange(*each) for each in sorted(self.steps.items()))
         builder.add(
             (row.position, row.step_id, row.loop_path, row.attempt, row.status, row.data) for row in rows

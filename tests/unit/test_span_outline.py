@@ -188,6 +188,13 @@ def test_of_a_part_of_a_run_no_parent_is_told_to_be_missing() -> None:
     assert marks_of(outline_of([Span(1, 9)])).step_ids == ["work", ""]
 
 
+def test_the_times_of_a_part_of_a_run_are_counted_from_the_start_of_the_run() -> None:
+    builder = SpanOutlineBuilder(started_at=iso_ms(BEGAN_MS), seq=7, is_partial=True)
+    builder.add(stored([Span(2, 1, 5, 8)]))
+    *_, outline = builder.finish()
+    assert [(row["start"], row["end"]) for row in rows_of(there(outline))] == [(5, 8)]
+
+
 def test_the_context_of_the_entry_is_what_stands_above_it_and_is_no_work_of_a_model() -> None:
     found = named([Span(1, kind="other"), Span(2, 1, kind="agent"), Span(3, 2, kind="other"), Span(4, 3)])
     assert marks_of(outline_of(found, entry=4)).context == [0, 2]

@@ -111,6 +111,14 @@ def test_usage_that_came_before_a_stream_was_left_is_known() -> None:
     assert stream.answer(is_ended=False).usage == Usage(9, 2)
 
 
+def test_a_response_whose_stream_was_left_has_its_text_and_asks_for_no_tool() -> None:
+    stream = StreamedAnswer()
+    *begun, _ = frames(ask("responses", "The weather?"), a_call("responses"))
+    for frame in begun:
+        stream.add(frame)
+    assert stream.answer(is_ended=False) == Answer(model="a-model", id="answer-1", text=TEXT)
+
+
 def test_other_shapes_of_the_same_apis_are_read() -> None:
     embeddings = answers.embeddings({"model": "small", "input": ["rain"]}).whole(a_call("embeddings"))
     vectors = openai_types.CreateEmbeddingResponse.model_validate(embeddings)
