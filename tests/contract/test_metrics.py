@@ -176,6 +176,8 @@ def ready(address: str, path: str = "ready") -> tuple[int, Any, Any]:
 def test_a_store_that_is_away_is_told_and_the_rest_goes_on(watched: Watched) -> None:
     sick = (503, "unready", ["the store cannot be read", "the store takes no writes"])
     assert ready(watched.server.address) == WELL
+    with wire.http_for(watched.server, watched.server.key) as http:
+        wire.execute(http, "anything")
     with beside(watched) as fresh:
         assert "runglass_queue_runs" in fresh.samples()
         with FaultyStore(watched.server.runtime.store) as faults:

@@ -33,8 +33,9 @@ steps:
 MODES = ["off", "metadata_only", "redacted", "full"]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def flows(server: RunningServer) -> None:
+    """As every test finds them, whichever version another one has published."""
     for mode in MODES:
         push(server, mode)
 
