@@ -36,6 +36,8 @@ from tests.postgres_server import connected, postgres_database
 from tests.unit.cli.test_run_overview import grid
 from tests.unit.test_flow_references import llm, step
 
+code = partial(step, code="return 1")
+
 
 @pytest.mark.parametrize(
     ("begin", "unit", "chunk_bytes"),
@@ -110,12 +112,12 @@ def test_filling_in_defaults_by_many_references_to_one_large_schema() -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        lambda size: [step("before"), llm("use", "{{ steps.before.text }}" * size)],
+        lambda size: [code("before"), llm("use", "{{ steps.before.text }}" * size)],
         lambda size: [
-            step(f"s{number}", input={"a": "{{ steps.s1x }} {{ steps.s2x }}"}) for number in range(size)
+            code(f"s{number}", input={"a": "{{ steps.s1x }} {{ steps.s2x }}"}) for number in range(size)
         ],
         lambda size: [
-            *(step(f"s{number}") for number in range(size)),
+            *(code(f"s{number}") for number in range(size)),
             llm("use", "".join(f"{{{{ s{number} }}}}\n" for number in range(size))),
         ],
     ],

@@ -81,7 +81,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
             async with PostgresStore(running.address, patience_s=PATIENCE_S) as store:
                 lies = [*await laws.after_kill(store), *await laws.at_end(store), *book.lies]
             hands = await hands_of(running.address)
-            require([*lies, *zombies(hands), *_lost(laws, hands)], "rolling")
+            require([*lies, *zombies(hands), *_lost(laws, hands), *_unshown(book)], "rolling")
             await running.read_everywhere(book, "rolling")
     runs, events = len(laws.logs), sum(len(log.events) for log in laws.logs.values())
     return [
@@ -126,3 +126,12 @@ def _lost(laws: Laws, hands: Iterable[Hand]) -> list[str]:
         if address.step_id not in WAITS
     ]
     return attempts + [f"a run was taken from who had it: {hand}" for hand in hands if hand.was_lost]
+
+
+def _unshown(book: Book) -> list[str]:
+    """What the replacing came in nobody's way of, and so has shown nothing about."""
+    shown = {
+        "no stream was cut: this has shown nothing about streams": book.resumes,
+        "no call was sent again: this has shown nothing about calls under a key": book.repeats,
+    }
+    return [what for what, count in shown.items() if not count]

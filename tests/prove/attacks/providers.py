@@ -201,8 +201,8 @@ LINES = {
 }
 FAMILY.each("nobody", _runs, LINES, prepare=warm, limit_s=LINES_LIMIT_S)
 BRIEFLY = {"RUNGLASS_ANSWER_IDLE_LIMIT_S": "1"}
-IDLE = {"idle": Sent([{"send": "slow", "begun": "part"}], ("PROVIDER_UNAVAILABLE",))}
-FAMILY.each("nobody", _runs, IDLE, prepare=warm, limit_s=LIMIT_S, settings=BRIEFLY)
+PAUSED = {"pause-without-end": Sent([{"send": "slow", "begun": "part"}], ("PROVIDER_UNAVAILABLE",))}
+FAMILY.each("nobody", _runs, PAUSED, prepare=warm, limit_s=LIMIT_S, settings=BRIEFLY)
 
 
 async def _streamed(field: Field, per_s: float) -> None:
