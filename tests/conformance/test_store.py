@@ -95,16 +95,16 @@ async def test_runs_that_wait_to_be_sent_as_spans_are_counted_and_a_cursor_moves
         ended_at = f"2026-01-0{day}T00:00:00.000Z"
         await store.append(batch(run, 0, b"1", status="completed", ended_at=ended_at))
     project_id = runs[0].project_id
-    assert await store.span_cursors() == [cursor := SpanCursor(project_id, 0)]
+    last = await store.last_change(project_id)
+    assert await store.span_cursors() == [cursor := SpanCursor(project_id, 0, last)]
     overview = await store.overview()
     age_s = store.clock.now().timestamp() - 1767225600
     assert (overview.unsent, overview.unsent_deleted) == (2, 0)
     assert 0 <= age_s - overview.oldest_unsent_s < 60
     assert await store.purge_runs([run.no for run in runs[2:]]) == 2
-    last = await store.last_change(project_id)
     assert await store.move_span_cursor(cursor, last)
     assert not await store.move_span_cursor(cursor, last + 1), "another process was faster"
-    assert not await store.move_span_cursor(SpanCursor(project_id + 1, 0), 1)
+    assert not await store.move_span_cursor(SpanCursor(project_id + 1, 0, last), 1)
     assert await store.span_cursors() == []
     overview = await store.overview()
     assert (overview.unsent, overview.oldest_unsent_s, overview.unsent_deleted) == (0, 0, 0)

@@ -288,13 +288,13 @@ def test_a_run_that_is_deleted_while_the_receiver_is_away_is_not_sent(
     collector.replies = [Reply(503)]
 
     async def delete() -> None:
-        for run_id in (sent, run_ids[0]):
+        for run_id in (sent, run_ids[1]):
             run = there(await server.runtime.store.run(run_id))
             await server.runtime.store.purge_runs([run.no])
 
     send_all(server, collector, delete)
-    assert collector.spans(run_ids[0]) == []
-    assert collector.spans(run_ids[1]) == exported(http, run_ids[1])
+    assert collector.spans(run_ids[0]) == exported(http, run_ids[0])
+    assert collector.spans(run_ids[1]) == []
     overview = server.call(server.runtime.store.overview())
     assert overview.unsent_deleted == 1, "the other one had been sent"
 

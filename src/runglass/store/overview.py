@@ -105,7 +105,7 @@ class Overview(StorePart):
         changes = f"({self._sql.changes}) AS changes"
         behind = every(
             SpanCursor._make,
-            f"SELECT sent.project_id, change_no FROM sent_run AS sent JOIN {changes}"
+            f"SELECT sent.project_id, change_no, last FROM sent_run AS sent JOIN {changes}"
             " ON changes.project_id = sent.project_id WHERE last > change_no ORDER BY sent.project_id",
         )
         # Who finds no row at all is the first one that sends from this store.

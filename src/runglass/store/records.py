@@ -249,10 +249,11 @@ class StoredLog(NamedTuple):
 
 
 class SpanCursor(NamedTuple):
-    """Up to which change of a project's runs these have been sent on as spans."""
+    """Up to which change of a project's runs, of `last`, these have been sent on as spans."""
 
     project_id: int
     change_no: int
+    last: int
 
 
 class Setback(NamedTuple):

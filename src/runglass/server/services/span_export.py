@@ -145,6 +145,9 @@ class SpanExporter:
                     batch.append(part)
                 runs += 1
             through = change.number
+        if len(changed) < PAGE_RUNS:
+            # The changes behind these are of runs that were deleted.
+            through = max(through, cursor.last)
         if batch:
             await self._deliver(transport, batch)
         await self._moved(cursor, through, runs)
