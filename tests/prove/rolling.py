@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from runglass.store.postgres.store import PostgresStore
 from tests.laws.law import require
 from tests.postgres_server import connected
-from tests.prove.clustering.cluster import CALLERS, NAMES, WATCHERS, Cluster, Shape
+from tests.prove.clustering.cluster import CALLERS, NAMES, Cluster, Shape
 from tests.prove.clustering.database import Hand, hands_of, zombies
 from tests.prove.killing.laws import Laws
 from tests.prove.killing.line import Book
@@ -31,6 +31,8 @@ LATE_MS = 10_000
 """How late a wait may end: one that nobody goes on with before a lease has run out ends a minute late."""
 EARLY_MS = 100
 """How early: who goes on with it and who began it each know the time of the database to half a round trip."""
+WATCHERS = 24
+"""So many that each process is left by some of them: of fewer none may follow a run of it just then."""
 BETWEEN_S = 1.0
 WAITS = ("hold", "rest")
 """Steps that only wait: a stop leaves them at once, and their deadline stays."""
@@ -68,7 +70,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
         async with Cluster.running(seed, shape) as running:
             laws = Laws(book, running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
             began_s = time.monotonic()
-            async with running.load(book, f"rolling {seed}") as load:
+            async with running.load(book, f"rolling {seed}", watchers=WATCHERS) as load:
                 say(f"{CALLERS} callers and {WATCHERS} readers on {', '.join(names)}, of {first.name}")
                 if first is not THIS:
                     await _migrate(running, say)

@@ -120,8 +120,8 @@ class Cluster:
                 f"{UP_LIMIT_S:g} s after the last fault there still are down: {down}"
             ) from None
 
-    def load(self, book: Book, place: str) -> Load:
-        return Load(self.line, book, place, callers=CALLERS, watchers=WATCHERS, pause_s=PAUSE_S)
+    def load(self, book: Book, place: str, *, watchers: int = WATCHERS) -> Load:
+        return Load(self.line, book, place, callers=CALLERS, watchers=watchers, pause_s=PAUSE_S)
 
     async def read_everywhere(self, book: Book, place: str) -> None:
         """Every server must tell the same of the last runs. Raises AssertionError."""
