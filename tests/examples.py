@@ -14,7 +14,10 @@ def all_wanted() -> bool:
 
 
 def examples(some: int, *, of: int) -> settings:
-    """Tries a law on `some` examples, always the same, or on all `of` them, drawn anew; none is too slow."""
+    """Tries a law on `some` examples, nearly always the same, or on all `of` them, drawn anew.
+
+    None is too slow. What must be among the examples is looked for: Hypothesis may mix them otherwise.
+    """
     return settings(
         max_examples=of if all_wanted() else some,
         derandomize=not all_wanted(),
